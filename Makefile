@@ -1,0 +1,64 @@
+# `make demo` and `make test` set up what they need, once: virtual environments in the checkout.
+
+PYTHON ?= python3
+MODEL ?= real-esrgan-x4-plus
+IMAGE ?= docs/photo.png
+SCALE ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Without torch: where everything but the engine must work too.
+BASE := .venv-base
+PIP := -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+INPUTS := pyproject.toml constraints.txt
+
+# The one test file that must run where torch is not, and those that need no torch.
+BASE_TESTS := tests/without_torch.py tests/test_app.py tests/test_batch.py tests/test_contract.py \
+	tests/test_images.py tests/test_models.py tests/test_settings.py tests/test_tiling.py
+
+.PHONY: help demo test check clean
+
+help:
+	@echo "make demo [IMAGE=FILE] [SCALE=F] [MODEL=NAME]  upscale a picture, into the folder demo"
+	@echo "make test                                      run all tests"
+	@echo "make check                                     formatting, lint, types, floors"
+	@echo "make clean                                     remove what the others made"
+
+demo: $(VENV)/engine.done
+	@$(BIN)/upscaler image "$(IMAGE)" $(if $(SCALE),--scale "$(SCALE)") --model "$(MODEL)" \
+		--output demo --before-after
+
+test: $(VENV)/dev.done $(BASE)/done
+	$(BIN)/python -m pytest
+	$(BASE)/bin/python -m pytest $(BASE_TESTS)
+
+check: $(VENV)/dev.done
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) $(BASE) demo
+
+$(VENV)/bin/python $(BASE)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(@D)/..
+
+$(VENV)/engine.done: $(INPUTS) | $(VENV)/bin/python
+	@echo "Setting up the engine in $(VENV) (torch is large; this is done once) ..."
+	@$(BIN)/python $(PIP) --editable '.[engine]'
+	@touch $@
+
+$(VENV)/dev.done: $(INPUTS) | $(VENV)/bin/python
+	@echo "Setting up the tests in $(VENV) (this is done once) ..."
+	@$(BIN)/python $(PIP) --editable '.[engine,modal,mock,contract,reference,dev]'
+	@# The reference asks for torchvision, which asks for another torch, and needs neither to run.
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation basicsr==1.4.2 realesrgan==0.3.0 \
+		|| echo "realesrgan cannot be installed here: the tests against it will be skipped"
+	@touch $@ $(VENV)/engine.done
+
+$(BASE)/done: $(INPUTS) | $(BASE)/bin/python
+	@$(BASE)/bin/python $(PIP) --editable '.[modal,mock,contract]' pytest-timeout
+	@touch $@

