@@ -63,9 +63,9 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         title="Upscaling API",
         description="A drop-in for OctoAI's image Upscaling API.",
         version="0.1",
-        exception_handlers={UpscalerError: _answer_error, Exception: _answer_fault},
+        exception_handlers={UpscalerError: _answer_error},
     )
-    app.add_middleware(RequestId)
+    app.add_middleware(Envelope)
     # One picture at a time: an inference already uses every core, and memory is for one.
     one_at_a_time = anyio.CapacityLimiter(1)
 
@@ -97,8 +97,12 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
     return app
 
 
-class RequestId:
-    """Middleware that gives each request an id, in the scope's state and on its answer (RES-6)."""
+class Envelope:
+    """Middleware that puts an id on every answer (RES-6) and has an answer to every fault (RES-7).
+
+    A fault that nobody foresaw is logged and answered here and goes no further: the server would
+    close the connection on it, and a client's next request on that connection would be lost.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -108,14 +112,23 @@ class RequestId:
             await self.app(scope, receive, send)
             return
         request_id = uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
 
         async def send_with_id(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 message["headers"].append((REQUEST_ID_HEADER.encode(), request_id.encode()))
             await send(message)
 
-        await self.app(scope, receive, send_with_id)
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            if started:
+                raise
+            answer = JSONResponse({"detail": "Internal Server Error"}, 500)
+            await answer(scope, receive, send_with_id)
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:
@@ -125,12 +138,6 @@ async def _answer_error(_: Request, error: Exception) -> Response:
         log.error("%s: %s", type(error).__name__, error)
     headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
     return JSONResponse({"detail": error.detail}, error.status, headers)
-
-
-async def _answer_fault(request: Request, _: Exception) -> Response:
-    """The answer to a fault nobody foresaw. Starlette logs it, and sends this past RequestId."""
-    headers = {REQUEST_ID_HEADER: request.state.request_id}
-    return JSONResponse({"detail": "Internal Server Error"}, 500, headers)
 
 
 def _token_check(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:

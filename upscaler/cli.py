@@ -293,8 +293,15 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
                        default=[], help="default: all")  # fmt: skip
 
 
+def _tile(text: str) -> int:
+    tile = int(text)
+    if tile < 0:
+        raise argparse.ArgumentTypeError("a tile has at least 1 pixel, and 0 is the whole picture")
+    return tile
+
+
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--device", type=Device, choices=list(Device), help="default: auto")
     add("--precision", type=Precision, choices=list(Precision), help="default: auto")
-    add("--tile", type=int, metavar="N", help="longest side of a tile; 0: the whole picture")
+    add("--tile", type=_tile, metavar="N", help="longest side of a tile; 0: the whole picture")

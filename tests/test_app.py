@@ -1,0 +1,387 @@
+"""The service over real sockets, with a backend that needs no torch."""
+
+import base64
+import io
+import json
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import PHOTO
+from tests.serving import Resizer, running
+from upscaler.app import create_app
+from upscaler.contract import MAX_BODY_BYTES, Size
+from upscaler.errors import WeightsUnavailable
+from upscaler.images import Pixels
+from upscaler.models import UpscalingModel
+from upscaler.settings import Settings
+
+TOKENS = ("first-token", "zweites-schlüsselwort")
+PHOTO_B64 = base64.b64encode(PHOTO.read_bytes()).decode()
+GOOD = {"init_image": PHOTO_B64, "scale": 2}
+
+
+class Failing(Resizer):
+    """A backend whose models cannot be had, and one of which has a bug."""
+
+    def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Pixels:
+        if model is UpscalingModel.X2_PLUS:
+            raise ZeroDivisionError
+        raise WeightsUnavailable("/home/operator/secret/path is damaged")
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[httpx.Client]:
+    with (
+        running(create_app(Resizer(), Settings(tokens=TOKENS))) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def failing_api() -> Iterator[httpx.Client]:
+    with (
+        running(create_app(Failing(), Settings(tokens=TOKENS))) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
+    ):
+        yield client
+
+
+def upscale(api: httpx.Client, **fields: object) -> httpx.Response:
+    return api.post("/upscaling", json=fields, timeout=60)
+
+
+def decoded(response: httpx.Response) -> Image.Image:
+    assert response.status_code == 200, response.text
+    body = response.json()
+    assert body.keys() == {"image_b64", "removed_for_safety"}
+    assert body["removed_for_safety"] is False
+    return Image.open(io.BytesIO(base64.b64decode(body["image_b64"], validate=True)))
+
+
+def png(width: int, height: int) -> str:
+    out = io.BytesIO()
+    Image.new("L", (width, height), 127).save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def only_error(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 422, response.text
+    (error,) = response.json()["detail"]
+    assert error.keys() == {"loc", "msg", "type"}
+    found: dict[str, Any] = error
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({"scale": 2}, (608, 512)),
+        ({"scale": "1.5"}, (456, 384)),
+        ({"scale": 0.5}, (152, 128)),
+        ({"output_image_width": 500}, (500, 421)),
+        ({"output_image_height": 777}, (923, 777)),
+        ({"scale": 2, "output_image_width": None, "init_image_url": None}, (608, 512)),
+    ],
+)
+def test_the_answer_is_a_picture_of_the_exact_size(
+    api: httpx.Client, fields: dict[str, object], size: tuple[int, int]
+) -> None:
+    """RES-1, RES-2, RES-3, REQ-16."""
+    image = decoded(upscale(api, init_image=PHOTO_B64, **fields))
+    assert image.size == size
+    assert image.format == "PNG"
+
+
+def test_the_picture_is_the_one_that_was_sent(api: httpx.Client, photo: Pixels) -> None:
+    image = decoded(upscale(api, init_image=PHOTO_B64, scale=1))
+    assert np.array_equal(np.array(image), photo)
+
+
+def test_jpeg_is_answered_when_asked_for(api: httpx.Client) -> None:
+    """REQ-9."""
+    assert decoded(upscale(api, **GOOD, output_image_encoding="jpeg")).format == "JPEG"
+
+
+@pytest.mark.parametrize("model", UpscalingModel)
+def test_every_model_is_known(api: httpx.Client, model: str) -> None:
+    """REQ-8."""
+    assert decoded(upscale(api, **GOOD, model=model)).size == (608, 512)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer wrong",
+        "first-token",
+        "Basic first-token",
+        "Bearer first-token2",
+        "Bearer zweites-schluesselwort",
+    ],
+)
+def test_without_a_valid_token_it_is_a_401(api: httpx.Client, header: str | None) -> None:
+    """REQ-2, RES-7; and before the body is looked at (REQ-19)."""
+    headers = {} if header is None else {"Authorization": header}
+    answer = httpx.post(f"{api.base_url}/upscaling", content=b"no json", headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.json().keys() == {"detail"}
+    assert isinstance(answer.json()["detail"], str)
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+@pytest.mark.parametrize("token", TOKENS)
+def test_every_configured_token_is_valid(api: httpx.Client, token: str, scheme: str) -> None:
+    headers = {b"Authorization": f"{scheme} {token}".encode()}
+    assert api.post("/upscaling", json=GOOD, headers=headers).status_code == 200
+
+
+def test_a_service_without_a_token_does_not_start() -> None:
+    with pytest.raises(ValueError, match="token"):
+        create_app(Resizer(), Settings())
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json", "application/json; charset=utf-8", "Application/JSON;charset=UTF-8"],
+)
+def test_json_may_be_named_with_parameters(api: httpx.Client, content_type: str) -> None:
+    """REQ-3."""
+    content, headers = json.dumps(GOOD), {"Content-Type": content_type}
+    assert api.post("/upscaling", content=content, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "", "text/plain", "application/jsonp", "multipart/form-data"]
+)
+def test_other_content_types_are_refused(api: httpx.Client, content_type: str | None) -> None:
+    """REQ-3."""
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    answer = api.post("/upscaling", content=json.dumps(GOOD), headers=headers)
+    assert only_error(answer)["loc"] == ["header", "Content-Type"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "loc", "kind"),
+    [
+        ({"scale": 2}, ["body", "init_image"], "missing"),
+        ({"init_image": PHOTO_B64}, ["body", "scale"], "missing"),
+        ({**GOOD, "colour": 1}, ["body", "colour"], "extra_forbidden"),
+        ({**GOOD, "model": "esrgan"}, ["body", "model"], "enum"),
+        ({**GOOD, "init_image": "#"}, ["body", "init_image"], "base64_invalid"),
+        ({**GOOD, "init_image": "aGVsbG8="}, ["body", "init_image"], "image_unreadable"),
+        ({**GOOD, "init_image": png(255, 300)}, ["body", "init_image"], "image_too_small"),
+        ({**GOOD, "init_image": png(300, 2049)}, ["body", "init_image"], "image_too_large"),
+        ({**GOOD, "scale": 27}, ["body", "scale"], "output_too_large"),
+        (
+            {"init_image": PHOTO_B64, "output_image_height": 8000},
+            ["body", "output_image_height"],
+            "output_too_large",
+        ),
+        ({**GOOD, "face_enhance": True}, ["body", "face_enhance"], "face_enhance_unavailable"),
+        (
+            {"init_image_url": "https://example.com/a.png", "scale": 2},
+            ["body", "init_image_url"],
+            "init_image_url_unavailable",
+        ),
+    ],
+)
+def test_a_broken_rule_is_a_422_on_its_field(
+    api: httpx.Client, fields: dict[str, object], loc: list[str], kind: str
+) -> None:
+    """RES-4, REQ-4 to REQ-17."""
+    error = only_error(upscale(api, **fields))
+    assert error["loc"] == loc
+    assert error["type"] == kind
+
+
+def test_a_truncated_picture_is_a_422(api: httpx.Client) -> None:
+    half = base64.b64encode(PHOTO.read_bytes()[:50_000]).decode()
+    assert only_error(upscale(api, init_image=half, scale=2))["type"] == "image_damaged"
+
+
+def test_errors_come_in_the_order_of_the_contract(api: httpx.Client) -> None:
+    """REQ-19: with everything wrong, each repair brings the next error to light."""
+    url, token = f"{api.base_url}/upscaling", {"Authorization": f"Bearer {TOKENS[0]}"}
+    json_type = {"Content-Type": "application/json"}
+    huge = b"{" + b" " * MAX_BODY_BYTES
+    small, large = png(200, 200), png(256, 256)
+
+    assert httpx.get(url + "x").status_code == 404
+    assert httpx.get(url).status_code == 405
+    assert httpx.post(url, content=huge).status_code == 401
+    assert httpx.post(url, content=huge, headers=token).status_code == 413
+    bodies = (
+        "{",
+        f'{{"scale": 99, "init_image": "{small}", "model": ""}}',
+        '{"scale": 99, "init_image": "aGVsbG8="}',
+        f'{{"scale": 99, "init_image": "{small}"}}',
+        f'{{"scale": 99, "init_image": "{large}"}}',
+    )
+    errors = [only_error(httpx.post(url, content=b, headers=token | json_type)) for b in bodies]
+    assert [error["type"] for error in errors] == [
+        "json_invalid",
+        "enum",
+        "image_unreadable",
+        "image_too_small",
+        "output_too_large",
+    ]
+
+
+def test_a_body_that_lies_about_its_length_is_cut_off(api: httpx.Client) -> None:
+    """RES-7: chunked, so that no Content-Length warns of it."""
+    chunks = (b" " * 2**20 for _ in range(40))
+    answer = api.post("/upscaling", content=chunks, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
+    assert isinstance(answer.json()["detail"], str)
+
+
+def test_the_largest_input_fits_into_a_body(api: httpx.Client) -> None:
+    """The limit of RES-7 must not get in the way of REQ-13: noise does not compress."""
+    noise = np.random.default_rng(0).integers(0, 256, (2048, 2048, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, "PNG", compress_level=1)
+    image = base64.b64encode(out.getvalue()).decode()
+    answer = upscale(api, init_image=image, scale=0.125, output_image_encoding="jpeg")
+    assert decoded(answer).size == (256, 256)
+
+
+def test_an_asynchronous_request_is_not_taken_for_a_synchronous_one(api: httpx.Client) -> None:
+    answer = api.post("/upscaling", json=GOOD, headers={"X-OctoAI-Async": "1"})
+    assert only_error(answer)["loc"] == ["header", "X-OctoAI-Async"]
+
+
+def test_unknown_headers_are_ignored(api: httpx.Client) -> None:
+    """REQ-18."""
+    headers = {"X-OctoAI-Queue-Dispatch": "true", "X-Something-Else": "1"}
+    assert api.post("/upscaling", json=GOOD, headers=headers).status_code == 200
+
+
+def test_every_answer_has_an_id_of_its_own(api: httpx.Client, failing_api: httpx.Client) -> None:
+    """RES-6."""
+    answers = [
+        api.get("/healthcheck"),
+        api.get("/nowhere"),
+        api.get("/upscaling"),
+        httpx.post(f"{api.base_url}/upscaling"),
+        upscale(api, **GOOD),
+        upscale(api),
+        upscale(failing_api, **GOOD),
+        upscale(failing_api, **GOOD, model="real-esrgan-x2-plus"),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 404, 405, 401, 200, 422, 503, 500]
+    ids = [answer.headers.get_list("X-User-Request-ID") for answer in answers]
+    assert all(len(found) == 1 and found[0] for found in ids)
+    assert len({found[0] for found in ids}) == len(ids)
+
+
+def test_a_failure_of_ours_is_told_without_its_insides(
+    failing_api: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RES-7: the client learns that it is not at fault, the operator's log says why."""
+    with caplog.at_level(logging.ERROR):
+        missing = upscale(failing_api, **GOOD)
+        fault = upscale(failing_api, **GOOD, model="real-esrgan-x2-plus")
+    assert (missing.status_code, fault.status_code) == (503, 500)
+    for answer in (missing, fault):
+        assert isinstance(answer.json()["detail"], str)
+        assert "secret" not in answer.text
+        assert "ZeroDivision" not in answer.text
+    assert "/home/operator/secret/path is damaged" in caplog.text
+    assert f"request {fault.headers['X-User-Request-ID']} failed" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_connection_outlives_a_failure(failing_api: httpx.Client) -> None:
+    """A client that keeps its connection must not lose the next request on it."""
+    statuses = [
+        upscale(failing_api, **GOOD, model="real-esrgan-x2-plus").status_code for _ in range(20)
+    ]
+    assert statuses == [500] * 20
+
+
+def test_health_needs_no_token(api: httpx.Client) -> None:
+    """RES-9."""
+    assert httpx.get(f"{api.base_url}/healthcheck").status_code == 200
+
+
+def test_the_api_describes_itself(api: httpx.Client) -> None:
+    document = httpx.get(f"{api.base_url}/openapi.json").json()
+    post = document["paths"]["/upscaling"]["post"]
+    schemas = document["components"]["schemas"]
+    request = post["requestBody"]["content"]["application/json"]["schema"]
+    assert request == {"$ref": "#/components/schemas/UpscalingRequest"}
+    assert post["requestBody"]["required"] is True
+    assert set(post["responses"]) == {"200", "422"}
+    assert {
+        "UpscalingRequest",
+        "ImageResponse",
+        "UpscalingModel",
+        "ImageEncoding",
+        "HTTPValidationError",
+        "ValidationError",
+    } == set(schemas)
+    assert "swagger" in httpx.get(f"{api.base_url}/docs").text
+
+
+def test_every_reference_in_the_description_leads_somewhere(api: httpx.Client) -> None:
+    text = httpx.get(f"{api.base_url}/openapi.json").text
+    names = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert names
+    assert names <= set(json.loads(text)["components"]["schemas"])
+
+
+class Gate(Resizer):
+    """A backend that counts who is inside, and waits until it is opened."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.entered = threading.Event()
+        self.inside = 0
+        self.most_inside = 0
+
+    def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Pixels:
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        self.entered.set()
+        assert self.opened.wait(30)
+        self.inside -= 1
+        return super().upscale(pixels, model, size)
+
+
+def test_while_one_picture_is_made_others_wait_and_health_answers() -> None:
+    gate = Gate()
+    with (
+        running(create_app(gate, Settings(tokens=TOKENS))) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        answers = [pool.submit(upscale, client, **GOOD) for _ in range(4)]
+        assert gate.entered.wait(30)
+        assert client.get("/healthcheck", timeout=5).status_code == 200
+        assert client.post("/upscaling", json={}, timeout=5).status_code == 422
+        gate.opened.set()
+        assert all(decoded(answer.result()).size == (608, 512) for answer in answers)
+    assert gate.most_inside == 1
+
+
+def test_a_client_that_hangs_up_does_no_harm(api: httpx.Client) -> None:
+    url = api.base_url
+    with socket.create_connection((url.host, url.port or 80)) as connection:
+        connection.sendall(
+            b"POST /upscaling HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer first-token\r\nContent-Length: 1000\r\n\r\n{"
+        )
+    assert upscale(api, **GOOD).status_code == 200

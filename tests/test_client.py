@@ -1,0 +1,74 @@
+"""OctoAI's own client, as its users have it, drives the service with a trained network.
+
+`infer` and `health_check` of octoai 1.11.0 go past the part of the client that knows the token: they
+send no Authorization header, to any endpoint. Their users had to give the client an `httpx.Client`
+that carries it, which is the way its own constructor offers, and so do these tests.
+"""
+
+import base64
+import io
+import warnings
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.conftest import PHOTO
+from tests.serving import running
+from upscaler.app import create_app
+from upscaler.engine import Engines
+from upscaler.settings import Settings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the client is of 2024
+    from octoai.client import OctoAI
+
+TOKEN = "token-of-the-test"
+PHOTO_B64 = base64.b64encode(PHOTO.read_bytes()).decode()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    settings = Settings(tokens=(TOKEN,))
+    with running(create_app(Engines(settings), settings)) as url:
+        yield url
+
+
+@pytest.fixture
+def client() -> Iterator[OctoAI]:
+    with httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as carrier:
+        yield OctoAI(api_key=TOKEN, httpx_client=carrier)
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [({"scale": 2.5}, (760, 640)), ({"output_image_width": 1000}, (1000, 842))],
+    ids=["scale", "width"],
+)
+def test_infer_gets_a_png_of_the_exact_size(
+    client: OctoAI, url: str, asked: dict[str, object], size: tuple[int, int]
+) -> None:
+    inputs = {"init_image": PHOTO_B64, "model": "real-esrgan-animevideo-v3", **asked}
+    answer = client.infer(endpoint_url=f"{url}/upscaling", inputs=inputs)
+    assert answer["removed_for_safety"] is False
+    image = Image.open(io.BytesIO(base64.b64decode(answer["image_b64"])))
+    assert (image.format, image.size) == ("PNG", size)
+
+
+def test_health_check_sees_a_service_that_is_ready(client: OctoAI, url: str) -> None:
+    assert client.health_check(endpoint_url=f"{url}/healthcheck") == 200
+
+
+def test_a_fault_of_the_client_is_told_at_once(client: OctoAI, url: str) -> None:
+    with pytest.raises(httpx.HTTPStatusError) as error:
+        client.infer(endpoint_url=f"{url}/upscaling", inputs={"scale": 2})
+    assert error.value.response.status_code == 422
+    assert error.value.response.json()["detail"][0]["loc"] == ["body", "init_image"]
+
+
+def test_without_such_a_carrier_the_client_sends_no_token(url: str) -> None:
+    """Should a later client send it, this fails, and the README has a line too many."""
+    with httpx.Client() as carrier, pytest.raises(httpx.HTTPStatusError) as error:
+        OctoAI(api_key=TOKEN, httpx_client=carrier).infer(f"{url}/upscaling", inputs={})
+    assert error.value.response.status_code == 401

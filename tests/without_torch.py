@@ -1,0 +1,45 @@
+"""Run where torch is not installed: everything but the engine imports, and says so when asked.
+
+Named so that pytest takes it only when told to: `make test` does, in an environment of its own.
+"""
+
+import importlib
+import importlib.util
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import upscaler
+from upscaler import cli
+
+ENGINE = {"upscaler.nets", "upscaler.weights", "upscaler.engine"}
+TORCH_FREE = {
+    module.name for module in pkgutil.walk_packages(upscaler.__path__, "upscaler.")
+} - ENGINE
+
+
+def test_torch_is_not_here() -> None:
+    assert importlib.util.find_spec("torch") is None
+
+
+@pytest.mark.parametrize("name", sorted(TORCH_FREE | {"mock_server", "contract_tests"}))
+def test_it_imports(name: str) -> None:
+    importlib.import_module(name)
+
+
+@pytest.mark.parametrize("name", sorted(ENGINE))
+def test_only_the_engine_needs_torch(name: str) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(name)
+
+
+@pytest.mark.parametrize(
+    "command", [["weights"], ["weights", "fetch"], ["image", "PHOTO"], ["serve", "--port", "0"]]
+)
+def test_a_command_that_needs_torch_says_what_to_install(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = Path(__file__).parent.parent / "docs" / "photo.png"
+    assert cli.main([str(photo) if word == "PHOTO" else word for word in command]) == 1
+    assert "pip install 'octo-upscaler[engine]'" in capsys.readouterr().err
