@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import PHOTO
 from tests.test_app import GOOD, decoded, upscale
 from upscaler import cli
 from upscaler.images import Pixels
@@ -107,6 +106,16 @@ def test_an_input_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixtu
     assert image("a.png", "-o", "a.png", "--scale", "1") == 1
     assert (folder / "a.png").read_bytes() == before
     assert "overwrite the input a.png" in capsys.readouterr().err
+
+
+def test_a_comparison_overwrites_no_input_either(folder: Path) -> None:
+    """Two inputs, one of which has the name that the other's before/after picture would have."""
+    (folder / "in").mkdir()
+    (folder / "a.png").rename(folder / "in" / "a.png")
+    Image.new("RGB", (300, 300)).save(folder / "a-before-after.png")
+    before = (folder / "a-before-after.png").read_bytes()
+    assert image("in/a.png", "a-before-after.png", "-o", ".", "--before-after", "--scale", "1") == 1
+    assert (folder / "a-before-after.png").read_bytes() == before
 
 
 def test_scripts_get_an_object_per_picture(

@@ -1,8 +1,8 @@
 """OctoAI's own client, as its users have it, drives the service with a trained network.
 
-`infer` and `health_check` of octoai 1.11.0 go past the part of the client that knows the token: they
-send no Authorization header, to any endpoint. Their users had to give the client an `httpx.Client`
-that carries it, which is the way its own constructor offers, and so do these tests.
+`infer` and `health_check` of octoai 1.11.0 go past the part of the client that knows the token:
+they send no Authorization header, to any endpoint. Their users had to give the client an
+`httpx.Client` that carries it, which is what its own constructor offers, and so do these tests.
 """
 
 import base64

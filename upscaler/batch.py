@@ -1,6 +1,7 @@
 """Which pictures a command is to read, and where the result of each goes."""
 
 import glob
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,14 @@ DEFAULT_FOLDER: Final = Path("upscaled")
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to enlarge: from `source`, which is never written to, to `target`."""
+    """One picture to enlarge: from `source`, which is never written to, to `target`.
+
+    `comparison` is where the before/after picture goes, if one is wanted.
+    """
 
     source: Path
     target: Path
+    comparison: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -38,23 +43,32 @@ class Batch:
     refused: Sequence[FileRefused]
 
 
-def plan(inputs: Iterable[str], output: Path | None, encoding: ImageEncoding | None) -> Batch:
+def plan(
+    inputs: Iterable[str],
+    output: Path | None,
+    encoding: ImageEncoding | None,
+    *,
+    before_after: bool = False,
+) -> Batch:
     """Which file goes where, settled before any work is done.
 
     `inputs` are files, folders (the pictures in them, not those of folders inside) and globs.
     `output` is the file of the one result if its name has a suffix, else a folder, by default
-    `upscaled`. No input is overwritten and no two results share a file. Raises FileRefused if
-    `output` cannot be what it is asked to be.
+    `upscaled`. With `before_after` each result has a comparison beside it. No input is overwritten
+    and no two files that are written are the same. Raises FileRefused if `output` cannot be what
+    it is asked to be.
     """
-    sources: dict[Path, None] = {}
+    sources: dict[Path, Path] = {}
     refused = []
     for text in inputs:
         found = _expand(text)
-        sources |= dict.fromkeys(found)
+        for source in found:
+            sources.setdefault(source.parent.resolve() / source.name, source)
         if not found:
             refused.append(FileRefused(text, "there is no such picture"))
     folder = output or DEFAULT_FOLDER
     one_file = bool(folder.suffix) and not folder.is_dir()
+    _check_output(folder, folder.parent if one_file else folder)
     if one_file:
         encoding = _encoding_by_name(folder, encoding)
         if len(sources) + len(refused) > 1:
@@ -63,31 +77,40 @@ def plan(inputs: Iterable[str], output: Path | None, encoding: ImageEncoding | N
     suffix = "png" if encoding is ImageEncoding.PNG else "jpg"
 
     jobs = []
-    taken = {identity(source): f"the input {source}" for source in sources}
-    for source in sources:
+    taken = {identity(source): f"the input {source}" for source in sources.values()}
+    for source in sources.values():
         target = folder if one_file else folder / f"{source.stem}.{suffix}"
-        place = identity(target)
-        if place in taken:
-            refused.append(FileRefused(str(source), f"its result would overwrite {taken[place]}"))
+        comparison = target.with_stem(f"{target.stem}-before-after") if before_after else None
+        places = [identity(path) for path in (target, comparison) if path]
+        rivals = [taken[place] for place in places if place in taken]
+        if rivals:
+            refused.append(FileRefused(str(source), f"its result would overwrite {rivals[0]}"))
         else:
-            taken[place] = f"the result of {source}"
-            jobs.append(Job(source, target))
+            taken |= dict.fromkeys(places, f"the result of {source}")
+            jobs.append(Job(source, target, comparison))
     return Batch(jobs, encoding, refused)
 
 
 def _expand(text: str) -> list[Path]:
     """The files that an argument stands for: itself, a folder's pictures, or a glob's matches."""
-    path = Path(text)
-    if path.is_dir():
+    # Unlike Path's, these tests take a name that is too long for one that is not there.
+    if os.path.isdir(text):  # noqa: PTH112
         return sorted(
             child
-            for child in path.iterdir()
+            for child in Path(text).iterdir()
             if child.suffix.lower() in PICTURE_SUFFIXES and child.is_file()
         )
-    if path.exists():
-        return [path]
-    matches = map(Path, glob.glob(text, recursive=True))  # noqa: PTH207  Path's is relative only
-    return sorted(match for match in matches if match.is_file())
+    if os.path.exists(text):  # noqa: PTH110
+        return [Path(text)]
+    matches = glob.glob(text, recursive=True)  # noqa: PTH207  Path's takes no absolute pattern
+    return sorted(Path(match) for match in matches if os.path.isfile(match))  # noqa: PTH113
+
+
+def _check_output(output: Path, folder: Path) -> None:
+    """Raise FileRefused on `output` if `folder` neither is a folder nor can become one."""
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise FileRefused(str(output), f"{there} is not a folder")
 
 
 def _encoding_by_name(path: Path, asked: ImageEncoding | None) -> ImageEncoding:

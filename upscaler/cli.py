@@ -6,6 +6,7 @@ Exit status 0 means that all went well, 1 that something failed, 2 that the comm
 
 import argparse
 import json
+import logging
 import secrets
 import sys
 import time
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _image(args: argparse.Namespace) -> int:
     """Upscale pictures; one that fails does not stop the others, and is named at the end."""
-    todo = batch.plan(args.inputs, args.output, args.encoding)
+    todo = batch.plan(args.inputs, args.output, args.encoding, before_after=args.before_after)
     fields: dict[str, object] = {
         "scale": args.scale,
         "output_image_width": args.width,
@@ -104,10 +105,10 @@ def _upscale(
         "model": request.model,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    if args.before_after:
-        comparison = job.target.with_name(f"{job.target.stem}-before-after.png")
-        _write(comparison, images.encode(images.before_after(pixels, enlarged), ImageEncoding.PNG))
-        result["before_after"] = str(comparison)
+    if job.comparison:
+        sheet = images.before_after(pixels, enlarged)
+        _write(job.comparison, images.encode(sheet, request.output_image_encoding))
+        result["before_after"] = str(job.comparison)
     _tell(args, result)
 
 
@@ -146,6 +147,7 @@ def _serve(args: argparse.Namespace) -> int:
     from upscaler.app import create_app
     from upscaler.engine import Engines
 
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
     uvicorn.run(create_app(Engines(settings), settings), host=args.host, port=args.port)
     return 0
 

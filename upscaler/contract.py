@@ -9,7 +9,7 @@ import base64
 import re
 from enum import StrEnum
 from fractions import Fraction
-from math import floor
+from math import ceil, floor
 from typing import Annotated, Any, Final, Self
 
 import pydantic
@@ -37,8 +37,8 @@ MAX_INPUT_PX: Final = 2048
 MAX_OUTPUT_PX: Final = 8192
 """The longest side an output may have (REQ-14)."""
 MAX_BODY_BYTES: Final = 32 * 2**20
-"""The most bytes a request body may have. A 2048x2048 PNG of pure noise is 17 MB of base64, so
-every picture that meets REQ-13 fits (RES-7, our choice)."""
+"""The most bytes a request body may have (RES-7, our choice). A 2048x2048 PNG of pure noise is
+17 MB of base64, so every picture of eight bits a sample that meets REQ-13 fits."""
 
 REQUEST_ID_HEADER: Final = "X-User-Request-ID"
 """On every response; OctoAI's client prints it in its errors (RES-6)."""
@@ -72,10 +72,13 @@ def _decode_base64(value: object) -> object:
         raise PydanticCustomError("string_type", "Input should be a valid string")
     prefix = _DATA_PREFIX.match(value)
     text = value[prefix.end() if prefix else 0 :].translate(_LINE_BREAKS)
+    invalid = PydanticCustomError("base64_invalid", "this is not standard base64")
+    if len(text) % 4 or text.endswith("==="):  # which b64decode lets pass on Python 3.11
+        raise invalid
     try:
         image = base64.b64decode(text, validate=True)
     except ValueError as error:
-        raise PydanticCustomError("base64_invalid", "this is not standard base64") from error
+        raise invalid from error
     if not image:
         raise PydanticCustomError("base64_empty", "this is empty: send an encoded image")
     return image
@@ -344,9 +347,10 @@ def _half_up(side: Fraction) -> int:
 def _largest(field: str, size: Size) -> str:
     """The largest value of a size field that keeps the output of this input within REQ-14."""
     width, height = size
+    reach = MAX_OUTPUT_PX + Fraction(1, 2)  # every side below this is rounded to the limit or less
     if field == "output_image_height":
-        return str(min(MAX_OUTPUT_PX, MAX_OUTPUT_PX * height // width))
+        return str(min(MAX_OUTPUT_PX, ceil(reach * height / width) - 1))
     if field == "output_image_width":
-        return str(min(MAX_OUTPUT_PX, MAX_OUTPUT_PX * width // height))
-    thousandths = 1000 * MAX_OUTPUT_PX // max(size)
+        return str(min(MAX_OUTPUT_PX, ceil(reach * width / height) - 1))
+    thousandths = ceil(1000 * reach / max(size)) - 1
     return f"{thousandths / 1000:g}"

@@ -15,7 +15,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     error nothing of it is left. Several processes may replace the same file at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid4().hex}")
+    partial = path.with_name(f".{uuid4().hex}.part")
     try:
         with partial.open("xb") as file:
             yield file

@@ -6,7 +6,6 @@ out as PNG and JPEG, without any metadata.
 """
 
 import io
-import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw, ImageFont
 
+from upscaler import png
 from upscaler.contract import MAX_INPUT_PX, ImageEncoding, Size
 from upscaler.errors import FieldError, InvalidRequest
 
@@ -54,6 +54,7 @@ class Picture:
     """
 
     image: Image.Image
+    data: bytes
     size: Size
     orientation: int
     field: str
@@ -61,12 +62,14 @@ class Picture:
     def pixels(self) -> Pixels:
         """Decode: upright, in sRGB, with alpha only if the file has transparency.
 
-        16-bit samples keep their upper eight bits, grey becomes RGB, a palette its colours, CMYK is
-        converted by its profile or else by the complement. Raises InvalidRequest for a file that
-        is truncated or damaged. Reads the file once: call it once.
+        16-bit samples keep their upper eight bits, grey becomes RGB, a palette its colours, and
+        CMYK is converted by its profile or else by the complement. Raises InvalidRequest for a
+        file that is truncated or damaged. Reads the file once: call it once.
         """
         try:
-            image = _to_srgb(_to_eight_bits(self.image))
+            if self.image.format == "PNG":
+                png.check_complete(self.data)
+            image = _decode(self.image, self.data)
             if self.orientation in _TRANSPOSE:
                 image = image.transpose(_TRANSPOSE[self.orientation])
             return np.array(image)
@@ -81,8 +84,9 @@ def read_header(data: bytes, field: str = "init_image") -> Picture:
     Raises InvalidRequest on `field` for anything but one still PNG, JPEG or WebP image.
     """
     try:
+        if data.startswith(png.SIGNATURE):
+            data = png.reduced(data)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        orientation = _orientation(image, data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         msg = f"each side may have at most {MAX_INPUT_PX} pixels, and this image has far more"
         raise _invalid(field, msg, "image_too_large") from error
@@ -92,9 +96,10 @@ def read_header(data: bytes, field: str = "init_image") -> Picture:
     # A JPEG with previews behind it (MPO, as many cameras write it) is still one picture.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise _invalid(field, "this image is animated: send a still one", "image_animated")
+    orientation = _orientation(image)
     width, height = image.size
     size = (height, width) if orientation in _SIDEWAYS else (width, height)
-    return Picture(image, size, orientation, field)
+    return Picture(image, data, size, orientation, field)
 
 
 def resize(pixels: Pixels, size: Size) -> Pixels:
@@ -142,78 +147,87 @@ def _invalid(field: str, msg: str, kind: str) -> InvalidRequest:
     return InvalidRequest(FieldError(("body", field), msg, kind))
 
 
-def _orientation(image: Image.Image, data: bytes) -> int:
-    """The EXIF orientation, 1 to 8, without decoding a pixel.
-
-    A PNG may have its EXIF behind the pixels, and Pillow then decodes them to get at it.
-    """
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8, without decoding a pixel; 1 if the EXIF cannot be read."""
     if image.format == "PNG" and "exif" not in image.info:
-        exif = Image.Exif()
-        exif.load(_png_chunk(data, b"eXIf"))
-    else:
-        exif = image.getexif()
-    orientation = exif.get(_ORIENTATION_TAG, 1)
+        return 1  # or Pillow decodes the pixels to look behind them, where `reduced` left nothing
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # see Picture.pixels; such files are common and their pixels are fine
+        return 1
     return orientation if orientation in range(1, 9) else 1
 
 
-def _png_chunk(data: bytes, wanted: bytes) -> bytes:
-    """The content of the first chunk of that type in a PNG file, or nothing."""
-    at = len(b"\x89PNG\r\n\x1a\n")
-    while at + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        if kind == wanted:
-            return data[at + 8 : at + 8 + length]
-        at += 12 + length
-    return b""
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """The same picture as L, RGB, CMYK or RGBA with eight bits a sample; decodes it."""
+def _decode(image: Image.Image, data: bytes) -> Image.Image:
+    """RGB, or RGBA if the file has transparency, in sRGB."""
     image.load()
-    icc_profile = image.info.get("icc_profile")
-    transparency = image.info.get("transparency")
-    if image.mode.startswith("I"):
-        image = _from_sixteen_bit_grey(image, transparency)
-    elif image.mode == "LA" or transparency is not None:
-        image = image.convert("RGBA")
-    elif image.mode == "P":
-        image = image.convert("RGB")
-    elif image.mode == "1":
+    colours, alpha = _colours_and_alpha(image, data)
+    colours = _to_srgb(colours, image.info.get("icc_profile"))
+    if alpha:
+        colours.putalpha(alpha)
+    return colours
+
+
+def _colours_and_alpha(image: Image.Image, data: bytes) -> tuple[Image.Image, Image.Image | None]:
+    """The colours as L, RGB or CMYK with eight bits a sample, and the alpha as L, if there is any.
+
+    A PNG may name one colour that stands for transparent. It is looked for at the file's own
+    depth: Pillow compares it with samples that it has made eight bits of.
+    """
+    key = image.info.get("transparency")
+    if image.mode == "P":
+        image = image.convert("RGB" if key is None else "RGBA")
+    if image.mode == "LA" or (image.mode == "RGBA" and _is_grey(image, data)):
+        return image.getchannel(0), image.getchannel("A")
+    if image.mode == "RGBA":
+        return image.convert("RGB"), image.getchannel("A")
+    if image.mode == "1":
         image = image.convert("L")
-    image.info["icc_profile"] = icc_profile
-    return image
+    if not image.mode.startswith("I") and key is None:
+        return image, None
+    samples = _samples(image, data)
+    if image.mode.startswith("I"):
+        image = Image.fromarray((samples[:, :, 0] >> 8).astype(np.uint8))
+    if key is None:
+        return image, None
+    opaque = np.any(samples != key, axis=2)
+    return image, Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8))
 
 
-def _from_sixteen_bit_grey(image: Image.Image, transparency: int | None) -> Image.Image:
-    """Grey of 16 bits as L, or as RGBA if one of its values stands for transparent."""
-    samples = np.array(image).astype(np.uint16)
-    grey = Image.fromarray((samples >> 8).astype(np.uint8))
-    if transparency is None:
-        return grey
-    alpha = Image.fromarray(np.where(samples == transparency, 0, 255).astype(np.uint8))
-    return Image.merge("RGBA", (grey, grey, grey, alpha))
+def _is_grey(image: Image.Image, data: bytes) -> bool:
+    """Whether RGBA is grey that Pillow has spread over three channels, as it does at 16 bits."""
+    return image.format == "PNG" and png.colour_type(data) == png.GREY_ALPHA
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """RGB or RGBA in sRGB, by the file's ICC profile where it has a usable one.
+def _samples(image: Image.Image, data: bytes) -> NDArray[np.int64]:
+    """Samples as the PNG file counts them, of shape (height, width, channels)."""
+    samples: NDArray[np.int64] = np.atleast_3d(np.array(image)).astype(np.int64)
+    depth = png.bit_depth(data)
+    if depth in (2, 4):
+        samples //= 255 // (2**depth - 1)
+    if depth == 16 and image.mode == "RGB":
+        # Pillow has kept the upper bytes: let it read the lower ones as if they were upper.
+        again = Image.open(io.BytesIO(data), formats=["PNG"])
+        again.tile = [again.tile[0]._replace(args="RGB;16L")]
+        samples = samples * 256 + np.array(again)
+    return samples
+
+
+def _to_srgb(colours: Image.Image, profile: bytes | None) -> Image.Image:
+    """RGB in sRGB, by the file's ICC profile where it has a usable one.
 
     A profile that is damaged, or is for another kind of samples, is left out of account, as
     browsers do: such files are common and their pixels are fine.
     """
-    wanted = "RGBA" if image.mode == "RGBA" else "RGB"
-    profile = image.info.get("icc_profile")
     if not profile:
-        return image.convert(wanted)
-    colours = image.convert("RGB") if wanted == "RGBA" else image
+        return colours.convert("RGB")
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         srgb = ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(colours, source, srgb, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
-        return image.convert(wanted)
+        return colours.convert("RGB")
     assert converted is not None, "only a conversion in place returns nothing"
-    if wanted == "RGBA":
-        converted.putalpha(image.getchannel("A"))
     return converted
 
 

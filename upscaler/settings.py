@@ -58,11 +58,10 @@ class Settings:
 
         Raises InvalidSetting, with the variable's name, for a value that is not one of its choices.
         """
-        weights = environment.get("UPSCALER_WEIGHTS")
         tokens = environment.get("UPSCALER_TOKEN", "").split(",")
         return cls(
             tokens=tuple(token.strip() for token in tokens if token.strip()),
-            weights=Path(weights).expanduser() if weights else None,
+            weights=_folder(environment.get("UPSCALER_WEIGHTS")),
             device=_choice(Device, environment, "UPSCALER_DEVICE", Device.AUTO),
             precision=_choice(Precision, environment, "UPSCALER_PRECISION", Precision.AUTO),
             tile=_tile(environment.get("UPSCALER_TILE") or str(DEFAULT_TILE_PX)),
@@ -81,7 +80,14 @@ def _choice(
     return choices(value)
 
 
+def _folder(value: str | None) -> Path | None:
+    try:
+        return Path(value).expanduser() if value else None
+    except RuntimeError as error:  # "~somebody" who is not there
+        raise InvalidSetting(f"UPSCALER_WEIGHTS: {error}") from error
+
+
 def _tile(value: str) -> int:
-    if not value.isdecimal():
+    if not value.isdecimal() or len(value) > 9:
         raise InvalidSetting("UPSCALER_TILE must be a number of pixels, or 0 for the whole picture")
     return int(value)

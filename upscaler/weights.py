@@ -8,8 +8,7 @@ user's own may be anything that fits the network. Nothing is ever unpickled but 
 
 import hashlib
 import importlib.util
-import pickle
-import struct
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +18,6 @@ from typing import Final
 import httpx
 import numpy as np
 import platformdirs
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -28,6 +26,8 @@ from upscaler.errors import WeightsUnavailable
 from upscaler.files import replacing
 from upscaler.models import RELEASES, Checkpoint, Model
 from upscaler.nets import Net, build
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with how many bytes are there and how many there will be."""
@@ -87,36 +87,43 @@ def load(model: Model, folder: Path | None = None, progress: Progress | None = N
     Raises WeightsUnavailable if they cannot be had, are damaged, or are another network's.
     """
     found = find(model, folder) or Found(fetch(model, progress), Source.CACHE, model.official)
-    if found.published and sha256(found.path) != found.published.sha256:
+    net = build(model.network)
+    try:
+        sound = found.published is None or sha256(found.path) == found.published.sha256
+        if sound:
+            net.load_state_dict(_read(found.path, net.state_dict()), strict=True)
+    except Exception as error:  # a file can be wrong in more ways than its readers have errors for
+        first_line = str(error).partition("\n")[0]
+        raise WeightsUnavailable(
+            f"{found.path} does not hold the weights of {model.name}: {first_line}"
+        ) from error
+    if not sound:
         raise WeightsUnavailable(
             f"{found.path} is damaged: delete it, then run `upscaler weights fetch {model.name}`"
         )
-    net = build(model.network)
-    try:
-        net.load_state_dict(_read(found.path, net.state_dict()), strict=True)
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError) as error:
-        raise _unreadable(found.path, model, error) from error
-    except (pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise _unreadable(found.path, model, error) from error
     return net.eval().requires_grad_(False)
 
 
 def fetch(model: Model, progress: Progress | None = None, releases: str = RELEASES) -> Path:
     """Download the official file of `model` into the cache, unless it is there; return its path.
 
-    Tried twice. The file appears under its name only when it is whole and has its published
-    SHA-256, so any number of processes may fetch at once. Raises WeightsUnavailable.
+    Tried again once if the fault may pass. The file appears under its name only when it is whole
+    and has its published SHA-256, so any number of processes may fetch at once. Raises
+    WeightsUnavailable.
     """
     path = cache_folder() / model.official.filename
     if path.is_file() and sha256(path) == model.official.sha256:
         return path
     url = f"{releases}/{model.official.path}"
+    log.info("fetching the weights of %s from %s", model.name, url)
     try:
         try:
             _download(url, path, model.official, progress)
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
+            if not _may_pass(error):
+                raise
             _download(url, path, model.official, progress)
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx.HTTPError, OSError, ImportError) as error:  # ImportError: of a SOCKS proxy's
         raise WeightsUnavailable(
             f"the weights of {model.name} could not be fetched from {url} ({_reason(error)}): "
             f"fetch {model.official.filename} elsewhere and set UPSCALER_WEIGHTS to its folder"
@@ -153,7 +160,13 @@ def _stream(
     """Pass what `url` answers to `write`, at most `size_bytes`; return the SHA-256 of it."""
     digest = hashlib.sha256()
     done = 0
-    with httpx.stream("GET", url, follow_redirects=True, timeout=DOWNLOAD_TIMEOUT_S) as response:
+    with httpx.stream(
+        "GET",
+        url,
+        headers={"Accept-Encoding": "identity"},  # the hash is of the file as it is
+        follow_redirects=True,
+        timeout=DOWNLOAD_TIMEOUT_S,
+    ) as response:
         response.raise_for_status()
         for chunk in response.iter_raw():
             done += len(chunk)
@@ -164,6 +177,13 @@ def _stream(
             if progress:
                 progress(done, size_bytes)
     return digest.hexdigest()
+
+
+def _may_pass(error: httpx.HTTPError) -> bool:
+    """Whether another try can end better: after a broken connection, or a server's own trouble."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return True
+    return error.response.status_code in (408, 429) or error.response.is_server_error
 
 
 def _reason(error: Exception) -> str:
@@ -198,8 +218,7 @@ def _read_ncnn(data: bytes, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in like.items():
         stored = "<f4"
         if tensor.ndim == 4:
-            (tag,) = struct.unpack_from("<I", data, at)
-            if tag != NCNN_HALF:
+            if int.from_bytes(data[at : at + 4], "little") != NCNN_HALF:
                 raise ValueError(f"{name} does not start with the tag of fp16 weights")
             at += 4
             stored = "<f2"
@@ -209,8 +228,3 @@ def _read_ncnn(data: bytes, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if at != len(data):
         raise ValueError(f"{len(data) - at} bytes are left over")
     return tensors
-
-
-def _unreadable(path: Path, model: Model, error: Exception) -> WeightsUnavailable:
-    first_line = str(error).partition("\n")[0]
-    return WeightsUnavailable(f"{path} does not hold the weights of {model.name}: {first_line}")
