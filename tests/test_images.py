@@ -482,12 +482,11 @@ def test_an_animation_is_refused_without_decoding(kind: str) -> None:
         assert refusal(data).type == "image_animated"
 
 
-def test_a_picture_and_one_frame_of_animation_are_two_pictures() -> None:
+def test_the_still_picture_of_a_png_counts_and_not_the_one_frame_behind_it() -> None:
     control = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 40, 24, 0, 0, 1, 1, 0, 0))
-    frame = chunk(b"fdAT", struct.pack(">I", 1) + zlib.compress(scanlines(NOISE, 8)))
+    frame = chunk(b"fdAT", struct.pack(">I", 1) + zlib.compress(scanlines(NOISE[::-1], 8)))
     count = chunk(b"acTL", struct.pack(">II", 1, 0))
-    data = png(NOISE, 8, RGB, before=count, after=control + frame)
-    assert refusal(data).type == "image_animated"
+    assert off_by(decode(png(NOISE, 8, RGB, before=count, after=control + frame)), NOISE) == 0
 
 
 def test_an_animation_of_one_frame_is_a_still_picture() -> None:
@@ -1158,3 +1157,9 @@ def test_before_and_after_are_put_on_white() -> None:
     left, right = np.split(before_after(before, after)[TITLE_PX:], [304], axis=1)
     assert left.min() == 255
     assert off_by(right[:, 4:], np.full((200, 300, 3), (204, 224, 255))) <= 1
+
+
+def test_a_flood_of_chunks_is_refused_at_once() -> None:
+    flood = chunk(b"teSt", b"") * 70_000
+    assert refusal(png(NOISE, 8, RGB, before=flood)).type == "image_unreadable"
+    assert off_by(decode(png(NOISE, 8, RGB, before=flood[: 12 * 60_000])), NOISE) == 0
