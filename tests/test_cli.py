@@ -220,6 +220,34 @@ def test_weights_that_cannot_be_fetched_are_all_named(
     assert "UPSCALER_WEIGHTS" in err
 
 
+def test_all_weights_are_fetched_unless_some_are_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    for arguments in ([], ["all"]):
+        assert cli.main(["weights", "fetch", *arguments]) == 1
+        err = capsys.readouterr().err
+        assert all(f"the weights of {name} could not be fetched" in err for name in UpscalingModel)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["weights", "fetch", "esrgan"], "real-esrgan-x4-plus, real-esrgan-x4-v3, "),
+        (["image", "a.png", "--model", "esrgan"], "real-esrgan-x4-plus, real-esrgan-x4-v3, "),
+        (["image", "a.png", "--device", "tpu"], "auto, cpu, cuda, mps"),
+        (["serve", "--precision", "int8"], "auto, fp32, fp16, bf16"),
+    ],
+)
+def test_a_word_that_is_not_known_is_answered_with_those_that_are(
+    command: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(command)
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 def serve(tmp_path: Path, token: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [Path(sys.executable).parent / "upscaler", "serve", "--port", "0"],

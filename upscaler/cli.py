@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -267,9 +268,10 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--scale", type=float, metavar="F", help="how many times longer both sides")
     size.add_argument("--width", type=int, metavar="N", help="width of the result in pixels")
     size.add_argument("--height", type=int, metavar="N", help="height of the result in pixels")
-    add("--model", type=UpscalingModel, choices=list(UpscalingModel), metavar="NAME",
-        default=UpscalingModel.X4_PLUS, help=f"one of: {', '.join(UpscalingModel)}")  # fmt: skip
-    add("--encoding", type=ImageEncoding, choices=list(ImageEncoding), help="default: png")
+    names = ", ".join(UpscalingModel)
+    add("--model", type=_one_of(UpscalingModel), default=UpscalingModel.X4_PLUS, metavar="NAME",
+        help=f"one of: {names}")  # fmt: skip
+    add("--encoding", type=_one_of(ImageEncoding), metavar="NAME", help="png (default) or jpeg")
     add("--before-after", action="store_true", help="also write a picture of the difference")
     add("--json", action="store_true", help="print a JSON object per picture")
     add("--quiet", action="store_true", help="show no progress")
@@ -291,8 +293,24 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION")
     fetch = actions.add_parser("fetch", help="download official weights")
     fetch.set_defaults(action="fetch")
-    fetch.add_argument("models", nargs="*", choices=[*UpscalingModel, "all"], metavar="MODEL",
-                       default=[], help="default: all")  # fmt: skip
+    fetch.add_argument(
+        "models", nargs="*", type=_model_or_all, metavar="MODEL", help="default: all"
+    )
+
+
+def _one_of(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
+    """An argument's type that takes the words of `choices`, and names them all otherwise."""
+
+    def word(text: str) -> StrEnum:
+        if text not in list(choices):
+            raise argparse.ArgumentTypeError(f"choose from {', '.join(choices)}")
+        return choices(text)
+
+    return word
+
+
+def _model_or_all(text: str) -> str:
+    return text if text == "all" else _one_of(UpscalingModel)(text)
 
 
 def _tile(text: str) -> int:
@@ -304,6 +322,7 @@ def _tile(text: str) -> int:
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--device", type=Device, choices=list(Device), help="default: auto")
-    add("--precision", type=Precision, choices=list(Precision), help="default: auto")
+    devices, precisions = ", ".join(Device), ", ".join(Precision)
+    add("--device", type=_one_of(Device), metavar="NAME", help=f"one of: {devices}")
+    add("--precision", type=_one_of(Precision), metavar="NAME", help=f"one of: {precisions}")
     add("--tile", type=_tile, metavar="N", help="longest side of a tile; 0: the whole picture")
