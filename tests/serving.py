@@ -18,6 +18,9 @@ class Resizer:
 
     face_enhance = False
 
+    def load(self, model: UpscalingModel) -> None:
+        """Nothing has to be loaded."""
+
     def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Pixels:
         return resize(pixels, size)
 

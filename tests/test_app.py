@@ -300,6 +300,7 @@ def test_a_failure_of_ours_is_told_without_its_insides(
         assert "secret" not in answer.text
         assert "ZeroDivision" not in answer.text
     assert "/home/operator/secret/path is damaged" in caplog.text
+    assert f"request {missing.headers['X-User-Request-ID']} failed" in caplog.text
     assert f"request {fault.headers['X-User-Request-ID']} failed" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
@@ -310,6 +311,14 @@ def test_a_connection_outlives_a_failure(failing_api: httpx.Client) -> None:
         upscale(failing_api, **GOOD, model="real-esrgan-x2-plus").status_code for _ in range(20)
     ]
     assert statuses == [500] * 20
+
+
+@pytest.mark.parametrize("path", ["/upscaling/", "/healthcheck/", "//upscaling"])
+def test_a_path_that_is_nearly_right_is_a_404(api: httpx.Client, path: str) -> None:
+    """RES-7: and no redirect to wherever the request's Host header says."""
+    answer = httpx.post(f"{api.base_url}".rstrip("/") + path, headers={"Host": "evil.example"})
+    assert answer.status_code == 404
+    assert answer.json().keys() == {"detail"}
 
 
 def test_health_needs_no_token(api: httpx.Client) -> None:
@@ -361,6 +370,33 @@ class Gate(Resizer):
         return super().upscale(pixels, model, size)
 
 
+class Downloading(Resizer):
+    """A backend one of whose models takes long to be had."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.arrived = threading.Event()
+
+    def load(self, model: UpscalingModel) -> None:
+        if model is UpscalingModel.X2_PLUS:
+            self.asked.set()
+            assert self.arrived.wait(30)
+
+
+def test_while_a_model_is_fetched_pictures_are_made_with_others() -> None:
+    backend = Downloading()
+    with (
+        running(create_app(backend, Settings(tokens=TOKENS))) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = pool.submit(upscale, client, **GOOD, model="real-esrgan-x2-plus")
+        assert backend.asked.wait(30)
+        assert decoded(upscale(client, **GOOD)).size == (608, 512)
+        backend.arrived.set()
+        assert decoded(waiting.result()).size == (608, 512)
+
+
 def test_while_one_picture_is_made_others_wait_and_health_answers() -> None:
     gate = Gate()
     with (
@@ -377,7 +413,9 @@ def test_while_one_picture_is_made_others_wait_and_health_answers() -> None:
     assert gate.most_inside == 1
 
 
-def test_a_client_that_hangs_up_does_no_harm(api: httpx.Client) -> None:
+def test_a_client_that_hangs_up_does_no_harm(
+    api: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
     url = api.base_url
     with socket.create_connection((url.host, url.port or 80)) as connection:
         connection.sendall(
@@ -385,3 +423,4 @@ def test_a_client_that_hangs_up_does_no_harm(api: httpx.Client) -> None:
             b"Authorization: Bearer first-token\r\nContent-Length: 1000\r\n\r\n{"
         )
     assert upscale(api, **GOOD).status_code == 200
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

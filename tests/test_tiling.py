@@ -143,9 +143,14 @@ def test_a_picture_that_cannot_be_cut_at_multiples_is_refused(size: tuple[int, i
         plan(*size, tile=4, halo=0, multiple=2)
 
 
-@pytest.mark.parametrize(("tile", "halo"), [(-1, 0), (-4, 0), (1, 0), (2, 0), (4, -1), (0, -1)])
-def test_a_tile_below_the_multiple_and_a_negative_halo_are_refused(tile: int, halo: int) -> None:
-    with pytest.raises(ValueError, match="must be 0 or at least 3"):
+@pytest.mark.parametrize("tile", [1, 2, 3, 4, 5])
+def test_a_tile_below_the_multiple_is_as_long_as_the_multiple(tile: int) -> None:
+    assert plan(9, 9, tile, 0, multiple=3) == plan(9, 9, 3, 0, multiple=3)
+
+
+@pytest.mark.parametrize(("tile", "halo"), [(-1, 0), (-4, 0), (4, -1), (0, -1)])
+def test_a_negative_tile_or_halo_is_refused(tile: int, halo: int) -> None:
+    with pytest.raises(ValueError, match="may be negative"):
         plan(9, 9, tile, halo, multiple=3)
 
 

@@ -413,14 +413,22 @@ def test_weights_of_the_package_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     assert_ready(net)
 
 
-@pytest.mark.parametrize("data", [b"", b"damaged", None])
+@pytest.mark.parametrize("data", [b"", b"damaged"])
 def test_a_package_that_is_not_the_published_one_is_refused(
-    data: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = provide(data, tmp_path, monkeypatch)
     with pytest.raises(WeightsUnavailable) as caught:
         load(replace(small(), ncnn=published("models/small.bin", ncnn(tensors(1)))))
     assert str(path) in str(caught.value)
+
+
+def test_a_package_without_the_file_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provide(None, tmp_path, monkeypatch)
+    model = replace(small(), ncnn=published("models/small.bin", ncnn(tensors(1))))
+    assert find(model) is None
 
 
 # The format of ncnn
@@ -725,7 +733,7 @@ def test_two_broken_connections_are_enough() -> None:
 
 
 def test_a_server_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "DOWNLOAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(weights, "DOWNLOAD_TIMEOUT", 0.1)
     done = threading.Event()
 
     def silent(handler: BaseHTTPRequestHandler) -> None:

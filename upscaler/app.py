@@ -16,6 +16,7 @@ from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from upscaler import images
@@ -47,6 +48,10 @@ class Backend(Protocol):
     face_enhance: bool
     """Whether the backend can honour `face_enhance` (REQ-10)."""
 
+    def load(self, model: UpscalingModel) -> object:
+        """Make `model` ready, however long that takes; called before each `upscale`."""
+        ...
+
     def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Pixels:
         """`pixels` enlarged to exactly `size` (width, height), with as many channels."""
         ...
@@ -63,6 +68,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         title="Upscaling API",
         description="A drop-in for OctoAI's image Upscaling API.",
         version="0.1",
+        redirect_slashes=False,
         exception_handlers={UpscalerError: _answer_error},
     )
     app.add_middleware(Envelope)
@@ -88,6 +94,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         picture = await to_thread.run_sync(images.read_header, wanted.init_image)
         size = output_size(wanted, picture.size)
         pixels = await to_thread.run_sync(picture.pixels)
+        await to_thread.run_sync(backend.load, wanted.model)
         enlarged = await to_thread.run_sync(
             backend.upscale, pixels, wanted.model, size, limiter=one_at_a_time
         )
@@ -112,6 +119,7 @@ class Envelope:
             await self.app(scope, receive, send)
             return
         request_id = uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -123,6 +131,8 @@ class Envelope:
 
         try:
             await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            log.info("request %s: the client hung up", request_id)
         except Exception:
             log.exception("request %s failed", request_id)
             if started:
@@ -131,11 +141,11 @@ class Envelope:
             await answer(scope, receive, send_with_id)
 
 
-async def _answer_error(_: Request, error: Exception) -> Response:
+async def _answer_error(request: Request, error: Exception) -> Response:
     """The one place where an error that was raised on purpose becomes an answer (RES-4, RES-7)."""
     assert isinstance(error, UpscalerError), "registered for this class alone"
     if error.status >= 500:
-        log.error("%s: %s", type(error).__name__, error)
+        log.error("request %s failed: %s", request.state.request_id, error, exc_info=error)
     headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
     return JSONResponse({"detail": error.detail}, error.status, headers)
 

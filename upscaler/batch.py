@@ -58,14 +58,7 @@ def plan(
     and no two files that are written are the same. Raises FileRefused if `output` cannot be what
     it is asked to be.
     """
-    sources: dict[Path, Path] = {}
-    refused = []
-    for text in inputs:
-        found = _expand(text)
-        for source in found:
-            sources.setdefault(source.parent.resolve() / source.name, source)
-        if not found:
-            refused.append(FileRefused(text, "there is no such picture"))
+    sources, refused = _collect(inputs)
     folder = output or DEFAULT_FOLDER
     one_file = bool(folder.suffix) and not folder.is_dir()
     _check_output(folder, folder.parent if one_file else folder)
@@ -77,8 +70,8 @@ def plan(
     suffix = "png" if encoding is ImageEncoding.PNG else "jpg"
 
     jobs = []
-    taken = {identity(source): f"the input {source}" for source in sources.values()}
-    for source in sources.values():
+    taken = {identity(source): f"the input {source}" for source in sources}
+    for source in sources:
         target = folder if one_file else folder / f"{source.stem}.{suffix}"
         comparison = target.with_stem(f"{target.stem}-before-after") if before_after else None
         places = [identity(path) for path in (target, comparison) if path]
@@ -91,6 +84,23 @@ def plan(
     return Batch(jobs, encoding, refused)
 
 
+def _collect(inputs: Iterable[str]) -> tuple[list[Path], list[FileRefused]]:
+    """The files that `inputs` stand for, each once, and the inputs that stand for none."""
+    sources: dict[Path, Path] = {}
+    refused = []
+    for text in inputs:
+        try:
+            found = _expand(text)
+        except OSError as error:
+            refused.append(FileRefused(text, error.strerror or "it cannot be read"))
+            continue
+        for source in found:
+            sources.setdefault(source.parent.resolve() / source.name, source)
+        if not found:
+            refused.append(FileRefused(text, "there is no such picture"))
+    return list(sources.values()), refused
+
+
 def _expand(text: str) -> list[Path]:
     """The files that an argument stands for: itself, a folder's pictures, or a glob's matches."""
     # Unlike Path's, these tests take a name that is too long for one that is not there.
@@ -100,17 +110,19 @@ def _expand(text: str) -> list[Path]:
             for child in Path(text).iterdir()
             if child.suffix.lower() in PICTURE_SUFFIXES and child.is_file()
         )
-    if os.path.exists(text):  # noqa: PTH110
+    if os.path.isfile(text):  # noqa: PTH113
         return [Path(text)]
     matches = glob.glob(text, recursive=True)  # noqa: PTH207  Path's takes no absolute pattern
     return sorted(Path(match) for match in matches if os.path.isfile(match))  # noqa: PTH113
 
 
 def _check_output(output: Path, folder: Path) -> None:
-    """Raise FileRefused on `output` if `folder` neither is a folder nor can become one."""
+    """Raise FileRefused on `output` unless `folder` is, or can become, one to write to."""
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
         raise FileRefused(str(output), f"{there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise FileRefused(str(output), f"{there} is not yours to write to")
 
 
 def _encoding_by_name(path: Path, asked: ImageEncoding | None) -> ImageEncoding:

@@ -7,7 +7,9 @@ Exit status 0 means that all went well, 1 that something failed, 2 that the comm
 import argparse
 import json
 import logging
+import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +31,8 @@ from upscaler.settings import Device, Precision, Settings
 if TYPE_CHECKING:
     from upscaler.engine import Engines
 
+MAX_FILE_BYTES: Final = 64 * 2**20
+"""Twice what the largest input has uncompressed, with 16 bits a sample and alpha."""
 OPTIONS: Final = {
     "scale": "--scale: ",
     "output_image_width": "--width: ",
@@ -39,17 +43,21 @@ OPTIONS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv`, by default the process's own arguments; return its status."""
+    # As a SystemExit it lets what is being written be tidied away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     args = _parser().parse_args(argv)
     try:
         status: int = args.run(args)
-    except (InvalidRequest, FileRefused) as error:
-        return _fail(_in_words(error), 2)
-    except UpscalerError as error:
-        return _fail(_in_words(error), 1)
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "safetensors"):
             raise
         return _fail("this needs the engine: pip install 'octo-upscaler[engine]'", 1)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; and Python's own last flush must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (UpscalerError, OSError) as error:
+        return _fail(_in_words(error), 2 if isinstance(error, InvalidRequest | FileRefused) else 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     return status
@@ -75,9 +83,11 @@ def _image(args: argparse.Namespace) -> int:
     failures = [_failed(args, refusal.path, refusal) for refusal in todo.refused]
     for job in todo.jobs:
         try:
-            _upscale(args, job, fields, engines)
+            result = _upscale(args, job, fields, engines)
         except Exception as error:  # whatever it is, the other pictures are not to suffer
             failures.append(_failed(args, str(job.source), error))
+        else:
+            _tell(args, result)
     if failures:
         total = len(todo.jobs) + len(todo.refused)
         return _fail("\n  ".join([f"{len(failures)} of {total} failed:", *failures]), 1)
@@ -86,15 +96,19 @@ def _image(args: argparse.Namespace) -> int:
 
 def _upscale(
     args: argparse.Namespace, job: batch.Job, fields: dict[str, object], engines: "Engines"
-) -> None:
-    """Upscale one picture and say where it is. Raises whatever goes wrong."""
+) -> dict[str, Any]:
+    """Upscale one picture and say what became of it. Raises whatever goes wrong."""
     started = time.perf_counter()
+    if job.source.stat().st_size > MAX_FILE_BYTES:
+        raise FileRefused(
+            str(job.source), "no picture of 2048x2048 pixels is as large as this file"
+        )
     request = validate_request(fields | {"init_image": job.source.read_bytes()})
     picture = images.read_header(request.init_image or b"")
     size = output_size(request, picture.size)
     pixels = picture.pixels()
     with _bar(f"fetching {request.model}", "B", quiet=args.quiet) as progress:
-        engine = engines.engine(request.model, progress)
+        engine = engines.load(request.model, progress)
     with _bar(job.source.name, "tile", quiet=args.quiet) as progress:
         enlarged = engine.upscale(pixels, size=size, tile=engines.settings.tile, progress=progress)
     _write(job.target, images.encode(enlarged, request.output_image_encoding))
@@ -110,7 +124,7 @@ def _upscale(
         sheet = images.before_after(pixels, enlarged)
         _write(job.comparison, images.encode(sheet, request.output_image_encoding))
         result["before_after"] = str(job.comparison)
-    _tell(args, result)
+    return result
 
 
 def _tell(args: argparse.Namespace, result: dict[str, Any]) -> None:
@@ -136,20 +150,27 @@ def _failed(args: argparse.Namespace, path: str, error: Exception) -> str:
 
 def _serve(args: argparse.Namespace) -> int:
     """Serve the API until interrupted."""
+    import uvicorn
+
+    from upscaler.app import create_app
+    from upscaler.engine import Engines
+
     settings = _settings(args)
+    engines = Engines(settings)
     if not settings.tokens:
         settings = replace(settings, tokens=(secrets.token_urlsafe(24),))
         print(
             f"UPSCALER_TOKEN is not set. The token of this run is:\n  {settings.tokens[0]}",
             file=sys.stderr,
         )
-    import uvicorn
-
-    from upscaler.app import create_app
-    from upscaler.engine import Engines
-
     logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
-    uvicorn.run(create_app(Engines(settings), settings), host=args.host, port=args.port)
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(engines, settings), host=args.host, port=args.port)
+    )
+    try:
+        server.run()
+    except SystemExit as stop:  # uvicorn's own way to say that it could not start
+        return 0 if server.started else _fail(f"no server could be started ({stop})", 1)
     return 0
 
 
@@ -160,6 +181,7 @@ def _weights(args: argparse.Namespace) -> int:
     from upscaler import weights
 
     folder = Settings.from_environment().weights
+    damaged = False
     for model in MODELS.values():
         print(model.name)
         found = weights.find(model, folder)
@@ -175,8 +197,11 @@ def _weights(args: argparse.Namespace) -> int:
         print(f"  found     {found.path} ({found.source})")
         print(f"  size      {found.path.stat().st_size / 1e6:.1f} MB")
         print(f"  sha256    {digest} ({verdict})")
-        print(f"  licence   {LICENCE}\n")
-    return 0
+        print(
+            f"  licence   {LICENCE}{'' if found.published else ', if they are the official ones'}\n"
+        )
+        damaged = damaged or verdict.startswith("DAMAGED")
+    return int(damaged)
 
 
 def _fetch(args: argparse.Namespace) -> int:
@@ -226,9 +251,11 @@ def _bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Callable[[in
             bars.append(tqdm(desc=title, total=total, unit=unit, unit_scale=scaled, disable=quiet))
         bars[0].update(done - bars[0].n)
 
-    yield move
-    for bar in bars:
-        bar.close()
+    try:
+        yield move
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 def _in_words(error: Exception) -> str:
@@ -237,6 +264,8 @@ def _in_words(error: Exception) -> str:
         return "; ".join(f"{OPTIONS.get(str(e.loc[-1]), '')}{e.msg}" for e in error.errors)
     if isinstance(error, UpscalerError):
         return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"{type(error).__name__}: {error}"
 
 
@@ -282,7 +311,9 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.description = "Serve the Upscaling API. Tokens come from UPSCALER_TOKEN (a,b,...)."
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
+    parser.add_argument(
+        "--port", type=_port, default=8000, help="default: 8000; 0 takes a free one"
+    )
     _add_engine(parser)
     parser.set_defaults(run=_serve)
 
@@ -314,10 +345,15 @@ def _model_or_all(text: str) -> str:
 
 
 def _tile(text: str) -> int:
-    tile = int(text)
-    if tile < 0:
-        raise argparse.ArgumentTypeError("a tile has at least 1 pixel, and 0 is the whole picture")
-    return tile
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError("a number of pixels, or 0 for the whole picture")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return int(text)
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:

