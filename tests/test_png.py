@@ -1,0 +1,161 @@
+"""Files that are damaged, or hold more than one picture: most are PNGs that mislead a decoder."""
+
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.picture_files import (
+    BLOCKS,
+    DISPLAY_P3,
+    FORMATS,
+    INDEXED,
+    NOISE,
+    RGB,
+    animation,
+    chunk,
+    decode,
+    formats,
+    idat,
+    matrix_profile,
+    no_decoding,
+    off_by,
+    outcome,
+    png,
+    png_file,
+    refusal,
+    saved,
+    scanlines,
+    tiff,
+)
+from upscaler.images import Pixels, read_header
+
+# Damage
+
+
+@formats
+def test_a_truncated_file_gives_all_its_pixels_or_none(
+    kind: str, options: dict[str, Any], photo: Pixels
+) -> None:
+    data = saved(photo[:96, :128], kind, **options)
+    whole = decode(data)
+    for kept in {*range(0, len(data), len(data) // 60), *range(len(data) - 60, len(data))}:
+        result = outcome(data[:kept])
+        if isinstance(result, str):
+            assert result in ("image_unreadable", "image_damaged"), kept
+        else:
+            assert np.array_equal(result, whole), kept
+
+
+# A PNG ends in an empty IEND chunk of 12 bytes, behind 4 of checksum and 4 more of another one.
+@pytest.mark.parametrize(
+    ("kind", "options", "spare"),
+    [pytest.param(*case.values, 24 if case.id == "png" else 0, id=case.id) for case in FORMATS],
+)
+def test_a_file_that_lacks_more_than_checksums_is_refused(
+    kind: str, options: dict[str, Any], spare: int, photo: Pixels
+) -> None:
+    data = saved(photo[:96, :128], kind, **options)
+    cuts = range(spare + 1, len(data), len(data) // 40)
+    assert {type(outcome(data[:-missing])) for missing in cuts} == {str}
+
+
+@pytest.mark.parametrize("missing", range(1, 21))
+def test_a_png_may_lack_its_end_and_its_checksums(missing: int) -> None:
+    assert off_by(decode(png(NOISE, 8, RGB)[:-missing]), NOISE) == 0
+
+
+@pytest.mark.parametrize("rows", [1, 12, 23])
+def test_a_png_whose_stream_ends_before_its_last_row_is_damaged(rows: int) -> None:
+    data = png_file((40, 24), 8, RGB, idat(NOISE[:rows], 8))
+    assert refusal(data).type == "image_damaged"
+
+
+def test_a_png_with_a_frame_smaller_than_itself_is_refused() -> None:
+    """The frame control of an animation may not shrink the picture in IDAT: none may be left out.
+
+    APNG: the first frame's has x and y offsets of 0 and the width and height of the header.
+    """
+    control = struct.pack(">IIIIIHHBB", 0, 2, 2, 1, 1, 1, 1, 0, 0)
+    pixels = chunk(b"fcTL", control) + idat(NOISE[:2, :2], 8)
+    assert refusal(png_file((40, 24), 8, RGB, pixels)).type in ("image_unreadable", "image_damaged")
+
+
+def test_a_png_without_pixels_is_damaged() -> None:
+    assert refusal(png_file((40, 24), 8, RGB)).type == "image_damaged"
+
+
+def test_an_indexed_png_without_a_palette_is_refused() -> None:
+    data = png(NOISE[..., :1], 8, INDEXED)
+    assert refusal(data).type in ("image_unreadable", "image_damaged")
+
+
+def test_a_png_whose_stream_was_altered_is_damaged() -> None:
+    data = bytearray(png(NOISE, 8, RGB))
+    for at in range(60, len(data) - 30, 97):
+        data[at] ^= 0x10
+        assert refusal(bytes(data)).type == "image_damaged", at
+        data[at] ^= 0x10
+
+
+@pytest.mark.filterwarnings("ignore")
+@formats
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=40)
+def test_an_altered_file_gives_pixels_or_a_refusal(
+    kind: str, options: dict[str, Any], seed: int
+) -> None:
+    """With its warnings ignored, as outside of tests, so that more of a decoder is reached."""
+    options = {**options, "exif": tiff(6), "icc_profile": matrix_profile(DISPLAY_P3, 2.2)}
+    data = bytearray(saved(BLOCKS, kind, **options))
+    chosen = np.random.default_rng(seed)
+    for at in chosen.integers(8, len(data), chosen.integers(1, 6)):
+        data[at] = chosen.integers(256)
+    result = outcome(bytes(data))
+    assert not isinstance(result, str) or result.startswith("image_")
+
+
+@pytest.mark.parametrize("key", [b"transparency", b"icc_profile", b"interlace", b"bbox", b"exif"])
+def test_no_keyword_of_a_text_changes_how_a_png_is_read(key: bytes) -> None:
+    text = chunk(b"tEXt", key + b"\0hello")
+    assert off_by(decode(png(NOISE, 8, RGB, before=text)), NOISE) == 0
+
+
+# More than one picture
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_an_animation_is_refused_without_decoding(kind: str) -> None:
+    data = animation(kind)
+    with no_decoding():
+        assert refusal(data).type == "image_animated"
+
+
+def test_the_still_picture_of_a_png_counts_and_not_the_one_frame_behind_it() -> None:
+    control = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 40, 24, 0, 0, 1, 1, 0, 0))
+    frame = chunk(b"fdAT", struct.pack(">I", 1) + zlib.compress(scanlines(NOISE[::-1], 8)))
+    count = chunk(b"acTL", struct.pack(">II", 1, 0))
+    assert off_by(decode(png(NOISE, 8, RGB, before=count, after=control + frame)), NOISE) == 0
+
+
+def test_an_animation_of_one_frame_is_a_still_picture() -> None:
+    control = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 40, 24, 0, 0, 1, 1, 0, 0))
+    count = chunk(b"acTL", struct.pack(">II", 1, 0))
+    assert off_by(decode(png(NOISE, 8, RGB, before=count + control)), NOISE) == 0
+
+
+def test_a_jpeg_with_another_behind_it_is_its_first_picture() -> None:
+    data = animation("MPO")
+    assert read_header(data).image.format == "MPO"
+    assert off_by(decode(data), decode(saved(NOISE, "JPEG"))) == 0
+
+
+def test_a_jpeg_may_lack_what_is_behind_its_first_picture() -> None:
+    data = animation("MPO")
+    second = data.index(b"\xff\xd8\xff", 2)
+    assert off_by(decode(data[: second + 100]), decode(data)) == 0
+    assert refusal(data[: second - 100]).type == "image_damaged"
