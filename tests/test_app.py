@@ -155,7 +155,12 @@ def test_a_service_without_a_token_does_not_start() -> None:
 
 @pytest.mark.parametrize(
     "content_type",
-    ["application/json", "application/json; charset=utf-8", "Application/JSON;charset=UTF-8"],
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        "application/json ;charset=utf-8",
+        "Application/JSON;charset=UTF-8",
+    ],
 )
 def test_json_may_be_named_with_parameters(api: httpx.Client, content_type: str) -> None:
     """REQ-3."""
@@ -212,6 +217,35 @@ def test_a_truncated_picture_is_a_422(api: httpx.Client) -> None:
     assert only_error(upscale(api, init_image=half, scale=2))["type"] == "image_damaged"
 
 
+def test_the_output_size_is_told_before_the_pixels_are_read(api: httpx.Client) -> None:
+    """REQ-15: both are wrong, and only the header had to be read to know of one."""
+    half = base64.b64encode(PHOTO.read_bytes()[:50_000]).decode()
+    assert only_error(upscale(api, init_image=half, scale=99))["type"] == "output_too_large"
+
+
+def test_all_that_is_not_offered_is_told_at_once(api: httpx.Client) -> None:
+    """REQ-19."""
+    fields = {"init_image_url": "https://example.com/a.png", "scale": 2, "face_enhance": True}
+    answer = api.post("/upscaling", json=fields, headers={"X-OctoAI-Async": "1"})
+    assert answer.status_code == 422
+    assert {error["loc"][-1] for error in answer.json()["detail"]} == {
+        "face_enhance",
+        "init_image_url",
+        "X-OctoAI-Async",
+    }
+
+
+def test_face_enhance_is_for_a_backend_that_has_it() -> None:
+    """REQ-10."""
+    backend = Resizer()
+    backend.face_enhance = True
+    with (
+        running(create_app(backend, Settings(tokens=TOKENS))) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
+    ):
+        assert decoded(upscale(client, **GOOD, face_enhance=True)).size == (608, 512)
+
+
 def test_errors_come_in_the_order_of_the_contract(api: httpx.Client) -> None:
     """REQ-19: with everything wrong, each repair brings the next error to light."""
     url, token = f"{api.base_url}/upscaling", {"Authorization": f"Bearer {TOKENS[0]}"}
@@ -241,11 +275,23 @@ def test_errors_come_in_the_order_of_the_contract(api: httpx.Client) -> None:
 
 
 def test_a_body_that_lies_about_its_length_is_cut_off(api: httpx.Client) -> None:
-    """RES-7: chunked, so that no Content-Length warns of it."""
+    """RES-7: chunked, so that no Content-Length warns of it; and whatever it is (REQ-19)."""
     chunks = (b" " * 2**20 for _ in range(40))
-    answer = api.post("/upscaling", content=chunks, headers={"Content-Type": "application/json"})
+    answer = api.post("/upscaling", content=chunks)
     assert answer.status_code == 413
     assert isinstance(answer.json()["detail"], str)
+
+
+def test_a_body_that_says_it_is_too_long_is_not_waited_for(api: httpx.Client) -> None:
+    """RES-7: nothing of it has been sent when the answer comes."""
+    url = api.base_url
+    with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
+        connection.sendall(
+            b"POST /upscaling HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer first-token\r\n"
+            b"Content-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1)
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
 def test_the_largest_input_fits_into_a_body(api: httpx.Client) -> None:
@@ -261,6 +307,12 @@ def test_the_largest_input_fits_into_a_body(api: httpx.Client) -> None:
 def test_an_asynchronous_request_is_not_taken_for_a_synchronous_one(api: httpx.Client) -> None:
     answer = api.post("/upscaling", json=GOOD, headers={"X-OctoAI-Async": "1"})
     assert only_error(answer)["loc"] == ["header", "X-OctoAI-Async"]
+
+
+def test_only_a_1_asks_for_asynchronous_inference(api: httpx.Client) -> None:
+    """ASY-1."""
+    answer = api.post("/upscaling", json=GOOD, headers={"X-OctoAI-Async": "0"})
+    assert answer.status_code == 200
 
 
 def test_unknown_headers_are_ignored(api: httpx.Client) -> None:

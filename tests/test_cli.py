@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.checkpoints import NAME, cached, released, small
 from tests.test_app import GOOD, decoded, upscale
-from upscaler import cli
+from upscaler import cli, weights
+from upscaler.files import replacing
 from upscaler.images import Pixels
 from upscaler.models import MODELS, UpscalingModel
+from upscaler.nets import RRDBNet
+from upscaler.settings import Device, Precision, Settings
 
 UPSCALER = str(Path(sys.executable).parent / "upscaler")
 FAST = ("--model", "real-esrgan-animevideo-v3")
@@ -61,8 +65,21 @@ def test_a_picture_becomes_as_large_as_asked(
     assert "a.png -> upscaled/a.png" in capsys.readouterr().out
 
 
-def test_the_result_looks_like_the_picture(folder: Path) -> None:
-    assert image("a.png", "-o", "result.png") == 0
+def test_without_a_size_it_is_as_large_as_the_model_makes_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the one model that doubles, and one of its 23 blocks."""
+    net = RRDBNet(scale=2, num_block=1).requires_grad_(False)
+    monkeypatch.setattr(weights, "load", lambda *_: net)
+    assert image("a.png", "--model", "real-esrgan-x2-plus") == 0
+    assert size_of(folder / "upscaled" / "a.png") == (520, 512)
+
+
+def test_the_result_looks_like_the_picture(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert image("a.png", "-o", "result.png", "--before-after") == 0
+    assert "before and after: result-before-after.png" in capsys.readouterr().out
     with Image.open("result.png") as result, Image.open("a.png") as source:
         small = result.resize(source.size, Image.Resampling.BOX)
         likeness = np.corrcoef(np.array(small).ravel(), np.array(source).ravel())[0, 1]
@@ -88,6 +105,7 @@ def test_a_failure_does_not_stop_the_others_and_is_named(
     assert "small.png: each side must be 256 to 2048 pixels, and this image is 200x300" in err
     assert "notes.txt: this is not a PNG, JPEG or WebP image" in err
     assert "gone.png: there is no such picture" in err
+    assert "gone.png: gone.png" not in err
 
 
 def test_even_a_fault_nobody_foresaw_does_not_stop_the_others(
@@ -211,6 +229,30 @@ def test_weights_are_listed_with_what_is_missing(capsys: pytest.CaptureFixture[s
             assert model.official.filename in block
 
 
+def test_a_file_of_ones_own_is_listed_and_not_vouched_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "real-esrgan-x4-v3.pth"
+    path.write_bytes(bytes(1_500_000))
+    monkeypatch.setenv("UPSCALER_WEIGHTS", str(tmp_path))
+    assert cli.main(["weights"]) == 0
+    out = capsys.readouterr().out
+    block = next(b for b in out.split("\n\n") if b.startswith("real-esrgan-x4-v3\n"))
+    assert f"{path} (UPSCALER_WEIGHTS)" in block
+    assert "1.5 MB" in block
+    assert "your own file, not checked" in block
+    assert "BSD-3-Clause, if they are the official ones" in block
+
+
+def test_fetched_weights_are_told_with_their_path(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "MODELS", {NAME: small()})
+    path = cached(released())
+    assert cli.main(["weights", "fetch", NAME]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+
+
 def test_weights_that_cannot_be_fetched_are_all_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +262,7 @@ def test_weights_that_cannot_be_fetched_are_all_named(
     err = capsys.readouterr().err
     assert "the weights of real-esrgan-x4-v3 could not be fetched" in err
     assert "the weights of real-esrgan-x2-plus could not be fetched" in err
+    assert err.count("could not be fetched") == 2
     assert "UPSCALER_WEIGHTS" in err
 
 
@@ -284,7 +327,47 @@ def test_what_is_no_file_is_not_read(folder: Path, capsys: pytest.CaptureFixture
     assert "as large as this file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_a_termination_tidies_away_what_is_being_written(folder: Path) -> None:
+    def write_half() -> None:
+        with replacing(folder / "half.png") as file:
+            file.write(b"half")
+            signal.raise_signal(signal.SIGTERM)
+
+    before = sorted(folder.iterdir())
+    handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert image("gone.png") == 1
+        with pytest.raises(SystemExit) as stop:
+            write_half()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert sorted(folder.iterdir()) == before
+
+
+def test_an_option_goes_before_its_variable_and_that_before_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def settings(*options: str) -> Settings:
+        return cli._settings(cli._parser().parse_args(["serve", *options]))
+
+    assert settings() == Settings()
+    for name, value in [("DEVICE", "cuda"), ("PRECISION", "fp16"), ("TILE", "128")]:
+        monkeypatch.setenv(f"UPSCALER_{name}", value)
+    assert settings() == Settings(device=Device.CUDA, precision=Precision.FP16, tile=128)
+    assert settings("--device", "cpu", "--precision", "bf16", "--tile", "0") == Settings(
+        device=Device.CPU, precision=Precision.BF16, tile=0
+    )
+
+
+def test_a_command_needs_no_options() -> None:
+    """The service is for this machine alone unless it is told otherwise."""
+    serve = cli._parser().parse_args(["serve"])
+    assert (serve.host, serve.port) == ("127.0.0.1", 8000)
+    assert cli._parser().parse_args(["image", "a.png"]).model is UpscalingModel.X4_PLUS
+
+
+@pytest.mark.parametrize("port", ["65536", "99999", "-1", "http"])
 def test_a_port_that_cannot_be_is_a_usage_error(port: str) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(["serve", "--port", port])
@@ -351,6 +434,7 @@ def test_serve_upscales_with_the_token_from_the_environment(tmp_path: Path) -> N
     server = serve(tmp_path, "one, two")
     try:
         url, said = url_of(server)
+        assert url.startswith("http://127.0.0.1:")
         assert "two" not in "".join(said)
         with httpx.Client(base_url=url, headers={"Authorization": "Bearer two"}) as api:
             answer = upscale(api, **GOOD, model="real-esrgan-animevideo-v3")
@@ -366,6 +450,7 @@ def test_serve_without_a_token_makes_one_and_prints_it(tmp_path: Path) -> None:
     try:
         url, said = url_of(server)
         token = said[said.index(next(line for line in said if "UPSCALER_TOKEN" in line)) + 1]
+        assert len(token.strip()) >= 22, "128 bits, as nobody can guess"
         headers = {"Authorization": f"Bearer {token.strip()}"}
         assert httpx.post(f"{url}/upscaling", headers=headers).status_code == 422
         assert httpx.post(f"{url}/upscaling").status_code == 401

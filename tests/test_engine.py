@@ -22,7 +22,7 @@ from upscaler.engine import Engine, Engines, pick_device, pick_dtype
 from upscaler.errors import DeviceUnavailable, WeightsUnavailable
 from upscaler.images import Pixels
 from upscaler.models import MODELS, Model, UpscalingModel
-from upscaler.nets import Net
+from upscaler.nets import Net, SRVGGNetCompact, build
 from upscaler.settings import Device, Precision, Settings
 
 FAST = UpscalingModel.ANIMEVIDEO_V3
@@ -31,6 +31,19 @@ FAST = UpscalingModel.ANIMEVIDEO_V3
 @cache
 def engine_of(name: UpscalingModel = FAST) -> Engine:
     return networks.engine(MODELS[name])
+
+
+def adding(red: float, green: float, blue: float) -> Engine:
+    """An engine whose network repeats pixels, and adds so many levels to each colour."""
+    net = build(MODELS[FAST].network).requires_grad_(False)
+    assert isinstance(net, SRVGGNetCompact)
+    for parameter in net.parameters():
+        parameter.zero_()
+    last = net.body[-1]
+    assert isinstance(last, torch.nn.Conv2d)
+    assert last.bias is not None
+    last.bias.copy_(torch.tensor([red, green, blue]).repeat_interleave(net.scale**2) / 255)
+    return Engine(MODELS[FAST], net, torch.device("cpu"), torch.float32)
 
 
 def noise(height: int, width: int, channels: int = 3) -> Pixels:
@@ -92,11 +105,12 @@ def test_tiles_of_a_compact_network_equal_the_whole_picture(
     assert largest_difference(whole, tiled) <= 1
 
 
-def test_a_halo_short_of_the_receptive_field_shows(photo: Pixels) -> None:
+@pytest.mark.parametrize("halo", [0, 2])
+def test_a_halo_short_of_the_receptive_field_shows(halo: int, photo: Pixels) -> None:
     """The test above could not fail if tiles never mattered."""
     pixels = photo[100:170, 60:150]
     whole = engine_of().upscale(pixels, tile=0)
-    assert largest_difference(whole, engine_of().upscale(pixels, tile=24, halo=2)) > 1
+    assert largest_difference(whole, engine_of().upscale(pixels, tile=24, halo=halo)) > 1
 
 
 @pytest.mark.parametrize(
@@ -136,6 +150,24 @@ def test_alpha_is_enlarged_with_the_picture(photo: Pixels) -> None:
     assert largest_difference(enlarged[:, :, :3], engine_of().upscale(pixels[:, :, :3])) <= 1
     assert enlarged[:, :112, 3].max() <= 2
     assert enlarged[:, 144:, 3].min() >= 253
+
+
+def test_alpha_is_the_grey_of_what_the_network_made_of_it() -> None:
+    """Its colours clamped, then weighted by ITU-R BT.601: 155, 40 and 255 are a grey of 98.9."""
+    pixels = np.full((8, 8, 4), 100, np.uint8)
+    pixels[0, 0, 3] = 101
+    enlarged = adding(55, -60, 200).upscale(pixels)
+    assert np.all(enlarged[4:, :, 3] == 99)
+    assert np.all(enlarged[:, :, :3] == (155, 40, 255))
+
+
+@pytest.mark.parametrize(
+    ("added", "level"),
+    [(0.0, 100), (0.4, 100), (0.6, 101), (-0.4, 100), (-0.6, 99), (200.0, 255), (-200.0, 0)],
+)
+def test_samples_are_clamped_and_rounded_to_the_nearest(added: float, level: int) -> None:
+    pixels = np.full((8, 8, 3), 100, np.uint8)
+    assert np.all(adding(added, added, added).upscale(pixels) == level)
 
 
 @pytest.mark.parametrize("value", [0, 77, 255])
@@ -204,17 +236,70 @@ def test_load_finds_the_weights_and_takes_words(photo: Pixels) -> None:
     assert np.array_equal(engine.upscale(pixels), engine_of().upscale(pixels))
 
 
+def test_load_takes_the_default_model() -> None:
+    assert Engine.load(device="cpu").model.name is UpscalingModel.X4_PLUS
+
+
+def test_load_asks_the_folder_it_is_given_or_else_the_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPSCALER_WEIGHTS", str(tmp_path / "environment"))
+    with pytest.raises(WeightsUnavailable, match="environment"):
+        Engine.load(FAST, "cpu")
+    with pytest.raises(WeightsUnavailable, match="given"):
+        Engine.load(FAST, "cpu", weights_folder=tmp_path / "given")
+
+
+def test_a_download_is_told_of_by_either_way_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = networks.network(MODELS[FAST])
+
+    def downloading(model: Model, folder: Path | None, progress: weights.Progress | None) -> Net:
+        assert progress is not None
+        progress(1, 2)
+        return net
+
+    monkeypatch.setattr(weights, "load", downloading)
+    told: list[tuple[int, int]] = []
+    Engine.load(FAST, "cpu", progress=lambda *call: told.append(call))
+    Engines(Settings(device=Device.CPU)).load(FAST, lambda *call: told.append(call))
+    assert told == [(1, 2), (1, 2)]
+
+
+def test_auto_is_cuda_or_else_mps_or_else_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"cuda", "mps"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    assert pick_device(Device.AUTO).type == "cuda"
+    there.remove("cuda")
+    assert pick_device(Device.AUTO).type == "mps"
+    there.remove("mps")
+    assert pick_device(Device.AUTO).type == "cpu"
+
+
 def test_what_a_machine_cannot_do_is_said_at_once() -> None:
     cpu = torch.device("cpu")
     assert pick_dtype(Precision.AUTO, cpu) is torch.float32
+    assert pick_dtype(Precision.AUTO, torch.device("mps")) is torch.float32
     assert pick_dtype(Precision.AUTO, torch.device("cuda")) is torch.float16
     with pytest.raises(DeviceUnavailable, match="bf16"):
         pick_dtype(Precision.FP16, cpu)
+    with pytest.raises(DeviceUnavailable, match="bf16"):
+        Engines(Settings(device=Device.CPU, precision=Precision.FP16))
     if not torch.cuda.is_available():
         with pytest.raises(DeviceUnavailable, match="cuda"):
             pick_device(Device.CUDA)
         with pytest.raises(DeviceUnavailable, match="cuda"):
             Engines(Settings(device=Device.CUDA))
+
+
+def test_engines_are_what_the_settings_say() -> None:
+    tiles: list[None] = []
+    engines = Engines(Settings(device=Device.CPU, precision=Precision.BF16, tile=16))
+    engine = engines.load(FAST)
+    engine.net.register_forward_hook(lambda *_: tiles.append(None))
+    engines.upscale(noise(32, 32), FAST, (64, 64))
+    assert engine.dtype is torch.bfloat16
+    assert len(tiles) == 4
 
 
 def test_engines_are_loaded_once_however_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,14 +353,19 @@ def test_weights_that_cannot_be_had_are_not_asked_for_again_at_once(
 
     monkeypatch.setattr(weights, "load", failing)
     engines = Engines(Settings(device=Device.CPU))
-    for _ in range(3):
+    for seconds, tried in [(1000.0, 1), (1001.0, 1), (1059.0, 1), (1061.0, 2), (1062.0, 2)]:
+        monkeypatch.setattr("time.monotonic", lambda now=seconds: now)
         with pytest.raises(WeightsUnavailable, match="no network"):
             engines.load(FAST)
-    assert tries == [FAST]
-    monkeypatch.setattr("upscaler.engine.RETRY_AFTER_S", 0.0)
-    with pytest.raises(WeightsUnavailable):
-        engines.load(FAST)
-    assert tries == [FAST, FAST]
+        assert tries == [FAST] * tried
+
+
+def test_a_model_that_cannot_be_had_keeps_no_other_from_being_loaded(tmp_path: Path) -> None:
+    (tmp_path / f"{UpscalingModel.X4_V3}.pth").write_bytes(b"half of it")
+    engines = Engines(Settings(device=Device.CPU, weights=tmp_path))
+    with pytest.raises(WeightsUnavailable, match="does not hold the weights"):
+        engines.load(UpscalingModel.X4_V3)
+    assert engines.load(FAST).model.name is FAST
 
 
 def test_a_folder_of_weights_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
