@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ from PIL import Image
 
 from tests.conftest import PHOTO
 from tests.serving import Resizer, running
-from upscaler.app import create_app
+from upscaler.app import Backend, create_app
 from upscaler.contract import MAX_BODY_BYTES, Size
 from upscaler.errors import WeightsUnavailable
 from upscaler.images import Pixels
@@ -38,21 +39,25 @@ class Failing(Resizer):
         raise WeightsUnavailable("/home/operator/secret/path is damaged")
 
 
-@pytest.fixture(scope="module")
-def api() -> Iterator[httpx.Client]:
+@contextmanager
+def serving(backend: Backend) -> Iterator[httpx.Client]:
+    """A client, with a valid token, of a service on top of `backend`."""
     with (
-        running(create_app(Resizer(), Settings(tokens=TOKENS))) as url,
+        running(create_app(backend, Settings(tokens=TOKENS))) as url,
         httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
     ):
         yield client
 
 
 @pytest.fixture(scope="module")
+def api() -> Iterator[httpx.Client]:
+    with serving(Resizer()) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
 def failing_api() -> Iterator[httpx.Client]:
-    with (
-        running(create_app(Failing(), Settings(tokens=TOKENS))) as url,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
-    ):
+    with serving(Failing()) as client:
         yield client
 
 
@@ -239,10 +244,7 @@ def test_face_enhance_is_for_a_backend_that_has_it() -> None:
     """REQ-10."""
     backend = Resizer()
     backend.face_enhance = True
-    with (
-        running(create_app(backend, Settings(tokens=TOKENS))) as url,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
-    ):
+    with serving(backend) as client:
         assert decoded(upscale(client, **GOOD, face_enhance=True)).size == (608, 512)
 
 
@@ -437,11 +439,7 @@ class Downloading(Resizer):
 
 def test_while_a_model_is_fetched_pictures_are_made_with_others() -> None:
     backend = Downloading()
-    with (
-        running(create_app(backend, Settings(tokens=TOKENS))) as url,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with serving(backend) as client, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(upscale, client, **GOOD, model="real-esrgan-x2-plus")
         assert backend.asked.wait(30)
         assert decoded(upscale(client, **GOOD)).size == (608, 512)
@@ -451,11 +449,7 @@ def test_while_a_model_is_fetched_pictures_are_made_with_others() -> None:
 
 def test_while_one_picture_is_made_others_wait_and_health_answers() -> None:
     gate = Gate()
-    with (
-        running(create_app(gate, Settings(tokens=TOKENS))) as url,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
-        ThreadPoolExecutor(4) as pool,
-    ):
+    with serving(gate) as client, ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(upscale, client, **GOOD) for _ in range(4)]
         assert gate.entered.wait(30)
         assert client.get("/healthcheck", timeout=5).status_code == 200

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.checkpoints import NAME, cached, released, small
 from tests.test_app import GOOD, decoded, upscale
-from upscaler import cli, weights
+from upscaler import cli, options, weights
 from upscaler.files import replacing
 from upscaler.images import Pixels
 from upscaler.models import MODELS, UpscalingModel
@@ -348,8 +348,8 @@ def test_a_termination_tidies_away_what_is_being_written(folder: Path) -> None:
 def test_an_option_goes_before_its_variable_and_that_before_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def settings(*options: str) -> Settings:
-        return cli._settings(cli._parser().parse_args(["serve", *options]))
+    def settings(*words: str) -> Settings:
+        return cli._settings(options.parser().parse_args(["serve", *words]))
 
     assert settings() == Settings()
     for name, value in [("DEVICE", "cuda"), ("PRECISION", "fp16"), ("TILE", "128")]:
@@ -362,9 +362,9 @@ def test_an_option_goes_before_its_variable_and_that_before_the_default(
 
 def test_a_command_needs_no_options() -> None:
     """The service is for this machine alone unless it is told otherwise."""
-    serve = cli._parser().parse_args(["serve"])
+    serve = options.parser().parse_args(["serve"])
     assert (serve.host, serve.port) == ("127.0.0.1", 8000)
-    assert cli._parser().parse_args(["image", "a.png"]).model is UpscalingModel.X4_PLUS
+    assert options.parser().parse_args(["image", "a.png"]).model is UpscalingModel.X4_PLUS
 
 
 @pytest.mark.parametrize("port", ["65536", "99999", "-1", "http"])

@@ -15,18 +15,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tqdm import tqdm
 
-from upscaler import batch, images
-from upscaler.contract import ImageEncoding, output_size, validate_request
+from upscaler import batch, images, options
+from upscaler.contract import output_size, validate_request
 from upscaler.errors import FileRefused, InvalidRequest, UpscalerError
 from upscaler.files import replacing
-from upscaler.models import LICENCE, MODELS, Model, UpscalingModel
-from upscaler.settings import Device, Precision, Settings
+from upscaler.models import LICENCE, MODELS, Model
+from upscaler.settings import Settings
 
 if TYPE_CHECKING:
     from upscaler.engine import Engines
@@ -45,9 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv`, by default the process's own arguments; return its status."""
     # As a SystemExit it lets what is being written be tidied away.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    args = _parser().parse_args(argv)
+    args = options.parser().parse_args(argv)
+    command = {"image": _image, "serve": _serve, "weights": _weights}[args.command]
     try:
-        status: int = args.run(args)
+        status = command(args)
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "safetensors"):
             raise
@@ -272,93 +272,3 @@ def _in_words(error: Exception) -> str:
 def _fail(text: str, status: int) -> int:
     print(f"upscaler: {text}", file=sys.stderr, flush=True)
     return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="upscaler", description="Upscale pictures with Real-ESRGAN, here or over HTTP."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_image(commands.add_parser("image", help="upscale files, folders and globs"))
-    _add_serve(commands.add_parser("serve", help="serve the Upscaling API"))
-    _add_weights(commands.add_parser("weights", help="list or fetch the models' weights"))
-    return parser
-
-
-def _add_image(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Upscale pictures (PNG, JPEG, WebP) of 256 to 2048 pixels a side to at most 8192. "
-        "Without a size, a picture becomes as large as the model makes it."
-    )
-    add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="a picture, a folder of pictures, or a glob")
-    add("-o", "--output", type=Path, metavar="FILE|DIR", help="default: the folder `upscaled`")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--scale", type=float, metavar="F", help="how many times longer both sides")
-    size.add_argument("--width", type=int, metavar="N", help="width of the result in pixels")
-    size.add_argument("--height", type=int, metavar="N", help="height of the result in pixels")
-    names = ", ".join(UpscalingModel)
-    add("--model", type=_one_of(UpscalingModel), default=UpscalingModel.X4_PLUS, metavar="NAME",
-        help=f"one of: {names}")  # fmt: skip
-    add("--encoding", type=_one_of(ImageEncoding), metavar="NAME", help="png (default) or jpeg")
-    add("--before-after", action="store_true", help="also write a picture of the difference")
-    add("--json", action="store_true", help="print a JSON object per picture")
-    add("--quiet", action="store_true", help="show no progress")
-    _add_engine(parser)
-    parser.set_defaults(run=_image)
-
-
-def _add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Serve the Upscaling API. Tokens come from UPSCALER_TOKEN (a,b,...)."
-    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
-    parser.add_argument(
-        "--port", type=_port, default=8000, help="default: 8000; 0 takes a free one"
-    )
-    _add_engine(parser)
-    parser.set_defaults(run=_serve)
-
-
-def _add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.description = "List the weights of the six models."
-    parser.set_defaults(run=_weights, action="list")
-    actions = parser.add_subparsers(metavar="ACTION")
-    fetch = actions.add_parser("fetch", help="download official weights")
-    fetch.set_defaults(action="fetch")
-    fetch.add_argument(
-        "models", nargs="*", type=_model_or_all, metavar="MODEL", help="default: all"
-    )
-
-
-def _one_of(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
-    """An argument's type that takes the words of `choices`, and names them all otherwise."""
-
-    def word(text: str) -> StrEnum:
-        if text not in list(choices):
-            raise argparse.ArgumentTypeError(f"choose from {', '.join(choices)}")
-        return choices(text)
-
-    return word
-
-
-def _model_or_all(text: str) -> str:
-    return text if text == "all" else _one_of(UpscalingModel)(text)
-
-
-def _tile(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError("a number of pixels, or 0 for the whole picture")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
-    return int(text)
-
-
-def _add_engine(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    devices, precisions = ", ".join(Device), ", ".join(Precision)
-    add("--device", type=_one_of(Device), metavar="NAME", help=f"one of: {devices}")
-    add("--precision", type=_one_of(Precision), metavar="NAME", help=f"one of: {precisions}")
-    add("--tile", type=_tile, metavar="N", help="longest side of a tile; 0: the whole picture")
