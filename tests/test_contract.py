@@ -20,6 +20,7 @@ from tests.request_literals import (
     refusal,
     told,
 )
+from tests.test_models import NAMES
 from upscaler.contract import (
     parse_request,
     validate_request,
@@ -102,14 +103,7 @@ def test_a_requested_side_from_1_up_is_accepted(field: str, side: int) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "real-esrgan-x4-plus",
-        "real-esrgan-x4-v3",
-        "real-esrgan-x4-v3-wdn",
-        "real-esrgan-animevideo-v3",
-        "real-esrgan-x4-plus-anime",
-        "real-esrgan-x2-plus",
-    ],
+    NAMES,
 )
 def test_each_of_the_six_models_is_accepted(name: str) -> None:
     """REQ-8."""

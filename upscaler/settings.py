@@ -32,7 +32,7 @@ class Precision(StrEnum):
 
 
 DEFAULT_TILE_PX = 256
-"""Bounds the memory of the deepest network to about 2 GB in fp32, its halo included."""
+"""Bounds what a call takes of memory, whatever the size of its picture."""
 
 
 @dataclass(frozen=True)
