@@ -109,8 +109,9 @@ def _upscale(
     pixels = picture.pixels()
     with _bar(f"fetching {request.model}", "B", quiet=args.quiet) as progress:
         engine = engines.load(request.model, progress)
-    with _bar(job.source.name, "tile", quiet=args.quiet) as progress:
-        enlarged = engine.upscale(pixels, size=size, tile=engines.settings.tile, progress=progress)
+    with _bar(job.source.name, "row", quiet=args.quiet) as progress:
+        memory = engines.settings.memory
+        enlarged = engine.upscale(pixels, size=size, memory=memory, progress=progress)
     _write(job.target, images.encode(enlarged, request.output_image_encoding))
     result: dict[str, Any] = {
         "input": str(job.source),
@@ -231,7 +232,7 @@ def _advice(model: Model) -> str:
 
 def _settings(args: argparse.Namespace) -> Settings:
     """The environment's settings, and over them what was given on the command line."""
-    given = {name: getattr(args, name) for name in ("device", "precision", "tile")}
+    given = {name: getattr(args, name) for name in ("device", "precision", "memory")}
     return replace(Settings.from_environment(), **{k: v for k, v in given.items() if v is not None})
 
 

@@ -1,13 +1,13 @@
-"""Enlarging pictures: a network over tiles, and antialiased Lanczos to the size that was asked for.
+"""Enlarging pictures: a network over their rows, and antialiased Lanczos to the size asked for.
 
 An Engine holds a network and nothing of any request, so calls may run at once.
 """
 
+import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import product
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,16 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from upscaler import tiling, weights
+from upscaler import weights
 from upscaler.contract import Size, scaled_size
-from upscaler.errors import DeviceUnavailable, WeightsUnavailable
+from upscaler.convolution import Direct, Method, Winograd
+from upscaler.errors import DeviceUnavailable, OutOfMemory, WeightsUnavailable
+from upscaler.footprints import footprint
 from upscaler.images import Pixels, resize
+from upscaler.layers import Level
+from upscaler.memory import free_bytes
 from upscaler.models import MODELS, Model, UpscalingModel
 from upscaler.nets import Net
-from upscaler.settings import DEFAULT_TILE_PX, Device, Precision, Settings
+from upscaler.plan import Plan, cheapest, plans
+from upscaler.settings import Device, Precision, Settings
+from upscaler.streams import streamed
+from upscaler.tiling import Tile
 
 Progress = Callable[[int, int], None]
-"""Called with how many tiles are done, at first 0, and how many there are."""
+"""Called with how many rows of the picture are enlarged, at first 0, and how many there are."""
 
 DTYPES: Final = {
     Precision.FP32: torch.float32,
@@ -36,18 +43,19 @@ RETRY_AFTER_S: Final = 60.0
 LUMA: Final = (0.299, 0.587, 0.114)
 """How much red, green and blue count in grey (ITU-R BT.601), for alpha that a network enlarged."""
 
+log = logging.getLogger(__name__)
+
 
 class Engine:
     """One model on one device, ready to enlarge pictures."""
 
-    def __init__(self, model: Model, net: Net, device: torch.device, dtype: torch.dtype) -> None:
-        """Take over `net`, moving it to `device` and `dtype`. `Engine.load` is the usual way in."""
+    def __init__(self, model: Model, net: Net, device: torch.device, precision: Precision) -> None:
+        """Make `net` ready for `device`. `Engine.load` is the usual way in."""
         self.model = model
         self.device = device
-        self.dtype = dtype
-        # Channels last is the layout that the convolutions of CPUs and tensor cores want.
-        self.net = net.to(device, dtype)
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.precision = precision
+        self.footprint = footprint(model.network, precision, device.type)
+        self._network = streamed(net.to(device), *_methods(precision, device))
 
     @classmethod
     def load(
@@ -68,9 +76,9 @@ class Engine:
         """
         spec = MODELS[UpscalingModel(model)]
         target = pick_device(Device(device))
-        dtype = pick_dtype(Precision(precision), target)
+        chosen = pick_precision(Precision(precision), target)
         folder = weights_folder or Settings.from_environment().weights
-        return cls(spec, weights.load(spec, folder, progress), target, dtype)
+        return cls(spec, weights.load(spec, folder, progress), target, chosen)
 
     def upscale(
         self,
@@ -78,18 +86,18 @@ class Engine:
         outscale: float | None = None,
         *,
         size: Size | None = None,
-        tile: int = DEFAULT_TILE_PX,
-        halo: int | None = None,
+        memory: int | None = None,
         progress: Progress | None = None,
     ) -> Pixels:
         """An enlarged copy of `pixels`, uint8 RGB or RGBA of shape (height, width, 3 or 4).
 
         The result is uint8 of exactly `size` (width, height), or of the contract's size for
-        `outscale`, or else as large as the network makes it. The network works on tiles of at most
-        `tile` input pixels per side, 0 for the whole picture, with `halo` pixels around them, by
-        default the model's. Alpha is enlarged by the network too. The result may be a view of a
-        larger array. Raises ValueError for anything but such pixels, for an `outscale` that is not
-        a positive number, and for both an `outscale` and a `size`.
+        `outscale`, or else as large as the network makes it. Alpha is enlarged by the network too.
+        `memory` is how many bytes this may take over those of the loaded model, by default half of
+        what the device has free. The result may be a view of a larger array. Raises ValueError for
+        anything but such pixels, for an `outscale` that is not a positive number, and for both an
+        `outscale` and a `size`; and OutOfMemory where not even the smallest plan can be carried
+        out, after trying smaller and smaller ones.
         """
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
             raise ValueError("pixels must be uint8 of shape (height, width, 3 or 4)")
@@ -99,52 +107,89 @@ class Engine:
             raise ValueError("outscale must be a positive number")
         height, width, _ = pixels.shape
         wanted = size or scaled_size((width, height), outscale or self.model.scale)
-        halo = self.model.halo if halo is None else halo
-        return resize(self._enlarge(pixels, tile, halo, progress), wanted)
+        plan = self.plan(width, height, channels=pixels.shape[2], memory=memory)
+        return resize(self._enlarge_within(plan, pixels, progress), wanted)
 
-    def _enlarge(self, pixels: Pixels, tile: int, halo: int, progress: Progress | None) -> Pixels:
-        """The network's own enlargement, `scale` times as long on each side."""
+    def plan(
+        self, width: int, height: int, *, channels: int = 3, memory: int | None = None
+    ) -> Plan:
+        """How a picture of that size in pixels would be enlarged; see `upscale`."""
+        choices = self._plans(width, height, channels)
+        return cheapest(choices, memory, free_bytes(self.device))
+
+    def enlarge(self, pixels: Pixels, plan: Plan, progress: Progress | None = None) -> Pixels:
+        """`pixels` as large as the network makes them, by that plan and no other.
+
+        Raises what torch raises where the memory does not suffice.
+        """
         height, width, channels = pixels.shape
-        scale, multiple = self.model.scale, self.model.multiple
-        # The reference, too, mirrors the picture's last pixels where a side is odd.
-        padded = np.pad(
-            pixels, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="reflect"
-        )
-        tiles = tiling.plan(padded.shape[1], padded.shape[0], tile, halo, multiple)
+        scale = self.model.scale
+        padded = _padded(pixels, self.model.multiple)
         output = np.empty((padded.shape[0] * scale, padded.shape[1] * scale, channels), np.uint8)
-        steps = list(product(tiles, self._passes(padded, output)))
+        passes = list(_passes(padded, output))
+        total = len(plan.tiles) * len(passes) * padded.shape[0]
         report = progress or (lambda _done, _total: None)
-        report(0, len(steps))
-        for done, (part, (source, target, to_samples)) in enumerate(steps, start=1):
-            result = self._run(source[part.surround.slices])
-            core = part.core.within(part.surround).scaled(scale)
-            target[part.core.scaled(scale).slices] = to_samples(result[core.slices])
-            report(done, len(steps))
+        report(0, total)
+        done = 0
+        for tile in plan.tiles:
+            for source, target, to_samples in passes:
+                columns = tile.core.scaled(scale).slices[1]
+                row = 0
+                for samples in map(to_samples, self._rows(source, tile, plan)):
+                    target[row : row + samples.shape[0], columns] = samples
+                    row += samples.shape[0]
+                    report(done + row // scale, total)
+                assert row == target.shape[0], "every row of the picture has come out"
+                done += padded.shape[0]
         return output[: height * scale, : width * scale]
 
-    def _passes(
-        self, pixels: Pixels, output: Pixels
-    ) -> Iterator[tuple[Pixels, Pixels, Callable[[Tensor], Pixels]]]:
-        """What the network has to see, where its results go, and how they become samples.
+    def _enlarge_within(self, plan: Plan, pixels: Pixels, progress: Progress | None) -> Pixels:
+        """Enlarge by `plan`, or by a smaller one wherever the memory runs out.
 
-        Alpha is a picture of its own, as in the reference, unless it is the same everywhere.
+        Each try begins anew: nothing of one that failed is in the result.
         """
-        yield pixels[:, :, :3], output[:, :, :3], _colours
-        if pixels.shape[2] == 3:
-            return
-        alpha = pixels[:, :, 3:]
-        if alpha.min() == alpha.max():
-            output[:, :, 3] = alpha.flat[0]
-        else:
-            yield np.repeat(alpha, 3, axis=2), output[:, :, 3:], _grey
+        height, width, channels = pixels.shape
+        while True:
+            try:
+                return self.enlarge(pixels, plan, progress)
+            except Exception as error:
+                if not _is_out_of_memory(error):
+                    raise
+                log.warning("out of memory (%s), with the plan: %s", error, plan)
+                smaller = _smaller(self._plans(width, height, channels), plan)
+            # Only here the frames of the failed try, and what they held, are gone.
+            if smaller is None:
+                raise OutOfMemory(
+                    f"there is not enough memory for this picture: the smallest way to do it "
+                    f"takes about {plan.bytes / 2**20:,.0f} MiB. Free some, or send a smaller one"
+                )
+            plan = smaller
 
-    def _run(self, region: Pixels) -> Tensor:
-        """The network's result on one region: float of shape (height, width, 3), about 0..1."""
-        x = torch.from_numpy(np.ascontiguousarray(region)).to(self.device)
-        x = x.permute(2, 0, 1)[None].to(self.dtype, memory_format=torch.channels_last) / 255
-        with torch.inference_mode():
-            result: Tensor = self.net(x)
-            return result[0].permute(1, 2, 0)
+    def _plans(self, width: int, height: int, channels: int) -> list[Plan]:
+        multiple = self.model.multiple
+        width, height = width + -width % multiple, height + -height % multiple
+        return plans(self.model, (width, height), channels, self.footprint)
+
+    def _rows(self, source: Pixels, tile: Tile, plan: Plan) -> Iterator[Tensor]:
+        """The network's results for a tile's core: float of shape (rows, width, 3), about 0..1."""
+        multiple, scale = self.model.multiple, self.model.scale
+        region = source[tile.surround.slices]
+        height, width, _ = region.shape
+        level = Level(height // multiple, width // multiple, plan.rows)
+        columns = tile.core.within(tile.surround).scaled(scale).slices[1]
+        stream = self._network.open(level, plan.tail_rows)
+        given, left = 0, height * scale
+        while left:
+            with torch.inference_mode():
+                rows = region[given : given + plan.rows * multiple]
+                given += rows.shape[0]
+                result = stream.push(self._samples(rows) if rows.shape[0] else None)
+            if result is not None:
+                left -= result.shape[0]
+                yield result[:, columns]
+
+    def _samples(self, rows: Pixels) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(rows)).to(self.device).float() / 255
 
 
 class Engines:
@@ -163,7 +208,7 @@ class Engines:
         """
         self.settings = settings
         self._device = pick_device(settings.device)
-        self._dtype = pick_dtype(settings.precision, self._device)
+        self._precision = pick_precision(settings.precision, self._device)
         weights.find(MODELS[UpscalingModel.X4_PLUS], settings.weights)
         self._engines: dict[UpscalingModel, Engine] = {}
         self._failures: dict[UpscalingModel, tuple[float, WeightsUnavailable]] = {}
@@ -182,7 +227,7 @@ class Engines:
 
     def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Pixels:
         """`pixels` enlarged by `model` to exactly `size` (width, height)."""
-        return self.load(model).upscale(pixels, size=size, tile=self.settings.tile)
+        return self.load(model).upscale(pixels, size=size, memory=self.settings.memory)
 
     def _load(self, model: UpscalingModel, progress: weights.Progress | None) -> Engine:
         failed_s, failure = self._failures.get(model, (-math.inf, None))
@@ -194,7 +239,7 @@ class Engines:
         except WeightsUnavailable as error:
             self._failures[model] = time.monotonic(), error
             raise
-        return Engine(spec, net, self._device, self._dtype)
+        return Engine(spec, net, self._device, self._precision)
 
 
 def pick_device(device: Device) -> torch.device:
@@ -211,13 +256,78 @@ def pick_device(device: Device) -> torch.device:
     return torch.device(device)
 
 
-def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """What to compute in; raises DeviceUnavailable for fp16 on a CPU, which is slower than fp32."""
+def pick_precision(precision: Precision, device: torch.device) -> Precision:
+    """What to compute in; raises DeviceUnavailable for what the device cannot do or is slow at."""
     if precision is Precision.AUTO:
-        precision = Precision.FP16 if device.type == "cuda" else Precision.FP32
+        if device.type == "cuda":
+            return Precision.FP16
+        return Precision.MIXED if device.type == "cpu" and _has_bf16() else Precision.FP32
     if precision is Precision.FP16 and device.type == "cpu":
-        raise DeviceUnavailable("fp16 is of no use on a CPU: take fp32, or bf16 where it is native")
-    return DTYPES[precision]
+        raise DeviceUnavailable(
+            "fp16 is of no use on a CPU: take fp32, or mixed where bf16 is native"
+        )
+    if precision is Precision.MIXED and device.type != "cpu":
+        raise DeviceUnavailable("mixed is for CPUs: take fp16 here")
+    return precision
+
+
+def _has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware; elsewhere it would be slower than fp32."""
+    avx512: bool = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001  nothing public says it
+    amx: bool = torch.cpu._is_amx_tile_supported()  # noqa: SLF001
+    return avx512 or amx
+
+
+def _methods(precision: Precision, device: torch.device) -> tuple[Method, Method]:
+    """How the ends of a network and its body are computed (see `upscaler.convolution`)."""
+    if precision is Precision.MIXED:
+        body = Direct(torch.bfloat16, torch.float32, device)
+        return Winograd(torch.float32, device), body
+    if precision is Precision.FP32 and device.type == "cpu":
+        method: Method = Winograd(torch.float32, device)
+    else:
+        method = Direct(DTYPES[precision], DTYPES[precision], device)
+    return method, method
+
+
+def _smaller(choices: list[Plan], plan: Plan) -> Plan | None:
+    """The cheapest plan for half the memory, or the smallest; None if `plan` is that already."""
+    smallest = min(choices, key=lambda choice: choice.bytes)
+    if plan.bytes <= smallest.bytes:
+        return None
+    return next((choice for choice in choices if choice.bytes <= plan.bytes // 2), smallest)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory has run out: torch has a class for that on a GPU, and words on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("DefaultCPUAllocator", "can't allocate memory", "bad_alloc", "out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _padded(pixels: Pixels, multiple: int) -> Pixels:
+    """Both sides made a multiple by mirroring the last pixels, as the reference does too."""
+    height, width, _ = pixels.shape
+    borders = (0, -height % multiple), (0, -width % multiple), (0, 0)
+    return np.pad(pixels, borders, mode="reflect")
+
+
+def _passes(
+    pixels: Pixels, output: Pixels
+) -> Iterator[tuple[Pixels, Pixels, Callable[[Tensor], Pixels]]]:
+    """What the network has to see, where its results go, and how they become samples.
+
+    Alpha is a picture of its own, as in the reference, unless it is the same everywhere.
+    """
+    yield pixels[:, :, :3], output[:, :, :3], _colours
+    if pixels.shape[2] == 3:
+        return
+    alpha = pixels[:, :, 3:]
+    if alpha.min() == alpha.max():
+        output[:, :, 3] = alpha.flat[0]
+    else:
+        yield np.repeat(alpha, 3, axis=2), output[:, :, 3:], _grey
 
 
 def _colours(result: Tensor) -> Pixels:

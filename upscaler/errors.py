@@ -8,7 +8,8 @@
     |-- FileRefused             500  a file that a command cannot read or write as asked
     `-- Unavailable             503  this machine cannot do what was asked
         |-- WeightsUnavailable  503  weights are missing, damaged or cannot be fetched
-        `-- DeviceUnavailable   503  the device or the precision does not exist here
+        |-- DeviceUnavailable   503  the device or the precision does not exist here
+        `-- OutOfMemory         503  there is not enough memory for this picture
 
 An error is raised where the fault is known and says what its reader can do about it. The service
 and the command line each turn it into an answer in one place. This module imports nothing of ours.
@@ -97,3 +98,7 @@ class WeightsUnavailable(Unavailable):
 
 class DeviceUnavailable(Unavailable):
     """The device asked for is not on this machine, or cannot compute in that precision."""
+
+
+class OutOfMemory(Unavailable):
+    """Not even the smallest way to enlarge this picture fits into the memory that there is."""

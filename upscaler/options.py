@@ -7,7 +7,7 @@ from pathlib import Path
 
 from upscaler.contract import ImageEncoding
 from upscaler.models import UpscalingModel
-from upscaler.settings import Device, Precision
+from upscaler.settings import Device, Precision, parse_bytes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,10 +79,11 @@ def _model_or_all(text: str) -> str:
     return text if text == "all" else _one_of(UpscalingModel)(text)
 
 
-def _tile(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError("a number of pixels, or 0 for the whole picture")
-    return int(text)
+def _memory(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _port(text: str) -> int:
@@ -96,4 +97,4 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     devices, precisions = ", ".join(Device), ", ".join(Precision)
     add("--device", type=_one_of(Device), metavar="NAME", help=f"one of: {devices}")
     add("--precision", type=_one_of(Precision), metavar="NAME", help=f"one of: {precisions}")
-    add("--tile", type=_tile, metavar="N", help="longest side of a tile; 0: the whole picture")
+    add("--memory", type=_memory, metavar="N", help="what a picture may take, such as 2G")

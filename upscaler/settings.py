@@ -4,11 +4,12 @@ The limits of the API are not here: they are the contract's, the same everywhere
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from upscaler.errors import InvalidSetting
 
@@ -23,16 +24,29 @@ class Device(StrEnum):
 
 
 class Precision(StrEnum):
-    """What the networks compute in; `auto` is fp16 on cuda and fp32 elsewhere."""
+    """What the networks compute in.
+
+    `mixed` multiplies in bf16 and adds in fp32. `auto` is fp16 on cuda, mixed on a CPU that
+    multiplies bf16 in hardware, and fp32 elsewhere.
+    """
 
     AUTO = "auto"
     FP32 = "fp32"
+    MIXED = "mixed"
     FP16 = "fp16"
     BF16 = "bf16"
 
 
-DEFAULT_TILE_PX = 256
-"""Bounds what a call takes of memory, whatever the size of its picture."""
+UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+"""What the letter behind a number of bytes stands for."""
+
+
+def parse_bytes(text: str) -> int:
+    """A number of bytes such as 2G, 512M or 1073741824; raises ValueError for anything else."""
+    match = re.fullmatch(r"([0-9]{1,15})([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE | re.ASCII)
+    if not match or int(match[1]) == 0:
+        raise ValueError("memory is a number of bytes, or of K, M or G, such as 2G")
+    return int(match[1]) * UNITS[match[2].upper()]
 
 
 @dataclass(frozen=True)
@@ -41,16 +55,16 @@ class Settings:
 
     `tokens` are the bearer tokens that the service accepts (`UPSCALER_TOKEN`, separated by commas)
     and are kept out of `repr`. `weights` is a folder of weights that goes before all other places
-    (`UPSCALER_WEIGHTS`). `device`, `precision` and `tile`, in input pixels per side with 0 for the
-    whole picture, are the defaults of the engine (`UPSCALER_DEVICE`, `UPSCALER_PRECISION`,
-    `UPSCALER_TILE`).
+    (`UPSCALER_WEIGHTS`). `device`, `precision` and `memory`, how many bytes one picture may take
+    over those of the loaded model, with None for half of what is free, are the defaults of the
+    engine (`UPSCALER_DEVICE`, `UPSCALER_PRECISION`, `UPSCALER_MEMORY`).
     """
 
     tokens: tuple[str, ...] = field(default=(), repr=False)
     weights: Path | None = None
     device: Device = Device.AUTO
     precision: Precision = Precision.AUTO
-    tile: int = DEFAULT_TILE_PX
+    memory: int | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -64,7 +78,7 @@ class Settings:
             weights=_folder(environment.get("UPSCALER_WEIGHTS")),
             device=_choice(Device, environment, "UPSCALER_DEVICE", Device.AUTO),
             precision=_choice(Precision, environment, "UPSCALER_PRECISION", Precision.AUTO),
-            tile=_tile(environment.get("UPSCALER_TILE") or str(DEFAULT_TILE_PX)),
+            memory=_memory(environment.get("UPSCALER_MEMORY")),
         )
 
 
@@ -87,7 +101,8 @@ def _folder(value: str | None) -> Path | None:
         raise InvalidSetting(f"UPSCALER_WEIGHTS: {error}") from error
 
 
-def _tile(value: str) -> int:
-    if not value.isdecimal() or len(value) > 9:
-        raise InvalidSetting("UPSCALER_TILE must be a number of pixels, or 0 for the whole picture")
-    return int(value)
+def _memory(value: str | None) -> int | None:
+    try:
+        return parse_bytes(value) if value else None
+    except ValueError as error:
+        raise InvalidSetting(f"UPSCALER_MEMORY: {error}") from error

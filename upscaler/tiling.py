@@ -7,7 +7,7 @@ does when it sees the whole picture.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -54,38 +54,24 @@ class Tile:
     surround: Box
 
 
-def plan(width: int, height: int, tile: int, halo: int, multiple: int = 1) -> list[Tile]:
-    """The tiles of a picture of `width` x `height` pixels, row by row.
+def bands(width: int, height: int, count: int, halo: int, multiple: int = 1) -> list[Tile]:
+    """A picture of `width` x `height` pixels cut into `count` tiles of its whole height.
 
-    No core is longer than `tile` on a side, or than `multiple` where that is more, and the cores
-    of one picture differ by at most `multiple` pixels, so that there are no slivers. Every core and
+    The cores differ by at most `multiple` pixels, so that there are no slivers. Every core and
     surround starts and ends at a multiple of `multiple`, which must divide both sides of the
-    picture. `tile` 0 stands for one tile that is the whole picture. Raises ValueError for lengths
-    that cannot be met.
+    picture. Raises ValueError for what cannot be met.
     """
     if width < 1 or height < 1 or width % multiple or height % multiple:
         raise ValueError(f"a picture of {width}x{height} cannot be cut at multiples of {multiple}")
-    if halo < 0 or tile < 0:
-        raise ValueError(f"neither tile {tile} nor halo {halo} may be negative")
+    if halo < 0 or not 1 <= count <= width // multiple:
+        raise ValueError(f"{width} pixels make no {count} tiles with a halo of {halo}")
     halo += -halo % multiple
-    columns = list(pairwise(_cuts(width, tile or width, multiple)))
-    rows = list(pairwise(_cuts(height, tile or height, multiple)))
+    units = width // multiple
+    cuts = [multiple * (units * piece // count) for piece in range(count + 1)]
     return [
         Tile(
-            core=Box(left, top, right, bottom),
-            surround=Box(
-                max(left - halo, 0),
-                max(top - halo, 0),
-                min(right + halo, width),
-                min(bottom + halo, height),
-            ),
+            core=Box(left, 0, right, height),
+            surround=Box(max(left - halo, 0), 0, min(right + halo, width), height),
         )
-        for (top, bottom), (left, right) in product(rows, columns)
+        for left, right in pairwise(cuts)
     ]
-
-
-def _cuts(length: int, tile: int, multiple: int) -> list[int]:
-    """Where to cut `length` pixels into the fewest even pieces of at most `tile`: both ends too."""
-    units = length // multiple
-    pieces = -(-units // max(tile // multiple, 1))
-    return [multiple * (units * piece // pieces) for piece in range(pieces + 1)]

@@ -1,0 +1,264 @@
+"""Two ways to compute a 3x3 convolution over some rows of a map: directly, and by Winograd's.
+
+Both keep a map of shape (rows, width, channels) in a layout of their own, "folded", of shape
+(phases, rows, tiles, channels), and convolve what they have transformed once, a "window" of shape
+(planes, rows, tiles, channels). Rows are independent of each other in both layouts, so a map can
+come and go a few rows at a time. Columns outside the picture are zero, as the networks pad.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  torch's own documentation calls it so
+
+LEAK: Final = 0.2
+"""The slope of the leaky ReLU below zero in every RRDB network."""
+FILTER_TRANSFORM: Final = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
+"""G of F(4, 3), with which A and B below go (Lavin and Gray, arXiv:1509.09308, section 4.3)."""
+HINT: Final = (34, 128)
+"""Rows and tiles that weights are packed for; any other shape may be convolved with them too."""
+
+Convolve = Callable[[Tensor], Tensor]
+"""A prepared convolution: (rows + 2, tiles, channels) to (rows, tiles, channels of its result)."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A convolution made ready: one function per plane, and what is applied to the result.
+
+    `slope` is that of the activation below zero, one number or one per channel; None for none.
+    """
+
+    planes: tuple[Convolve, ...]
+    in_channels: int
+    out_channels: int
+    slope: float | Tensor | None
+
+
+class Method(Protocol):
+    """What a way to convolve has to offer.
+
+    `products` is the dtype of windows and weights, and `sums` that of maps.
+    """
+
+    device: torch.device
+    planes: int
+    products: torch.dtype
+    sums: torch.dtype
+
+    def prepare(self, conv: nn.Conv2d, slope: float | Tensor | None = None) -> Kernel:
+        """`conv`, which must be 3x3 with a bias, made ready for `convolve`."""
+
+    def tiles(self, width: int) -> int:
+        """How many tiles a window has for so many columns."""
+
+    def empty(self, rows: int, width: int, channels: int) -> Tensor:
+        """Uninitialised memory for a folded map."""
+
+    def fold(self, rows: Tensor) -> Tensor:
+        """A map of shape (rows, width, channels), folded."""
+
+    def unfold(self, folded: Tensor, width: int) -> Tensor:
+        """The inverse of `fold`."""
+
+    def double(self, folded: Tensor, width: int) -> Tensor:
+        """The same map with every row and column twice; `width` is that of the result."""
+
+    def transform(self, folded: Tensor, out: Tensor) -> None:
+        """Write the window of a map to `out`, which may be a slice of channels."""
+
+    def convolve(self, window: Tensor, kernel: Kernel, width: int) -> Tensor:
+        """The folded result for a window, which has one row more than it above and below."""
+
+
+class Direct:
+    """Convolution as it is defined: one plane, the map itself."""
+
+    planes = 1
+
+    def __init__(self, products: torch.dtype, sums: torch.dtype, device: torch.device) -> None:
+        self.device = device
+        self.products = products
+        self.sums = sums
+
+    def prepare(self, conv: nn.Conv2d, slope: float | Tensor | None = None) -> Kernel:
+        assert conv.bias is not None, "every convolution of these networks has one"
+        leak = slope if isinstance(slope, float) else None
+        convolve = _prepared(conv.weight.to(self.products), conv.bias.to(self.products), 1, leak)
+        return Kernel((convolve,), conv.in_channels, conv.out_channels, slope)
+
+    def tiles(self, width: int) -> int:
+        return width
+
+    def empty(self, rows: int, width: int, channels: int) -> Tensor:
+        return torch.empty(1, rows, width, channels, dtype=self.sums, device=self.device)
+
+    def fold(self, rows: Tensor) -> Tensor:
+        return rows[None].to(self.sums)
+
+    def unfold(self, folded: Tensor, width: int) -> Tensor:
+        assert folded.shape[2] == width, "nothing is added to a map's columns"
+        return folded[0]
+
+    def double(self, folded: Tensor, width: int) -> Tensor:
+        doubled = folded.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        assert doubled.shape[2] == width, "nothing is added to a map's columns"
+        return doubled
+
+    def transform(self, folded: Tensor, out: Tensor) -> None:
+        out.copy_(folded)
+
+    def convolve(self, window: Tensor, kernel: Kernel, width: int) -> Tensor:
+        assert window.shape[2] == width, "nothing is added to a map's columns"
+        result = kernel.planes[0](window[0])[None].to(self.sums)
+        return _prelu(result, kernel.slope) if isinstance(kernel.slope, Tensor) else result
+
+
+class Winograd:
+    """Winograd's F(4, 3) along the width: four results for six products instead of twelve.
+
+    Column 4 * t + p of a map is tile t of phase p, and there is a tile of zeros at both ends. Sums
+    are fp32 always: the transforms would round too much in less.
+    """
+
+    planes = 6
+    sums = torch.float32
+
+    def __init__(self, products: torch.dtype, device: torch.device) -> None:
+        self.device = device
+        self.products = products
+
+    def prepare(self, conv: nn.Conv2d, slope: float | Tensor | None = None) -> Kernel:
+        assert conv.bias is not None, "every convolution of these networks has one"
+        transform = torch.tensor(FILTER_TRANSFORM, dtype=torch.float64)
+        filters = torch.einsum("pk,oihk->poih", transform, conv.weight.double())
+        # A's second column is all ones: what is added to plane 1 is added to every result.
+        planes = tuple(
+            _prepared(
+                weight[..., None].to(self.products).contiguous(),
+                conv.bias.to(self.products) if plane == 1 else None,
+                0,
+                None,
+            )
+            for plane, weight in enumerate(filters)
+        )
+        return Kernel(planes, conv.in_channels, conv.out_channels, slope)
+
+    def tiles(self, width: int) -> int:
+        return -(-width // 4)
+
+    def empty(self, rows: int, width: int, channels: int) -> Tensor:
+        shape = 4, rows, self.tiles(width) + 2, channels
+        return torch.empty(shape, dtype=self.sums, device=self.device)
+
+    def fold(self, rows: Tensor) -> Tensor:
+        height, width, channels = rows.shape
+        padded = F.pad(rows.to(self.sums), (0, 0, 0, -width % 4))
+        phases = padded.view(height, self.tiles(width), 4, channels).permute(2, 0, 1, 3)
+        return F.pad(phases, (0, 0, 1, 1))
+
+    def unfold(self, folded: Tensor, width: int) -> Tensor:
+        rows = folded[:, :, 1:-1].permute(1, 2, 0, 3)
+        return rows.reshape(rows.shape[0], -1, rows.shape[3])[:, :width]
+
+    def double(self, folded: Tensor, width: int) -> Tensor:
+        _, rows, tiles, channels = folded.shape
+        halves = folded[:, :, 1:-1].view(2, 2, rows, tiles - 2, channels).permute(1, 2, 3, 0, 4)
+        twice = halves.reshape(2, 1, rows, 1, (tiles - 2) * 2, channels)[
+            ..., : self.tiles(width), :
+        ]
+        doubled = folded.new_zeros(2, 2, rows, 2, self.tiles(width) + 2, channels)
+        doubled[:, :, :, :, 1:-1] = twice
+        return doubled.view(4, rows * 2, -1, channels)
+
+    def transform(self, folded: Tensor, out: Tensor) -> None:
+        """Multiply by B: (4, rows, tiles + 2, channels) to (6, rows, tiles, channels)."""
+        exact = out if out.dtype == self.sums else torch.empty(out.shape, dtype=self.sums)
+        d0, d5 = folded[3, :, :-2], folded[0, :, 2:]
+        d1, d2, d3, d4 = folded[:, :, 1:-1]
+        even, odd = torch.sub(d4, d2, alpha=4), torch.sub(d3, d1, alpha=4)
+        torch.add(even, odd, out=exact[1])
+        torch.sub(even, odd, out=exact[2])
+        outer, inner = torch.sub(d4, d2, out=even), torch.sub(d3, d1, out=odd)
+        torch.add(outer, inner, alpha=2, out=exact[3])
+        torch.sub(outer, inner, alpha=2, out=exact[4])
+        torch.add(outer, d0 - d2, alpha=4, out=exact[0])
+        torch.sub(d5 - d3, inner, alpha=4, out=exact[5])
+        if exact is not out:
+            out.copy_(exact)
+
+    def convolve(self, window: Tensor, kernel: Kernel, width: int) -> Tensor:
+        """Multiply plane by plane, and what comes out by A."""
+        planes = zip(kernel.planes, window, strict=True)
+        m0, m1, m2, m3, m4, m5 = (convolve(plane).to(self.sums) for convolve, plane in planes)
+        rows, tiles, channels = m0.shape
+        folded = m0.new_empty(4, rows, tiles + 2, channels)
+        folded[:, :, 0] = folded[:, :, -1] = 0
+        y0, y1, y2, y3 = folded[:, :, 1:-1]
+        near, near_odd = m1 + m2, m1.sub_(m2)
+        far, far_odd = m3 + m4, m3.sub_(m4)
+        torch.add(m0.add_(near), far, out=y0)
+        torch.add(near_odd, far_odd, alpha=2, out=y1)
+        torch.add(near, far, alpha=4, out=y2)
+        torch.add(m5.add_(near_odd), far_odd, alpha=8, out=y3)
+        if width % 4:
+            folded[width % 4 :, :, -2] = 0
+        if isinstance(kernel.slope, Tensor):
+            return _prelu(folded, kernel.slope)
+        return folded if kernel.slope is None else F.leaky_relu_(folded, kernel.slope)
+
+
+def _prelu(folded: Tensor, slopes: Tensor) -> Tensor:
+    """Parametric ReLU, with a slope per channel; torch looks for channels in dimension 1."""
+    return F.prelu(folded.permute(0, 3, 1, 2), slopes.to(folded)).permute(0, 2, 3, 1)
+
+
+def _prepared(weight: Tensor, bias: Tensor | None, padding: int, leak: float | None) -> Convolve:
+    """Convolve with `weight`, then leaky ReLU unless `leak` is None.
+
+    `padding` is that of the columns; rows are not padded.
+    """
+    if weight.device.type == "cpu" and _has_onednn():
+        return _packed(weight, bias, padding, leak)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+
+    def convolve(rows: Tensor) -> Tensor:
+        result = F.conv2d(rows.permute(2, 0, 1)[None], weight, bias, padding=(0, padding))
+        activated = result if leak is None else F.leaky_relu_(result, leak)
+        return activated[0].permute(1, 2, 0)
+
+    return convolve
+
+
+def _has_onednn() -> bool:
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
+def _packed(weight: Tensor, bias: Tensor | None, padding: int, leak: float | None) -> Convolve:
+    """The same by oneDNN, with the weights laid out in advance as it wants them.
+
+    These two operators are what `torch.compile` makes of a convolution on a CPU. They have no
+    public name, and without them the weights are laid out anew at every call.
+    """
+    options = [0, padding], [1, 1], [1, 1], 1  # padding, stride, dilation, groups
+    shape = [1, weight.shape[1], *HINT]
+    weights = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *options, shape)
+    activation = ("none", [], "") if leak is None else ("leaky_relu", [leak], "")
+    run = torch.ops.mkldnn._convolution_pointwise  # noqa: SLF001
+
+    def convolve(rows: Tensor) -> Tensor:
+        result: Tensor = run(rows.permute(2, 0, 1)[None], weights, bias, *options, *activation)
+        return result[0].permute(1, 2, 0)
+
+    return convolve
