@@ -4,8 +4,8 @@ A picture is cut into strips of rows, which are encoded on several cores at once
 of the file is given out as soon as it is known: neither the file nor a second copy of the picture
 is ever in memory as a whole. How the rows were handed in makes no difference to the file.
 
-A PNG is one zlib stream of strips that were deflated apart; each ends with a full flush, after
-which nothing refers to what came before (RFC 1951; zlib's pigz does the same). A JPEG is one scan
+A PNG is one zlib stream of strips that were deflated apart: each ends with a flush, which fills its
+last byte, and none refers to what came before it (RFC 1951; pigz does the same). A JPEG is one scan
 of strips that were encoded apart, with the restart markers between them for which the standard
 provides (ITU-T T.81, B.2.1 and E.1.4). Both are what any decoder reads.
 """
@@ -121,7 +121,7 @@ def _cut(strips: Iterable[Pixels], shape: Shape, rows: int) -> Iterator[Pixels]:
     Above its rows each copy has the one that comes before them, at first a black one.
     """
     height, *rest = shape
-    lot = np.zeros((1 + min(rows, height), *rest), np.uint8)
+    lot = np.zeros((1 + rows, *rest), np.uint8)
     filled, total = 1, 0
     for strip in strips:
         total += len(strip)
@@ -163,7 +163,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 def _deflated(lot: Pixels) -> Deflated:
     filtered = _filtered(lot)
     stream = deflater.compressobj(DEFLATE_LEVEL, deflater.DEFLATED, -deflater.MAX_WBITS)
-    content = stream.compress(filtered) + stream.flush(deflater.Z_FULL_FLUSH)
+    content = stream.compress(filtered) + stream.flush(deflater.Z_SYNC_FLUSH)
     return Deflated(_chunk(b"IDAT", content), deflater.adler32(filtered), filtered.size)
 
 

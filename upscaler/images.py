@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """What is read. Pillow knows many more formats, each of them another parser to attack."""
 LANCZOS: Final = Image.Resampling.LANCZOS
-RESIZE_PX: Final = 256
+RESIZE_PX: Final = 64
 """How many rows, or columns, are resized at a time."""
 
 PANEL_PX: Final = 768

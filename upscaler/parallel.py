@@ -26,8 +26,7 @@ def in_order(
     """
     workers = min(_cores(), MAX_WORKERS)
     begun: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(workers, THREAD_NAME)
-    try:
+    with ThreadPoolExecutor(workers, THREAD_NAME) as pool:
         for item in items:
             begun.append(pool.submit(work, item))
             # One more than there are workers, so that none has to wait while the caller is busy.
@@ -35,8 +34,6 @@ def in_order(
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _cores() -> int:
