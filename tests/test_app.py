@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from upscaler.contract import MAX_BODY_BYTES, Size
 from upscaler.errors import WeightsUnavailable
 from upscaler.images import Pixels
 from upscaler.models import UpscalingModel
+from upscaler.parallel import THREAD_NAME
 from upscaler.settings import Settings
 
 TOKENS = ("first-token", "zweites-schlüsselwort")
@@ -457,6 +459,51 @@ def test_while_one_picture_is_made_others_wait_and_health_answers() -> None:
         gate.opened.set()
         assert all(decoded(answer.result()).size == (608, 512) for answer in answers)
     assert gate.most_inside == 1
+
+
+def test_a_short_answer_says_how_long_it_is(api: httpx.Client) -> None:
+    answer = upscale(api, **GOOD)
+    assert int(answer.headers["Content-Length"]) == len(answer.content)
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("encoding", ["png", "jpeg"])
+def test_a_long_answer_is_sent_while_it_is_being_encoded(api: httpx.Client, encoding: str) -> None:
+    fields = {"init_image": PHOTO_B64, "scale": 8, "output_image_encoding": encoding}
+    with api.stream("POST", "/upscaling", json=fields, timeout=60) as answer:
+        pieces = list(answer.iter_raw())
+    assert answer.headers["Transfer-Encoding"] == "chunked"
+    assert answer.headers["Content-Type"] == "application/json"
+    assert len(pieces) > 4
+    whole = httpx.Response(answer.status_code, content=b"".join(pieces))
+    assert decoded(whole).size == (2432, 2048)
+
+
+class Flat(Resizer):
+    """A backend that gives back what is no picture, however large."""
+
+    def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Pixels:
+        return np.zeros((size[1], size[0]), np.uint8)
+
+
+@pytest.mark.parametrize("scale", [1, 20])
+def test_what_is_no_picture_is_a_500_and_no_broken_answer(scale: int) -> None:
+    with serving(Flat()) as client:
+        assert upscale(client, init_image=PHOTO_B64, scale=scale).status_code == 500
+
+
+def test_a_client_that_hangs_up_on_a_long_answer_does_no_harm(
+    api: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = {"init_image": PHOTO_B64, "scale": 26}
+    with api.stream("POST", "/upscaling", json=fields, timeout=60) as answer:
+        assert next(answer.iter_raw())
+    assert upscale(api, **GOOD).status_code == 200
+    deadline_s = time.monotonic() + 10
+    while any(THREAD_NAME in thread.name for thread in threading.enumerate()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_a_client_that_hangs_up_does_no_harm(

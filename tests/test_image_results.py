@@ -1,7 +1,5 @@
-"""Pictures on their way out: encoding, resizing, and the before/after picture."""
+"""Pixels at other sizes, and the before/after picture."""
 
-import io
-import struct
 from collections.abc import Callable
 
 import numpy as np
@@ -9,89 +7,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from PIL import Image, ImageFile
+from PIL import Image
 
 from tests.picture_files import (
     NOISE,
-    P3,
     RGB,
     Samples,
-    byte,
     chunk,
     decode,
-    iccp,
-    jpeg_segments,
     noise,
     off_by,
     png,
-    png_chunks,
     refusal,
-    saved,
     three,
-    tiff,
 )
-from upscaler.contract import ImageEncoding, Size
-from upscaler.images import Pixels, before_after, encode, resize
-
-# Writing
+from upscaler import images
+from upscaler.contract import Size
+from upscaler.images import Pixels, before_after, resize
 
 any_picture = arrays.arrays(
     np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(3, 4))
 )
-
-
-@given(any_picture)
-@settings(max_examples=50)
-def test_a_png_holds_every_pixel_and_every_alpha(pixels: Pixels) -> None:
-    image = Image.open(io.BytesIO(encode(pixels, ImageEncoding.PNG)), formats=["PNG"])
-    assert image.mode == ("RGB", "RGBA")[pixels.shape[2] - 3]
-    assert np.array_equal(np.array(image), pixels)
-
-
-@pytest.mark.parametrize("encoding", ImageEncoding)
-def test_what_a_file_says_about_itself_is_not_passed_on(encoding: ImageEncoding) -> None:
-    told = iccp(P3) + chunk(b"eXIf", tiff(3)) + chunk(b"tEXt", b"Comment\0where I live")
-    data = encode(decode(png(NOISE, 8, RGB, before=told)), encoding)
-    if encoding is ImageEncoding.PNG:
-        assert set(png_chunks(data)) == {b"IHDR", b"IDAT", b"IEND"}
-    else:
-        markers = set(jpeg_segments(data))
-        assert markers == {0xE0, 0xDB, 0xC0, 0xC4}  # JFIF, and what its decoding takes
-
-
-@pytest.mark.parametrize("channels", [3, 4])
-def test_a_jpeg_has_quality_95(channels: int, photo: Pixels) -> None:
-    """Its divisors are a tenth of those for 50, which are the standard's example."""
-    pixels = np.dstack([photo, photo])[..., :channels]
-    written = Image.open(io.BytesIO(encode(pixels, ImageEncoding.JPEG)), formats=["JPEG"])
-    example = Image.open(io.BytesIO(saved(photo, "JPEG", quality=50)), formats=["JPEG"])
-    assert isinstance(written, ImageFile.ImageFile)
-    assert tables(written) == [[(10 * q + 50) // 100 for q in table] for table in tables(example)]
-
-
-def tables(image: Image.Image) -> list[list[int]]:
-    quantization: dict[int, list[int]] = getattr(image, "quantization")  # noqa: B009
-    return list(quantization.values())
-
-
-def test_a_jpeg_has_full_chroma(photo: Pixels) -> None:
-    frame = jpeg_segments(encode(photo, ImageEncoding.JPEG))[0xC0]
-    assert struct.unpack(">BHHB", frame[:6]) == (8, 256, 304, 3)
-    assert frame[7::3] == b"\x11\x11\x11"
-
-
-def test_a_jpeg_shows_the_photo(photo: Pixels) -> None:
-    image = Image.open(io.BytesIO(encode(photo, ImageEncoding.JPEG)))
-    assert np.abs(np.array(image) - photo.astype(int)).mean() < 2
-
-
-@given(st.tuples(byte, byte, byte), byte)
-def test_a_jpeg_is_put_on_white(colour: tuple[int, int, int], alpha: int) -> None:
-    pixels = np.full((16, 16, 4), (*colour, alpha), dtype=np.uint8)
-    written = np.array(Image.open(io.BytesIO(encode(pixels, ImageEncoding.JPEG))))
-    share = alpha / 255
-    assert off_by(written, np.full((16, 16, 3), np.array(colour) * share + 255 * (1 - share))) <= 2
-
 
 # Resizing
 
@@ -162,6 +98,23 @@ def test_resizing_is_antialiased_lanczos(size: Size) -> None:
     """The levels keep it from swinging below 0 or above 255."""
     pixels = noise(24, 40, 3, low=64)
     assert off_by(resize(pixels, size), resampled(pixels, size, lanczos)) <= 1.5
+
+
+@pytest.mark.parametrize("step", [1, 5, 1000])
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("size", [(31, 47), (90, 50), (61, 20), (17, 70), (1, 1), (40, 200)])
+def test_resizing_in_parts_makes_no_difference(
+    size: Size, channels: int, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "RESIZE_PX", step)
+    pixels = noise(50, 61, channels)
+    whole = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+    assert np.array_equal(resize(pixels, size), np.array(whole))
+
+
+def test_a_part_of_a_larger_picture_can_be_resized() -> None:
+    pixels = noise(50, 61, 4)[3:40, 5:33, :3]
+    assert np.array_equal(resize(pixels, (20, 50)), resize(pixels.copy(), (20, 50)))
 
 
 def beside(hidden: tuple[int, int, int]) -> Pixels:

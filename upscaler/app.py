@@ -4,22 +4,21 @@ The route reads in the order in which errors are told (REQ-19): method and path 
 token, body size, JSON, fields, image header, input size, output size; only then is work done.
 """
 
-import base64
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Final, Protocol
 from uuid import uuid4
 
 import anyio
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upscaler import images
+from upscaler import encoding, images
 from upscaler.contract import (
     ASYNC_HEADER,
     REQUEST_ID_HEADER,
@@ -40,6 +39,9 @@ from upscaler.settings import Settings
 log = logging.getLogger(__name__)
 
 SCHEMAS = "#/components/schemas/"
+STREAMED_BYTES: Final = 2**20
+"""A picture with at least as many bytes of pixels is sent while it is still being encoded. The
+answer to a smaller one has a Content-Length, which clients like better."""
 
 
 class Backend(Protocol):
@@ -82,11 +84,12 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
 
     @app.post(
         "/upscaling",
+        response_model=ImageResponse,
         dependencies=[Depends(_token_check(settings.tokens))],
         responses={422: {"model": HTTPValidationError, "description": "Validation Error"}},
         openapi_extra={"requestBody": _request_body()},
     )
-    async def upscaling(request: Request) -> ImageResponse:
+    async def upscaling(request: Request) -> Response:
         """Upscale the given picture."""
         wanted = await to_thread.run_sync(parse_request, await _read_json(request))
         _check_offered(request, wanted, backend)
@@ -98,7 +101,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         enlarged = await to_thread.run_sync(
             backend.upscale, pixels, wanted.model, size, limiter=one_at_a_time
         )
-        return await to_thread.run_sync(_encode, enlarged, wanted.output_image_encoding)
+        return await _answer(enlarged, wanted.output_image_encoding)
 
     app.openapi = _with_request_schema(app.openapi)  # type: ignore[method-assign]
     return app
@@ -139,6 +142,22 @@ class Envelope:
                 raise
             answer = JSONResponse({"detail": "Internal Server Error"}, 500)
             await answer(scope, receive, send_with_id)
+
+
+class Streamed(StreamingResponse):
+    """An answer that is made by a generator, in worker threads, while it is being sent."""
+
+    def __init__(self, pieces: encoding.Pieces, media_type: str) -> None:
+        super().__init__(pieces, media_type=media_type)
+        self.pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # If the client has hung up, nobody else ends what is still under way.
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(self.pieces.close)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
@@ -199,10 +218,13 @@ def _check_offered(request: Request, wanted: UpscalingRequest, backend: Backend)
         raise InvalidRequest(*errors)
 
 
-def _encode(pixels: Pixels, encoding: ImageEncoding) -> ImageResponse:
-    """The answer that holds `pixels`; nothing is ever withheld here (RES-3)."""
-    encoded = base64.b64encode(images.encode(pixels, encoding)).decode("ascii")
-    return ImageResponse(image_b64=encoded, removed_for_safety=False)
+async def _answer(pixels: Pixels, image_encoding: ImageEncoding) -> Response:
+    """The answer that holds `pixels`: at once if it is short, or else as it is being encoded."""
+    file = await to_thread.run_sync(encoding.encode_strips, [pixels], len(pixels), image_encoding)
+    if pixels.nbytes >= STREAMED_BYTES:
+        return Streamed(encoding.in_json(file), media_type="application/json")
+    body = await to_thread.run_sync(b"".join, encoding.in_json(file))
+    return Response(body, media_type="application/json")
 
 
 def _request_body() -> dict[str, Any]:

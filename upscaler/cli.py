@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tqdm import tqdm
 
-from upscaler import batch, images, options
-from upscaler.contract import output_size, validate_request
+from upscaler import batch, encoding, images, options
+from upscaler.contract import ImageEncoding, output_size, validate_request
 from upscaler.errors import FileRefused, InvalidRequest, UpscalerError
 from upscaler.files import replacing
+from upscaler.images import Pixels
 from upscaler.models import LICENCE, MODELS, Model
 from upscaler.settings import Settings
 
@@ -112,7 +113,7 @@ def _upscale(
     with _bar(job.source.name, "row", quiet=args.quiet) as progress:
         memory = engines.settings.memory
         enlarged = engine.upscale(pixels, size=size, memory=memory, progress=progress)
-    _write(job.target, images.encode(enlarged, request.output_image_encoding))
+    _write(job.target, enlarged, request.output_image_encoding)
     result: dict[str, Any] = {
         "input": str(job.source),
         "output": str(job.target),
@@ -123,7 +124,7 @@ def _upscale(
     }
     if job.comparison:
         sheet = images.before_after(pixels, enlarged)
-        _write(job.comparison, images.encode(sheet, request.output_image_encoding))
+        _write(job.comparison, sheet, request.output_image_encoding)
         result["before_after"] = str(job.comparison)
     return result
 
@@ -236,9 +237,9 @@ def _settings(args: argparse.Namespace) -> Settings:
     return replace(Settings.from_environment(), **{k: v for k, v in given.items() if v is not None})
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, pixels: Pixels, image_encoding: ImageEncoding) -> None:
     with replacing(path) as file:
-        file.write(data)
+        file.writelines(encoding.encode_strips([pixels], len(pixels), image_encoding))
 
 
 @contextmanager

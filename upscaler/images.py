@@ -1,11 +1,12 @@
-"""Untrusted image files to pixels, and pixels to image files.
+"""Untrusted image files to pixels, and pixels to other sizes.
 
 Pixels are C-contiguous uint8 arrays of shape (height, width, 3) for RGB or (height, width, 4) for
-RGBA with straight alpha, always upright and in sRGB. Files come in as PNG, JPEG and WebP and go
-out as PNG and JPEG, without any metadata.
+RGBA with straight alpha, always upright and in sRGB. Files come in as PNG, JPEG and WebP; how they
+go out is in `upscaler.encoding`.
 """
 
 import io
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,17 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw, ImageFont
 
 from upscaler import png
-from upscaler.contract import MAX_INPUT_PX, ImageEncoding, Size
+from upscaler.contract import MAX_INPUT_PX, Size
 from upscaler.errors import FieldError, InvalidRequest
+from upscaler.parallel import in_order
 
 Pixels = NDArray[np.uint8]
 """uint8 of shape (height, width, 3 or 4)."""
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """What is read. Pillow knows many more formats, each of them another parser to attack."""
-JPEG_QUALITY: Final = 95
-PNG_COMPRESS_LEVEL: Final = 1
-"""Pillow's default of 6 takes several times as long, for files that are little smaller."""
+LANCZOS: Final = Image.Resampling.LANCZOS
+RESIZE_PX: Final = 64
+"""How many rows, or columns, are resized at a time."""
 
 PANEL_PX: Final = 768
 PANEL_GAP_PX: Final = 8
@@ -103,21 +105,32 @@ def read_header(data: bytes, field: str = "init_image") -> Picture:
 
 
 def resize(pixels: Pixels, size: Size) -> Pixels:
-    """`pixels` at `size` by antialiased Lanczos; transparent pixels lend no colour to others."""
-    if (pixels.shape[1], pixels.shape[0]) == size:
+    """`pixels` at `size` by antialiased Lanczos; transparent pixels lend no colour to others.
+
+    The same as Pillow makes of the whole picture, which first resizes rows and then columns: so
+    here first some rows at a time, then some columns, on many cores at once.
+    """
+    height, width, channels = pixels.shape
+    if (width, height) == size:
         return pixels
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    wide = np.empty((height, size[0], channels), np.uint8)
+    result = np.empty((size[1], size[0], channels), np.uint8)
 
+    def resize_rows(top: int) -> None:
+        strip = Image.fromarray(pixels[top : top + RESIZE_PX])
+        strip = strip.convert("RGBa") if channels == 4 else strip
+        wide[top : top + RESIZE_PX] = np.asarray(strip.resize((size[0], strip.height), LANCZOS))
 
-def encode(pixels: Pixels, encoding: ImageEncoding) -> bytes:
-    """A file of `pixels`: PNG keeps alpha, JPEG (quality 95, full chroma) is put on white."""
-    out = io.BytesIO()
-    image = Image.fromarray(pixels)
-    if encoding is ImageEncoding.PNG:
-        image.save(out, "PNG", compress_level=PNG_COMPRESS_LEVEL)
-    else:
-        _on_white(image).save(out, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return out.getvalue()
+    def resize_columns(left: int) -> None:
+        part = wide[:, left : left + RESIZE_PX]
+        strip = Image.fromarray(part, "RGBa" if channels == 4 else "RGB")
+        strip = strip.resize((strip.width, size[1]), LANCZOS)
+        strip = strip.convert("RGBA") if channels == 4 else strip
+        result[:, left : left + RESIZE_PX] = np.asarray(strip)
+
+    deque(in_order(resize_rows, range(0, height, RESIZE_PX)), maxlen=0)
+    deque(in_order(resize_columns, range(0, size[0], RESIZE_PX)), maxlen=0)
+    return result
 
 
 def before_after(before: Pixels, after: Pixels) -> Pixels:
@@ -138,7 +151,7 @@ def before_after(before: Pixels, after: Pixels) -> Pixels:
         (0, plain, "bicubic"),
         (panel_width + PANEL_GAP_PX, Image.fromarray(after), "upscaled"),
     ):
-        sheet.paste(_on_white(image.crop(box)), (x, 0))
+        sheet.paste(on_white(image.crop(box)), (x, 0))
         draw.text((x + 12, 8), title, "white", font, stroke_width=2, stroke_fill="black")
     return np.array(sheet)
 
@@ -231,7 +244,8 @@ def _to_srgb(colours: Image.Image, profile: bytes | None) -> Image.Image:
     return converted
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB of an RGB or RGBA image, its transparency replaced by white."""
     if image.mode != "RGBA":
         return image
     white = Image.new("RGB", image.size, "white")

@@ -1,0 +1,1 @@
+"""What docs/PERFORMANCE.md reports, measured anew: for developers, and no part of the package."""

@@ -1,0 +1,113 @@
+"""Many at once, in order, a few at a time, and nothing left behind."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from upscaler import parallel
+from upscaler.parallel import THREAD_NAME, in_order
+
+
+def left_behind() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if THREAD_NAME in thread.name]
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    first_may_end = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 0:
+            assert first_may_end.wait(30)
+        first_may_end.set()
+        return -item
+
+    assert list(in_order(work, range(100))) == [-item for item in range(100)]
+    assert left_behind() == []
+
+
+def test_nothing_makes_nothing() -> None:
+    assert list(in_order(abs, [])) == []
+
+
+def test_work_is_done_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_cores", lambda: 3)
+    together = threading.Barrier(3, timeout=30)
+    assert sorted(in_order(lambda _: together.wait(), range(3))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("cores", "most"), [(1, 1), (4, 4), (64, parallel.MAX_WORKERS)])
+def test_there_are_as_many_workers_as_cores_but_not_too_many(
+    monkeypatch: pytest.MonkeyPatch, cores: int, most: int
+) -> None:
+    monkeypatch.setattr(parallel, "_cores", lambda: cores)
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for item in range(100):
+            taken += 1
+            yield item
+
+    may_end = threading.Event()
+    results = in_order(lambda item: may_end.wait(30) and item, items())
+    threading.Timer(0.2, may_end.set).start()
+    assert next(results) == 0
+    assert taken == most + 1
+    results.close()
+
+
+def test_what_is_ready_does_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a slow producer makes one strip, all but the one before it are on their way."""
+    monkeypatch.setattr(parallel, "_cores", lambda: 64)
+    seen: list[int] = []
+    seen_before = []
+
+    def items() -> Iterator[int]:
+        for item in range(6):
+            seen_before.append(len(seen))
+            yield item
+            time.sleep(0.1)  # by then its result is known
+
+    for result in in_order(abs, items()):
+        seen.append(result)  # noqa: PERF402
+    assert seen == list(range(6))
+    assert seen_before[2:] == [1, 2, 3, 4]
+
+
+def test_a_fault_of_the_items_is_raised_as_it_is() -> None:
+    fault = ZeroDivisionError("out of memory, or whatever")
+
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise fault
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        list(in_order(abs, items()))
+    assert raised.value is fault
+    assert left_behind() == []
+
+
+def test_a_fault_of_the_work_is_raised_as_it_is() -> None:
+    results = in_order(lambda item: 1 // (3 - item), range(100))
+    assert [next(results) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert left_behind() == []
+
+
+def test_closing_it_early_leaves_no_thread_and_asks_for_no_more() -> None:
+    asked = []
+
+    def items() -> Iterator[int]:
+        for item in range(1000):
+            asked.append(item)
+            yield item
+
+    results = in_order(abs, items())
+    assert next(results) == 0
+    assert left_behind()
+    results.close()
+    assert left_behind() == []
+    assert len(asked) <= parallel.MAX_WORKERS + 2

@@ -1,0 +1,254 @@
+"""Pixels to image files, and those to answers, strip by strip.
+
+A picture is cut into strips of rows, which are encoded on several cores at once, and every piece
+of the file is given out as soon as it is known: neither the file nor a second copy of the picture
+is ever in memory as a whole. How the rows were handed in makes no difference to the file.
+
+A PNG is one zlib stream of strips that were deflated apart: each ends with a flush, which fills its
+last byte, and none refers to what came before it (RFC 1951; pigz does the same). A JPEG is one scan
+of strips that were encoded apart, with the restart markers between them for which the standard
+provides (ITU-T T.81, B.2.1 and E.1.4). Both are what any decoder reads.
+"""
+
+import io
+import os
+import zlib
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from itertools import chain
+from struct import pack
+from typing import BinaryIO, Final, NamedTuple
+
+import numpy as np
+import pybase64
+from PIL import Image
+
+from upscaler.contract import ImageEncoding, ImageResponse
+from upscaler.images import Pixels, on_white
+from upscaler.parallel import in_order
+from upscaler.png import SIGNATURE
+
+try:
+    from isal import isal_zlib as deflater
+except ModuleNotFoundError:  # it has no build for Windows on ARM; zlib takes several times as long
+    deflater = zlib  # type: ignore[misc]
+
+STRIP_BYTES: Final = 3 * 2**19
+"""About how many bytes of pixels a strip has: 64 rows of the widest RGB picture. Smaller strips
+are handed around too often, and larger ones take longer until the first byte."""
+
+DEFLATE_LEVEL: Final = 1
+ZLIB_HEADER: Final = b"\x78\x01"
+"""Deflate with a window of 32 KiB, the fastest level (RFC 1950, 2.2)."""
+LAST_BLOCK: Final = b"\x03\x00"
+"""An empty block that is marked as the last (RFC 1951, 3.2.6), so that no strip needs to be."""
+ADLER_BASE: Final = 65521
+"""Adler-32 counts modulo this prime (RFC 1950, 8.2)."""
+FILTER_AVERAGE: Final = 3
+"""The filter of every row: each sample less the mean of the ones on its left and above it. On
+enlarged photos and drawings it makes smaller files than any other single filter."""
+COLOUR_TYPES: Final = {3: 2, 4: 6}
+"""PNG's numbers for RGB and RGBA, by how many samples a pixel has."""
+
+JPEG_QUALITY: Final = 95
+BLOCK_PX: Final = 8
+"""With full chroma, JPEG's smallest unit is a block of this many pixels on each side."""
+JPEG_MAX_PX: Final = 65_500
+"""The longest side that libjpeg writes."""
+SOF0, DRI, SOS, RST0 = 0xC0, 0xDD, 0xDA, 0xD0
+"""JPEG's markers for the frame, the restart interval, the scan and the first of eight restarts."""
+EOI: Final = b"\xff\xd9"
+
+
+Pieces = Generator[bytes, None, None]
+"""Of a file or an answer. Closing it ends the threads that are at work on the next ones."""
+Shape = tuple[int, int, int]
+"""Of a whole picture: height, width, and 3 or 4 samples."""
+
+
+class Deflated(NamedTuple):
+    """A part of a zlib stream: an IDAT chunk, and what it holds: its checksum and length."""
+
+    chunk: bytes
+    adler: int
+    length: int
+
+
+def encode(pixels: Pixels, encoding: ImageEncoding) -> bytes:
+    """A file of `pixels`, uint8 of shape (height, width, 3 or 4), as `encode_strips` makes it."""
+    return b"".join(encode_strips([pixels], len(pixels), encoding))
+
+
+def encode_strips(strips: Iterable[Pixels], height: int, encoding: ImageEncoding) -> Pieces:
+    """The pieces of a file of a picture whose rows come in `strips`, from top to bottom.
+
+    Each strip is uint8 of shape (any number of rows, width, 3 for RGB or 4 for RGBA), all of them
+    of the same width and samples, with `height` rows in all. It is read before the next is asked
+    for, so its memory may be used again then. PNG keeps alpha; JPEG, of quality 95 and full
+    chroma, is put on white. Raises ValueError for other strips, for more or fewer rows, and for a
+    JPEG with a side of more than JPEG_MAX_PX; and unchanged whatever `strips` raises. No thread
+    outlives the iterator.
+    """
+    strips = iter(strips)
+    first = next(strips, None)
+    if first is None or first.ndim != 3 or first.shape[2] not in COLOUR_TYPES:
+        raise ValueError("strips must be of shape (rows, width, 3 or 4)")
+    width, channels = first.shape[1:]
+    if not width or not height:
+        raise ValueError("a picture has at least one pixel")
+    if encoding is ImageEncoding.JPEG and max(width, height) > JPEG_MAX_PX:
+        raise ValueError(f"a JPEG has at most {JPEG_MAX_PX} pixels on each side")
+    write = {ImageEncoding.PNG: _png, ImageEncoding.JPEG: _jpeg}[encoding]
+    return write(chain([first], strips), (height, width, channels))
+
+
+def in_json(file: Iterable[bytes]) -> Pieces:
+    """The pieces of the answer (RES-1 to RES-3) that holds `file`; nothing is ever withheld."""
+    answer = ImageResponse(image_b64="", removed_for_safety=False).model_dump_json()
+    before, after = answer.encode().split(b'""')
+    ready, rest = before + b'"', b""
+    for piece in file:
+        data = rest + piece
+        whole = len(data) - len(data) % 3  # three bytes are four characters; padding ends a text
+        yield ready + pybase64.b64encode(memoryview(data)[:whole])
+        ready, rest = b"", data[whole:]
+    yield ready + pybase64.b64encode(rest) + b'"' + after
+
+
+def _cut(strips: Iterable[Pixels], shape: Shape, rows: int) -> Iterator[Pixels]:
+    """The same rows in copies of `rows` rows, the last of them perhaps fewer.
+
+    Above its rows each copy has the one that comes before them, at first a black one.
+    """
+    height, *rest = shape
+    lot = np.zeros((1 + rows, *rest), np.uint8)
+    filled, total = 1, 0
+    for strip in strips:
+        total += len(strip)
+        if strip.dtype != np.uint8 or strip.shape[1:] != shape[1:] or total > height:
+            raise ValueError(f"strips must be uint8 and make up a picture of shape {shape}")
+        top = 0
+        while top < len(strip):
+            part = strip[top : top + len(lot) - filled]
+            lot[filled : filled + len(part)] = part
+            top, filled = top + len(part), filled + len(part)
+            if filled == len(lot):
+                yield lot
+                lot, full = np.empty_like(lot), lot
+                lot[0], filled = full[-1], 1
+    if total < height:
+        raise ValueError(f"strips of {total} rows in all, not {height}")
+    if filled > 1:
+        yield lot[:filled]
+
+
+def _png(strips: Iterable[Pixels], shape: Shape) -> Pieces:
+    height, width, channels = shape
+    rows = max(1, STRIP_BYTES // (width * channels))
+    header = pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
+    yield SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", ZLIB_HEADER)
+    adler = 1
+    with closing(in_order(_deflated, _cut(strips, shape, rows))) as parts:
+        for part in parts:
+            yield part.chunk
+            adler = _adler_combined(adler, part.adler, part.length)
+    yield _chunk(b"IDAT", LAST_BLOCK + pack(">I", adler)) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = deflater.crc32(content, deflater.crc32(kind))
+    return b"".join((pack(">I", len(content)), kind, content, pack(">I", checksum)))
+
+
+def _deflated(lot: Pixels) -> Deflated:
+    filtered = _filtered(lot)
+    stream = deflater.compressobj(DEFLATE_LEVEL, deflater.DEFLATED, -deflater.MAX_WBITS)
+    content = stream.compress(filtered) + stream.flush(deflater.Z_SYNC_FLUSH)
+    return Deflated(_chunk(b"IDAT", content), deflater.adler32(filtered), filtered.size)
+
+
+def _filtered(lot: Pixels) -> Pixels:
+    """All rows but the first, each with the number of its filter before its filtered samples."""
+    channels = lot.shape[2]
+    samples = lot.reshape(len(lot), -1)
+    above, rows = samples[:-1], samples[1:]
+    result = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
+    result[:, 0] = FILTER_AVERAGE
+    differences = result[:, 1:]
+    differences[:, :channels] = rows[:, :channels] - (above[:, :channels] >> 1)
+    # The mean, rounded down and without a ninth bit: what both have, and half of what one has.
+    left, above = rows[:, :-channels], above[:, channels:]
+    mean = left ^ above
+    mean >>= 1
+    mean += left & above
+    np.subtract(rows[:, channels:], mean, out=differences[:, channels:])
+    return result
+
+
+def _adler_combined(first: int, second: int, length: int) -> int:
+    """The Adler-32 of two texts in a row, of which the second has `length` bytes.
+
+    By RFC 1950, 8.2: the low half is 1 and the sum of all bytes, the high half the sum of what the
+    low half was after each. So behind the first text each of the second's low halves is larger by
+    the first's, less the 1 that it began with. zlib's adler32_combine computes the same.
+    """
+    low, high = first & 0xFFFF, first >> 16
+    total_low = low + (second & 0xFFFF) - 1
+    total_high = high + (second >> 16) + length * (low - 1)
+    return total_high % ADLER_BASE << 16 | total_low % ADLER_BASE
+
+
+def _jpeg(strips: Iterable[Pixels], shape: Shape) -> Pieces:
+    """A scan of lots with a restart after each, so that each is encoded as if it were the first.
+
+    The files that they are taken from have the same tables, and nothing behind the scan.
+    """
+    height, width, channels = shape
+    across = -(-width // BLOCK_PX)
+    down = max(1, STRIP_BYTES // (across * BLOCK_PX**2 * channels))
+    lots = _cut(strips, shape, down * BLOCK_PX)
+    with closing(in_order(_jpeg_of_lot, lots)) as files:
+        for index, file in enumerate(files):
+            scan = _segment(file, SOS)
+            samples = scan + 2 + _length(file, scan)
+            before = bytes((0xFF, RST0 + (index - 1) % 8))
+            if index == 0:
+                frame = _segment(file, SOF0)
+                before = file[: frame + 5] + pack(">H", height) + file[frame + 7 : scan]
+                if height > down * BLOCK_PX:
+                    before += pack(">BBHH", 0xFF, DRI, 4, across * down)
+                before += file[scan:samples]
+            yield before + file[samples : -len(EOI)]
+    yield EOI
+
+
+def _jpeg_of_lot(lot: Pixels) -> bytes:
+    """A JPEG of all rows but the first."""
+    with _scratch_file() as file:
+        image = on_white(Image.fromarray(lot[1:]))
+        image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        file.seek(0)
+        return file.read()
+
+
+def _scratch_file() -> BinaryIO:
+    """A file in memory; where it can be, one of the system's own.
+
+    While Pillow writes into one of those, it lets go of Python's lock, and other strips can be
+    encoded at the same time.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("strip"), "w+b")
+    return io.BytesIO()
+
+
+def _segment(jpeg: bytes, marker: int) -> int:
+    """Where the first segment with `marker` begins (ITU-T T.81, B.1.1.4)."""
+    at = 2
+    while jpeg[at + 1] != marker:
+        at += 2 + _length(jpeg, at)
+    return at
+
+
+def _length(jpeg: bytes, segment: int) -> int:
+    return int.from_bytes(jpeg[segment + 2 : segment + 4])
