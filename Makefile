@@ -54,7 +54,7 @@ $(VENV)/engine.done: $(INPUTS) | $(VENV)/bin/python
 
 $(VENV)/dev.done: $(INPUTS) | $(VENV)/bin/python
 	@echo "Setting up the tests in $(VENV) (this is done once) ..."
-	@$(BIN)/python $(PIP) --editable '.[engine,modal,mock,contract,reference,dev]'
+	@$(BIN)/python $(PIP) --editable '.[engine,modal,mock,contract,reference,bench,dev]'
 	@touch $@ $(VENV)/engine.done
 
 # The reference asks for torchvision, which asks for another torch, and needs neither to run.
