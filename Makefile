@@ -14,8 +14,8 @@ INPUTS := pyproject.toml constraints.txt
 
 # The one test file that must run where torch is not, and those that need no torch.
 BASE_TESTS := tests/without_torch.py tests/test_app.py tests/test_batch.py tests/test_contract*.py \
-	tests/test_image*.py tests/test_models.py tests/test_png.py tests/test_settings.py \
-	tests/test_tiling.py
+	tests/test_image*.py tests/test_models.py tests/test_png.py tests/test_report.py \
+	tests/test_settings.py tests/test_tiling.py
 
 .PHONY: help demo test check clean
 

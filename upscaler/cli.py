@@ -258,7 +258,7 @@ def _bench_task(args: argparse.Namespace) -> "Task":
     models = [model for model in MODELS.values() if {model.name, "all"} & set(names)]
     field = contenders.field(
         device,
-        native_bf16=not machine.BF16_FLAGS.isdisjoint(machine.describe().flags),
+        bf16=contenders.native_bf16(machine.describe()),
         precisions=args.precision or (),
         peers=args.peer and [peer for peer in args.peer if peer != options.NO_PEER],
     )

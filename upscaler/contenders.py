@@ -6,14 +6,19 @@ from enum import StrEnum
 from typing import Final
 
 from upscaler.errors import Unavailable
-from upscaler.machine import version
+from upscaler.machine import Machine, version
 from upscaler.models import RRDB, Model
 from upscaler.settings import Device, Precision
 
+BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""One of them says that the processor multiplies bf16 itself; the last is ARM's."""
 CUSTOMARY_TILE_PX: Final = 400
 """What those who tile with `RealESRGANer` commonly take."""
 CUSTOMARY_PAD_PX: Final = 10
 """The `tile_pad` that `RealESRGANer` has by default."""
+MAPS_AT_ONCE: Final = 4
+"""How many of its largest maps a plain network holds: what a convolution reads and writes, and a
+copy of each in the layout that it is computed in."""
 KERNEL_AREA: Final = 3 * 3
 """Every convolution of both networks has a kernel of 3x3."""
 
@@ -78,6 +83,11 @@ class Contender:
         return "bf16" if self.precision == "mixed" else str(self.precision)
 
 
+def native_bf16(machine: Machine) -> bool:
+    """Whether the processor multiplies bf16 itself; where it does not, bf16 is slower than fp32."""
+    return not BF16_FLAGS.isdisjoint(machine.flags)
+
+
 def installed(peer: Peer) -> bool:
     """Whether everything that `peer` needs is installed."""
     return all(version(name) for name in DISTRIBUTIONS[peer])
@@ -91,7 +101,7 @@ def possible(device: Device) -> list[Peer]:
 def field(
     device: Device,
     *,
-    native_bf16: bool,
+    bf16: bool,
     precisions: Iterable[Precision] = (),
     peers: Iterable[Peer] | None = None,
 ) -> list[Contender]:
@@ -101,7 +111,7 @@ def field(
     those installed. Raises Unavailable for a peer that is asked for and cannot be had.
     """
     wanted = [peer for peer in possible(device) if installed(peer)] if peers is None else peers
-    own = list(precisions) or _precisions(device, native_bf16=native_bf16)
+    own = list(precisions) or _precisions(device, bf16=bf16)
     contenders = [Contender(None, precision) for precision in own]
     for peer in wanted:
         if peer not in possible(device):
@@ -110,23 +120,24 @@ def field(
             )
         if not installed(peer):
             raise Unavailable(f"{TITLES[peer]} is not installed: {INSTALL[peer]}")
-        contenders += _of(peer, device, native_bf16=native_bf16)
+        contenders += variants(peer, device, bf16=bf16)
     return contenders
 
 
-def _precisions(device: Device, *, native_bf16: bool) -> list[Precision]:
+def _precisions(device: Device, *, bf16: bool) -> list[Precision]:
     """What this engine can compute in on such a machine."""
     words = ["fp32", "fp16"] if device is Device.CUDA else ["fp32"]
-    if device is Device.CPU and native_bf16:
+    if device is Device.CPU and bf16:
         words += ["mixed", "bf16"]
     return [Precision(word) for word in words if word in list(Precision)]
 
 
-def _of(peer: Peer, device: Device, *, native_bf16: bool) -> Sequence[Contender]:
+def variants(peer: Peer, device: Device, *, bf16: bool) -> Sequence[Contender]:
+    """What `peer` can be on `device`: its ways to tile, or its precisions."""
     if peer is Peer.REALESRGAN:
         precision = Precision.FP16 if device is Device.CUDA else Precision.FP32
         return [Contender(peer, precision, tile) for tile in (CUSTOMARY_TILE_PX, 0)]
-    if peer is Peer.OPENVINO and native_bf16:
+    if peer is Peer.OPENVINO and bf16:
         return [Contender(peer, Precision.FP32), Contender(peer, Precision.BF16)]
     return [Contender(peer, Precision.FP32)]
 
@@ -153,14 +164,8 @@ def flop(model: Model, width: int, height: int) -> int:
     return 2 * KERNEL_AREA * places * (body + tail)
 
 
-def untiled_bytes(model: Model, width: int, height: int) -> int:
-    """About what plain fp32 inference in one piece takes of memory.
-
-    Four maps of 64 channels live at once where they are largest: what a convolution reads and
-    writes, and a copy of each in the layout that it is computed in.
-    """
+def largest_map(model: Model, width: int, height: int) -> int:
+    """How many values the network's largest map has, of 64 channels, in one piece."""
     shape = model.network
-    places = width * height
-    if isinstance(shape, RRDB):
-        places *= shape.scale**2
-    return 4 * 64 * 4 * places
+    scale = shape.scale if isinstance(shape, RRDB) else 1  # the compact ones enlarge at the end
+    return 64 * width * height * scale**2

@@ -13,8 +13,6 @@ from typing import Final
 
 CPUINFO: Final = Path("/proc/cpuinfo")
 MEMINFO: Final = Path("/proc/meminfo")
-BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""One of them says that the processor multiplies bf16 itself; the last is ARM's."""
 TELLING_FLAGS: Final = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "bf16")
 """Which of a processor's many flags decide how fast a convolution is."""
 DISTRIBUTIONS: Final = (

@@ -6,7 +6,6 @@ pixels counts, conversions and all.
 """
 
 import io
-import logging
 import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -17,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upscaler import machine, reference, weights
-from upscaler.contenders import CUSTOMARY_PAD_PX, Contender, Peer, untiled_bytes
+from upscaler.contenders import CUSTOMARY_PAD_PX, MAPS_AT_ONCE, Contender, Peer, largest_map
 from upscaler.engine import Engine
 from upscaler.images import Pixels
 from upscaler.models import Model
 from upscaler.settings import Settings
 
+MOST_VALUES = 2**31
+"""Of one tensor, for libraries that count with 32 bits."""
 EXAMPLE_PX = 64
 """The sides of what a network is traced with; what comes of it takes any size."""
 OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
@@ -181,33 +182,31 @@ class Truth:
     """The plain network over the whole picture in fp32: what all others are held against."""
 
     def __init__(self, model: Model, device: torch.device) -> None:
-        self.model = model
-        self.devices = dict.fromkeys((device, torch.device("cpu")))
-        self.net = weights.load(model, Settings.from_environment().weights)
         torch.backends.cudnn.allow_tf32 = False  # or what is called fp32 has ten bits of fraction
+        self.model = model
+        self.device = device
+        self.net = weights.load(model, Settings.from_environment().weights).to(device)
 
     def run(self, pixels: Pixels) -> Pixels:
-        """The picture; on the CPU if `device` cannot. Raises MemoryError if that cannot either."""
-        reason = ""
-        for device in self.devices:
-            try:
-                return self._run(pixels, device)
-            except (MemoryError, RuntimeError) as error:  # torch's lack of memory is the latter
-                reason = str(error).partition("\n")[0]
-                logging.getLogger(__name__).warning("untiled fp32 on %s: %s", device, reason)
-        raise MemoryError(reason)
-
-    def _run(self, pixels: Pixels, device: torch.device) -> Pixels:
+        """The picture. Raises MemoryError at once where the device has not what it takes."""
         height, width, _ = pixels.shape
-        padded = _padded(pixels, self.model.multiple)
-        need = untiled_bytes(self.model, padded.shape[1], padded.shape[0])
-        free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else machine.available_bytes()
-        if free is not None and need > free:
-            raise MemoryError(f"it needs about {need / 1e9:.0f} GB of memory, and {device} has "
-                              f"{free / 1e9:.0f} GB free")  # fmt: skip
+        x = to_tensor(_padded(pixels, self.model.multiple))
+        self._check_memory(largest_map(self.model, x.shape[3], x.shape[2]))
         with torch.inference_mode():
-            output: Tensor = self.net.to(device)(to_tensor(padded).to(device))
-        return to_pixels(output)[: height * self.model.scale, : width * self.model.scale]
+            levels = to_pixels(self.net(x.to(self.device)))
+        return levels[: height * self.model.scale, : width * self.model.scale]
+
+    def _check_memory(self, values: int) -> None:
+        """`values` are those of the network's largest map."""
+        need = MAPS_AT_ONCE * 4 * values
+        cuda = self.device.type == "cuda"
+        free = torch.cuda.mem_get_info()[0] if cuda else machine.available_bytes()
+        if free is not None and need > free:
+            raise MemoryError(
+                f"it takes about {need / 1e9:.0f} GB, and {self.device} has {free / 1e9:.0f} GB"
+            )
+        if cuda and values > MOST_VALUES:
+            raise MemoryError("on CUDA, maps of more than 2^31 values cannot be relied on")
 
 
 def to_tensor(pixels: Pixels) -> Tensor:

@@ -170,8 +170,11 @@ def spread(wanted: list[float], gap: float) -> list[float]:
         for middle, count in groups
         for place in range(count)
     ]
-    above = max(heights[-1] - 1, 0) if heights else 0
-    return [height - above * (height > 0.5) for height in heights]
+    highest = 1.0
+    for place in reversed(range(len(heights))):
+        heights[place] = min(heights[place], highest)
+        highest = heights[place] - gap
+    return heights
 
 
 def _seconds_label(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -31,13 +32,14 @@ def to_json(report: Report) -> str:
 
 def notes(report: Report) -> str:
     """What the columns are."""
-    return (
+    return textwrap.fill(
         f"time: median of {report.runs} runs by turns, pixels to pixels. Mpx/s: output. "
         "faster: than the row with 1, round by round: median (least to most). "
         "of peak: direct-convolution FLOP per second over the measured matrix peak; an engine that "
         "transforms convolutions needs fewer, and may have more than 100%. memory: peak over the "
         "loaded model. overhead: input pixels computed more than once. PSNR, and the difference "
-        "that 99.9% of samples keep to and the largest, in levels of 255: against untiled fp32."
+        "that 99.9% of samples keep to and the largest, in levels of 255: against untiled fp32.",
+        width=100,
     )
 
 
@@ -68,7 +70,7 @@ def section(case: Case) -> str:
     side = case.size_px * case.scale
     title = (
         f"### {case.model}, {case.size_px}x{case.size_px} to {side}x{side}, "
-        f"{case.flop / 1e12:.3g} TFLOP"
+        f"{significant(case.flop / 1e12)} TFLOP"
     )
     parts = [title, table([_cells(row) for row in case.rows])]
     remarks = [f"{row.name} failed: {row.error}" for row in case.rows if row.error]
@@ -101,9 +103,9 @@ def _cells(row: Row) -> list[str]:
         UNKNOWN if row.median_s is None else _time(row.median_s),
         UNKNOWN if row.megapixels_per_s is None else significant(row.megapixels_per_s),
         _faster(row),
-        _percent(row.peak_fraction),
+        UNKNOWN if row.peak_fraction is None else f"{row.peak_fraction:.0%}",
         UNKNOWN if row.peak_bytes is None else _bytes(row.peak_bytes),
-        _percent(row.overhead),
+        UNKNOWN if row.overhead is None else f"{row.overhead:.1%}",
         *_fidelity(row),
     ]
 
@@ -126,10 +128,6 @@ def _faster(row: Row) -> str:
     return middle if len(row.ratios) == 1 else f"{middle} ({least} to {most})"
 
 
-def _percent(share: float | None) -> str:
-    return UNKNOWN if share is None else f"{share:.0%}"
-
-
 def _time(seconds: float) -> str:
     return f"{significant(seconds)} s" if seconds >= 1 else f"{significant(1000 * seconds)} ms"
 
@@ -148,5 +146,5 @@ def significant(value: float) -> str:
     """Three significant digits, without an exponent."""
     if value <= 0:
         return "0"
-    decimals = 2 - math.floor(math.log10(value))
-    return f"{round(value, decimals):.{max(decimals, 0)}f}"
+    rounded = float(f"{value:.3g}")  # which may have reached the next power of ten
+    return f"{rounded:.{max(2 - math.floor(math.log10(rounded)), 0)}f}"

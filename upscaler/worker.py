@@ -6,6 +6,7 @@ line it reads with what a picture took; the other roles answer once. Whatever fa
 with an `error`.
 """
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -148,7 +149,8 @@ class _Memory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         elif sys.platform == "linux":
-            Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+            with contextlib.suppress(OSError):  # where that is not allowed, loading counts too
+                Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
 
     def peaks(self) -> dict[str, int | None]:
         """The most there was since `reset`; what torch reserved of a card may be more."""
@@ -191,7 +193,8 @@ def _settle() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 if __name__ == "__main__":
