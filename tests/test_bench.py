@@ -236,6 +236,13 @@ def test_the_median_is_not_moved_by_one_slow_run() -> None:
     assert found.peak_fraction == 0.5
 
 
+def test_each_round_has_an_order_of_its_own() -> None:
+    orders = [bench.shuffled(range(7), number) for number in range(3)]
+    assert len(set(map(tuple, orders))) == 3
+    assert all(sorted(order) == list(range(7)) for order in orders)
+    assert orders[0] == bench.shuffled(range(7), 0)
+
+
 def test_the_picture_is_the_middle_square_of_the_photo(photo: Pixels) -> None:
     assert np.array_equal(bench.square(photo, 256), photo[:, 24:280])
     alpha = np.dstack([photo, photo[:, :, :1]])

@@ -2,12 +2,14 @@
 
 Machines are noisy, and what is measured minutes apart cannot be compared. So every contender waits
 in a process of its own, loaded and warm, and each round gives every one of them a turn; ratios are
-taken within a round. Only one works at a time: those that wait are stopped, so that no idle thread
+taken within a round. Each round has an order of its own, or whoever always came after the same
+neighbour could be the slower for it. Only one works at a time: those that wait are stopped, so that no idle thread
 of theirs spins.
 """
 
+import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -151,7 +153,7 @@ class _Case:
             for index, contender in enumerate(self.task.contenders):
                 rows[index] = self._load(rows[index], contender, index, there, workers)
             for number in range(self.task.runs):
-                for index in list(there):
+                for index in shuffled(there, number):
                     rows[index] = self._turn(rows[index], number, index, there)
         operations = flop(self.model, self.size, self.size)
         pixels = (self.size * self.model.scale) ** 2
@@ -240,6 +242,13 @@ class _Case:
 
     def _tell(self, text: str) -> None:
         self.say(f"{self.model.name} {self.size}x{self.size}: {text}")
+
+
+def shuffled(there: Iterable[int], number: int) -> list[int]:
+    """Those `there` in the order of round `number`: the same in every benchmark."""
+    order = sorted(there)
+    random.Random(number).shuffle(order)  # noqa: S311  nobody is to be kept from guessing it
+    return order
 
 
 def square(pixels: Pixels, side: int) -> Pixels:
