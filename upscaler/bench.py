@@ -3,8 +3,8 @@
 Machines are noisy, and what is measured minutes apart cannot be compared. So every contender waits
 in a process of its own, loaded and warm, and each round gives every one of them a turn; ratios are
 taken within a round. Each round has an order of its own, or whoever always came after the same
-neighbour could be the slower for it. Only one works at a time: those that wait are stopped, so that no idle thread
-of theirs spins.
+neighbour could be the slower for it. Only one works at a time: those that wait are stopped, so that
+no idle thread of theirs spins.
 """
 
 import random
