@@ -15,7 +15,8 @@ INPUTS := pyproject.toml constraints.txt
 # The one test file that must run where torch is not, and those that need no torch.
 BASE_TESTS := tests/without_torch.py tests/test_app.py tests/test_batch.py tests/test_contract*.py \
 	tests/test_encoding.py tests/test_image*.py tests/test_models.py tests/test_parallel.py \
-	tests/test_png.py tests/test_settings.py tests/test_tiling.py
+	tests/test_plan.py tests/test_png.py tests/test_report.py tests/test_settings.py \
+	tests/test_tiling.py
 
 .PHONY: help demo test check clean
 
@@ -54,7 +55,7 @@ $(VENV)/engine.done: $(INPUTS) | $(VENV)/bin/python
 
 $(VENV)/dev.done: $(INPUTS) | $(VENV)/bin/python
 	@echo "Setting up the tests in $(VENV) (this is done once) ..."
-	@$(BIN)/python $(PIP) --editable '.[engine,modal,mock,contract,reference,dev]'
+	@$(BIN)/python $(PIP) --editable '.[engine,modal,mock,contract,reference,bench,dev]'
 	@touch $@ $(VENV)/engine.done
 
 # The reference asks for torchvision, which asks for another torch, and needs neither to run.

@@ -1,13 +1,14 @@
 """The same weights give the same picture here and in the reference, for all six models."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from tests import networks, reference
+from tests import networks
+from tests.demands import needs
 from tests.networks import largest_difference
+from upscaler import reference
+from upscaler.contenders import Peer
 from upscaler.images import Pixels
 from upscaler.models import MODELS, Model, UpscalingModel
 
@@ -23,7 +24,7 @@ def test_five_models_are_compared_with_trained_weights(model: Model) -> None:
         assert networks.trained(model) is (model.ncnn is not None)
 
 
-@reference.needs_reference
+@needs(Peer.REALESRGAN)
 @every_model
 def test_networks_equal_the_references(model: Model, photo: Pixels) -> None:
     ours = networks.network(model)
@@ -39,11 +40,11 @@ def test_networks_equal_the_references(model: Model, photo: Pixels) -> None:
     assert largest_difference(networks.to_levels(expected), networks.to_levels(found)) <= 1
 
 
-@reference.needs_reference
+@needs(Peer.REALESRGAN)
 @every_model
 @pytest.mark.parametrize("shape", [(48, 64, 3), (37, 51, 3), (40, 33, 4)], ids=str)
 def test_untiled_pictures_equal_the_references(
-    model: Model, shape: tuple[int, int, int], photo: Pixels, tmp_path: Path
+    model: Model, shape: tuple[int, int, int], photo: Pixels
 ) -> None:
     """Odd sides, which scale 2 has to pad, and alpha, which goes through the network too."""
     height, width, channels = shape
@@ -53,7 +54,8 @@ def test_untiled_pictures_equal_the_references(
         pixels = np.concatenate((pixels, alpha), axis=2)
     engine = networks.engine(model)
 
-    expected = reference.enhance(model, engine.net, pixels, tmp_path)
+    upsampler = reference.upsampler(model, engine.net, torch.device("cpu"))
+    expected = reference.enhance(upsampler, pixels)
     found = engine.upscale(pixels, tile=0)
 
     assert found.shape == expected.shape

@@ -13,7 +13,10 @@ import pytest
 import upscaler
 from upscaler import cli
 
-ENGINE = {"upscaler.nets", "upscaler.weights", "upscaler.engine"}
+ENGINE = {
+    f"upscaler.{name}"
+    for name in ("engine", "nets", "peak", "peers", "reference", "weights", "worker")
+}
 TORCH_FREE = {
     module.name for module in pkgutil.walk_packages(upscaler.__path__, "upscaler.")
 } - ENGINE
@@ -35,7 +38,8 @@ def test_only_the_engine_needs_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["weights"], ["weights", "fetch"], ["image", "PHOTO"], ["serve", "--port", "0"]]
+    "command",
+    [["weights"], ["weights", "fetch"], ["image", "PHOTO"], ["serve", "--port", "0"], ["bench"]],
 )
 def test_a_command_that_needs_torch_says_what_to_install(
     command: list[str], capsys: pytest.CaptureFixture[str]

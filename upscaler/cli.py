@@ -1,10 +1,11 @@
-"""The command line: `upscaler image`, `upscaler serve` and `upscaler weights`.
+"""The command line: `upscaler image`, `serve`, `weights` and `bench`.
 
 torch and FastAPI are imported by the commands that need them, so that the others start at once.
 Exit status 0 means that all went well, 1 that something failed, 2 that the command is wrong.
 """
 
 import argparse
+import importlib.util
 import json
 import logging
 import os
@@ -25,10 +26,11 @@ from upscaler.contract import ImageEncoding, output_size, validate_request
 from upscaler.errors import FileRefused, InvalidRequest, UpscalerError
 from upscaler.files import replacing
 from upscaler.images import Pixels
-from upscaler.models import LICENCE, MODELS, Model
-from upscaler.settings import Settings
+from upscaler.models import LICENCE, MODELS, Model, UpscalingModel
+from upscaler.settings import Device, Settings
 
 if TYPE_CHECKING:
+    from upscaler.bench import Task
     from upscaler.engine import Engines
 
 MAX_FILE_BYTES: Final = 64 * 2**20
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As a SystemExit it lets what is being written be tidied away.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     args = options.parser().parse_args(argv)
-    command = {"image": _image, "serve": _serve, "weights": _weights}[args.command]
+    command = {"image": _image, "serve": _serve, "weights": _weights, "bench": _bench}[args.command]
     try:
         status = command(args)
     except ModuleNotFoundError as error:
@@ -221,6 +223,60 @@ def _fetch(args: argparse.Namespace) -> int:
         except UpscalerError as error:
             failures.append(str(error))
     return _fail("\n".join(failures), 1) if failures else 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    """Measure, printing each table when it is there; 1 if this engine failed anywhere."""
+    from upscaler import bench, plot, report
+
+    if args.plot and importlib.util.find_spec("matplotlib") is None:
+        return _fail("--plot needs matplotlib: pip install 'octo-upscaler[bench]'", 1)
+    task = _bench_task(args)
+    say = (lambda _: None) if args.quiet else (lambda text: print(text, file=sys.stderr))
+    found = bench.begin(task, say)
+    print(report.heading(found), end="\n\n", flush=True)
+    for case in bench.cases(task, found.peaks, say):
+        found.cases.append(case)
+        print(report.section(case), end="\n\n", flush=True)
+        # After each one: what is measured is not lost if the next is interrupted.
+        if args.json:
+            _write(args.json, report.to_json(found).encode())
+        if args.plot:
+            _write(args.plot, plot.png(found))
+    print(report.notes(found))
+    own = [row for case in found.cases for row in case.rows if row.name.startswith("upscaler ")]
+    return int(any(row.error for row in own))
+
+
+def _bench_task(args: argparse.Namespace) -> "Task":
+    """What to measure, all of it there. Raises UpscalerError or OSError for what cannot be had."""
+    from upscaler import bench, contenders, machine, weights
+    from upscaler.engine import pick_device
+
+    settings = Settings.from_environment()
+    device = Device(pick_device(args.device or settings.device).type)
+    data = (args.picture or bench.photograph()).read_bytes()
+    names = args.model or [UpscalingModel.X4_PLUS]
+    models = [model for model in MODELS.values() if {model.name, "all"} & set(names)]
+    field = contenders.field(
+        device,
+        bf16=contenders.native_bf16(machine.describe()),
+        precisions=args.precision or (),
+        peers=args.peer and [peer for peer in args.peer if peer != options.NO_PEER],
+    )
+    for model in models:
+        if weights.find(model, settings.weights) is None:
+            with _bar(f"fetching {model.name}", "B", quiet=args.quiet) as progress:
+                weights.fetch(model, progress)
+    return bench.Task(
+        picture=images.read_header(data).pixels(),
+        models=models,
+        sizes=args.size or ([512, 1024, 2048] if device is Device.CUDA else [512]),
+        device=device,
+        contenders=field,
+        runs=args.runs,
+        memory=args.memory,
+    )
 
 
 def _advice(model: Model) -> str:

@@ -6,6 +6,7 @@
     |-- BodyTooLarge            413  more bytes than a request may have
     |-- InvalidSetting          500  an environment variable with a value that it cannot have
     |-- FileRefused             500  a file that a command cannot read or write as asked
+    |-- WorkerFailed            500  a process of a benchmark that failed or died
     `-- Unavailable             503  this machine cannot do what was asked
         |-- WeightsUnavailable  503  weights are missing, damaged or cannot be fetched
         |-- DeviceUnavailable   503  the device or the precision does not exist here
@@ -77,6 +78,10 @@ class FileRefused(UpscalerError):
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
+
+
+class WorkerFailed(UpscalerError):
+    """A process of a benchmark failed or died; the text says how."""
 
 
 class Unavailable(UpscalerError):

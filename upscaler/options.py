@@ -1,13 +1,23 @@
 """What can be said on the command line."""
 
 import argparse
-from collections.abc import Callable
-from enum import StrEnum
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final, TypeVar
 
+from upscaler.contenders import Peer
 from upscaler.contract import ImageEncoding
 from upscaler.models import UpscalingModel
 from upscaler.settings import Device, Precision, parse_bytes
+
+Word = TypeVar("Word", bound=str)
+
+NO_PEER: Final = "none"
+PRECISIONS: Final = tuple(word for word in Precision if word is not Precision.AUTO)
+MEMORY_UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
+MIN_BENCH_PX: Final = 32
+MAX_BENCH_PX: Final = 8192
+"""Of a benchmark's picture; where memory ends before that, a contender's row says so."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     _add_image(commands.add_parser("image", help="upscale files, folders and globs"))
     _add_serve(commands.add_parser("serve", help="serve the Upscaling API"))
     _add_weights(commands.add_parser("weights", help="list or fetch the models' weights"))
+    _add_bench(commands.add_parser("bench", help="measure this engine beside its peers"))
     return whole
 
 
@@ -64,15 +75,61 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _one_of(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
-    """An argument's type that takes the words of `choices`, and names them all otherwise."""
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Measure time, memory and fidelity of this engine and of its peers, by turns in one run, "
+        "and print a table in Markdown. Options marked + can be given several times."
+    )
+    add = parser.add_argument
+    models, peers = ", ".join(UpscalingModel), ", ".join(Peer)
+    precisions = ", ".join(PRECISIONS)
+    add("picture", nargs="?", type=Path, metavar="PICTURE",
+        help="its middle square is brought to --size; default: a photo of a cat")  # fmt: skip
+    add("--model", action="append", type=_model_or_all, metavar="NAME",
+        help=f"+ all, or one of: {models}; default: {UpscalingModel.X4_PLUS}")  # fmt: skip
+    add("--size", action="append", type=_number(MIN_BENCH_PX, MAX_BENCH_PX), metavar="PX",
+        help="+ the input's sides; default: 512, and on cuda 1024 and 2048 too")  # fmt: skip
+    add("--device", type=_one_of((Device.AUTO, Device.CPU, Device.CUDA)), metavar="NAME",
+        help="auto, cpu or cuda")  # fmt: skip
+    add("--precision", action="append", type=_one_of(PRECISIONS), metavar="NAME",
+        help=f"+ this engine's, one of: {precisions}; default: all of use here")  # fmt: skip
+    add("--peer", action="append", type=_one_of((*Peer, NO_PEER)), metavar="NAME",
+        help=f"+ {NO_PEER}, or one of: {peers}; default: all that are installed")  # fmt: skip
+    add("--runs", type=_number(1, 1000), default=3, metavar="N", help="default: 3")
+    add("--memory", type=_memory, metavar="BYTES", help="this engine's budget, such as 2G or 512M")
+    add("--json", type=Path, metavar="FILE", help="write everything there, each run's time too")
+    add("--plot", type=Path, metavar="FILE", help="write time and memory over size, as a PNG")
+    add("--quiet", action="store_true", help="show no progress")
 
-    def word(text: str) -> StrEnum:
-        if text not in list(choices):
-            raise argparse.ArgumentTypeError(f"choose from {', '.join(choices)}")
-        return choices(text)
+
+def _one_of(choices: Iterable[Word]) -> Callable[[str], Word]:
+    """An argument's type that takes the words of `choices`, and names them all otherwise."""
+    words = {str(choice): choice for choice in choices}
+
+    def word(text: str) -> Word:
+        if text not in words:
+            raise argparse.ArgumentTypeError(f"choose from {', '.join(words)}")
+        return words[text]
 
     return word
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    """An argument's type that takes whole numbers in that range, both ends included."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"a whole number from {least} to {most}")
+        return int(text)
+
+    return number
+
+
+def _memory(text: str) -> int:
+    digits, unit = text.rstrip("KMG"), text.lstrip("0123456789")
+    if not digits.isdecimal() or unit not in ("", *MEMORY_UNITS) or int(digits) == 0:
+        raise argparse.ArgumentTypeError("a number of bytes, or with a unit, such as 2G or 512M")
+    return int(digits) * MEMORY_UNITS.get(unit, 1)
 
 
 def _model_or_all(text: str) -> str:

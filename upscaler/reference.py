@@ -6,42 +6,37 @@ and compiled extensions. What is compared with needs none of that, so the packag
 replaced by the few functions that the networks use of it.
 """
 
+import contextlib
 import importlib.metadata
-import os
+import io
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import Final, Protocol
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
 from upscaler.images import Pixels
 from upscaler.models import RRDB, Model
 
-PACKAGES = ("basicsr", "basicsr.archs", "basicsr.utils", "realesrgan", "realesrgan.archs")
+PACKAGES: Final = ("basicsr", "basicsr.archs", "basicsr.utils", "realesrgan", "realesrgan.archs")
 
 
-def _installed() -> bool:
-    """Whether both packages are there. Where CI demands them, their absence is a failure."""
-    try:
-        importlib.metadata.version("basicsr")
-        importlib.metadata.version("realesrgan")
-    except importlib.metadata.PackageNotFoundError:
-        if os.environ.get("REQUIRE_REFERENCE"):
-            raise
-        return False
-    return True
+class Upsampler(Protocol):
+    """What is used of `RealESRGANer`."""
 
-
-needs_reference = pytest.mark.skipif(
-    not _installed(), reason="the packages realesrgan and basicsr cannot be installed here"
-)
+    def enhance(self, img: Pixels) -> tuple[Pixels, str]:
+        """Enlarged pixels, channels in OpenCV's order in and out, and what kind they are."""
 
 
 def network(model: Model) -> nn.Module:
-    """The reference's own network of `model`, its weights not yet read."""
+    """The reference's own network of `model`, its weights not yet read.
+
+    Raises importlib.metadata.PackageNotFoundError where the packages are not installed.
+    """
     _enter_packages()
     from basicsr.archs.rrdbnet_arch import RRDBNet
     from realesrgan.archs.srvgg_arch import SRVGGNetCompact
@@ -54,18 +49,53 @@ def network(model: Model) -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
-def enhance(model: Model, weights: nn.Module, pixels: Pixels, folder: Path) -> Pixels:
-    """What `RealESRGANer` makes of RGB or RGBA `pixels` with those weights, without tiles.
+def upsampler(
+    model: Model,
+    weights: nn.Module,
+    device: torch.device,
+    *,
+    tile: int = 0,
+    tile_pad: int = 10,
+    half: bool = False,
+) -> Upsampler:
+    """A `RealESRGANer` with those weights, otherwise as Real-ESRGAN's own script sets it up.
 
-    `folder` is for a checkpoint in the official layout, which is the only thing it reads.
+    `tile` and `tile_pad` are in input pixels per side, and `tile` 0 takes the picture whole. It
+    keeps the state of a call in itself: one call at a time.
     """
     net = network(model)
     from realesrgan.utils import RealESRGANer
 
-    checkpoint = folder / "reference.pth"
-    torch.save({"params_ema": weights.state_dict()}, checkpoint)
-    upsampler = RealESRGANer(model.scale, str(checkpoint), model=net, tile=0, pre_pad=0)
-    enlarged, _ = upsampler.enhance(_swap_red_and_blue(pixels))
+    with tempfile.TemporaryDirectory() as folder:
+        # A checkpoint in the official layout is the only thing it reads.
+        checkpoint = Path(folder) / "reference.pth"
+        torch.save({"params_ema": weights.state_dict()}, checkpoint)
+        whole: Upsampler = RealESRGANer(
+            model.scale,
+            str(checkpoint),
+            model=net,
+            tile=tile,
+            tile_pad=tile_pad,
+            pre_pad=0,
+            half=half,
+            device=device,
+        )
+    return whole
+
+
+def enhance(upsampler: Upsampler, pixels: Pixels) -> Pixels:
+    """What a `RealESRGANer` makes of RGB or RGBA `pixels`, as large as its network makes it.
+
+    Raises RuntimeError for a tile that failed: it only prints that, and shows the tile before.
+    """
+    printed = io.StringIO()
+    enlarged: Pixels | None = None
+    # Without a tile before the one that failed, it stumbles over a name without a value.
+    with contextlib.redirect_stdout(printed), contextlib.suppress(UnboundLocalError):
+        enlarged, _ = upsampler.enhance(_swap_red_and_blue(pixels))
+    failures = [line for line in printed.getvalue().splitlines() if line.startswith("Error")]
+    if failures or enlarged is None:
+        raise RuntimeError(f"RealESRGANer lost {len(failures)} tiles: {failures[:1]}")
     return _swap_red_and_blue(enlarged)
 
 

@@ -1,0 +1,74 @@
+"""Processes that do the jobs of `upscaler.worker`, from the side of whoever wants them done."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from upscaler.errors import WorkerFailed
+
+
+class Worker:
+    """A process that does one job. Leaving its context ends it."""
+
+    def __init__(self, job: dict[str, Any], log: Path) -> None:
+        """Start it; whatever it prints goes to the file `log`."""
+        self._log = log
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(  # noqa: S603  our own module
+                [sys.executable, "-m", "upscaler.worker", json.dumps(job)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._questions, self._answers = self._process.stdin, self._process.stdout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def answer(self) -> dict[str, Any]:
+        """The next answer, after which the worker is stopped. Raises WorkerFailed."""
+        line = self._answers.readline()
+        if not line:
+            raise WorkerFailed(self._last_words())
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise WorkerFailed(answer["error"])
+        if hasattr(signal, "SIGSTOP"):
+            self._process.send_signal(signal.SIGSTOP)
+        return answer
+
+    def ask(self, **question: object) -> dict[str, Any]:
+        """The answer to one question. Raises WorkerFailed."""
+        if hasattr(signal, "SIGCONT"):
+            self._process.send_signal(signal.SIGCONT)
+        try:
+            print(json.dumps(question), file=self._questions, flush=True)
+        except BrokenPipeError:
+            raise WorkerFailed(self._last_words()) from None
+        return self.answer()
+
+    def end(self) -> None:
+        """Kill it, which reaches a process that is stopped, too; once more does no harm."""
+        self._process.kill()
+        self._process.wait()
+        self._answers.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._questions.close()
+
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        if status == -signal.SIGKILL:
+            return "killed, as the system does when memory runs out"
+        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return f"died ({how}): {lines[-1]}" if lines else f"died ({how})"

@@ -1,0 +1,201 @@
+"""One side of a benchmark's conversation: a process of its own for each contender.
+
+`python -m upscaler.worker JOB`, where JOB is a JSON object with a `role`. It answers with one JSON
+object per line on standard output. A contender answers once when it is loaded, and then to every
+line it reads with what a picture took; the other roles answer once. Whatever fails is answered
+with an `error`.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import numpy as np
+import torch
+
+from upscaler import peak, peers
+from upscaler.contenders import Contender, Peer
+from upscaler.images import Pixels
+from upscaler.models import MODELS, UpscalingModel
+from upscaler.settings import Precision
+
+Say = Callable[..., None]
+"""Answers with the given fields."""
+
+WARM_UP_PX: Final = 64
+"""The longest side of the picture that each contender is warmed up with."""
+QUICK_S: Final = 1.0
+"""A run that takes no longer is made twice, and the second one counts."""
+PR_SET_PDEATHSIG: Final = 1
+"""Of Linux's prctl: which signal to get when the parent dies."""
+
+
+def main() -> int:
+    """Do the job in the arguments; 1 if it fails."""
+    job = json.loads(sys.argv[1])
+    answers = _private_stdout()
+
+    def say(**fields: object) -> None:
+        print(json.dumps(fields), file=answers, flush=True)
+
+    _settle()
+    try:
+        {"machine": _machine, "truth": _truth, "contender": _contender}[job["role"]](job, say)
+    except Exception as error:  # whatever it is, the others of the benchmark are not to suffer
+        first_line = str(error).strip().partition("\n")[0]
+        say(error=f"{type(error).__name__}: {first_line}")
+        return 1
+    return 0
+
+
+def _machine(job: dict[str, Any], say: Say) -> None:
+    """What torch knows of the machine, and its matrix peak."""
+    device = torch.device(job["device"])
+    fields: dict[str, object] = {"threads": torch.get_num_threads(), "gpu": None}
+    if device.type == "cuda":
+        card = torch.cuda.get_device_properties(device)
+        fields["gpu"] = f"{card.name}, {card.total_memory / 1e9:.1f} GB, CUDA {torch.version.cuda}"
+    say(peaks=peak.measure(device, job["precisions"]), **fields)
+
+
+def _truth(job: dict[str, Any], say: Say) -> None:
+    """Write what the plain network makes of the picture."""
+    truth = peers.Truth(MODELS[UpscalingModel(job["model"])], torch.device(job["device"]))
+    np.save(job["result"], truth.run(np.load(job["picture"])))
+    say()
+
+
+def _contender(job: dict[str, Any], say: Say) -> None:
+    """Load a contender, and let it enlarge the picture whenever a line says so."""
+    described = job["contender"]
+    contender = Contender(
+        Peer(described["peer"]) if described["peer"] else None,
+        Precision(described["precision"]),
+        described["tile"],
+    )
+    device = torch.device(job["device"])
+    pixels = np.load(job["picture"])
+    started = time.perf_counter()
+    runner = peers.load(contender, MODELS[UpscalingModel(job["model"])], device, job["memory"])
+    load_s = time.perf_counter() - started
+    _run(runner, np.ascontiguousarray(pixels[:WARM_UP_PX, :WARM_UP_PX]))
+    memory = _Memory.now(device)
+    runner.prepare(pixels.shape[1], pixels.shape[0])
+    say(load_s=load_s, plan=runner.plan, overhead=runner.overhead)
+    for line in sys.stdin:
+        say(**_turn(runner, pixels, memory, json.loads(line)["result"]))
+
+
+def _run(runner: peers.Runner, pixels: Pixels) -> None:
+    runner.prepare(pixels.shape[1], pixels.shape[0])
+    runner.run(pixels)
+
+
+def _turn(
+    runner: peers.Runner, pixels: Pixels, memory: "_Memory", result: str | None
+) -> dict[str, object]:
+    """Enlarge the picture once by the clock, and write it to `result`, if that is a path.
+
+    A run that is quick is warmed up for by another: the caches have been others' meanwhile.
+    """
+    memory.reset()
+    seconds, enlarged = _clocked(runner, pixels, memory.device)
+    if seconds < QUICK_S or memory.device.type == "cuda":
+        seconds, enlarged = _clocked(runner, pixels, memory.device)
+    peaks = memory.peaks()
+    if result:
+        np.save(result, enlarged)
+    if memory.device.type == "cuda":
+        torch.cuda.empty_cache()  # all contenders share the card
+    return {"seconds": seconds, "shape": enlarged.shape, **peaks}
+
+
+def _clocked(runner: peers.Runner, pixels: Pixels, device: torch.device) -> tuple[float, Pixels]:
+    """How many seconds a run took, and its picture."""
+    started = time.perf_counter()
+    enlarged = runner.run(pixels)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, enlarged
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What a process has of memory once its model is loaded, to count from there."""
+
+    device: torch.device
+    bytes: int | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> "_Memory":
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            return cls(device, torch.cuda.memory_allocated())
+        _trim()
+        return cls(device, _status_bytes("VmRSS"))
+
+    def reset(self) -> None:
+        """Forget the peak so far."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        elif sys.platform == "linux":
+            with contextlib.suppress(OSError):  # where that is not allowed, loading counts too
+                Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+
+    def peaks(self) -> dict[str, int | None]:
+        """The most there was since `reset`; what torch reserved of a card may be more."""
+        if self.device.type == "cuda":
+            most, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+            return {"peak_bytes": self._over(most), "reserved_bytes": self._over(reserved)}
+        return {"peak_bytes": self._over(_status_bytes("VmHWM")), "reserved_bytes": None}
+
+    def _over(self, most: int | None) -> int | None:
+        return None if most is None or self.bytes is None else max(most - self.bytes, 0)
+
+
+def _status_bytes(key: str) -> int | None:
+    """A line of /proc/self/status; None where there is no such file."""
+    if sys.platform != "linux":
+        return None
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == key:
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def _trim() -> None:
+    """Give back what loading left behind, where the C library is one that can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim:
+        trim(0)
+
+
+def _private_stdout() -> TextIO:
+    """Standard output for answers alone: whatever else is printed goes to standard error."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers
+
+
+def _settle() -> None:
+    """Leave an interruption to the parent, die with it, and be the first to die for memory."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
