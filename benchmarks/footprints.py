@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from upscaler.engine import Engine
 from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
 from upscaler.nets import build
-from upscaler.plan import MIB, Plan
+from upscaler.plan import Plan
 from upscaler.settings import Precision
 from upscaler.tiling import bands
 
@@ -61,10 +61,8 @@ def fit(name: UpscalingModel, precision: Precision) -> None:
     cases = CASES[type(MODELS[name].network)]
     peaks = np.array([in_a_process(name, precision, *case) for case in cases], dtype=float)
     terms = np.array([(1, w, w * rows, w * tail) for w, rows, tail in cases], dtype=float)
-    print(
-        f"{name} {precision}, MiB:",
-        *(f"{case}: {peak / MIB:.1f}" for case, peak in zip(cases, peaks, strict=True)),
-    )
+    if isinstance(MODELS[name].network, Compact):
+        terms[:, 3] = 0  # there is no tail
     # Relative errors count, so every equation is divided by what was measured.
     figures = least_squares(terms / peaks[:, None], np.ones(len(cases)))
     errors = ", ".join(f"{error:+.0%}" for error in terms @ figures / peaks - 1)
@@ -74,7 +72,7 @@ def fit(name: UpscalingModel, precision: Precision) -> None:
 
 def least_squares(terms: Figures, values: Figures) -> Figures:
     """The factors of `terms` that give `values` best and of which none is negative."""
-    chosen = list(range(terms.shape[1]))
+    chosen = [column for column in range(terms.shape[1]) if terms[:, column].any()]
     while True:
         factors, *_ = np.linalg.lstsq(terms[:, chosen], values, rcond=None)
         if factors.min() >= 0:

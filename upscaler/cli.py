@@ -13,7 +13,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,15 +22,14 @@ from typing import TYPE_CHECKING, Any, Final
 from tqdm import tqdm
 
 from upscaler import batch, encoding, images, options
-from upscaler.contract import ImageEncoding, output_size, validate_request
+from upscaler.contract import output_size, validate_request
 from upscaler.errors import FileRefused, InvalidRequest, UpscalerError
 from upscaler.files import replacing
-from upscaler.images import Pixels
 from upscaler.models import LICENCE, MODELS, Model, UpscalingModel
 from upscaler.settings import Device, Settings
 
 if TYPE_CHECKING:
-    from upscaler.bench import Task
+    from upscaler.bench.turns import Task
     from upscaler.engine import Engines
 
 MAX_FILE_BYTES: Final = 64 * 2**20
@@ -115,7 +114,8 @@ def _upscale(
     with _bar(job.source.name, "row", quiet=args.quiet) as progress:
         memory = engines.settings.memory
         enlarged = engine.upscale(pixels, size=size, memory=memory, progress=progress)
-    _write(job.target, enlarged, request.output_image_encoding)
+    file_type = request.output_image_encoding
+    _write(job.target, encoding.encode_strips([enlarged], len(enlarged), file_type))
     result: dict[str, Any] = {
         "input": str(job.source),
         "output": str(job.target),
@@ -126,7 +126,7 @@ def _upscale(
     }
     if job.comparison:
         sheet = images.before_after(pixels, enlarged)
-        _write(job.comparison, sheet, request.output_image_encoding)
+        _write(job.comparison, encoding.encode_strips([sheet], len(sheet), file_type))
         result["before_after"] = str(job.comparison)
     return result
 
@@ -227,7 +227,8 @@ def _fetch(args: argparse.Namespace) -> int:
 
 def _bench(args: argparse.Namespace) -> int:
     """Measure, printing each table when it is there; 1 if this engine failed anywhere."""
-    from upscaler import bench, plot, report
+    from upscaler.bench import plot, report
+    from upscaler.bench import turns as bench
 
     if args.plot and importlib.util.find_spec("matplotlib") is None:
         return _fail("--plot needs matplotlib: pip install 'octo-upscaler[bench]'", 1)
@@ -240,9 +241,9 @@ def _bench(args: argparse.Namespace) -> int:
         print(report.section(case), end="\n\n", flush=True)
         # After each one: what is measured is not lost if the next is interrupted.
         if args.json:
-            _write(args.json, report.to_json(found).encode())
+            _write(args.json, [report.to_json(found).encode()])
         if args.plot:
-            _write(args.plot, plot.png(found))
+            _write(args.plot, [plot.png(found)])
     print(report.notes(found))
     own = [row for case in found.cases for row in case.rows if row.name.startswith("upscaler ")]
     return int(any(row.error for row in own))
@@ -250,7 +251,9 @@ def _bench(args: argparse.Namespace) -> int:
 
 def _bench_task(args: argparse.Namespace) -> "Task":
     """What to measure, all of it there. Raises UpscalerError or OSError for what cannot be had."""
-    from upscaler import bench, contenders, machine, weights
+    from upscaler import weights
+    from upscaler.bench import contenders, machine
+    from upscaler.bench import turns as bench
     from upscaler.engine import pick_device
 
     settings = Settings.from_environment()
@@ -293,9 +296,9 @@ def _settings(args: argparse.Namespace) -> Settings:
     return replace(Settings.from_environment(), **{k: v for k, v in given.items() if v is not None})
 
 
-def _write(path: Path, pixels: Pixels, image_encoding: ImageEncoding) -> None:
+def _write(path: Path, parts: Iterable[bytes]) -> None:
     with replacing(path) as file:
-        file.writelines(encoding.encode_strips([pixels], len(pixels), image_encoding))
+        file.writelines(parts)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from upscaler.contenders import Peer
+from upscaler.bench.contenders import Peer
 from upscaler.contract import ImageEncoding
 from upscaler.models import UpscalingModel
 from upscaler.settings import Device, Precision, parse_bytes
@@ -14,7 +14,6 @@ Word = TypeVar("Word", bound=str)
 
 NO_PEER: Final = "none"
 PRECISIONS: Final = tuple(word for word in Precision if word is not Precision.AUTO)
-MEMORY_UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
 MIN_BENCH_PX: Final = 32
 MAX_BENCH_PX: Final = 8192
 """Of a benchmark's picture; where memory ends before that, a contender's row says so."""
@@ -123,13 +122,6 @@ def _number(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return number
-
-
-def _memory(text: str) -> int:
-    digits, unit = text.rstrip("KMG"), text.lstrip("0123456789")
-    if not digits.isdecimal() or unit not in ("", *MEMORY_UNITS) or int(digits) == 0:
-        raise argparse.ArgumentTypeError("a number of bytes, or with a unit, such as 2G or 512M")
-    return int(digits) * MEMORY_UNITS.get(unit, 1)
 
 
 def _model_or_all(text: str) -> str:

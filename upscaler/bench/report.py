@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from upscaler.bench import Case, Report, Row
-from upscaler.contenders import INSTALL, TITLES, installed, possible
-from upscaler.machine import Machine
+from upscaler.bench.contenders import INSTALL, TITLES, installed, possible
+from upscaler.bench.machine import Machine
+from upscaler.bench.turns import Case, Report, Row
 
 HEADINGS = (
     "engine",

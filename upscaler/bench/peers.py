@@ -8,18 +8,20 @@ pixels counts, conversions and all.
 import io
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from upscaler import machine, reference, weights
-from upscaler.contenders import CUSTOMARY_PAD_PX, MAPS_AT_ONCE, Contender, Peer, largest_map
+from upscaler import weights
+from upscaler.bench import machine, reference
+from upscaler.bench.contenders import CUSTOMARY_PAD_PX, MAPS_AT_ONCE, Contender, Peer, largest_map
 from upscaler.engine import Engine
 from upscaler.images import Pixels
 from upscaler.models import Model
+from upscaler.plan import Plan
 from upscaler.settings import Settings
 
 MOST_VALUES = 2**31
@@ -72,17 +74,16 @@ class ThisEngine:
         self.memory = memory
         self.plan: str | None = None
         self.overhead: float | None = None
-        self._options: dict[str, Any] = {}
+        self._plan: Plan | None = None
 
     def prepare(self, width: int, height: int) -> None:
         """Plan now, before other contenders take memory: a plan depends on what is free."""
-        if hasattr(self.engine, "plan"):
-            plan = self.engine.plan(width, height, self.memory)
-            self._options = {"plan": plan}
-            self.plan, self.overhead = str(plan), plan.overhead
+        plan = self.engine.plan(width, height, memory=self.memory)
+        self._plan, self.plan, self.overhead = plan, str(plan), plan.overhead
 
     def run(self, pixels: Pixels) -> Pixels:
-        return self.engine.upscale(pixels, **self._options)
+        assert self._plan, "prepared first"
+        return self.engine.enlarge(pixels, self._plan)
 
 
 class RealESRGANer:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from upscaler.bench.machine import Machine, version
 from upscaler.errors import Unavailable
-from upscaler.machine import Machine, version
 from upscaler.models import RRDB, Model
 from upscaler.settings import Device, Precision
 

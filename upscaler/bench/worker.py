@@ -1,9 +1,9 @@
 """One side of a benchmark's conversation: a process of its own for each contender.
 
-`python -m upscaler.worker JOB`, where JOB is a JSON object with a `role`. It answers with one JSON
-object per line on standard output. A contender answers once when it is loaded, and then to every
-line it reads with what a picture took; the other roles answer once. Whatever fails is answered
-with an `error`.
+`python -m upscaler.bench.worker JOB`, where JOB is a JSON object with a `role`. It answers with one
+JSON object per line on standard output. A contender answers once when it is loaded, and then to
+every line it reads with what a picture took; the other roles answer once. Whatever fails is
+answered with an `error`.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from typing import Any, Final, TextIO
 import numpy as np
 import torch
 
-from upscaler import peak, peers
-from upscaler.contenders import Contender, Peer
+from upscaler.bench import peak, peers
+from upscaler.bench.contenders import Contender, Peer
 from upscaler.images import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Precision

@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from upscaler.children import Worker
-from upscaler.contenders import Contender, Peer, flop
+from upscaler.bench.children import Worker
+from upscaler.bench.contenders import Contender, Peer, flop
+from upscaler.bench.machine import Machine, describe
 from upscaler.errors import WorkerFailed
 from upscaler.images import Pixels, resize
-from upscaler.machine import Machine, describe
 from upscaler.models import Model
 from upscaler.settings import Device
 
@@ -313,6 +313,6 @@ def _more(one: int | None, other: int | None) -> int | None:
 
 def photograph() -> Path:
     """The photo to measure with if none is given: the repository's, or its copy in a wheel."""
-    here = Path(__file__).parent
-    packaged = here / "photo.png"
-    return packaged if packaged.is_file() else here.parent / "docs" / "photo.png"
+    package = Path(__file__).parents[1]
+    packaged = package / "photo.png"
+    return packaged if packaged.is_file() else package.parent / "docs" / "photo.png"

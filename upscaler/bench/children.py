@@ -1,4 +1,4 @@
-"""Processes that do the jobs of `upscaler.worker`, from the side of whoever wants them done."""
+"""Processes that do the jobs of `upscaler.bench.worker`, as seen by whoever wants them done."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ class Worker:
         self._log = log
         with log.open("wb") as errors:
             self._process = subprocess.Popen(  # noqa: S603  our own module
-                [sys.executable, "-m", "upscaler.worker", json.dumps(job)],
+                [sys.executable, "-m", "upscaler.bench.worker", json.dumps(job)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -1,0 +1,1 @@
+"""What `upscaler bench` is made of: the engine and its peers, measured by turns."""
