@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from upscaler.contenders import TITLES, Peer, installed
+from upscaler.bench.contenders import TITLES, Peer, installed
 
 
 def needs(peer: Peer) -> pytest.MarkDecorator:

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from upscaler import weights
+from upscaler import tiling, weights
 from upscaler.engine import Engine
 from upscaler.images import Pixels
 from upscaler.models import Model
 from upscaler.nets import Net, RRDBNet, build
+from upscaler.plan import Plan
+from upscaler.settings import Precision
 
 # Read before any test starts: none of them sees the environment it was started in.
 FOLDER = Path(os.environ["UPSCALER_WEIGHTS"]) if os.environ.get("UPSCALER_WEIGHTS") else None
@@ -27,9 +29,9 @@ def network(model: Model) -> Net:
     return weights.load(model, FOLDER) if trained(model) else lively(model)
 
 
-def engine(model: Model) -> Engine:
-    """`network` in fp32 on the CPU."""
-    return Engine(model, network(model), torch.device("cpu"), torch.float32)
+def engine(model: Model, precision: Precision = Precision.FP32) -> Engine:
+    """`network` on the CPU."""
+    return Engine(model, network(model), torch.device("cpu"), precision)
 
 
 def lively(model: Model) -> Net:
@@ -49,6 +51,31 @@ def lively(model: Model) -> Net:
     return net
 
 
+def plan(
+    model: Model,
+    pixels: Pixels,
+    *,
+    bands: int = 1,
+    rows: int = 16,
+    tail_rows: int | None = None,
+    halo: int | None = None,
+) -> Plan:
+    """A plan of one's own for a picture: in so many bands, so many rows at once."""
+    height, width = (side + -side % model.multiple for side in pixels.shape[:2])
+    reach = model.halo if halo is None else halo
+    tiles = tuple(tiling.bands(width, height, bands, reach, model.multiple))
+    return Plan(tiles, rows, tail_rows or rows, bytes=0, cost=0)
+
+
+def plain(model: Model, net: Net, pixels: Pixels) -> Pixels:
+    """What `net` makes of a picture in one piece: what every engine has to come to."""
+    height, width, _ = pixels.shape
+    borders = (0, -height % model.multiple), (0, -width % model.multiple), (0, 0)
+    with torch.inference_mode():
+        levels = to_levels(net(to_tensor(np.pad(pixels, borders, mode="reflect"))))
+    return levels[: height * model.scale, : width * model.scale]
+
+
 def to_tensor(pixels: Pixels) -> Tensor:
     """Pixels as the networks take them: float of shape (1, 3, height, width) in 0..1."""
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
@@ -63,3 +90,9 @@ def to_levels(output: Tensor) -> Pixels:
 def largest_difference(one: Pixels, other: Pixels) -> int:
     """The most levels of 255 by which two pictures differ anywhere."""
     return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+def psnr(one: Pixels, other: Pixels) -> float:
+    """The peak signal-to-noise ratio of two pictures in dB; 99 where they are equal."""
+    error = float(np.mean((one.astype(float) - other) ** 2))
+    return 10 * np.log10(255**2 / error) if error else 99.0

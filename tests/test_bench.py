@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from tests.demands import needs
-from upscaler import bench, children, cli, contenders, machine
-from upscaler.bench import Case, Row, Task
-from upscaler.contenders import Contender, Peer
+from upscaler import cli
+from upscaler.bench import children, contenders, machine
+from upscaler.bench import turns as bench
+from upscaler.bench.contenders import Contender, Peer
+from upscaler.bench.turns import Case, Row, Task
 from upscaler.errors import WorkerFailed
 from upscaler.images import Pixels
 from upscaler.models import MODELS, UpscalingModel

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from tests.checkpoints import NAME, cached, released, small
 from tests.test_app import GOOD, decoded, upscale
 from upscaler import cli, options, weights
+from upscaler.engine import Engine
 from upscaler.files import replacing
 from upscaler.images import Pixels
 from upscaler.models import MODELS, UpscalingModel
@@ -185,7 +187,10 @@ def test_a_wrong_option_is_told_before_any_work(
         ["--encoding", "webp"],
         ["--device", "tpu"],
         ["--scale", "two"],
-        ["--tile", "-1"],
+        ["--memory", "-1"],
+        ["--memory", "0"],
+        ["--memory", "1.5G"],
+        ["--tile", "256"],
     ],
 )
 def test_an_impossible_command_is_a_usage_error(folder: Path, options: list[str]) -> None:
@@ -204,11 +209,50 @@ def test_a_size_that_is_too_large_is_told_with_the_largest(
 def test_progress_is_shown_unless_it_is_not_wanted(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["image", *FAST, "a.png", "--scale", "1", "--tile", "128"]
+    arguments = ["image", *FAST, "a.png", "--scale", "1"]
     assert cli.main(arguments) == 0
-    assert "6/6" in capsys.readouterr().err.replace(" ", "")
+    assert "256/256" in capsys.readouterr().err.replace(" ", "")
     assert cli.main([*arguments, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_memory_that_cannot_suffice_is_told_and_how_much_would(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert image("a.png", "--scale", "1", "--memory", "1M") == 1
+    assert re.search(r"a\.png: .* needs [0-9,]+ MiB at least", capsys.readouterr().err)
+    assert not (folder / "upscaled" / "a.png").exists()
+
+
+def test_memory_that_is_given_is_what_a_picture_may_take(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets: list[int | None] = []
+    upscale = Engine.upscale
+
+    def noting(*args: Any, memory: int | None, **options: Any) -> Pixels:
+        budgets.append(memory)
+        return upscale(*args, memory=memory, **options)
+
+    monkeypatch.setattr(Engine, "upscale", noting)
+    assert image("a.png", "--scale", "1", "--memory", "3G") == 0
+    monkeypatch.setenv("UPSCALER_MEMORY", "2G")
+    assert image("b.JPG", "--scale", "1") == 0
+    assert budgets == [3 * 2**30, 2 * 2**30]
+
+
+@pytest.mark.parametrize("command", ["image", "serve"])
+def test_the_help_names_every_device_and_precision_and_what_memory_is(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"--device NAME one of: {', '.join(Device)}" in text
+    assert f"--precision NAME one of: {', '.join(Precision)}" in text
+    assert re.search(r"--memory N .* such as 2G", text)
+    assert "tile" not in text
 
 
 def test_weights_are_listed_with_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,7 +326,7 @@ def test_all_weights_are_fetched_unless_some_are_named(
         (["weights", "fetch", "esrgan"], "real-esrgan-x4-plus, real-esrgan-x4-v3, "),
         (["image", "a.png", "--model", "esrgan"], "real-esrgan-x4-plus, real-esrgan-x4-v3, "),
         (["image", "a.png", "--device", "tpu"], "auto, cpu, cuda, mps"),
-        (["serve", "--precision", "int8"], "auto, fp32, fp16, bf16"),
+        (["serve", "--precision", "int8"], "auto, fp32, mixed, fp16, bf16"),
     ],
 )
 def test_a_word_that_is_not_known_is_answered_with_those_that_are(
@@ -352,11 +396,11 @@ def test_an_option_goes_before_its_variable_and_that_before_the_default(
         return cli._settings(options.parser().parse_args(["serve", *words]))
 
     assert settings() == Settings()
-    for name, value in [("DEVICE", "cuda"), ("PRECISION", "fp16"), ("TILE", "128")]:
+    for name, value in [("DEVICE", "cuda"), ("PRECISION", "fp16"), ("MEMORY", "2G")]:
         monkeypatch.setenv(f"UPSCALER_{name}", value)
-    assert settings() == Settings(device=Device.CUDA, precision=Precision.FP16, tile=128)
-    assert settings("--device", "cpu", "--precision", "bf16", "--tile", "0") == Settings(
-        device=Device.CPU, precision=Precision.BF16, tile=0
+    assert settings() == Settings(device=Device.CUDA, precision=Precision.FP16, memory=2**31)
+    assert settings("--device", "cpu", "--precision", "mixed", "--memory", "512M") == Settings(
+        device=Device.CPU, precision=Precision.MIXED, memory=2**29
     )
 
 
@@ -388,7 +432,7 @@ def test_a_port_that_is_taken_is_status_1() -> None:
     [
         ("UPSCALER_WEIGHTS", "gone", "UPSCALER_WEIGHTS is gone, which is not a folder"),
         ("UPSCALER_DEVICE", "tpu", "UPSCALER_DEVICE must be one of auto, cpu, cuda, mps"),
-        ("UPSCALER_TILE", "large", "UPSCALER_TILE must be a number"),
+        ("UPSCALER_MEMORY", "large", "UPSCALER_MEMORY: memory is a number of bytes"),
     ],
 )
 def test_a_setting_that_cannot_be_met_is_told_at_the_start(

@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.demands import needs
-from upscaler import contenders
-from upscaler.contenders import Contender, Peer
+from upscaler.bench import contenders
+from upscaler.bench.contenders import Contender, Peer
 from upscaler.errors import Unavailable
 from upscaler.models import MODELS, Model, UpscalingModel
 from upscaler.nets import build

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from upscaler import contenders, machine
+from upscaler.bench import contenders, machine
 
 INTEL = """\
 processor\t: 0

@@ -7,8 +7,8 @@ import torch
 from tests import networks
 from tests.demands import needs
 from tests.networks import largest_difference
-from upscaler import reference
-from upscaler.contenders import Peer
+from upscaler.bench import reference
+from upscaler.bench.contenders import Peer
 from upscaler.images import Pixels
 from upscaler.models import MODELS, Model, UpscalingModel
 
@@ -43,7 +43,7 @@ def test_networks_equal_the_references(model: Model, photo: Pixels) -> None:
 @needs(Peer.REALESRGAN)
 @every_model
 @pytest.mark.parametrize("shape", [(48, 64, 3), (37, 51, 3), (40, 33, 4)], ids=str)
-def test_untiled_pictures_equal_the_references(
+def test_whole_pictures_equal_the_references(
     model: Model, shape: tuple[int, int, int], photo: Pixels
 ) -> None:
     """Odd sides, which scale 2 has to pad, and alpha, which goes through the network too."""
@@ -54,9 +54,9 @@ def test_untiled_pictures_equal_the_references(
         pixels = np.concatenate((pixels, alpha), axis=2)
     engine = networks.engine(model)
 
-    upsampler = reference.upsampler(model, engine.net, torch.device("cpu"))
+    upsampler = reference.upsampler(model, networks.network(model), torch.device("cpu"))
     expected = reference.enhance(upsampler, pixels)
-    found = engine.upscale(pixels, tile=0)
+    found = engine.enlarge(pixels, networks.plan(model, pixels))
 
     assert found.shape == expected.shape
     assert largest_difference(found, expected) <= 1

@@ -8,9 +8,10 @@ import torch
 
 from tests import networks
 from tests.demands import needs
-from upscaler import contenders, machine, peers, reference, weights
-from upscaler.bench import fidelity
-from upscaler.contenders import CUSTOMARY_PAD_PX, Contender, Peer
+from upscaler import weights
+from upscaler.bench import contenders, machine, peers, reference
+from upscaler.bench.contenders import CUSTOMARY_PAD_PX, Contender, Peer
+from upscaler.bench.turns import fidelity
 from upscaler.images import Pixels
 from upscaler.models import MODELS, RRDB, Model, UpscalingModel
 from upscaler.settings import Device, Precision

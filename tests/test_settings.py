@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upscaler.errors import InvalidSetting
-from upscaler.settings import DEFAULT_TILE_PX, Device, Precision, Settings
+from upscaler.settings import Device, Precision, Settings, parse_bytes
 
 VARIABLES = (
     "UPSCALER_TOKEN",
     "UPSCALER_WEIGHTS",
     "UPSCALER_DEVICE",
     "UPSCALER_PRECISION",
-    "UPSCALER_TILE",
+    "UPSCALER_MEMORY",
 )
 
 
@@ -23,7 +23,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings.weights is None
     assert settings.device is Device.AUTO
     assert settings.precision is Precision.AUTO
-    assert settings.tile == DEFAULT_TILE_PX == 256
+    assert settings.memory is None
 
 
 @pytest.mark.parametrize("name", VARIABLES)
@@ -32,15 +32,19 @@ def test_an_empty_variable_counts_as_not_set(name: str) -> None:
 
 
 def test_every_variable_sets_its_own_field() -> None:
-    environment = dict(zip(VARIABLES, ("t", "/w", "cpu", "bf16", "0"), strict=True))
+    environment = dict(zip(VARIABLES, ("t", "/w", "cpu", "bf16", "2G"), strict=True))
     assert Settings.from_environment(environment) == Settings(
-        tokens=("t",), weights=Path("/w"), device=Device.CPU, precision=Precision.BF16, tile=0
+        tokens=("t",),
+        weights=Path("/w"),
+        device=Device.CPU,
+        precision=Precision.BF16,
+        memory=2 * 2**30,
     )
 
 
 def test_the_environment_of_the_process_is_read_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UPSCALER_TILE", "96")
-    assert Settings.from_environment().tile == 96
+    monkeypatch.setenv("UPSCALER_MEMORY", "96M")
+    assert Settings.from_environment().memory == 96 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -79,14 +83,52 @@ def test_every_device_can_be_set(value: str) -> None:
     assert Settings.from_environment({"UPSCALER_DEVICE": value}).device == value
 
 
-@pytest.mark.parametrize("value", ["auto", "fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("value", ["auto", "fp32", "mixed", "fp16", "bf16"])
 def test_every_precision_can_be_set(value: str) -> None:
     assert Settings.from_environment({"UPSCALER_PRECISION": value}).precision == value
 
 
-@given(st.integers(0, 10**6))
-def test_a_tile_is_any_whole_number_from_0(tile: int) -> None:
-    assert Settings.from_environment({"UPSCALER_TILE": str(tile)}).tile == tile
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1", 1),
+        ("1024", 2**10),
+        ("1073741824", 2**30),
+        ("3K", 3 * 2**10),
+        ("512M", 2**29),
+        ("2G", 2**31),
+        ("2g", 2**31),
+        ("512m", 2**29),
+        ("2GB", 2**31),
+        ("2GiB", 2**31),
+        ("2gib", 2**31),
+        ("64B", 64),
+        (" 2G ", 2**31),
+        ("007M", 7 * 2**20),
+    ],
+)
+def test_memory_is_a_number_of_bytes_or_of_units(text: str, number: int) -> None:
+    assert parse_bytes(text) == number
+    assert Settings.from_environment({"UPSCALER_MEMORY": text}).memory == number
+
+
+NO_MEMORY = [
+    *("0", "0G", "00", "-1", "-2G", "+2G", "1.5G", "1,5G", "1e3", "0x10", "2_000", "2 G", "G"),
+    *("big", "2T", "2GG", "2Gi", "2GBs", "2G2", "inf", "nan", "\u00b2", "\u0663", "2\u212a"),
+    "9" * 5000,
+]
+
+
+@pytest.mark.parametrize("text", ["", " ", *NO_MEMORY], ids=lambda text: ascii(text[:9]))
+def test_anything_else_is_no_amount_of_memory(text: str) -> None:
+    """A superscript two, an Arabic three and a Kelvin sign are not what they look like."""
+    with pytest.raises(ValueError, match="such as 2G"):
+        parse_bytes(text)
+
+
+@given(st.integers(1, 10**15 - 1), st.sampled_from(["", "K", "M", "G"]))
+def test_units_are_powers_of_1024(number: int, unit: str) -> None:
+    assert parse_bytes(f"{number}{unit}") == number * 1024 ** " KMG".index(unit or " ")
 
 
 @pytest.mark.parametrize(
@@ -98,15 +140,10 @@ def test_a_tile_is_any_whole_number_from_0(tile: int) -> None:
         ("UPSCALER_DEVICE", " "),
         ("UPSCALER_PRECISION", "fp8"),
         ("UPSCALER_PRECISION", "half"),
-        ("UPSCALER_TILE", "-1"),
-        ("UPSCALER_TILE", "12.5"),
-        ("UPSCALER_TILE", "1e3"),
-        ("UPSCALER_TILE", "big"),
-        ("UPSCALER_TILE", "256px"),
-        ("UPSCALER_TILE", "\u00b2"),  # a superscript two, a digit that int() does not take
-        pytest.param("UPSCALER_TILE", "9" * 5000, id="UPSCALER_TILE-more-digits-than-int-takes"),
+        *(("UPSCALER_MEMORY", text) for text in NO_MEMORY),
         ("UPSCALER_WEIGHTS", "~nobody-of-that-name/weights"),
     ],
+    ids=lambda text: ascii(text[:16]),
 )
 def test_a_value_that_cannot_be_is_refused_with_the_name_of_its_variable(
     name: str, value: str

@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self
 
@@ -25,7 +26,7 @@ from upscaler.layers import Level
 from upscaler.memory import free_bytes
 from upscaler.models import MODELS, Model, UpscalingModel
 from upscaler.nets import Net
-from upscaler.plan import Plan, cheapest, plans
+from upscaler.plan import MIB, Plan, cheapest, plans
 from upscaler.settings import Device, Precision, Settings
 from upscaler.streams import streamed
 from upscaler.tiling import Tile
@@ -38,6 +39,11 @@ DTYPES: Final = {
     Precision.FP16: torch.float16,
     Precision.BF16: torch.bfloat16,
 }
+ONEDNN_FAILED: Final = "could not create a primitive"
+"""What oneDNN says when it gets no memory for the code that it makes. Nothing else makes it fail:
+it has no code for these convolutions that depends on more than the processor."""
+THREADS_BYTES, THREAD_BYTES = 128 * MIB, 16 * MIB
+"""Address space that should be left before threads are started: in all, and for each."""
 RETRY_AFTER_S: Final = 60.0
 """How long weights that could not be had are not asked for again."""
 LUMA: Final = (0.299, 0.587, 0.114)
@@ -149,21 +155,40 @@ class Engine:
         Each try begins anew: nothing of one that failed is in the result.
         """
         height, width, channels = pixels.shape
+        enlarge = self.enlarge
         while True:
             try:
-                return self.enlarge(pixels, plan, progress)
+                return enlarge(pixels, plan, progress)
             except Exception as error:
                 if not _is_out_of_memory(error):
                     raise
-                log.warning("out of memory (%s), with the plan: %s", error, plan)
-                smaller = _smaller(self._plans(width, height, channels), plan)
+                reason = str(error)
             # Only here the frames of the failed try, and what they held, are gone.
+            log.warning("out of memory (%s), with the plan: %s", reason, plan)
+            if ONEDNN_FAILED in reason and enlarge == self.enlarge:
+                # Perhaps this thread is to blame alone, since an earlier failure.
+                enlarge = self._enlarge_in_a_thread
+                continue
+            smaller = _smaller(self._plans(width, height, channels), plan)
             if smaller is None:
                 raise OutOfMemory(
                     f"there is not enough memory for this picture: the smallest way to do it "
-                    f"takes about {plan.bytes / 2**20:,.0f} MiB. Free some, or send a smaller one"
+                    f"takes about {plan.bytes / MIB:,.0f} MiB. Free some, or send a smaller one"
                 )
             plan = smaller
+
+    def _enlarge_in_a_thread(
+        self, pixels: Pixels, plan: Plan, progress: Progress | None = None
+    ) -> Pixels:
+        """`enlarge` in a new thread: one in which oneDNN ran out of memory makes nothing new.
+
+        Raises OutOfMemory if there is no memory for its threads: OpenMP and the C library end the
+        process when they cannot have one.
+        """
+        if not _has_room_for_threads(torch.get_num_threads()):
+            raise OutOfMemory("there is not enough memory to start a thread: free some")
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self.enlarge, pixels, plan, progress).result()
 
     def _plans(self, width: int, height: int, channels: int) -> list[Plan]:
         multiple = self.model.multiple
@@ -302,8 +327,17 @@ def _is_out_of_memory(error: Exception) -> bool:
     """Whether memory has run out: torch has a class for that on a GPU, and words on a CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    words = ("DefaultCPUAllocator", "can't allocate memory", "bad_alloc", "out of memory")
+    words = ("DefaultCPUAllocator", "bad_alloc", "out of memory", ONEDNN_FAILED)
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _has_room_for_threads(count: int) -> bool:
+    """Whether there is memory enough to start so many, each with a stack and a heap of its own."""
+    try:
+        np.empty(THREADS_BYTES + count * THREAD_BYTES, np.uint8)
+    except MemoryError:
+        return False
+    return True
 
 
 def _padded(pixels: Pixels, multiple: int) -> Pixels:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from upscaler.models import RRDB, Compact
-from upscaler.plan import Footprint
+from upscaler.plan import MIB, Footprint
 from upscaler.settings import Device, Precision
 
 MEASURED: Final = {
@@ -22,6 +22,8 @@ MEASURED: Final = {
 }
 """The bytes of a Footprint on a CPU: fixed, column, flow and tail, by the kind of network, how many
 blocks or convolutions it has, and the precision."""
+HEAP_BYTES: Final = 8 * MIB
+"""On top of that: by about so much the same picture takes more at one time than at another."""
 AT_ONCE_PX: Final = {Device.CPU: (2**15, 2**11), Device.CUDA: (2**20, 2**16)}
 """How many pixels the body and the tail should take at once. On two cores of a CPU times are within
 a few percent from half to twice as many. Those for GPUs keep thousands of cores busy and are not
@@ -36,6 +38,6 @@ def footprint(network: RRDB | Compact, precision: Precision, device: str) -> Foo
     """
     depth = network.num_block if isinstance(network, RRDB) else network.num_conv
     alike = Precision.BF16 if precision is Precision.FP16 else precision
-    measured = MEASURED[type(network), depth, alike]
+    fixed, column, flow, tail = MEASURED[type(network), depth, alike]
     at_once = AT_ONCE_PX[Device.CPU if device == Device.CPU else Device.CUDA]
-    return Footprint(*measured, *at_once)
+    return Footprint(fixed + HEAP_BYTES, column, flow, tail, *at_once)

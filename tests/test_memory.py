@@ -1,0 +1,62 @@
+"""How much memory is free, in a container and outside."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from upscaler import memory
+from upscaler.memory import _left_to_container, free_bytes
+
+CPU = torch.device("cpu")
+
+
+def container(folder: Path, limit: str, used: str) -> Path:
+    (folder / "memory.max").write_text(limit)
+    (folder / "memory.current").write_text(used)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "left"),
+    [
+        ("1000\n", "300\n", 700),
+        ("1000", "1000", 0),
+        ("1000\n", "1200\n", 0),
+        ("0\n", "10\n", 0),
+        ("max\n", "300\n", None),
+        (str(2**63), "1", 2**63 - 1),
+    ],
+)
+def test_a_container_has_what_its_limit_leaves(
+    limit: str, used: str, left: int | None, tmp_path: Path
+) -> None:
+    assert _left_to_container(container(tmp_path, limit, used)) == left
+
+
+def test_without_a_container_there_is_no_limit(tmp_path: Path) -> None:
+    assert _left_to_container(tmp_path / "gone") is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert _left_to_container(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("available", "left", "free"), [(100, None, 100), (100, 30, 30), (100, 300, 100), (100, 0, 0)]
+)
+def test_the_machine_and_the_container_both_count(
+    available: int, left: int | None, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = psutil.virtual_memory()._replace(available=available)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: found)
+    monkeypatch.setattr(memory, "_left_to_container", lambda: left)
+    assert free_bytes(CPU) == free
+
+
+def test_a_gpu_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (123, 456))
+    assert free_bytes(torch.device("cuda")) == 123
+
+
+def test_this_machine_has_some_free() -> None:
+    assert 0 < free_bytes(CPU) < 2**50
