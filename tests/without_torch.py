@@ -15,8 +15,8 @@ from upscaler import cli
 
 ENGINE = {
     f"upscaler.{name}"
-    for name in ("engine", "nets", "peak", "peers", "reference", "weights", "worker")
-}
+    for name in ("convolution", "engine", "layers", "memory", "nets", "streams", "weights")
+} | {f"upscaler.bench.{name}" for name in ("peak", "peers", "reference", "worker")}
 TORCH_FREE = {
     module.name for module in pkgutil.walk_packages(upscaler.__path__, "upscaler.")
 } - ENGINE
