@@ -1,9 +1,9 @@
-"""How a picture is cut into tiles: integers only, in pixels of the network's input.
+"""How a picture is cut into bands: integers only, in pixels of the network's input.
 
-A tile has a core, the part of the picture it is responsible for, and a surround, which is the core
-and a halo of context on every side. The cores partition the picture: each pixel is in exactly one.
-At the picture's border the halo ends with the picture, so that a network pads there just as it
-does when it sees the whole picture.
+A band is a tile of the picture's whole height. It has a core, the part of the picture it is
+responsible for, and a surround, which is the core and a halo of context on both sides. The cores
+partition the picture: each pixel is in exactly one. At the picture's border the halo ends with the
+picture, so that a network pads there just as it does when it sees the whole picture.
 """
 
 from dataclasses import dataclass
