@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -21,8 +21,8 @@ class Resizer:
     def load(self, model: UpscalingModel) -> None:
         """Nothing has to be loaded."""
 
-    def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Pixels:
-        return resize(pixels, size)
+    def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Iterable[Pixels]:
+        return [resize(pixels, size)]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -228,13 +229,13 @@ def test_memory_that_is_given_is_what_a_picture_may_take(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budgets: list[int | None] = []
-    upscale = Engine.upscale
+    strips = Engine.strips
 
-    def noting(*args: Any, memory: int | None, **options: Any) -> Pixels:
+    def noting(*args: Any, memory: int | None, **options: Any) -> Iterator[Pixels]:
         budgets.append(memory)
-        return upscale(*args, memory=memory, **options)
+        return strips(*args, memory=memory, **options)
 
-    monkeypatch.setattr(Engine, "upscale", noting)
+    monkeypatch.setattr(Engine, "strips", noting)
     assert image("a.png", "--scale", "1", "--memory", "3G") == 0
     monkeypatch.setenv("UPSCALER_MEMORY", "2G")
     assert image("b.JPG", "--scale", "1") == 0

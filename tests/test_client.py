@@ -17,7 +17,7 @@ from PIL import Image
 from tests.conftest import PHOTO
 from tests.serving import running
 from upscaler.app import create_app
-from upscaler.engine import Engines
+from upscaler.engines import Engines
 from upscaler.settings import Settings
 
 with warnings.catch_warnings():

@@ -56,7 +56,7 @@ def window_of(method: Method, x: Tensor) -> Tensor:
 def convolved(method: Method, kernel: Kernel, x: Tensor) -> Tensor:
     width = x.shape[1]
     folded = method.convolve(window_of(method, padded(x)), kernel, width)
-    assert folded.dtype == method.sums
+    assert folded.dtype == (method.products if method.planes == 1 else method.sums)
     return method.unfold(folded, width)
 
 

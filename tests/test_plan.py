@@ -79,7 +79,8 @@ def ways(job: Job) -> list[Way]:
             tail_rows = min(rows, max(1, job.footprint.tail_px // widest))
             of = job.footprint
             maps = of.fixed + widest * (of.column + of.flow * rows + of.tail * tail_rows)
-            result = job.width * job.scale * job.height * job.scale * job.channels
+            samples = 3 if job.channels == 3 else 5 if bands == 1 else 8
+            result = job.width * job.scale * job.height * job.scale * samples
             steps = bands * ceil(high / rows)
             cost = sum(widths) * job.height + steps * STEP_COST_PX
             found.append(Way(cost, maps + result, bands, rows))

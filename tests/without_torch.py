@@ -15,7 +15,18 @@ from upscaler import cli
 
 ENGINE = {
     f"upscaler.{name}"
-    for name in ("convolution", "engine", "layers", "memory", "nets", "streams", "weights")
+    for name in (
+        "convolution",
+        "devices",
+        "engine",
+        "engines",
+        "layers",
+        "memory",
+        "nets",
+        "samples",
+        "streams",
+        "weights",
+    )
 } | {f"upscaler.bench.{name}" for name in ("peak", "peers", "reference", "worker")}
 TORCH_FREE = {
     module.name for module in pkgutil.walk_packages(upscaler.__path__, "upscaler.")

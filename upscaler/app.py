@@ -6,8 +6,8 @@ token, body size, JSON, fields, image header, input size, output size; only then
 
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Annotated, Any, Protocol
 from uuid import uuid4
 
 import anyio
@@ -23,7 +23,6 @@ from upscaler.contract import (
     ASYNC_HEADER,
     REQUEST_ID_HEADER,
     HTTPValidationError,
-    ImageEncoding,
     ImageResponse,
     Size,
     UpscalingRequest,
@@ -39,9 +38,6 @@ from upscaler.settings import Settings
 log = logging.getLogger(__name__)
 
 SCHEMAS = "#/components/schemas/"
-STREAMED_BYTES: Final = 2**20
-"""A picture with at least as many bytes of pixels is sent while it is still being encoded. The
-answer to a smaller one has a Content-Length, which clients like better."""
 
 
 class Backend(Protocol):
@@ -54,8 +50,11 @@ class Backend(Protocol):
         """Make `model` ready, however long that takes; called before each `upscale`."""
         ...
 
-    def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Pixels:
-        """`pixels` enlarged to exactly `size` (width, height), with as many channels."""
+    def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Iterable[Pixels]:
+        """`pixels` enlarged to exactly `size` (width, height), with as many channels.
+
+        In strips of any number of rows, from top to bottom, each as soon as it is known.
+        """
         ...
 
 
@@ -98,10 +97,13 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         size = output_size(wanted, picture.size)
         pixels = await to_thread.run_sync(picture.pixels)
         await to_thread.run_sync(backend.load, wanted.model)
-        enlarged = await to_thread.run_sync(
-            backend.upscale, pixels, wanted.model, size, limiter=one_at_a_time
-        )
-        return await _answer(enlarged, wanted.output_image_encoding)
+
+        def enlarged() -> list[bytes]:
+            strips = backend.upscale(pixels, wanted.model, size)
+            return list(encoding.encode_strips(strips, size[1], wanted.output_image_encoding))
+
+        # Encoded while it is being made, and sent when it is there, so that a failure can be told.
+        return _answer(await to_thread.run_sync(enlarged, limiter=one_at_a_time))
 
     app.openapi = _with_request_schema(app.openapi)  # type: ignore[method-assign]
     return app
@@ -142,22 +144,6 @@ class Envelope:
                 raise
             answer = JSONResponse({"detail": "Internal Server Error"}, 500)
             await answer(scope, receive, send_with_id)
-
-
-class Streamed(StreamingResponse):
-    """An answer that is made by a generator, in worker threads, while it is being sent."""
-
-    def __init__(self, pieces: encoding.Pieces, media_type: str) -> None:
-        super().__init__(pieces, media_type=media_type)
-        self.pieces = pieces
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            # If the client has hung up, nobody else ends what is still under way.
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(self.pieces.close)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
@@ -218,13 +204,14 @@ def _check_offered(request: Request, wanted: UpscalingRequest, backend: Backend)
         raise InvalidRequest(*errors)
 
 
-async def _answer(pixels: Pixels, image_encoding: ImageEncoding) -> Response:
-    """The answer that holds `pixels`: at once if it is short, or else as it is being encoded."""
-    file = await to_thread.run_sync(encoding.encode_strips, [pixels], len(pixels), image_encoding)
-    if pixels.nbytes >= STREAMED_BYTES:
-        return Streamed(encoding.in_json(file), media_type="application/json")
-    body = await to_thread.run_sync(b"".join, encoding.in_json(file))
-    return Response(body, media_type="application/json")
+def _answer(file: list[bytes]) -> Response:
+    """The answer that holds the picture whose file has these pieces."""
+    length = encoding.json_bytes(sum(map(len, file)))
+    return StreamingResponse(
+        encoding.in_json(file),
+        media_type="application/json",
+        headers={"Content-Length": str(length)},
+    )
 
 
 def _request_body() -> dict[str, Any]:

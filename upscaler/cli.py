@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from tqdm import tqdm
 
 from upscaler import batch, encoding, images, options
@@ -30,7 +31,7 @@ from upscaler.settings import Device, Settings
 
 if TYPE_CHECKING:
     from upscaler.bench.turns import Task
-    from upscaler.engine import Engines
+    from upscaler.engines import Engines
 
 MAX_FILE_BYTES: Final = 64 * 2**20
 """Twice what the largest input has uncompressed, with 16 bits a sample and alpha."""
@@ -79,7 +80,7 @@ def _image(args: argparse.Namespace) -> int:
         fields["scale"] = MODELS[args.model].scale
     validate_request(fields | {"init_image": b"-"})  # tell of a wrong option before reading files
 
-    from upscaler.engine import Engines
+    from upscaler.engines import Engines
 
     engines = Engines(_settings(args))
     failures = [_failed(args, refusal.path, refusal) for refusal in todo.refused]
@@ -111,11 +112,15 @@ def _upscale(
     pixels = picture.pixels()
     with _bar(f"fetching {request.model}", "B", quiet=args.quiet) as progress:
         engine = engines.load(request.model, progress)
+    memory, file_type = engines.settings.memory, request.output_image_encoding
     with _bar(job.source.name, "row", quiet=args.quiet) as progress:
-        memory = engines.settings.memory
-        enlarged = engine.upscale(pixels, size=size, memory=memory, progress=progress)
-    file_type = request.output_image_encoding
-    _write(job.target, encoding.encode_strips([enlarged], len(enlarged), file_type))
+        strips = engine.strips(pixels, size=size, memory=memory, progress=progress)
+        if job.comparison:
+            whole = np.concatenate(list(strips))
+            sheet = images.before_after(pixels, whole)
+            _write(job.comparison, encoding.encode_strips([sheet], len(sheet), file_type))
+            strips = iter([whole])
+        _write(job.target, encoding.encode_strips(strips, size[1], file_type))
     result: dict[str, Any] = {
         "input": str(job.source),
         "output": str(job.target),
@@ -125,8 +130,6 @@ def _upscale(
         "seconds": round(time.perf_counter() - started, 3),
     }
     if job.comparison:
-        sheet = images.before_after(pixels, enlarged)
-        _write(job.comparison, encoding.encode_strips([sheet], len(sheet), file_type))
         result["before_after"] = str(job.comparison)
     return result
 
@@ -157,7 +160,7 @@ def _serve(args: argparse.Namespace) -> int:
     import uvicorn
 
     from upscaler.app import create_app
-    from upscaler.engine import Engines
+    from upscaler.engines import Engines
 
     settings = _settings(args)
     engines = Engines(settings)
@@ -254,7 +257,7 @@ def _bench_task(args: argparse.Namespace) -> "Task":
     from upscaler import weights
     from upscaler.bench import contenders, machine
     from upscaler.bench import turns as bench
-    from upscaler.engine import pick_device
+    from upscaler.devices import pick_device
 
     settings = Settings.from_environment()
     device = Device(pick_device(args.device or settings.device).type)

@@ -48,7 +48,8 @@ class Kernel:
 class Method(Protocol):
     """What a way to convolve has to offer.
 
-    `products` is the dtype of windows and weights, and `sums` that of maps.
+    `products` is the dtype of windows, of weights and of what convolutions result in, and `sums`
+    that of maps which are added up.
     """
 
     device: torch.device
@@ -120,7 +121,7 @@ class Direct:
 
     def convolve(self, window: Tensor, kernel: Kernel, width: int) -> Tensor:
         assert window.shape[2] == width, "nothing is added to a map's columns"
-        result = kernel.planes[0](window[0])[None].to(self.sums)
+        result = kernel.planes[0](window[0])[None]
         return _prelu(result, kernel.slope) if isinstance(kernel.slope, Tensor) else result
 
 

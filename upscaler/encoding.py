@@ -104,15 +104,27 @@ def encode_strips(strips: Iterable[Pixels], height: int, encoding: ImageEncoding
 
 def in_json(file: Iterable[bytes]) -> Pieces:
     """The pieces of the answer (RES-1 to RES-3) that holds `file`; nothing is ever withheld."""
-    answer = ImageResponse(image_b64="", removed_for_safety=False).model_dump_json()
-    before, after = answer.encode().split(b'""')
-    ready, rest = before + b'"', b""
+    before, after = _around()
+    ready, rest = before, b""
     for piece in file:
         data = rest + piece
         whole = len(data) - len(data) % 3  # three bytes are four characters; padding ends a text
         yield ready + pybase64.b64encode(memoryview(data)[:whole])
         ready, rest = b"", data[whole:]
-    yield ready + pybase64.b64encode(rest) + b'"' + after
+    yield ready + pybase64.b64encode(rest) + after
+
+
+def json_bytes(file_bytes: int) -> int:
+    """How long the answer is that holds a file of so many bytes."""
+    before, after = _around()
+    return len(before) + 4 * -(-file_bytes // 3) + len(after)
+
+
+def _around() -> tuple[bytes, bytes]:
+    """What stands before and behind the file's base64 in an answer."""
+    answer = ImageResponse(image_b64="", removed_for_safety=False).model_dump_json()
+    before, after = answer.encode().split(b'""')
+    return before + b'"', b'"' + after
 
 
 def _cut(strips: Iterable[Pixels], shape: Shape, rows: int) -> Iterator[Pixels]:

@@ -5,12 +5,11 @@ An Engine holds a network and nothing of any request, so calls may run at once.
 
 import logging
 import math
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,36 +17,28 @@ from torch import Tensor
 
 from upscaler import weights
 from upscaler.contract import Size, scaled_size
-from upscaler.convolution import Direct, Method, Winograd
-from upscaler.errors import DeviceUnavailable, OutOfMemory, WeightsUnavailable
+from upscaler.devices import methods, pick_device, pick_precision
+from upscaler.errors import OutOfMemory
 from upscaler.footprints import footprint
 from upscaler.images import Pixels, resize
 from upscaler.layers import Level
-from upscaler.memory import free_bytes
+from upscaler.memory import (
+    ONEDNN_FAILED,
+    free_bytes,
+    is_out_of_memory,
+    memory_for,
+    room_for_threads,
+)
 from upscaler.models import MODELS, Model, UpscalingModel
 from upscaler.nets import Net
 from upscaler.plan import MIB, Plan, cheapest, plans
+from upscaler.samples import lanczos, mirrored, to_grey, to_host, to_levels, to_network
 from upscaler.settings import Device, Precision, Settings
 from upscaler.streams import streamed
 from upscaler.tiling import Tile
 
 Progress = Callable[[int, int], None]
 """Called with how many rows of the picture are enlarged, at first 0, and how many there are."""
-
-DTYPES: Final = {
-    Precision.FP32: torch.float32,
-    Precision.FP16: torch.float16,
-    Precision.BF16: torch.bfloat16,
-}
-ONEDNN_FAILED: Final = "could not create a primitive"
-"""What oneDNN says when it gets no memory for the code that it makes. Nothing else makes it fail:
-it has no code for these convolutions that depends on more than the processor."""
-THREADS_BYTES, THREAD_BYTES = 128 * MIB, 16 * MIB
-"""Address space that should be left before threads are started: in all, and for each."""
-RETRY_AFTER_S: Final = 60.0
-"""How long weights that could not be had are not asked for again."""
-LUMA: Final = (0.299, 0.587, 0.114)
-"""How much red, green and blue count in grey (ITU-R BT.601), for alpha that a network enlarged."""
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +52,7 @@ class Engine:
         self.device = device
         self.precision = precision
         self.footprint = footprint(model.network, precision, device.type)
-        self._network = streamed(net.to(device), *_methods(precision, device))
+        self._network = streamed(net.to(device), methods(precision, device))
 
     @classmethod
     def load(
@@ -105,16 +96,33 @@ class Engine:
         `outscale` and a `size`; and OutOfMemory where not even the smallest plan can be carried
         out, after trying smaller and smaller ones.
         """
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-            raise ValueError("pixels must be uint8 of shape (height, width, 3 or 4)")
-        if outscale is not None and size is not None:
-            raise ValueError("give an outscale or a size, not both")
-        if outscale is not None and not 0 < outscale < math.inf:
-            raise ValueError("outscale must be a positive number")
-        height, width, _ = pixels.shape
-        wanted = size or scaled_size((width, height), outscale or self.model.scale)
-        plan = self.plan(width, height, channels=pixels.shape[2], memory=memory)
-        return resize(self._enlarge_within(plan, pixels, progress), wanted)
+        strips = self.strips(pixels, outscale, size=size, memory=memory, progress=progress)
+        _, height = self._wanted(pixels, outscale, size)
+        with memory_for("the enlarged picture"):
+            return _assembled(map(torch.from_numpy, strips), height).numpy()
+
+    def strips(
+        self,
+        pixels: Pixels,
+        outscale: float | None = None,
+        *,
+        size: Size | None = None,
+        memory: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Pixels]:
+        """What `upscale` returns, in strips from top to bottom, each as soon as it is known.
+
+        They come while the rows below are still to be computed, unless the picture has to be
+        resized or is done in bands. Raises what `upscale` raises, at once or on the way.
+        """
+        wanted = self._wanted(pixels, outscale, size)
+        height, width, channels = pixels.shape
+        plan = self.plan(width, height, channels=channels, memory=memory)
+        strips = self._strips_within(plan, pixels, progress)
+        native = width * self.model.scale, height * self.model.scale
+        if wanted == native:
+            return to_host(strips, self.device)
+        return self._resized(strips, native[1], wanted)
 
     def plan(
         self, width: int, height: int, *, channels: int = 3, memory: int | None = None
@@ -128,46 +136,57 @@ class Engine:
 
         Raises what torch raises where the memory does not suffice.
         """
-        height, width, channels = pixels.shape
-        scale = self.model.scale
-        padded = _padded(pixels, self.model.multiple)
-        output = np.empty((padded.shape[0] * scale, padded.shape[1] * scale, channels), np.uint8)
-        passes = list(_passes(padded, output))
-        total = len(plan.tiles) * len(passes) * padded.shape[0]
-        report = progress or (lambda _done, _total: None)
-        report(0, total)
-        done = 0
-        for tile in plan.tiles:
-            for source, target, to_samples in passes:
-                columns = tile.core.scaled(scale).slices[1]
-                row = 0
-                for samples in map(to_samples, self._rows(source, tile, plan)):
-                    target[row : row + samples.shape[0], columns] = samples
-                    row += samples.shape[0]
-                    report(done + row // scale, total)
-                assert row == target.shape[0], "every row of the picture has come out"
-                done += padded.shape[0]
-        return output[: height * scale, : width * scale]
+        strips = to_host(self._strips(pixels, plan, progress), self.device)
+        height = len(pixels) * self.model.scale
+        return _assembled(map(torch.from_numpy, strips), height).numpy()
 
-    def _enlarge_within(self, plan: Plan, pixels: Pixels, progress: Progress | None) -> Pixels:
+    def _wanted(self, pixels: Pixels, outscale: float | None, size: Size | None) -> Size:
+        """The size (width, height) of the result; raises ValueError as `upscale` says."""
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+            raise ValueError("pixels must be uint8 of shape (height, width, 3 or 4)")
+        if outscale is not None and size is not None:
+            raise ValueError("give an outscale or a size, not both")
+        if outscale is not None and not 0 < outscale < math.inf:
+            raise ValueError("outscale must be a positive number")
+        height, width, _ = pixels.shape
+        return size or scaled_size((width, height), outscale or self.model.scale)
+
+    def _resized(self, strips: Iterator[Tensor], height: int, size: Size) -> Iterator[Pixels]:
+        """The picture that `strips` make up, at `size`: on a GPU there, where it is quickest."""
+        with memory_for("the picture at the size that was asked for"):
+            whole = _assembled(strips, height)
+            if self.device.type == "cuda":
+                yield lanczos(whole, size).cpu().numpy()
+            else:
+                yield resize(whole.cpu().numpy(), size)
+
+    def _strips_within(
+        self, plan: Plan, pixels: Pixels, progress: Progress | None
+    ) -> Iterator[Tensor]:
         """Enlarge by `plan`, or by a smaller one wherever the memory runs out.
 
-        Each try begins anew: nothing of one that failed is in the result.
+        Each try begins anew, and what it makes is given out from where the one before it failed:
+        up to there the rows are the same, to rounding.
         """
         height, width, channels = pixels.shape
-        enlarge = self.enlarge
+        strips = self._strips
+        given = 0
         while True:
             try:
-                return enlarge(pixels, plan, progress)
+                for strip in _below(given, strips(pixels, plan, progress)):
+                    given += len(strip)
+                    yield strip
             except Exception as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 reason = str(error)
+            else:
+                return
             # Only here the frames of the failed try, and what they held, are gone.
             log.warning("out of memory (%s), with the plan: %s", reason, plan)
-            if ONEDNN_FAILED in reason and enlarge == self.enlarge:
+            if ONEDNN_FAILED in reason and strips == self._strips:
                 # Perhaps this thread is to blame alone, since an earlier failure.
-                enlarge = self._enlarge_in_a_thread
+                strips = self._strips_in_a_thread
                 continue
             smaller = _smaller(self._plans(width, height, channels), plan)
             if smaller is None:
@@ -177,26 +196,88 @@ class Engine:
                 )
             plan = smaller
 
-    def _enlarge_in_a_thread(
-        self, pixels: Pixels, plan: Plan, progress: Progress | None = None
-    ) -> Pixels:
-        """`enlarge` in a new thread: one in which oneDNN ran out of memory makes nothing new.
+    def _strips_in_a_thread(
+        self, pixels: Pixels, plan: Plan, progress: Progress | None
+    ) -> Iterator[Tensor]:
+        """`_strips` in a new thread: one in which oneDNN ran out of memory makes nothing new.
 
         Raises OutOfMemory if there is no memory for its threads: OpenMP and the C library end the
         process when they cannot have one.
         """
-        if not _has_room_for_threads(torch.get_num_threads()):
+        if not room_for_threads(torch.get_num_threads()):
             raise OutOfMemory("there is not enough memory to start a thread: free some")
+        strips = self._strips(pixels, plan, progress)
         with ThreadPoolExecutor(1) as pool:
-            return pool.submit(self.enlarge, pixels, plan, progress).result()
+            while (strip := pool.submit(next, strips, None).result()) is not None:
+                yield strip
 
     def _plans(self, width: int, height: int, channels: int) -> list[Plan]:
         multiple = self.model.multiple
         width, height = width + -width % multiple, height + -height % multiple
         return plans(self.model, (width, height), channels, self.footprint)
 
-    def _rows(self, source: Pixels, tile: Tile, plan: Plan) -> Iterator[Tensor]:
-        """The network's results for a tile's core: float of shape (rows, width, 3), about 0..1."""
+    def _strips(self, pixels: Pixels, plan: Plan, progress: Progress | None) -> Iterator[Tensor]:
+        """What `enlarge` returns, in uint8 strips on the device, from top to bottom.
+
+        Alpha is a picture of its own, as in the reference, unless it is the same everywhere.
+        """
+        height, width, channels = pixels.shape
+        scale = self.model.scale
+        padded = mirrored(pixels, self.model.multiple)
+        colours, alpha = padded[:, :, :3], padded[:, :, 3:]
+        uniform = channels == 3 or alpha.min() == alpha.max()
+        total = len(plan.tiles) * len(padded) * (1 if uniform else 2)
+        report = progress or (lambda _done, _total: None)
+        report(0, total)
+        done = 0
+
+        def told(rows: Tensor) -> Tensor:
+            nonlocal done
+            done += len(rows)
+            report(done // scale, total)
+            return rows
+
+        opacity = None
+        if not uniform:
+            grey = np.repeat(alpha, 3, axis=2)
+            strips = self._pass(grey, plan, lambda rows: to_grey(told(rows)))
+            opacity = _assembled(strips, len(padded) * scale)
+        elif channels == 4:
+            opacity = torch.tensor(alpha[:1, :1], device=self.device)
+            opacity = opacity.expand(len(padded) * scale, padded.shape[1] * scale, 1)
+        row = 0
+        for rows in self._pass(colours, plan, lambda rows: to_levels(told(rows))):
+            strip = rows if opacity is None else torch.cat((rows, opacity[row:][: len(rows)]), 2)
+            visible = min(len(rows), height * scale - row)  # what was added below is left out
+            if visible > 0:
+                yield strip[:visible, : width * scale]
+            row += len(rows)
+
+    def _pass(
+        self, source: Pixels, plan: Plan, convert: Callable[[Tensor], Tensor]
+    ) -> Iterator[Tensor]:
+        """Strips of `source`, three channels, through the network: only one if it is in bands."""
+        if len(plan.tiles) == 1:
+            yield from self._rows(source, plan.tiles[0], plan, convert)
+            return
+        scale = self.model.scale
+        whole: Tensor | None = None
+        for tile in plan.tiles:
+            columns = tile.core.scaled(scale).slices[1]
+            row = 0
+            for strip in self._rows(source, tile, plan, convert):
+                if whole is None:
+                    height, width, _ = source.shape
+                    whole = strip.new_empty(height * scale, width * scale, strip.shape[2])
+                whole[row : row + len(strip), columns] = strip
+                row += len(strip)
+        assert whole is not None
+        yield whole
+
+    def _rows(
+        self, source: Pixels, tile: Tile, plan: Plan, convert: Callable[[Tensor], Tensor]
+    ) -> Iterator[Tensor]:
+        """The network's results for a tile's core, each made samples of by `convert`."""
         multiple, scale = self.model.multiple, self.model.scale
         region = source[tile.surround.slices]
         height, width, _ = region.shape
@@ -207,112 +288,12 @@ class Engine:
         while left:
             with torch.inference_mode():
                 rows = region[given : given + plan.rows * multiple]
-                given += rows.shape[0]
-                result = stream.push(self._samples(rows) if rows.shape[0] else None)
-            if result is not None:
-                left -= result.shape[0]
-                yield result[:, columns]
-
-    def _samples(self, rows: Pixels) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(rows)).to(self.device).float() / 255
-
-
-class Engines:
-    """The six models on one device, each loaded when it is first asked for and then kept.
-
-    This is what the service runs on: the `Backend` of `upscaler.app`.
-    """
-
-    face_enhance = False
-
-    def __init__(self, settings: Settings) -> None:
-        """Take note of what to load and how.
-
-        Raises DeviceUnavailable and WeightsUnavailable at once for settings that cannot be met,
-        not at the first picture.
-        """
-        self.settings = settings
-        self._device = pick_device(settings.device)
-        self._precision = pick_precision(settings.precision, self._device)
-        weights.find(MODELS[UpscalingModel.X4_PLUS], settings.weights)
-        self._engines: dict[UpscalingModel, Engine] = {}
-        self._failures: dict[UpscalingModel, tuple[float, WeightsUnavailable]] = {}
-        self._loading = {name: threading.Lock() for name in UpscalingModel}
-
-    def load(self, model: UpscalingModel, progress: weights.Progress | None = None) -> Engine:
-        """The engine of `model`, loaded once however many threads ask; others need not wait.
-
-        `progress` is told of a download's bytes. Raises WeightsUnavailable, and for a minute
-        raises it again without another try, so that requests do not queue behind a dead network.
-        """
-        with self._loading[model]:
-            if model not in self._engines:
-                self._engines[model] = self._load(model, progress)
-            return self._engines[model]
-
-    def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Pixels:
-        """`pixels` enlarged by `model` to exactly `size` (width, height)."""
-        return self.load(model).upscale(pixels, size=size, memory=self.settings.memory)
-
-    def _load(self, model: UpscalingModel, progress: weights.Progress | None) -> Engine:
-        failed_s, failure = self._failures.get(model, (-math.inf, None))
-        if failure and time.monotonic() - failed_s < RETRY_AFTER_S:
-            raise failure
-        spec = MODELS[model]
-        try:
-            net = weights.load(spec, self.settings.weights, progress)
-        except WeightsUnavailable as error:
-            self._failures[model] = time.monotonic(), error
-            raise
-        return Engine(spec, net, self._device, self._precision)
-
-
-def pick_device(device: Device) -> torch.device:
-    """The torch device; raises DeviceUnavailable if this machine has no such one."""
-    there = {
-        Device.CUDA: torch.cuda.is_available(),
-        Device.MPS: torch.backends.mps.is_available(),
-        Device.CPU: True,
-    }
-    if device is Device.AUTO:
-        device = next(name for name, available in there.items() if available)
-    if not there[device]:
-        raise DeviceUnavailable(f"torch finds no {device} device here: use --device cpu or auto")
-    return torch.device(device)
-
-
-def pick_precision(precision: Precision, device: torch.device) -> Precision:
-    """What to compute in; raises DeviceUnavailable for what the device cannot do or is slow at."""
-    if precision is Precision.AUTO:
-        if device.type == "cuda":
-            return Precision.FP16
-        return Precision.MIXED if device.type == "cpu" and _has_bf16() else Precision.FP32
-    if precision is Precision.FP16 and device.type == "cpu":
-        raise DeviceUnavailable(
-            "fp16 is of no use on a CPU: take fp32, or mixed where bf16 is native"
-        )
-    if precision is Precision.MIXED and device.type != "cpu":
-        raise DeviceUnavailable("mixed is for CPUs: take fp16 here")
-    return precision
-
-
-def _has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware; elsewhere it would be slower than fp32."""
-    avx512: bool = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001  nothing public says it
-    amx: bool = torch.cpu._is_amx_tile_supported()  # noqa: SLF001
-    return avx512 or amx
-
-
-def _methods(precision: Precision, device: torch.device) -> tuple[Method, Method]:
-    """How the ends of a network and its body are computed (see `upscaler.convolution`)."""
-    if precision is Precision.MIXED:
-        body = Direct(torch.bfloat16, torch.float32, device)
-        return Winograd(torch.float32, device), body
-    if precision is Precision.FP32 and device.type == "cpu":
-        method: Method = Winograd(torch.float32, device)
-    else:
-        method = Direct(DTYPES[precision], DTYPES[precision], device)
-    return method, method
+                given += len(rows)
+                result = stream.push(to_network(rows, self.device) if len(rows) else None)
+                samples = None if result is None else convert(result[:, columns])
+            if samples is not None:
+                left -= len(samples)
+                yield samples
 
 
 def _smaller(choices: list[Plan], plan: Plan) -> Plan | None:
@@ -323,55 +304,23 @@ def _smaller(choices: list[Plan], plan: Plan) -> Plan | None:
     return next((choice for choice in choices if choice.bytes <= plan.bytes // 2), smallest)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory has run out: torch has a class for that on a GPU, and words on a CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = ("DefaultCPUAllocator", "bad_alloc", "out of memory", ONEDNN_FAILED)
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+def _assembled(strips: Iterator[Tensor], height: int) -> Tensor:
+    """The whole of which `strips` are the rows, as an array of its own if they are several."""
+    first = next(strips)
+    if len(first) == height:
+        return first
+    whole = first.new_empty(height, *first.shape[1:])
+    row = 0
+    for strip in chain([first], strips):
+        whole[row : row + len(strip)] = strip
+        row += len(strip)
+    assert row == height, "every row of the picture has come out"
+    return whole
 
 
-def _has_room_for_threads(count: int) -> bool:
-    """Whether there is memory enough to start so many, each with a stack and a heap of its own."""
-    try:
-        np.empty(THREADS_BYTES + count * THREAD_BYTES, np.uint8)
-    except MemoryError:
-        return False
-    return True
-
-
-def _padded(pixels: Pixels, multiple: int) -> Pixels:
-    """Both sides made a multiple by mirroring the last pixels, as the reference does too."""
-    height, width, _ = pixels.shape
-    borders = (0, -height % multiple), (0, -width % multiple), (0, 0)
-    return np.pad(pixels, borders, mode="reflect")
-
-
-def _passes(
-    pixels: Pixels, output: Pixels
-) -> Iterator[tuple[Pixels, Pixels, Callable[[Tensor], Pixels]]]:
-    """What the network has to see, where its results go, and how they become samples.
-
-    Alpha is a picture of its own, as in the reference, unless it is the same everywhere.
-    """
-    yield pixels[:, :, :3], output[:, :, :3], _colours
-    if pixels.shape[2] == 3:
-        return
-    alpha = pixels[:, :, 3:]
-    if alpha.min() == alpha.max():
-        output[:, :, 3] = alpha.flat[0]
-    else:
-        yield np.repeat(alpha, 3, axis=2), output[:, :, 3:], _grey
-
-
-def _colours(result: Tensor) -> Pixels:
-    """Samples from 0..1 to 0..255, clamped and rounded to the nearest: uint8 of the same shape."""
-    levels = result.float().mul(255).round_().clamp_(0, 255).to(torch.uint8)
-    samples: Pixels = levels.cpu().numpy()
-    return samples
-
-
-def _grey(result: Tensor) -> Pixels:
-    """The same for grey that went through as three equal channels: shape (height, width, 1)."""
-    luma = result.float().clamp(0, 1) * torch.tensor(LUMA, device=result.device)
-    return _colours(luma.sum(dim=2, keepdim=True))
+def _below(row: int, strips: Iterator[Tensor]) -> Iterator[Tensor]:
+    """`strips` without the first `row` of their rows."""
+    for strip in strips:
+        if row < len(strip):
+            yield strip[row:]
+        row = max(0, row - len(strip))

@@ -7,18 +7,18 @@ from upscaler.plan import MIB, Footprint
 from upscaler.settings import Device, Precision
 
 MEASURED: Final = {
-    (Compact, 16, Precision.FP32): (0, 22_268, 3_429, 0),
-    (Compact, 16, Precision.MIXED): (242_705, 9_562, 2_201, 0),
-    (Compact, 16, Precision.BF16): (0, 7_344, 1_564, 0),
-    (Compact, 32, Precision.FP32): (1_858_382, 41_364, 3_487, 0),
-    (Compact, 32, Precision.MIXED): (416_994, 14_254, 2_457, 0),
-    (Compact, 32, Precision.BF16): (58_425, 17_882, 1_521, 0),
-    (RRDB, 6, Precision.FP32): (6_720_891, 240_962, 6_982, 32_344),
-    (RRDB, 6, Precision.MIXED): (1_508_714, 152_538, 4_716, 28_719),
-    (RRDB, 6, Precision.BF16): (4_083_295, 85_799, 4_552, 6_383),
-    (RRDB, 23, Precision.FP32): (9_602_882, 836_324, 9_809, 45_484),
-    (RRDB, 23, Precision.MIXED): (6_608_378, 443_641, 8_227, 31_186),
-    (RRDB, 23, Precision.BF16): (9_001_579, 292_426, 6_181, 5_145),
+    (Compact, 16, Precision.FP32): (0, 21_712, 3_305, 0),
+    (Compact, 16, Precision.MIXED): (1_770_389, 5_775, 1_718, 0),
+    (Compact, 16, Precision.BF16): (1_550_468, 7_453, 1_487, 0),
+    (Compact, 32, Precision.FP32): (0, 42_707, 3_469, 0),
+    (Compact, 32, Precision.MIXED): (1_924_781, 12_017, 1_851, 0),
+    (Compact, 32, Precision.BF16): (1_566_521, 14_450, 1_618, 0),
+    (RRDB, 6, Precision.FP32): (4_530_246, 246_188, 7_744, 29_558),
+    (RRDB, 6, Precision.MIXED): (6_930_163, 132_342, 5_321, 24_209),
+    (RRDB, 6, Precision.BF16): (2_839_911, 135_981, 5_060, 4_678),
+    (RRDB, 23, Precision.FP32): (11_073_254, 827_869, 10_087, 44_354),
+    (RRDB, 23, Precision.MIXED): (8_558_907, 439_548, 7_488, 22_799),
+    (RRDB, 23, Precision.BF16): (8_800_406, 395_548, 8_254, 11_652),
 }
 """The bytes of a Footprint on a CPU: fixed, column, flow and tail, by the kind of network, how many
 blocks or convolutions it has, and the precision."""

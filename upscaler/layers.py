@@ -173,6 +173,7 @@ class Residual:
     def __init__(self, inner: Layer, scale: float, lag: int, level: Level, method: Method) -> None:
         self.inner = inner
         self.scale = scale
+        self.dtype = method.sums
         ring = method.empty(min(lag, level.height), level.width, NUM_FEAT)
         self.queue = Queue(ring, dim=1)
 
@@ -183,12 +184,14 @@ class Residual:
         parts = self.queue.take(waited)
         if x is not None:
             parts.append(x[:, : count - waited])
-        start = 0
-        for part in parts:
-            stop = start + part.shape[1]
-            if y is not None:
-                torch.add(part, y[:, start:stop], alpha=self.scale, out=y[:, start:stop])
-            start = stop
+        if y is not None:
+            total = y if y.dtype == self.dtype else torch.empty_like(y, dtype=self.dtype)
+            start = 0
+            for part in parts:
+                rows = slice(start, start + part.shape[1])
+                torch.add(part, y[:, rows], alpha=self.scale, out=total[:, rows])
+                start = rows.stop
+            y = total
         if x is not None:
             self.queue.put(x[:, count - waited :])
         return y

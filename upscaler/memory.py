@@ -1,13 +1,23 @@
-"""How much memory a device has free."""
+"""How much memory a device has free, and what running out of it looks like."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import psutil
 import torch
 
+from upscaler.errors import OutOfMemory
+
 CGROUP: Final = Path("/sys/fs/cgroup")
 """Where Linux says what a container may use (version 2 of its interface)."""
+ONEDNN_FAILED: Final = "could not create a primitive"
+"""What oneDNN says when it gets no memory for the code that it makes. Nothing else makes it fail:
+it has no code for these convolutions that depends on more than the processor."""
+THREADS_BYTES, THREAD_BYTES = 2**27, 2**24
+"""Address space that should be left before threads are started: in all, and for each."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -17,6 +27,36 @@ def free_bytes(device: torch.device) -> int:
     available: int = psutil.virtual_memory().available
     left = _left_to_container()
     return available if left is None else min(available, left)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory has run out: torch has a class for that on a GPU, and words on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("DefaultCPUAllocator", "bad_alloc", "out of memory", ONEDNN_FAILED)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def room_for_threads(count: int) -> bool:
+    """Whether there is memory enough to start so many, each with a stack and a heap of its own."""
+    try:
+        np.empty(THREADS_BYTES + count * THREAD_BYTES, np.uint8)
+    except MemoryError:
+        return False
+    return True
+
+
+@contextmanager
+def memory_for(what: str) -> Iterator[None]:
+    """Raise OutOfMemory, naming `what` it would have been for, when the memory runs out within."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"there is not enough memory for {what}: free some, or send a smaller picture"
+        ) from error
 
 
 def _left_to_container(folder: Path = CGROUP) -> int | None:

@@ -81,16 +81,18 @@ def plans(model: Model, size: Size, channels: int, footprint: Footprint) -> list
     `channels` is 3 or 4. Both sides must be multiples of what the model's must be.
     """
     width, height = size
-    enlarged_bytes = width * height * model.scale**2 * channels
+    enlarged_px = width * height * model.scale**2
     found = []
     for count in range(1, max(1, width // max(MIN_BAND_PX, model.multiple)) + 1):
         tiles = tuple(tiling.bands(width, height, count, model.halo, model.multiple))
         widest = max(tile.surround.width for tile in tiles) // model.multiple
+        # Alpha is enlarged first and waits, and bands are put together before it joins them.
+        held = enlarged_px * (3 if channels == 3 else 5 if count == 1 else 8)
         computed = sum(tile.surround.width for tile in tiles) * height
         for rows in _row_counts(height // model.multiple, footprint.step_px // widest):
             tail_rows = min(rows, max(1, footprint.tail_px // widest))
             steps = count * -(-height // (rows * model.multiple))
-            needed = footprint.bytes(widest, rows, tail_rows) + enlarged_bytes
+            needed = footprint.bytes(widest, rows, tail_rows) + held
             found.append(Plan(tiles, rows, tail_rows, needed, computed + steps * STEP_COST_PX))
     return sorted(found, key=lambda plan: (plan.cost, plan.bytes))
 

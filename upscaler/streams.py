@@ -5,7 +5,7 @@ height, and works on what is still in the cache. No row of any map is computed t
 nothing to be stitched: the result is that of the whole picture, to rounding.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,14 @@ from upscaler.layers import (
     Residual,
 )
 from upscaler.nets import RESIDUAL, Net, ResidualDenseBlock, RRDBBlock, RRDBNet, SRVGGNetCompact
+
+
+class Methods(NamedTuple):
+    """How a network is computed: its first convolution, its body and its tail."""
+
+    first: Method
+    body: Method
+    tail: Method
 
 
 class Stream(Protocol):
@@ -47,43 +55,46 @@ class Streamed(Protocol):
 
 
 class StreamedRRDB:
-    """An RRDBNet: `body` is the method for its blocks, and `ends` that for what is around them."""
+    """An RRDBNet."""
 
-    def __init__(self, net: RRDBNet, ends: Method, body: Method) -> None:
-        self.ends = ends
-        self.body = body
+    def __init__(self, net: RRDBNet, methods: Methods) -> None:
+        self.methods = methods
         self.unshuffle = net.unshuffle
-        self.first = ends.prepare(net.conv_first)
+        first, body, tail = methods
+        self.first = first.prepare(net.conv_first)
         self.blocks = [_kernels(block, body) for block in net.body if isinstance(block, RRDBBlock)]
         self.last = body.prepare(net.conv_body)
-        self.up = [ends.prepare(conv, LEAK) for conv in (net.conv_up1, net.conv_up2)]
-        self.tail = [ends.prepare(net.conv_hr, LEAK), ends.prepare(net.conv_last)]
+        self.up = [tail.prepare(conv, LEAK) for conv in (net.conv_up1, net.conv_up2)]
+        self.tail = [tail.prepare(net.conv_hr, LEAK), tail.prepare(net.conv_last)]
 
     def open(self, level: Level, tail_rows: int) -> Stream:
+        first, body, tail = self.methods
         blocks = (self._block(kernels, level) for kernels in self.blocks)
-        last = Convolutions([self.last], self.body, level)
+        last = Convolutions([self.last], body, level)
         layer = Chain(
-            Convolutions([self.first], self.ends, level),
-            Refolding(self.ends, self.body, level),
-            Residual(Chain(*blocks, last), 1, len(self.blocks) * 15 + 1, level, self.body),
-            Refolding(self.body, self.ends, level),
+            Convolutions([self.first], first, level),
+            Refolding(first, body, level),
+            Residual(Chain(*blocks, last), 1, len(self.blocks) * 15 + 1, level, body),
+            Refolding(body, tail, level),
             self._tail(level, tail_rows),
         )
         return RRDBStream(self, layer, level.width * 4)
 
     def _block(self, kernels: list[list[Kernel]], level: Level) -> Layer:
         """Three dense blocks; each of their five convolutions is a row behind the one before."""
-        dense = (Convolutions(each, self.body, level) for each in kernels)
-        residuals = (Residual(each, RESIDUAL, 5, level, self.body) for each in dense)
-        return Residual(Chain(*residuals), RESIDUAL, 15, level, self.body)
+        body = self.methods.body
+        dense = (Convolutions(each, body, level) for each in kernels)
+        residuals = (Residual(each, RESIDUAL, 5, level, body) for each in dense)
+        return Residual(Chain(*residuals), RESIDUAL, 15, level, body)
 
     def _tail(self, level: Level, rows: int) -> Layer:
+        tail = self.methods.tail
         layers: list[Layer] = []
         level = Level(level.height, level.width, rows)
         for kernel in self.up:
             level = level.doubled()
-            layers += [Doubling(self.ends, level), Convolutions([kernel], self.ends, level)]
-        layers += [Convolutions([kernel], self.ends, level) for kernel in self.tail]
+            layers += [Doubling(tail, level), Convolutions([kernel], tail, level)]
+        layers += [Convolutions([kernel], tail, level) for kernel in self.tail]
         return Pieces(Chain(*layers), rows)
 
 
@@ -96,31 +107,38 @@ class RRDBStream:
         self.width = width
 
     def push(self, picture: Tensor | None) -> Tensor | None:
-        method = self.network.ends
-        x = None if picture is None else method.fold(_unshuffled(picture, self.network.unshuffle))
+        first, _, tail = self.network.methods
+        x = None if picture is None else first.fold(_unshuffled(picture, self.network.unshuffle))
         y = self.layer.push(x)
-        return None if y is None else method.unfold(y, self.width)
+        return None if y is None else tail.unfold(y, self.width)
 
 
 class StreamedCompact:
-    """An SRVGGNetCompact, all of it by one method."""
+    """An SRVGGNetCompact, which has no tail: all but the first convolution are its body."""
 
-    def __init__(self, net: SRVGGNetCompact, method: Method) -> None:
-        self.method = method
+    def __init__(self, net: SRVGGNetCompact, methods: Methods) -> None:
+        self.methods = methods
         self.scale = net.scale
         *chain, last = net.body
         assert isinstance(last, nn.Conv2d)
         pairs = zip(chain[::2], chain[1::2], strict=True)
-        self.kernels = [
-            method.prepare(conv, activation.weight.detach())
+        (first, first_slopes), *others = (
+            (conv, activation.weight.detach())
             for conv, activation in pairs
             if isinstance(conv, nn.Conv2d) and isinstance(activation, nn.PReLU)
-        ]
-        self.kernels.append(method.prepare(last))
+        )
+        self.first = methods.first.prepare(first, first_slopes)
+        self.body = [methods.body.prepare(conv, slopes) for conv, slopes in others]
+        self.body.append(methods.body.prepare(_by_places(last, net.scale)))
 
-    def open(self, level: Level, tail_rows: int) -> Stream:  # noqa: ARG002  there is no tail
-        layers = (Convolutions([kernel], self.method, level) for kernel in self.kernels)
-        return CompactStream(self, Chain(*layers), level)
+    def open(self, level: Level, tail_rows: int) -> Stream:  # noqa: ARG002
+        first, body, _ = self.methods
+        layer = Chain(
+            Convolutions([self.first], first, level),
+            Refolding(first, body, level),
+            *(Convolutions([kernel], body, level) for kernel in self.body),
+        )
+        return CompactStream(self, layer, level)
 
 
 class CompactStream:
@@ -130,29 +148,32 @@ class CompactStream:
         self.network = network
         self.layer = layer
         self.width = level.width
-        rows = min(len(network.kernels), level.height) + level.rows
-        ring = torch.empty(rows, level.width, 3, device=network.method.device)
+        rows = min(1 + len(network.body), level.height) + level.rows
+        ring = torch.empty(rows, level.width, 3, device=network.methods.first.device)
         self.queue = Queue(ring, dim=0)
 
     def push(self, picture: Tensor | None) -> Tensor | None:
-        method, scale = self.network.method, self.network.scale
+        methods, scale = self.network.methods, self.network.scale
         if picture is not None:
             self.queue.put(picture)
-        y = self.layer.push(None if picture is None else method.fold(picture))
+        y = self.layer.push(None if picture is None else methods.first.fold(picture))
         if y is None:
             return None
-        rows = method.unfold(y, self.width)
-        original = torch.cat(self.queue.take(rows.shape[0]))
-        enlarged = F.pixel_shuffle(rows.permute(2, 0, 1), scale).permute(1, 2, 0)
-        repeated = original.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-        return enlarged + repeated.to(enlarged)
+        rows = methods.body.unfold(y, self.width)
+        height, width, _ = rows.shape
+        # Every pixel is `scale` rows of `scale` pixels: the places of its block, in order.
+        blocks = rows.view(height, width, scale, -1).transpose(1, 2)
+        nearest = torch.cat(self.queue.take(height)).repeat(1, 1, scale)
+        enlarged = torch.empty(blocks.shape, device=rows.device)
+        torch.add(blocks, nearest[:, None], out=enlarged)
+        return enlarged.view(height * scale, width * scale, 3)
 
 
-def streamed(net: Net, ends: Method, body: Method) -> Streamed:
+def streamed(net: Net, methods: Methods) -> Streamed:
     """`net` made ready. Its weights are copied: it is not needed any longer."""
     if isinstance(net, RRDBNet):
-        return StreamedRRDB(net, ends, body)
-    return StreamedCompact(net, body)
+        return StreamedRRDB(net, methods)
+    return StreamedCompact(net, methods)
 
 
 def _kernels(block: RRDBBlock, method: Method) -> list[list[Kernel]]:
@@ -171,3 +192,17 @@ def _unshuffled(picture: Tensor, factor: int) -> Tensor:
         return picture
     folded: Tensor = F.pixel_unshuffle(picture.permute(2, 0, 1), factor)
     return folded.permute(1, 2, 0)
+
+
+def _by_places(conv: nn.Conv2d, scale: int) -> nn.Conv2d:
+    """A convolution whose channels are in the order of a block's rows, columns and colours.
+
+    That is how pixels lie in memory. The network's own order, which pixel-shuffle expects, is that
+    of colours, rows and columns.
+    """
+    assert conv.bias is not None, "every convolution of these networks has one"
+    reordered = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1)
+    order = torch.arange(conv.out_channels).view(3, scale, scale).permute(1, 2, 0).flatten()
+    reordered.weight = nn.Parameter(conv.weight[order], requires_grad=False)
+    reordered.bias = nn.Parameter(conv.bias[order], requires_grad=False)
+    return reordered

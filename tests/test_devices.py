@@ -1,0 +1,60 @@
+"""Which device and precision are taken, and which are refused."""
+
+import pytest
+import torch
+
+from upscaler.devices import _has_bf16, pick_device, pick_precision
+from upscaler.errors import DeviceUnavailable
+from upscaler.settings import Device, Precision
+
+DEVICES = ("cpu", "mps", "cuda")
+
+
+def test_auto_is_cuda_or_else_mps_or_else_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"cuda", "mps"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    assert pick_device(Device.AUTO).type == "cuda"
+    there.remove("cuda")
+    assert pick_device(Device.AUTO).type == "mps"
+    there.remove("mps")
+    assert pick_device(Device.AUTO).type == "cpu"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_mixed_only_on_a_cpu_that_multiplies_bf16(
+    native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upscaler.devices._has_bf16", lambda: native)
+    found = {name: pick_precision(Precision.AUTO, torch.device(name)) for name in DEVICES}
+    on_cpu = Precision.MIXED if native else Precision.FP32
+    assert found == {"cpu": on_cpu, "mps": Precision.FP32, "cuda": Precision.FP16}
+
+
+@pytest.mark.parametrize("avx512", [True, False])
+@pytest.mark.parametrize("amx", [True, False])
+def test_either_of_two_features_of_a_cpu_will_do(
+    avx512: bool, amx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert _has_bf16() is (avx512 or amx)
+
+
+def test_what_was_asked_for_is_taken_and_never_something_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("upscaler.devices._has_bf16", lambda: False)
+    for name, device in [(n, d) for n in Precision for d in DEVICES if n is not Precision.AUTO]:
+        possible = name is not (Precision.FP16 if device == "cpu" else Precision.MIXED)
+        if possible:
+            assert pick_precision(name, torch.device(device)) is name
+        else:
+            with pytest.raises(DeviceUnavailable, match=f"{name}"):
+                pick_precision(name, torch.device(device))
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceUnavailable, match="cuda"):
+            pick_device(Device.CUDA)

@@ -1,0 +1,122 @@
+"""The models of a service: each loaded once, when it is needed, by the settings."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from upscaler import weights
+from upscaler.contract import Size
+from upscaler.engines import Engines
+from upscaler.errors import DeviceUnavailable, WeightsUnavailable
+from upscaler.images import Pixels
+from upscaler.models import Model, UpscalingModel
+from upscaler.nets import Net
+from upscaler.plan import Plan, cheapest
+from upscaler.settings import Device, Precision, Settings
+
+FAST = UpscalingModel.ANIMEVIDEO_V3
+
+
+def enlarged(engines: Engines, size: Size) -> Pixels:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+    return np.concatenate(list(engines.upscale(pixels, FAST, size)))
+
+
+def test_what_a_machine_cannot_do_is_said_at_once() -> None:
+    with pytest.raises(DeviceUnavailable, match="bf16"):
+        Engines(Settings(device=Device.CPU, precision=Precision.FP16))
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceUnavailable, match="cuda"):
+            Engines(Settings(device=Device.CUDA))
+
+
+def test_engines_are_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[int | None] = []
+
+    def noting(choices: list[Plan], memory: int | None, free: int) -> Plan:
+        budgets.append(memory)
+        return cheapest(choices, memory, free)
+
+    monkeypatch.setattr("upscaler.engine.cheapest", noting)
+    settings = Settings(device=Device.CPU, precision=Precision.BF16, memory=2**30)
+    engines = Engines(settings)
+    enlarged(engines, (64, 64))
+    enlarged(Engines(Settings(device=Device.CPU)), (64, 64))
+    assert engines.load(FAST).precision is Precision.BF16
+    assert budgets == [2**30, None]
+
+
+def test_engines_are_loaded_once_however_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[UpscalingModel] = []
+    load = weights.load
+
+    def counting(model: Model, *args: Any) -> Net:
+        loaded.append(model.name)
+        return load(model, *args)
+
+    monkeypatch.setattr(weights, "load", counting)
+    engines = Engines(Settings(device=Device.CPU))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(engines.load, [FAST] * 4))
+    assert loaded == [FAST]
+    assert len(set(found)) == 1
+    assert enlarged(engines, (33, 44)).shape == (44, 33, 3)
+
+
+def test_a_model_that_takes_long_to_load_keeps_no_other_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, arrived = threading.Event(), threading.Event()
+    load = weights.load
+
+    def slow(model: Model, *args: Any) -> Net:
+        if model.name is not FAST:
+            asked.set()
+            assert arrived.wait(30)
+            raise WeightsUnavailable("it never came")
+        return load(model, *args)
+
+    monkeypatch.setattr(weights, "load", slow)
+    engines = Engines(Settings(device=Device.CPU))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(engines.load, UpscalingModel.X2_PLUS)
+        assert asked.wait(30)
+        assert enlarged(engines, (32, 32)).shape == (32, 32, 3)
+        arrived.set()
+        assert isinstance(waiting.exception(), WeightsUnavailable)
+
+
+def test_weights_that_cannot_be_had_are_not_asked_for_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries: list[UpscalingModel] = []
+
+    def failing(model: Model, *args: object) -> Net:
+        tries.append(model.name)
+        raise WeightsUnavailable("no network")
+
+    monkeypatch.setattr(weights, "load", failing)
+    engines = Engines(Settings(device=Device.CPU))
+    for seconds, tried in [(1000.0, 1), (1001.0, 1), (1059.0, 1), (1061.0, 2), (1062.0, 2)]:
+        monkeypatch.setattr("time.monotonic", lambda now=seconds: now)
+        with pytest.raises(WeightsUnavailable, match="no network"):
+            engines.load(FAST)
+        assert tries == [FAST] * tried
+
+
+def test_a_model_that_cannot_be_had_keeps_no_other_from_being_loaded(tmp_path: Path) -> None:
+    (tmp_path / f"{UpscalingModel.X4_V3}.pth").write_bytes(b"half of it")
+    engines = Engines(Settings(device=Device.CPU, weights=tmp_path))
+    with pytest.raises(WeightsUnavailable, match="does not hold the weights"):
+        engines.load(UpscalingModel.X4_V3)
+    assert engines.load(FAST).model.name is FAST
+
+
+def test_a_folder_of_weights_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(WeightsUnavailable, match="not a folder"):
+        Engines(Settings(weights=tmp_path / "gone"))

@@ -1,0 +1,129 @@
+"""Pixels to tensors and back: on a GPU this is done there, and the same code runs here."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.networks import largest_difference, psnr
+from upscaler.images import Pixels, resize
+from upscaler.samples import lanczos, mirrored, to_grey, to_host, to_levels, to_network
+
+CPU = torch.device("cpu")
+sides = st.integers(1, 40)
+
+
+def noise(*shape: int) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@given(height=sides, width=sides, multiple=st.sampled_from([1, 2]))
+def test_a_side_is_made_a_multiple_by_mirroring(height: int, width: int, multiple: int) -> None:
+    pixels = noise(height, width, 3)
+    found = mirrored(pixels, multiple)
+    assert found.shape == (height + height % multiple, width + width % multiple, 3)
+    assert np.array_equal(found[:height, :width], pixels)
+    if height % multiple and height > 1:
+        assert np.array_equal(found[height, :width], pixels[-2])
+    if width % multiple and width > 1:
+        assert np.array_equal(found[:height, width], pixels[:, -2])
+
+
+def test_every_level_comes_back_from_the_network_as_it_went_in() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    x = to_network(levels, CPU)
+    assert x.dtype == torch.float32
+    assert (float(x.min()), float(x.max())) == (0, 1)
+    assert np.array_equal(to_levels(x).numpy(), levels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_lies_outside_is_clamped_in_every_precision(dtype: torch.dtype) -> None:
+    x = torch.tensor([-3.0, -0.1, 0.0, 0.5, 1.0, 1.1, 300.0], dtype=dtype)
+    assert to_levels(x.clone()).tolist() == [0, 0, 0, 128, 255, 255, 255]
+    grey = to_grey(x[:, None, None].repeat(1, 1, 3))
+    assert grey[:, 0, 0].tolist() == [0, 0, 0, 128, 255, 255, 255]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
+def test_strips_arrive_in_their_order(count: int) -> None:
+    strips = [torch.from_numpy(noise(n + 1, 5, 3)) for n in range(count)]
+    arrived = list(to_host(strips, CPU))
+    assert len(arrived) == count
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(arrived, strips, strict=True))
+
+
+def test_strips_are_under_way_before_the_first_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on CUDA: an event is recorded behind each copy, and waited for two strips later."""
+    log: list[str] = []
+
+    class Event:
+        def __init__(self) -> None:
+            self.number = sum(line.startswith("copy") for line in log)
+
+        def record(self, stream: object) -> None:
+            assert isinstance(stream, torch.cpu.Stream)
+            log.append(f"copy {self.number}")
+
+        def synchronize(self) -> None:
+            log.append(f"wait {self.number}")
+
+    def computed() -> Iterator[Tensor]:
+        for number in range(4):
+            log.append(f"compute {number}")
+            yield torch.full((1, 1, 3), number, dtype=torch.uint8)
+
+    monkeypatch.setattr(torch.cpu, "Event", Event)
+    monkeypatch.setattr(torch, "get_device_module", lambda _: torch.cpu)
+    values = [int(strip[0, 0, 0]) for strip in to_host(computed(), torch.device("cuda"))]
+    assert values == [0, 1, 2, 3]
+    assert log == [
+        *("compute 0", "copy 0", "compute 1", "copy 1", "compute 2", "copy 2", "wait 0"),
+        *("compute 3", "copy 3", "wait 1", "wait 2", "wait 3"),
+    ]
+
+
+@settings(max_examples=60)
+@given(
+    old=st.tuples(st.integers(8, 60), st.integers(8, 60)),
+    new=st.tuples(st.integers(8, 90), st.integers(8, 90)),
+    channels=st.sampled_from([3, 4]),
+)
+@example(old=(60, 60), new=(7, 91), channels=3)
+def test_lanczos_is_that_of_pillow(
+    old: tuple[int, int], new: tuple[int, int], channels: int
+) -> None:
+    """To a level, since Pillow rounds its weights; and with alpha to two of what is seen."""
+    pixels = noise(*old, channels)
+    found = lanczos(torch.from_numpy(pixels), new).numpy()
+    expected = resize(pixels, new)
+    assert found.shape == expected.shape == (new[1], new[0], channels)
+    if channels == 3:
+        assert largest_difference(found, expected) <= 1
+        return
+    assert largest_difference(found[:, :, 3:], expected[:, :, 3:]) <= 1
+    opacity = expected[:, :, 3:] / 255
+    seen = found[:, :, :3] * opacity - expected[:, :, :3] * opacity
+    assert np.abs(seen).max() < 2
+
+
+def test_transparent_pixels_lend_no_colour() -> None:
+    pixels = np.zeros((16, 16, 4), np.uint8)
+    pixels[:, 8:] = (200, 100, 50, 255)
+    pixels[:, :8, :3] = 255
+    found = lanczos(torch.from_numpy(pixels), (9, 9)).numpy()
+    visible = found[:, :, 3] > 64
+    assert visible.any()
+    assert not visible.all()
+    assert found[visible][:, 2].max() < 60, "white would have made it brighter"
+
+
+def test_lanczos_of_a_photo_is_that_of_pillow(photo: Pixels) -> None:
+    found = lanczos(torch.from_numpy(photo), (200, 170)).numpy()
+    assert psnr(found, resize(photo, (200, 170))) > 60

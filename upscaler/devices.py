@@ -1,0 +1,71 @@
+"""Which device and precision to compute with, and what follows from that for the convolutions."""
+
+from typing import Final
+
+import torch
+
+from upscaler.convolution import Direct, Winograd
+from upscaler.errors import DeviceUnavailable
+from upscaler.settings import Device, Precision
+from upscaler.streams import Methods
+
+DTYPES: Final = {
+    Precision.FP32: torch.float32,
+    Precision.FP16: torch.float16,
+    Precision.BF16: torch.bfloat16,
+}
+
+
+def pick_device(device: Device) -> torch.device:
+    """The torch device; raises DeviceUnavailable if this machine has no such one."""
+    there = {
+        Device.CUDA: torch.cuda.is_available(),
+        Device.MPS: torch.backends.mps.is_available(),
+        Device.CPU: True,
+    }
+    if device is Device.AUTO:
+        device = next(name for name, available in there.items() if available)
+    if not there[device]:
+        raise DeviceUnavailable(f"torch finds no {device} device here: use --device cpu or auto")
+    return torch.device(device)
+
+
+def pick_precision(precision: Precision, device: torch.device) -> Precision:
+    """What to compute in; raises DeviceUnavailable for what the device cannot do or is slow at."""
+    if precision is Precision.AUTO:
+        if device.type == "cuda":
+            return Precision.FP16
+        return Precision.MIXED if device.type == "cpu" and _has_bf16() else Precision.FP32
+    if precision is Precision.FP16 and device.type == "cpu":
+        raise DeviceUnavailable(
+            "fp16 is of no use on a CPU: take fp32, or mixed where bf16 is native"
+        )
+    if precision is Precision.MIXED and device.type != "cpu":
+        raise DeviceUnavailable("mixed is for CPUs: take fp16 here")
+    return precision
+
+
+def _has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware; elsewhere it would be slower than fp32."""
+    avx512: bool = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001  nothing public says it
+    amx: bool = torch.cpu._is_amx_tile_supported()  # noqa: SLF001
+    return avx512 or amx
+
+
+def methods(precision: Precision, device: torch.device) -> Methods:
+    """How the parts of a network are computed.
+
+    In bf16 the picture itself would lose its last bits, so the first convolution never is, nor are
+    the sums of the body: neither takes much of the time. The tail does.
+    """
+    if device.type != "cpu":
+        same = Direct(DTYPES[precision], DTYPES[precision], device)
+        return Methods(same, same, same)
+    winograd = Winograd(torch.float32, device)
+    if precision is Precision.FP32:
+        return Methods(winograd, winograd, winograd)
+    first = Direct(torch.float32, torch.float32, device)
+    body = Direct(torch.bfloat16, torch.float32, device)
+    if precision is Precision.MIXED:
+        return Methods(first, body, winograd)
+    return Methods(first, body, Direct(torch.bfloat16, torch.bfloat16, device))

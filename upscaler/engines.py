@@ -1,0 +1,66 @@
+"""The six models on one device: what the service and the command line run on."""
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from upscaler import weights
+from upscaler.contract import Size
+from upscaler.devices import pick_device, pick_precision
+from upscaler.engine import Engine
+from upscaler.errors import WeightsUnavailable
+from upscaler.images import Pixels
+from upscaler.models import MODELS, UpscalingModel
+from upscaler.settings import Settings
+
+RETRY_AFTER_S: Final = 60.0
+"""How long weights that could not be had are not asked for again."""
+
+
+class Engines:
+    """The `Backend` of `upscaler.app`: each model is loaded when it is asked for, and kept."""
+
+    face_enhance = False
+
+    def __init__(self, settings: Settings) -> None:
+        """Take note of what to load and how.
+
+        Raises DeviceUnavailable and WeightsUnavailable at once for settings that cannot be met,
+        not at the first picture.
+        """
+        self.settings = settings
+        self._device = pick_device(settings.device)
+        self._precision = pick_precision(settings.precision, self._device)
+        weights.find(MODELS[UpscalingModel.X4_PLUS], settings.weights)
+        self._engines: dict[UpscalingModel, Engine] = {}
+        self._failures: dict[UpscalingModel, tuple[float, WeightsUnavailable]] = {}
+        self._loading = {name: threading.Lock() for name in UpscalingModel}
+
+    def load(self, model: UpscalingModel, progress: weights.Progress | None = None) -> Engine:
+        """The engine of `model`, loaded once however many threads ask; others need not wait.
+
+        `progress` is told of a download's bytes. Raises WeightsUnavailable, and for a minute
+        raises it again without another try, so that requests do not queue behind a dead network.
+        """
+        with self._loading[model]:
+            if model not in self._engines:
+                self._engines[model] = self._load(model, progress)
+            return self._engines[model]
+
+    def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Iterator[Pixels]:
+        """Strips of `pixels` enlarged by `model` to exactly `size`; see `Engine.strips`."""
+        return self.load(model).strips(pixels, size=size, memory=self.settings.memory)
+
+    def _load(self, model: UpscalingModel, progress: weights.Progress | None) -> Engine:
+        failed_s, failure = self._failures.get(model, (-math.inf, None))
+        if failure and time.monotonic() - failed_s < RETRY_AFTER_S:
+            raise failure
+        spec = MODELS[model]
+        try:
+            net = weights.load(spec, self.settings.weights, progress)
+        except WeightsUnavailable as error:
+            self._failures[model] = time.monotonic(), error
+            raise
+        return Engine(spec, net, self._device, self._precision)
