@@ -7,17 +7,20 @@ import pytest
 import torch
 
 from upscaler import memory
-from upscaler.memory import _left_to_container, free_bytes
+from upscaler.memory import LIMIT_AND_USE, _left_to_container, free_bytes
 
 CPU = torch.device("cpu")
 
 
-def container(folder: Path, limit: str, used: str) -> Path:
-    (folder / "memory.max").write_text(limit)
-    (folder / "memory.current").write_text(used)
+def container(folder: Path, version: int, limit: str, used: str) -> Path:
+    (folder / "memory").mkdir()
+    limit_name, use_name = LIMIT_AND_USE[2 - version]
+    (folder / limit_name).write_text(limit)
+    (folder / use_name).write_text(used)
     return folder
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(
     ("limit", "used", "left"),
     [
@@ -30,9 +33,9 @@ def container(folder: Path, limit: str, used: str) -> Path:
     ],
 )
 def test_a_container_has_what_its_limit_leaves(
-    limit: str, used: str, left: int | None, tmp_path: Path
+    version: int, limit: str, used: str, left: int | None, tmp_path: Path
 ) -> None:
-    assert _left_to_container(container(tmp_path, limit, used)) == left
+    assert _left_to_container(container(tmp_path, version, limit, used)) == left
 
 
 def test_without_a_container_there_is_no_limit(tmp_path: Path) -> None:
@@ -53,9 +56,13 @@ def test_the_machine_and_the_container_both_count(
     assert free_bytes(CPU) == free
 
 
-def test_a_gpu_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (123, 456))
-    assert free_bytes(torch.device("cuda")) == 123
+def test_a_gpu_is_asked_itself_and_what_torch_keeps_there_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (1000, 4560))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 300)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 280)
+    assert free_bytes(torch.device("cuda")) == 1020
 
 
 def test_this_machine_has_some_free() -> None:

@@ -35,7 +35,7 @@ def test_a_side_is_made_a_multiple_by_mirroring(height: int, width: int, multipl
 
 def test_every_level_comes_back_from_the_network_as_it_went_in() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
-    x = to_network(levels, CPU)
+    x = to_network(torch.from_numpy(levels))
     assert x.dtype == torch.float32
     assert (float(x.min()), float(x.max())) == (0, 1)
     assert np.array_equal(to_levels(x).numpy(), levels)

@@ -224,8 +224,10 @@ class Engine:
         height, width, channels = pixels.shape
         scale = self.model.scale
         padded = mirrored(pixels, self.model.multiple)
-        colours, alpha = padded[:, :, :3], padded[:, :, 3:]
-        uniform = channels == 3 or alpha.min() == alpha.max()
+        # All of it at once: copying to a GPU row by row would wait for what it computes.
+        source = torch.from_numpy(padded).to(self.device)
+        colours, alpha = source[:, :, :3], source[:, :, 3:]
+        uniform = channels == 3 or padded[:, :, 3].min() == padded[:, :, 3].max()
         total = len(plan.tiles) * len(padded) * (1 if uniform else 2)
         report = progress or (lambda _done, _total: None)
         report(0, total)
@@ -239,12 +241,11 @@ class Engine:
 
         opacity = None
         if not uniform:
-            grey = np.repeat(alpha, 3, axis=2)
+            grey = alpha.expand(-1, -1, 3)
             strips = self._pass(grey, plan, lambda rows: to_grey(told(rows)))
             opacity = _assembled(strips, len(padded) * scale)
         elif channels == 4:
-            opacity = torch.tensor(alpha[:1, :1], device=self.device)
-            opacity = opacity.expand(len(padded) * scale, padded.shape[1] * scale, 1)
+            opacity = alpha[:1, :1].expand(len(padded) * scale, padded.shape[1] * scale, 1)
         row = 0
         for rows in self._pass(colours, plan, lambda rows: to_levels(told(rows))):
             strip = rows if opacity is None else torch.cat((rows, opacity[row:][: len(rows)]), 2)
@@ -254,7 +255,7 @@ class Engine:
             row += len(rows)
 
     def _pass(
-        self, source: Pixels, plan: Plan, convert: Callable[[Tensor], Tensor]
+        self, source: Tensor, plan: Plan, convert: Callable[[Tensor], Tensor]
     ) -> Iterator[Tensor]:
         """Strips of `source`, three channels, through the network: only one if it is in bands."""
         if len(plan.tiles) == 1:
@@ -275,7 +276,7 @@ class Engine:
         yield whole
 
     def _rows(
-        self, source: Pixels, tile: Tile, plan: Plan, convert: Callable[[Tensor], Tensor]
+        self, source: Tensor, tile: Tile, plan: Plan, convert: Callable[[Tensor], Tensor]
     ) -> Iterator[Tensor]:
         """The network's results for a tile's core, each made samples of by `convert`."""
         multiple, scale = self.model.multiple, self.model.scale
@@ -289,7 +290,7 @@ class Engine:
             with torch.inference_mode():
                 rows = region[given : given + plan.rows * multiple]
                 given += len(rows)
-                result = stream.push(to_network(rows, self.device) if len(rows) else None)
+                result = stream.push(to_network(rows) if len(rows) else None)
                 samples = None if result is None else convert(result[:, columns])
             if samples is not None:
                 left -= len(samples)

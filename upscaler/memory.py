@@ -12,7 +12,12 @@ import torch
 from upscaler.errors import OutOfMemory
 
 CGROUP: Final = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may use (version 2 of its interface)."""
+"""Where Linux says what a container may use."""
+LIMIT_AND_USE: Final = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
+"""The files there that say it, in the second and the first version of this interface."""
 ONEDNN_FAILED: Final = "could not create a primitive"
 """What oneDNN says when it gets no memory for the code that it makes. Nothing else makes it fail:
 it has no code for these convolutions that depends on more than the processor."""
@@ -23,7 +28,8 @@ THREADS_BYTES, THREAD_BYTES = 2**27, 2**24
 def free_bytes(device: torch.device) -> int:
     """What can still be had without anything else having to give way, in bytes."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept  # by torch, for what comes next
     available: int = psutil.virtual_memory().available
     left = _left_to_container()
     return available if left is None else min(available, left)
@@ -61,9 +67,10 @@ def memory_for(what: str) -> Iterator[None]:
 
 def _left_to_container(folder: Path = CGROUP) -> int | None:
     """What the container's limit leaves, None where there is no container or no limit."""
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = (folder / "memory.current").read_text()
-    except OSError:
-        return None
-    return None if limit == "max" else max(int(limit) - int(used), 0)
+    for limit_name, use_name in LIMIT_AND_USE:
+        try:
+            limit, used = (folder / limit_name).read_text(), (folder / use_name).read_text()
+        except OSError:
+            continue
+        return None if limit.strip() == "max" else max(int(limit) - int(used), 0)
+    return None

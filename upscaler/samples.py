@@ -31,9 +31,9 @@ def mirrored(pixels: Pixels, multiple: int) -> Pixels:
     return np.pad(pixels, borders, mode="reflect")
 
 
-def to_network(rows: Pixels, device: torch.device) -> Tensor:
-    """Rows of uint8 as float in 0..1 on `device`, of the same shape."""
-    return torch.from_numpy(np.ascontiguousarray(rows)).to(device).float() / 255
+def to_network(rows: Tensor) -> Tensor:
+    """Rows of uint8 as float in 0..1, of the same shape."""
+    return rows.float() / 255
 
 
 def to_levels(result: Tensor) -> Tensor:
@@ -46,8 +46,8 @@ def to_levels(result: Tensor) -> Tensor:
 
 def to_grey(result: Tensor) -> Tensor:
     """The same for grey that went through as three equal channels: shape (height, width, 1)."""
-    luma = result.float().clamp_(0, 1) * torch.tensor(LUMA, device=result.device)
-    return to_levels(luma.sum(dim=2, keepdim=True))
+    red, green, blue = result.float().clamp_(0, 1).split(1, dim=2)
+    return to_levels(red * LUMA[0] + green * LUMA[1] + blue * LUMA[2])
 
 
 def to_host(strips: Iterable[Tensor], device: torch.device) -> Iterator[Pixels]:
