@@ -8,7 +8,6 @@ Weights are random, since memory does not depend on them.
 """
 
 import argparse
-import ctypes
 import subprocess
 import sys
 from itertools import product
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from upscaler.engine import Engine
+from upscaler.memory import give_back
 from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
 from upscaler.nets import build
 from upscaler.plan import Plan
@@ -34,7 +34,10 @@ NETWORKS = (
 """One model for each shape of network; the two others share theirs."""
 PRECISIONS = (Precision.FP32, Precision.MIXED, Precision.BF16)
 CASES = {
-    RRDB: ((128, 4, 1), (128, 64, 8), (256, 16, 1), (256, 64, 4), (512, 8, 1), (512, 64, 1)),
+    RRDB: (
+        *((128, 4, 1), (128, 64, 8), (256, 16, 1), (256, 64, 4), (256, 128, 8)),
+        *((512, 8, 1), (512, 64, 1), (512, 64, 4)),
+    ),
     Compact: ((512, 4, 1), (512, 64, 1), (1024, 8, 1), (1024, 32, 1), (2048, 4, 1), (2048, 16, 1)),
 }
 """Width, rows at once and rows at once in the tail: of the smallest map."""
@@ -100,7 +103,7 @@ def measured(model: Model, precision: Precision, width: int, rows: int, tail_row
     noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     tiny = Plan(tuple(bands(8, 8, 1, 0, model.multiple)), 8, 8, 0, 0)
     engine.enlarge(noise[:8, :8], tiny)
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    give_back()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = resident("VmRSS")
     enlarged = engine.enlarge(noise, plan)

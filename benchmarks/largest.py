@@ -7,7 +7,6 @@ takes less time and as much memory, but for that of the enlarged picture.
 """
 
 import argparse
-import ctypes
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from upscaler.bench.turns import photograph
 from upscaler.contract import MAX_INPUT_PX
 from upscaler.engine import Engine
 from upscaler.images import read_header
+from upscaler.memory import give_back
 from upscaler.models import UpscalingModel
 from upscaler.plan import MIB
 from upscaler.settings import Precision, parse_bytes
@@ -37,7 +37,7 @@ def main() -> None:
     engine.upscale(photo[:8, :8])
     plan = engine.plan(MAX_INPUT_PX, args.height, memory=args.memory)
     print(f"{args.model}, {engine.precision}: {plan}", flush=True)
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    give_back()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, started = resident("VmRSS"), time.perf_counter()
     enlarged = engine.upscale(picture, memory=args.memory)

@@ -1,5 +1,8 @@
 """The models of a service: each loaded once, when it is needed, by the settings."""
 
+import platform
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,6 +52,40 @@ def test_engines_are_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> N
     enlarged(Engines(Settings(device=Device.CPU)), (64, 64))
     assert engines.load(FAST).precision is Precision.BF16
     assert budgets == [2**30, None]
+
+
+HELD = """
+from collections import deque
+from pathlib import Path
+import numpy as np
+from upscaler.engines import Engines
+from upscaler.models import UpscalingModel
+from upscaler.settings import Device, Precision, Settings
+
+def held(line):
+    return int(Path("/proc/self/status").read_text().partition(line)[2].split()[0]) // 1024
+
+def upscale(width):
+    pixels = np.random.default_rng(0).integers(0, 256, (256, width, 3), dtype=np.uint8)
+    deque(engines.upscale(pixels, UpscalingModel.ANIMEVIDEO_V3, (width * 4, 1024)), maxlen=0)
+
+engines = Engines(Settings(device=Device.CPU, precision=Precision.FP32))
+upscale(8)
+before = held("VmRSS:")
+for _ in range(3):
+    upscale(512)
+print(before, held("VmHWM:"), held("VmRSS:"))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another keeps memory differently")
+def test_what_a_picture_took_is_given_back() -> None:
+    command = [sys.executable, "-c", HELD]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    before, most, after = map(int, done.stdout.split())
+    assert most - before > 80, "MiB while it was enlarged"
+    assert after - before < 25
 
 
 def test_engines_are_loaded_once_however_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,10 +111,10 @@ def _upscale(
     size = output_size(request, picture.size)
     pixels = picture.pixels()
     with _bar(f"fetching {request.model}", "B", quiet=args.quiet) as progress:
-        engine = engines.load(request.model, progress)
-    memory, file_type = engines.settings.memory, request.output_image_encoding
+        engines.load(request.model, progress)
+    file_type = request.output_image_encoding
     with _bar(job.source.name, "row", quiet=args.quiet) as progress:
-        strips = engine.strips(pixels, size=size, memory=memory, progress=progress)
+        strips = engines.upscale(pixels, request.model, size, progress)
         if job.comparison:
             whole = np.concatenate(list(strips))
             sheet = images.before_after(pixels, whole)

@@ -9,9 +9,10 @@ from typing import Final
 from upscaler import weights
 from upscaler.contract import Size
 from upscaler.devices import pick_device, pick_precision
-from upscaler.engine import Engine
+from upscaler.engine import Engine, Progress
 from upscaler.errors import WeightsUnavailable
 from upscaler.images import Pixels
+from upscaler.memory import give_back
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Settings
 
@@ -49,9 +50,22 @@ class Engines:
                 self._engines[model] = self._load(model, progress)
             return self._engines[model]
 
-    def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Iterator[Pixels]:
-        """Strips of `pixels` enlarged by `model` to exactly `size`; see `Engine.strips`."""
-        return self.load(model).strips(pixels, size=size, memory=self.settings.memory)
+    def upscale(
+        self,
+        pixels: Pixels,
+        model: UpscalingModel,
+        size: Size,
+        progress: Progress | None = None,
+    ) -> Iterator[Pixels]:
+        """Strips of `pixels` enlarged by `model` to exactly `size`; see `Engine.strips`.
+
+        Afterwards the process holds no more memory than before.
+        """
+        memory = self.settings.memory
+        try:
+            yield from self.load(model).strips(pixels, size=size, memory=memory, progress=progress)
+        finally:
+            give_back()
 
     def _load(self, model: UpscalingModel, progress: weights.Progress | None) -> Engine:
         failed_s, failure = self._failures.get(model, (-math.inf, None))

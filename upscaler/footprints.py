@@ -13,12 +13,12 @@ MEASURED: Final = {
     (Compact, 32, Precision.FP32): (0, 42_707, 3_469, 0),
     (Compact, 32, Precision.MIXED): (1_924_781, 12_017, 1_851, 0),
     (Compact, 32, Precision.BF16): (1_566_521, 14_450, 1_618, 0),
-    (RRDB, 6, Precision.FP32): (4_530_246, 246_188, 7_744, 29_558),
-    (RRDB, 6, Precision.MIXED): (6_930_163, 132_342, 5_321, 24_209),
-    (RRDB, 6, Precision.BF16): (2_839_911, 135_981, 5_060, 4_678),
-    (RRDB, 23, Precision.FP32): (11_073_254, 827_869, 10_087, 44_354),
-    (RRDB, 23, Precision.MIXED): (8_558_907, 439_548, 7_488, 22_799),
-    (RRDB, 23, Precision.BF16): (8_800_406, 395_548, 8_254, 11_652),
+    (RRDB, 6, Precision.FP32): (4_396_507, 248_309, 7_619, 30_312),
+    (RRDB, 6, Precision.MIXED): (7_824_912, 132_604, 5_109, 21_999),
+    (RRDB, 6, Precision.BF16): (3_431_752, 127_329, 5_485, 5_251),
+    (RRDB, 23, Precision.FP32): (17_027_351, 789_644, 10_692, 40_995),
+    (RRDB, 23, Precision.MIXED): (9_767_465, 415_943, 8_426, 23_625),
+    (RRDB, 23, Precision.BF16): (10_490_740, 383_809, 8_484, 10_633),
 }
 """The bytes of a Footprint on a CPU: fixed, column, flow and tail, by the kind of network, how many
 blocks or convolutions it has, and the precision."""

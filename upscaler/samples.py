@@ -46,7 +46,7 @@ def to_levels(result: Tensor) -> Tensor:
 
 def to_grey(result: Tensor) -> Tensor:
     """The same for grey that went through as three equal channels: shape (height, width, 1)."""
-    red, green, blue = result.float().clamp_(0, 1).split(1, dim=2)
+    red, green, blue = torch.split(result.float().clamp_(0, 1), 1, dim=2)
     return to_levels(red * LUMA[0] + green * LUMA[1] + blue * LUMA[2])
 
 

@@ -25,6 +25,7 @@ import torch
 from upscaler.bench import peak, peers
 from upscaler.bench.contenders import Contender, Peer
 from upscaler.images import Pixels
+from upscaler.memory import give_back
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Precision
 
@@ -141,14 +142,16 @@ class _Memory:
         if device.type == "cuda":
             torch.cuda.empty_cache()
             return cls(device, torch.cuda.memory_allocated())
-        _trim()
+        give_back()
         return cls(device, _status_bytes("VmRSS"))
 
     def reset(self) -> None:
         """Forget the peak so far."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        elif sys.platform == "linux":
+            return
+        give_back()
+        if sys.platform == "linux":
             with contextlib.suppress(OSError):  # where that is not allowed, loading counts too
                 Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
 
@@ -172,13 +175,6 @@ def _status_bytes(key: str) -> int | None:
         if name == key:
             return int(value.split()[0]) * 1024
     return None
-
-
-def _trim() -> None:
-    """Give back what loading left behind, where the C library is one that can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim:
-        trim(0)
 
 
 def _private_stdout() -> TextIO:
