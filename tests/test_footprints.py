@@ -72,19 +72,21 @@ def peak_and_plan(name: str, precision: str, *numbers: int) -> tuple[int, int]:
         ("real-esrgan-x4-plus-anime", "mixed", 128, 128, 64),
         ("real-esrgan-x4-plus-anime", "bf16", 256, 128, 16),
         ("real-esrgan-x4-plus", "mixed", 32, 360, 22),
-        ("real-esrgan-x2-plus", "mixed", 64, 736, 46),
+        ("real-esrgan-x2-plus", "mixed", 64, 736, 23),
     ],
 )
 def test_a_picture_takes_the_memory_that_its_plan_says(
     name: str, precision: str, width: int, height: int, rows: int
 ) -> None:
-    """At most 15% more and 25% less, or the 16 MiB by which the heap differs from run to run.
+    """Within 15%, or the 16 MiB by which the heap differs from run to run.
 
-    So high that every layer has begun to answer.
+    Only animevideo-v3 in fp32 takes much less at times. The pictures are so high that every layer
+    has begun to answer.
     """
     peak, said = peak_and_plan(name, precision, width, height, 3, 1, rows)
     assert peak - said <= max(0.15 * said, 2 * HEAP_BYTES)
-    assert said - peak <= max(0.25 * said, 2 * HEAP_BYTES)
+    less = 0.35 if (name, precision) == ("real-esrgan-animevideo-v3", "fp32") else 0.15
+    assert said - peak <= max(less * said, 2 * HEAP_BYTES)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak since a moment")
