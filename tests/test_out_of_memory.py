@@ -129,6 +129,9 @@ def test_a_failure_anywhere_leaves_a_correct_picture_or_says_so(
         assert isinstance(run.error, OutOfMemory)
         return
     assert largest_difference(run.result, whole(channels)) <= 1
+    tried = (engine().enlarge(picture(channels), plan) for plan in set(run.plans))
+    as_tried = [np.all(run.result == undisturbed, axis=(1, 2)) for undisturbed in tried]
+    assert np.any(as_tried, axis=0).all(), "every row is that of a try, to the last bit"
 
 
 def test_every_single_push_of_every_band_and_pass_may_fail() -> None:
