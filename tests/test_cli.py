@@ -432,7 +432,7 @@ def test_a_port_that_is_taken_is_status_1() -> None:
     ("name", "value", "words"),
     [
         ("UPSCALER_WEIGHTS", "gone", "UPSCALER_WEIGHTS is gone, which is not a folder"),
-        ("UPSCALER_DEVICE", "tpu", "UPSCALER_DEVICE must be one of auto, cpu, cuda, mps"),
+        ("UPSCALER_DEVICE", "tpu", "UPSCALER_DEVICE: must be one of auto, cpu, cuda, mps"),
         ("UPSCALER_MEMORY", "large", "UPSCALER_MEMORY: memory is a number of bytes"),
     ],
 )

@@ -1,3 +1,5 @@
+from decimal import Decimal
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -7,13 +9,19 @@ from hypothesis import strategies as st
 from upscaler.errors import InvalidSetting
 from upscaler.settings import Device, Precision, Settings, parse_bytes
 
-VARIABLES = (
-    "UPSCALER_TOKEN",
-    "UPSCALER_WEIGHTS",
-    "UPSCALER_DEVICE",
-    "UPSCALER_PRECISION",
-    "UPSCALER_MEMORY",
-)
+VARIABLES = {
+    "UPSCALER_TOKEN": "t",
+    "UPSCALER_WEIGHTS": "/w",
+    "UPSCALER_DEVICE": "cpu",
+    "UPSCALER_PRECISION": "bf16",
+    "UPSCALER_MEMORY": "2G",
+    "UPSCALER_QUEUE": "3",
+    "UPSCALER_QUEUE_MEMORY": "500M",
+    "UPSCALER_RESULTS_MEMORY": "2G",
+    "UPSCALER_PRICE_PER_SECOND": "0.000222",
+    "UPSCALER_FETCH_PORTS": "443, 8443",
+    "UPSCALER_FETCH_NETWORKS": "10.1.0.0/16, fd00::/8",
+}
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -32,13 +40,18 @@ def test_an_empty_variable_counts_as_not_set(name: str) -> None:
 
 
 def test_every_variable_sets_its_own_field() -> None:
-    environment = dict(zip(VARIABLES, ("t", "/w", "cpu", "bf16", "2G"), strict=True))
-    assert Settings.from_environment(environment) == Settings(
+    assert Settings.from_environment(VARIABLES) == Settings(
         tokens=("t",),
         weights=Path("/w"),
         device=Device.CPU,
         precision=Precision.BF16,
         memory=2 * 2**30,
+        queue_length=3,
+        queue_memory=500 * 2**20,
+        results_memory=2 * 2**30,
+        price_per_second=Decimal("0.000222"),
+        fetch_ports=(443, 8443),
+        fetch_networks=(ip_network("10.1.0.0/16"), ip_network("fd00::/8")),
     )
 
 
@@ -142,6 +155,12 @@ def test_units_are_powers_of_1024(number: int, unit: str) -> None:
         ("UPSCALER_PRECISION", "half"),
         *(("UPSCALER_MEMORY", text) for text in NO_MEMORY),
         ("UPSCALER_WEIGHTS", "~nobody-of-that-name/weights"),
+        *(("UPSCALER_QUEUE", text) for text in ("-1", "1.5", "10000", "many", "\u0663")),
+        *(("UPSCALER_QUEUE_MEMORY", text) for text in ("319M", "1", "0")),
+        *(("UPSCALER_RESULTS_MEMORY", text) for text in ("319M", "1", "0")),
+        *(("UPSCALER_PRICE_PER_SECOND", text) for text in ("-1", "1e-4", "$1", "nan", "1,5", ".")),
+        *(("UPSCALER_FETCH_PORTS", text) for text in ("0", "65536", "80;443", ",", "http")),
+        *(("UPSCALER_FETCH_NETWORKS", text) for text in ("10.0.0.1/8", "intranet", "10.0.0.0/33")),
     ],
     ids=lambda text: ascii(text[:16]),
 )

@@ -40,10 +40,25 @@ MAX_BODY_BYTES: Final = 32 * 2**20
 """The most bytes a request body may have (RES-7, our choice). A 2048x2048 PNG of pure noise is
 17 MB of base64, so every picture of eight bits a sample that meets REQ-13 fits."""
 
+ASYNC_MAX_BODY_BYTES: Final = 10 * 2**20
+"""The most bytes the body of an asynchronous request may have: 10 MB, in the larger sense of the
+word (ASY-4)."""
+RESULT_LIFETIME_S: Final = 24 * 60 * 60
+"""How long the result of an asynchronous inference is kept (ASY-4)."""
+
 REQUEST_ID_HEADER: Final = "X-User-Request-ID"
 """On every response; OctoAI's client prints it in its errors (RES-6)."""
 ASYNC_HEADER: Final = "X-OctoAI-Async"
 """`1` asks for an asynchronous inference (ASY-1)."""
+DRY_RUN_HEADER: Final = "X-Upscaler-Dry-Run"
+"""`1` asks what would come of the request, without inference. Ours, as the following are."""
+INPUT_SIZE_HEADER: Final = "X-Upscaler-Input-Size"
+OUTPUT_SIZE_HEADER: Final = "X-Upscaler-Output-Size"
+"""On answers with a picture: width and height in pixels, such as 608x512."""
+MODEL_HEADER: Final = "X-Upscaler-Model"
+WEIGHTS_HEADER: Final = "X-Upscaler-Weights-SHA256"
+COST_HEADER: Final = "X-Upscaler-Cost-USD"
+"""On answers with a picture, if the service knows its price: what its work cost in dollars."""
 
 IMAGE_FIELDS: Final = ("init_image", "init_image_url")
 """A request gives exactly one of these (REQ-4)."""
@@ -252,13 +267,15 @@ class HTTPValidationError(BaseModel):
     detail: Annotated[list[ValidationError], Field(title="Detail", description="The broken rules.")]
 
 
-def check_body_size(size_bytes: int) -> None:
-    """Raise BodyTooLarge for a body of more than MAX_BODY_BYTES (RES-7)."""
-    if size_bytes > MAX_BODY_BYTES:
-        raise BodyTooLarge(f"the request body may have at most {MAX_BODY_BYTES} bytes")
+def check_body_size(size_bytes: int, *, asynchronous: bool = False) -> None:
+    """Raise BodyTooLarge for a body of more than a request may have (RES-7, ASY-4)."""
+    most = ASYNC_MAX_BODY_BYTES if asynchronous else MAX_BODY_BYTES
+    if size_bytes > most:
+        kind = "an asynchronous request" if asynchronous else "a request"
+        raise BodyTooLarge(f"the body of {kind} may have at most {most} bytes")
 
 
-def parse_request(body: bytes) -> UpscalingRequest:
+def parse_request(body: bytes | bytearray) -> UpscalingRequest:
     """The request in a JSON body, or InvalidRequest with every field error in it.
 
     JSON is read strictly: NaN, Infinity, lone surrogates and unbounded nesting are refused, since

@@ -3,10 +3,15 @@
     UpscalerError               500  a fault on our side
     |-- InvalidRequest          422  a rule the request broke, told per field
     |-- Unauthorized            401  no token, or a wrong one
+    |-- UnknownJob              404  no asynchronous inference has this id, or no longer
+    |-- NotAcceptable           406  nothing that the client accepts can be given
+    |-- RequestTimeout          408  the body did not arrive in time
     |-- BodyTooLarge            413  more bytes than a request may have
     |-- InvalidSetting          500  an environment variable with a value that it cannot have
     |-- FileRefused             500  a file that a command cannot read or write as asked
     |-- WorkerFailed            500  a process of a benchmark that failed or died
+    |-- Cancelled               500  whoever asked for it has gone; nobody is answered
+    |-- Busy                    503  as much is being done as there is room for
     `-- Unavailable             503  this machine cannot do what was asked
         |-- WeightsUnavailable  503  weights are missing, damaged or cannot be fetched
         |-- DeviceUnavailable   503  the device or the precision does not exist here
@@ -41,6 +46,11 @@ class UpscalerError(Exception):
         """The value of `detail` in the JSON answer: a sentence, or for a 422 the list of RES-4."""
         return str(self)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer has to say besides, by the name of the header."""
+        return {}
+
 
 class InvalidRequest(UpscalerError):
     """The request breaks at least one rule of the contract."""
@@ -60,6 +70,28 @@ class Unauthorized(UpscalerError):
     """The bearer token is missing, malformed or not one of ours."""
 
     status = 401
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class UnknownJob(UpscalerError):
+    """No asynchronous inference has this id, or its result is no longer kept."""
+
+    status = 404
+
+
+class NotAcceptable(UpscalerError):
+    """The client accepts none of the media types that an answer can have."""
+
+    status = 406
+
+
+class RequestTimeout(UpscalerError):
+    """The body of the request did not arrive in time."""
+
+    status = 408
 
 
 class BodyTooLarge(UpscalerError):
@@ -82,6 +114,24 @@ class FileRefused(UpscalerError):
 
 class WorkerFailed(UpscalerError):
     """A process of a benchmark failed or died; the text says how."""
+
+
+class Cancelled(UpscalerError):
+    """The work was given up because nobody waits for it any more."""
+
+
+class Busy(UpscalerError):
+    """The request is fine, but there is no room for it now; there may be in `retry_after_s`."""
+
+    status = 503
+
+    def __init__(self, reason: str, retry_after_s: int) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after_s)}
 
 
 class Unavailable(UpscalerError):

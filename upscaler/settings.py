@@ -5,13 +5,21 @@ The limits of the API are not here: they are the contract's, the same everywhere
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from upscaler.errors import InvalidSetting
+
+Network = IPv4Network | IPv6Network
+
+MIB: Final = 2**20
+MIN_ROOM_BYTES: Final = 320 * MIB
+"""The largest picture of all, if it is noise with alpha, is a file of 256 MiB."""
 
 
 class Device(StrEnum):
@@ -49,15 +57,30 @@ def parse_bytes(text: str) -> int:
     return int(match[1]) * UNITS[match[2].upper()]
 
 
+def parse_price(text: str) -> Decimal:
+    """Dollars for a second, such as 0.000222; raises ValueError for anything else."""
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,12})?", text.strip(), re.ASCII):
+        raise ValueError("the price is a number of dollars for a second, such as 0.000222")
+    return Decimal(text.strip())
+
+
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one process.
+    """The settings of one process, each with the variable that it is read from.
 
-    `tokens` are the bearer tokens that the service accepts (`UPSCALER_TOKEN`, separated by commas)
-    and are kept out of `repr`. `weights` is a folder of weights that goes before all other places
-    (`UPSCALER_WEIGHTS`). `device`, `precision` and `memory`, how many bytes one picture may take
-    over those of the loaded model, with None for half of what is free, are the defaults of the
-    engine (`UPSCALER_DEVICE`, `UPSCALER_PRECISION`, `UPSCALER_MEMORY`).
+    Of the engine: `weights` (`UPSCALER_WEIGHTS`) is a folder of weights that goes before all other
+    places; `device` and `precision` (`UPSCALER_DEVICE`, `UPSCALER_PRECISION`); and `memory`
+    (`UPSCALER_MEMORY`), how many bytes one picture may take over those of the loaded model, with
+    None for half of what is free.
+
+    Of the service: `tokens` (`UPSCALER_TOKEN`, separated by commas) are the bearer tokens that it
+    accepts, and are kept out of `repr`. `queue_length` (`UPSCALER_QUEUE`) is how many pictures may
+    wait, and `queue_memory` (`UPSCALER_QUEUE_MEMORY`) how many bytes all requests may hold
+    together. `results_memory` (`UPSCALER_RESULTS_MEMORY`) is how many bytes of asynchronous results
+    are kept. `price_per_second` (`UPSCALER_PRICE_PER_SECOND`) is what a second of work costs in
+    dollars, or None not to tell. `fetch_ports` (`UPSCALER_FETCH_PORTS`) are the ports that pictures
+    are downloaded from, and `fetch_networks` (`UPSCALER_FETCH_NETWORKS`) the networks, separated by
+    commas, that they may come from besides the public ones.
     """
 
     tokens: tuple[str, ...] = field(default=(), repr=False)
@@ -65,6 +88,12 @@ class Settings:
     device: Device = Device.AUTO
     precision: Precision = Precision.AUTO
     memory: int | None = None
+    queue_length: int = 16
+    queue_memory: int = 1024 * MIB
+    results_memory: int = 1024 * MIB
+    price_per_second: Decimal | None = None
+    fetch_ports: tuple[int, ...] = (80, 443)
+    fetch_networks: tuple[Network, ...] = ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -72,37 +101,74 @@ class Settings:
 
         Raises InvalidSetting, with the variable's name, for a value that is not one of its choices.
         """
-        tokens = environment.get("UPSCALER_TOKEN", "").split(",")
-        return cls(
-            tokens=tuple(token.strip() for token in tokens if token.strip()),
-            weights=_folder(environment.get("UPSCALER_WEIGHTS")),
-            device=_choice(Device, environment, "UPSCALER_DEVICE", Device.AUTO),
-            precision=_choice(Precision, environment, "UPSCALER_PRECISION", Precision.AUTO),
-            memory=_memory(environment.get("UPSCALER_MEMORY")),
-        )
+        given = {}
+        for name, (variable, parse) in VARIABLES.items():
+            text = environment.get(variable)
+            if not text:
+                continue
+            try:
+                given[name] = parse(text)
+            except (
+                ValueError,
+                RuntimeError,
+            ) as error:  # RuntimeError: "~somebody" who is not there
+                raise InvalidSetting(f"{variable}: {error}") from error
+        return cls(**given)
 
 
-Choice = TypeVar("Choice", bound=StrEnum)
+def _choice(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
+    def parse(text: str) -> StrEnum:
+        if text not in set(choices):
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return choices(text)
+
+    return parse
 
 
-def _choice(
-    choices: type[Choice], environment: Mapping[str, str], name: str, default: Choice
-) -> Choice:
-    value = environment.get(name) or default
-    if value not in set(choices):
-        raise InvalidSetting(f"{name} must be one of {', '.join(choices)}")
-    return choices(value)
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def _folder(value: str | None) -> Path | None:
-    try:
-        return Path(value).expanduser() if value else None
-    except RuntimeError as error:  # "~somebody" who is not there
-        raise InvalidSetting(f"UPSCALER_WEIGHTS: {error}") from error
+def _folder(text: str) -> Path:
+    return Path(text).expanduser()
 
 
-def _memory(value: str | None) -> int | None:
-    try:
-        return parse_bytes(value) if value else None
-    except ValueError as error:
-        raise InvalidSetting(f"UPSCALER_MEMORY: {error}") from error
+def _length(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text.strip(), re.ASCII):
+        raise ValueError("must be a whole number from 0 to 9999")
+    return int(text)
+
+
+def _room(text: str) -> int:
+    room = parse_bytes(text)
+    if room < MIN_ROOM_BYTES:
+        raise ValueError(f"must be {MIN_ROOM_BYTES // MIB}M at least, for the largest picture")
+    return room
+
+
+def _ports(text: str) -> tuple[int, ...]:
+    words = _words(text)
+    numbers = [int(word) for word in words if re.fullmatch("[0-9]{1,5}", word, re.ASCII)]
+    if not words or len(numbers) < len(words) or not 0 < min(numbers) <= max(numbers) < 2**16:
+        raise ValueError("must be port numbers, separated by commas, such as 80,443")
+    return tuple(numbers)
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    return tuple(ip_network(word) for word in _words(text))
+
+
+VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    "tokens": ("UPSCALER_TOKEN", _words),
+    "weights": ("UPSCALER_WEIGHTS", _folder),
+    "device": ("UPSCALER_DEVICE", _choice(Device)),
+    "precision": ("UPSCALER_PRECISION", _choice(Precision)),
+    "memory": ("UPSCALER_MEMORY", parse_bytes),
+    "queue_length": ("UPSCALER_QUEUE", _length),
+    "queue_memory": ("UPSCALER_QUEUE_MEMORY", _room),
+    "results_memory": ("UPSCALER_RESULTS_MEMORY", _room),
+    "price_per_second": ("UPSCALER_PRICE_PER_SECOND", parse_price),
+    "fetch_ports": ("UPSCALER_FETCH_PORTS", _ports),
+    "fetch_networks": ("UPSCALER_FETCH_NETWORKS", _networks),
+}
+"""How each setting is read: its variable, and what makes of the text a value or a ValueError."""
