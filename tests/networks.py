@@ -26,7 +26,7 @@ def trained(model: Model) -> bool:
 
 def network(model: Model) -> Net:
     """The network of `model`, trained if its weights are at hand."""
-    return weights.load(model, FOLDER) if trained(model) else lively(model)
+    return weights.load(model, FOLDER).net if trained(model) else lively(model)
 
 
 def engine(model: Model, precision: Precision = Precision.FP32) -> Engine:

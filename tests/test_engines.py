@@ -50,7 +50,7 @@ def test_engines_are_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> N
     engines = Engines(settings)
     enlarged(engines, (64, 64))
     enlarged(Engines(Settings(device=Device.CPU)), (64, 64))
-    assert engines.load(FAST).precision is Precision.BF16
+    assert engines.engine(FAST).precision is Precision.BF16
     assert budgets == [2**30, None]
 
 
@@ -92,14 +92,14 @@ def test_engines_are_loaded_once_however_many_ask(monkeypatch: pytest.MonkeyPatc
     loaded: list[UpscalingModel] = []
     load = weights.load
 
-    def counting(model: Model, *args: Any) -> Net:
+    def counting(model: Model, *args: Any) -> weights.Loaded:
         loaded.append(model.name)
         return load(model, *args)
 
     monkeypatch.setattr(weights, "load", counting)
     engines = Engines(Settings(device=Device.CPU))
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(engines.load, [FAST] * 4))
+        found = list(pool.map(engines.engine, [FAST] * 4))
     assert loaded == [FAST]
     assert len(set(found)) == 1
     assert enlarged(engines, (33, 44)).shape == (44, 33, 3)
@@ -111,7 +111,7 @@ def test_a_model_that_takes_long_to_load_keeps_no_other_waiting(
     asked, arrived = threading.Event(), threading.Event()
     load = weights.load
 
-    def slow(model: Model, *args: Any) -> Net:
+    def slow(model: Model, *args: Any) -> weights.Loaded:
         if model.name is not FAST:
             asked.set()
             assert arrived.wait(30)
@@ -151,7 +151,7 @@ def test_a_model_that_cannot_be_had_keeps_no_other_from_being_loaded(tmp_path: P
     engines = Engines(Settings(device=Device.CPU, weights=tmp_path))
     with pytest.raises(WeightsUnavailable, match="does not hold the weights"):
         engines.load(UpscalingModel.X4_V3)
-    assert engines.load(FAST).model.name is FAST
+    assert engines.engine(FAST).model.name is FAST
 
 
 def test_a_folder_of_weights_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:

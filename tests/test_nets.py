@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from upscaler.nets import RRDBNet, SRVGGNetCompact
+from upscaler.models import MODELS, Model, flop
+from upscaler.nets import RRDBNet, SRVGGNetCompact, build
 
 X = torch.linspace(0, 1, 3 * 8 * 12).reshape(1, 3, 8, 12)
 
@@ -33,3 +35,14 @@ def test_scale_2_takes_even_sides_only(odd: torch.Tensor) -> None:
     net = RRDBNet(scale=2, num_block=1).requires_grad_(False)
     with pytest.raises(RuntimeError):
         net(odd)
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
+@pytest.mark.parametrize(("width", "height"), [(24, 16), (31, 18), (64, 64)])
+def test_operations_are_those_that_torch_counts(model: Model, width: int, height: int) -> None:
+    even_width, even_height = width + -width % model.multiple, height + -height % model.multiple
+    with torch.device("meta"), torch.inference_mode():  # shapes alone, and nothing is computed
+        net, x = build(model.network), torch.empty(1, 3, even_height, even_width)
+        with FlopCounterMode(display=False) as counter:
+            net(x)
+    assert flop(model, width, height) == counter.get_total_flops()

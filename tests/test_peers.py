@@ -81,7 +81,7 @@ def check(contender: Contender, model: Model, pixels: Pixels, folder: Path) -> N
 
 def test_the_truth_is_the_plain_network(photo: Pixels) -> None:
     pixels = photo[96:144, 120:160]
-    net = weights.load(COMPACT)
+    net = weights.load(COMPACT).net
     expected = networks.to_levels(net(networks.to_tensor(pixels)))
     assert np.array_equal(peers.Truth(COMPACT, CPU).run(pixels), expected)
 
@@ -135,7 +135,7 @@ def test_a_tile_that_realesrganer_lost_is_an_error(failing: int, photo: Pixels) 
 
 @needs(Peer.REALESRGAN)
 def test_the_reference_reads_the_same_weights(photo: Pixels) -> None:
-    net = weights.load(COMPACT)
+    net = weights.load(COMPACT).net
     upsampler = reference.upsampler(COMPACT, net, CPU)
     theirs = upsampler.model.state_dict()  # type: ignore[attr-defined]
     assert all(torch.equal(theirs[name], tensor) for name, tensor in net.state_dict().items())

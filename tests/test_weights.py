@@ -1,6 +1,7 @@
 """Where weights are found, and what a file must be to be read."""
 
 import functools
+import hashlib
 import io
 import os
 import pickle
@@ -105,10 +106,11 @@ def test_a_net_is_loaded_from_the_folder_with_exactly_these_weights(
         torch.save(tensors(1), path)
     else:
         safetensors.torch.save_file(tensors(1), path)
-    net = load(small(), tmp_path)
+    net, digest = load(small(), tmp_path)
     assert equal(net, tensors(1))
     assert not equal(net, tensors(2))
     assert_ready(net)
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_averaged_weights_go_before_others_and_those_before_bare_ones(
     content: dict[str, object] = {name: sets[name] for name in layers if name != "bare"}
     content |= sets["bare"] if "bare" in layers else {}
     torch.save(content, tmp_path / f"{STEM}.pth")
-    assert equal(load(small(), tmp_path), sets[read])
+    assert equal(load(small(), tmp_path).net, sets[read])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -139,14 +141,14 @@ def test_weights_of_another_precision_become_fp32(
     stored = {name: tensor.to(dtype) for name, tensor in tensors(1).items()}
     save = torch.save if suffix == ".pth" else safetensors.torch.save_file
     save(stored, tmp_path / f"{NAME}{suffix}")
-    net = load(small(), tmp_path)
+    net = load(small(), tmp_path).net
     assert equal(net, {name: tensor.float() for name, tensor in stored.items()})
     assert_ready(net)
 
 
 def test_two_loads_share_no_weights(tmp_path: Path) -> None:
     torch.save(tensors(1), tmp_path / f"{STEM}.pth")
-    first, second = load(small(), tmp_path), load(small(), tmp_path)
+    first, second = load(small(), tmp_path).net, load(small(), tmp_path).net
     next(first.parameters()).fill_(0)
     assert equal(second, tensors(1))
 
@@ -256,7 +258,7 @@ def test_whatever_is_damaged_in_a_pth_no_other_error_comes_out(
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, f"{NAME}.pth").write_bytes(data)
         with suppress(WeightsUnavailable):
-            assert_ready(load(small(), Path(folder)))
+            assert_ready(load(small(), Path(folder)).net)
 
 
 class Bomb:

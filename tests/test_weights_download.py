@@ -364,7 +364,7 @@ def test_weights_that_are_nowhere_are_fetched_and_loaded(monkeypatch: pytest.Mon
     told: list[tuple[int, int]] = []
     with serving(whole) as server:
         monkeypatch.setattr(weights, "fetch", functools.partial(fetch, releases=server.url))
-        nets = [load(small(), None, lambda *counts: told.append(counts)) for _ in range(2)]
+        nets = [load(small(), None, lambda *counts: told.append(counts)).net for _ in range(2)]
     assert server.requests == ONE
     assert told[-1] == (len(released()), len(released()))
     for net in nets:

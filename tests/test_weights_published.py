@@ -36,7 +36,7 @@ from upscaler.weights import find, load
 
 def test_a_whole_file_in_the_cache_is_loaded() -> None:
     cached(released())
-    net = load(small())
+    net = load(small()).net
     assert equal(net, tensors(0))
     assert_ready(net)
 
@@ -73,7 +73,7 @@ def test_the_package_has_these_three_files_as_published_and_no_other_that_enlarg
 
 @pytest.mark.parametrize("model", IN_PACKAGE, ids=[model.name for model in IN_PACKAGE])
 def test_the_models_of_the_package_load_and_enlarge(model: Model) -> None:
-    net = load(model)
+    net = load(model).net
     assert_ready(net)
     picture = torch.full((1, 3, 16, 16), 0.5)
     picture[..., 8:] = 0.25
@@ -95,7 +95,7 @@ def provide(data: bytes | None, folder: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_weights_of_the_package_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = ncnn(tensors(1))
     provide(data, tmp_path, monkeypatch)
-    net = load(replace(small(), ncnn=published("models/small.bin", data)))
+    net = load(replace(small(), ncnn=published("models/small.bin", data))).net
     assert equal(net, halved(tensors(1)))
     assert_ready(net)
 

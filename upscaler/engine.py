@@ -75,7 +75,7 @@ class Engine:
         target = pick_device(Device(device))
         chosen = pick_precision(Precision(precision), target)
         folder = weights_folder or Settings.from_environment().weights
-        return cls(spec, weights.load(spec, folder, progress), target, chosen)
+        return cls(spec, weights.load(spec, folder, progress).net, target, chosen)
 
     def upscale(
         self,
@@ -212,8 +212,6 @@ class Engine:
                 yield strip
 
     def _plans(self, width: int, height: int, channels: int) -> list[Plan]:
-        multiple = self.model.multiple
-        width, height = width + -width % multiple, height + -height % multiple
         return plans(self.model, (width, height), channels, self.footprint)
 
     def _strips(self, pixels: Pixels, plan: Plan, progress: Progress | None) -> Iterator[Tensor]:

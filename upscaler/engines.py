@@ -11,9 +11,11 @@ from upscaler.contract import Size
 from upscaler.devices import pick_device, pick_precision
 from upscaler.engine import Engine, Progress
 from upscaler.errors import WeightsUnavailable
+from upscaler.footprints import footprint
 from upscaler.images import Pixels
-from upscaler.memory import give_back
+from upscaler.memory import free_bytes, give_back
 from upscaler.models import MODELS, UpscalingModel
+from upscaler.plan import cheapest, plans
 from upscaler.settings import Settings
 
 RETRY_AFTER_S: Final = 60.0
@@ -35,20 +37,33 @@ class Engines:
         self._device = pick_device(settings.device)
         self._precision = pick_precision(settings.precision, self._device)
         weights.find(MODELS[UpscalingModel.X4_PLUS], settings.weights)
-        self._engines: dict[UpscalingModel, Engine] = {}
+        self._loaded: dict[UpscalingModel, tuple[Engine, str]] = {}
         self._failures: dict[UpscalingModel, tuple[float, WeightsUnavailable]] = {}
         self._loading = {name: threading.Lock() for name in UpscalingModel}
 
-    def load(self, model: UpscalingModel, progress: weights.Progress | None = None) -> Engine:
-        """The engine of `model`, loaded once however many threads ask; others need not wait.
+    def load(self, model: UpscalingModel, progress: weights.Progress | None = None) -> str:
+        """Load `model` once, however many threads ask; return the SHA-256 of its weights' file.
 
-        `progress` is told of a download's bytes. Raises WeightsUnavailable, and for a minute
-        raises it again without another try, so that requests do not queue behind a dead network.
+        Nobody waits for another model's. `progress` is told of a download's bytes. Raises
+        WeightsUnavailable, and for a minute raises it again without another try, so that requests
+        do not queue behind a dead network.
         """
-        with self._loading[model]:
-            if model not in self._engines:
-                self._engines[model] = self._load(model, progress)
-            return self._engines[model]
+        return self._ready(model, progress)[1]
+
+    def engine(self, model: UpscalingModel) -> Engine:
+        """The engine of `model`, loaded if it is not yet. Raises what `load` raises."""
+        return self._ready(model)[0]
+
+    def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
+        """Into how many bands a picture of that size in pixels would be cut; loads nothing.
+
+        Raises OutOfMemory where no plan fits into the memory that the settings allow.
+        """
+        spec = MODELS[model]
+        needs = footprint(spec.network, self._precision, self._device.type)
+        choices = plans(spec, size, channels, needs)
+        plan = cheapest(choices, self.settings.memory, free_bytes(self._device))
+        return len(plan.tiles)
 
     def upscale(
         self,
@@ -63,18 +78,27 @@ class Engines:
         """
         memory = self.settings.memory
         try:
-            yield from self.load(model).strips(pixels, size=size, memory=memory, progress=progress)
+            engine = self.engine(model)
+            yield from engine.strips(pixels, size=size, memory=memory, progress=progress)
         finally:
             give_back()
 
-    def _load(self, model: UpscalingModel, progress: weights.Progress | None) -> Engine:
+    def _ready(
+        self, model: UpscalingModel, progress: weights.Progress | None = None
+    ) -> tuple[Engine, str]:
+        with self._loading[model]:
+            if model not in self._loaded:
+                self._loaded[model] = self._load(model, progress)
+            return self._loaded[model]
+
+    def _load(self, model: UpscalingModel, progress: weights.Progress | None) -> tuple[Engine, str]:
         failed_s, failure = self._failures.get(model, (-math.inf, None))
         if failure and time.monotonic() - failed_s < RETRY_AFTER_S:
             raise failure
         spec = MODELS[model]
         try:
-            net = weights.load(spec, self.settings.weights, progress)
+            net, sha256 = weights.load(spec, self.settings.weights, progress)
         except WeightsUnavailable as error:
             self._failures[model] = time.monotonic(), error
             raise
-        return Engine(spec, net, self._device, self._precision)
+        return Engine(spec, net, self._device, self._precision), sha256

@@ -11,6 +11,8 @@ from typing import Final
 RELEASES: Final = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 LICENCE: Final = "BSD-3-Clause"
 """The licence of all six official checkpoints."""
+KERNEL_AREA: Final = 3 * 3
+"""Every convolution of both networks has a kernel of 3x3."""
 
 
 class UpscalingModel(StrEnum):
@@ -166,3 +168,25 @@ MODELS: Final = {
     )
 }
 """Every model by its name in the API, the default first as in the published schema."""
+
+
+def flop(model: Model, width: int, height: int) -> int:
+    """The operations of `model` on a picture of that size, in one piece.
+
+    A multiplication and the addition that goes with it count as two, and a convolution is counted
+    as it is defined: an engine that transforms it (Winograd) needs fewer.
+    """
+    shape = model.network
+    width, height = width + -width % model.multiple, height + -height % model.multiple
+    if isinstance(shape, RRDB):
+        unshuffle = 4 // shape.scale
+        places = width * height // unshuffle**2
+        block = 3 * (32 * (64 + 96 + 128 + 160) + 64 * 192)  # three dense blocks
+        body = 3 * unshuffle**2 * 64 + shape.num_block * block + 64 * 64
+        # Upsampling twice: one convolution at four times the places, and three at sixteen times.
+        tail = 4 * 64 * 64 + 16 * (64 * 64 + 64 * 64 + 64 * 3)
+    else:
+        places = width * height
+        body = 3 * 64 + shape.num_conv * 64 * 64
+        tail = 64 * 3 * shape.scale**2
+    return 2 * KERNEL_AREA * places * (body + tail)

@@ -78,9 +78,9 @@ class Plan:
 def plans(model: Model, size: Size, channels: int, footprint: Footprint) -> list[Plan]:
     """Every plan for a picture of that size (width, height) in pixels, the cheapest first.
 
-    `channels` is 3 or 4. Both sides must be multiples of what the model's must be.
+    `channels` is 3 or 4. The sides are counted as the next multiples of what the model's must be.
     """
-    width, height = size
+    width, height = (side + -side % model.multiple for side in size)
     enlarged_px = width * height * model.scale**2
     found = []
     for count in range(1, max(1, width // max(MIN_BAND_PX, model.multiple)) + 1):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx
 import numpy as np
@@ -74,7 +74,14 @@ def find(model: Model, folder: Path | None = None) -> Found | None:
         raise WeightsUnavailable(f"{error.filename}: {error.strerror}") from error
 
 
-def load(model: Model, folder: Path | None = None, progress: Progress | None = None) -> Net:
+class Loaded(NamedTuple):
+    """A network with its weights, and the SHA-256 of the file that they are from, in hex."""
+
+    net: Net
+    sha256: str
+
+
+def load(model: Model, folder: Path | None = None, progress: Progress | None = None) -> Loaded:
     """The network of `model` with its weights, in fp32 on the CPU, downloading them if need be.
 
     Raises WeightsUnavailable if they cannot be had, are damaged, or are another network's.
@@ -82,7 +89,8 @@ def load(model: Model, folder: Path | None = None, progress: Progress | None = N
     found = find(model, folder) or Found(fetch(model, progress), Source.CACHE, model.official)
     net = build(model.network)
     try:
-        sound = found.published is None or sha256(found.path) == found.published.sha256
+        digest = sha256(found.path)
+        sound = found.published is None or digest == found.published.sha256
         if sound:
             net.load_state_dict(_read(found.path, net.state_dict()), strict=True)
     except Exception as error:  # a file can be wrong in more ways than its readers have errors for
@@ -94,7 +102,7 @@ def load(model: Model, folder: Path | None = None, progress: Progress | None = N
         raise WeightsUnavailable(
             f"{found.path} is damaged: delete it, then run `upscaler weights fetch {model.name}`"
         )
-    return net.eval().requires_grad_(False)
+    return Loaded(net.eval().requires_grad_(False), digest)
 
 
 def fetch(model: Model, progress: Progress | None = None, releases: str = RELEASES) -> Path:

@@ -19,8 +19,6 @@ CUSTOMARY_PAD_PX: Final = 10
 MAPS_AT_ONCE: Final = 4
 """How many of its largest maps a plain network holds: what a convolution reads and writes, and a
 copy of each in the layout that it is computed in."""
-KERNEL_AREA: Final = 3 * 3
-"""Every convolution of both networks has a kernel of 3x3."""
 
 
 class Peer(StrEnum):
@@ -140,28 +138,6 @@ def variants(peer: Peer, device: Device, *, bf16: bool) -> Sequence[Contender]:
     if peer is Peer.OPENVINO and bf16:
         return [Contender(peer, Precision.FP32), Contender(peer, Precision.BF16)]
     return [Contender(peer, Precision.FP32)]
-
-
-def flop(model: Model, width: int, height: int) -> int:
-    """The operations of `model` on a picture of that size, in one piece.
-
-    A multiplication and the addition that goes with it count as two, and a convolution is counted
-    as it is defined: an engine that transforms it (Winograd) needs fewer.
-    """
-    shape = model.network
-    width, height = width + -width % model.multiple, height + -height % model.multiple
-    if isinstance(shape, RRDB):
-        unshuffle = 4 // shape.scale
-        places = width * height // unshuffle**2
-        block = 3 * (32 * (64 + 96 + 128 + 160) + 64 * 192)  # three dense blocks
-        body = 3 * unshuffle**2 * 64 + shape.num_block * block + 64 * 64
-        # Upsampling twice: one convolution at four times the places, and three at sixteen times.
-        tail = 4 * 64 * 64 + 16 * (64 * 64 + 64 * 64 + 64 * 3)
-    else:
-        places = width * height
-        body = 3 * 64 + shape.num_conv * 64 * 64
-        tail = 64 * 3 * shape.scale**2
-    return 2 * KERNEL_AREA * places * (body + tail)
 
 
 def largest_map(model: Model, width: int, height: int) -> int:

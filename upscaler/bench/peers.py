@@ -56,7 +56,7 @@ def load(contender: Contender, model: Model, device: torch.device, memory: int |
     """
     if contender.peer is None:
         return ThisEngine(contender, model, device, memory)
-    net = weights.load(model, Settings.from_environment().weights)
+    net = weights.load(model, Settings.from_environment().weights).net
     if contender.peer is Peer.REALESRGAN:
         return RealESRGANer(contender, model, net, device)
     if contender.peer is Peer.OPENVINO:
@@ -186,7 +186,7 @@ class Truth:
         torch.backends.cudnn.allow_tf32 = False  # or what is called fp32 has ten bits of fraction
         self.model = model
         self.device = device
-        self.net = weights.load(model, Settings.from_environment().weights).to(device)
+        self.net = weights.load(model, Settings.from_environment().weights).net.to(device)
 
     def run(self, pixels: Pixels) -> Pixels:
         """The picture. Raises MemoryError at once where the device has not what it takes."""

@@ -19,11 +19,11 @@ from typing import Any, Final
 import numpy as np
 
 from upscaler.bench.children import Worker
-from upscaler.bench.contenders import Contender, Peer, flop
+from upscaler.bench.contenders import Contender, Peer
 from upscaler.bench.machine import Machine, describe
 from upscaler.errors import WorkerFailed
 from upscaler.images import Pixels, resize
-from upscaler.models import Model
+from upscaler.models import Model, flop
 from upscaler.settings import Device
 
 Say = Callable[[str], None]
