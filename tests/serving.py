@@ -1,16 +1,32 @@
 """A real server on a real socket, and a backend that enlarges without a network."""
 
+import base64
+import hashlib
+import io
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import httpx
 import uvicorn
 from fastapi import FastAPI
+from PIL import Image
 
+from tests.conftest import PHOTO
+from upscaler.app import create_app
 from upscaler.contract import Size
 from upscaler.images import Pixels, resize
+from upscaler.jobs import Jobs
 from upscaler.models import UpscalingModel
+from upscaler.orders import Backend, Progress
+from upscaler.settings import Settings
+
+TOKENS = ("first-token", "zweites-schlüsselwort")
+SETTINGS = Settings(tokens=TOKENS)
+PHOTO_B64 = base64.b64encode(PHOTO.read_bytes()).decode()
+GOOD = {"init_image": PHOTO_B64, "scale": 2}
 
 
 class Resizer:
@@ -18,10 +34,15 @@ class Resizer:
 
     face_enhance = False
 
-    def load(self, model: UpscalingModel) -> None:
-        """Nothing has to be loaded."""
+    def load(self, model: UpscalingModel) -> str:
+        return hashlib.sha256(model.encode()).hexdigest()
 
-    def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Iterable[Pixels]:
+    def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
+        return channels
+
+    def upscale(
+        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
+    ) -> Iterable[Pixels]:
         return [resize(pixels, size)]
 
 
@@ -41,3 +62,41 @@ def running(app: FastAPI) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def serving(
+    backend: Backend, settings: Settings = SETTINGS, jobs: Jobs | None = None
+) -> Iterator[httpx.Client]:
+    """A client, with a valid token, of a service on top of `backend`."""
+    with (
+        running(create_app(backend, settings, jobs)) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
+    ):
+        yield client
+
+
+def upscale(api: httpx.Client, **fields: object) -> httpx.Response:
+    return api.post("/upscaling", json=fields, timeout=60)
+
+
+def decoded(response: httpx.Response) -> Image.Image:
+    assert response.status_code == 200, response.text
+    body = response.json()
+    assert body.keys() == {"image_b64", "removed_for_safety"}
+    assert body["removed_for_safety"] is False
+    return Image.open(io.BytesIO(base64.b64decode(body["image_b64"], validate=True)))
+
+
+def png(width: int, height: int) -> str:
+    out = io.BytesIO()
+    Image.new("L", (width, height), 127).save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def only_error(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 422, response.text
+    (error,) = response.json()["detail"]
+    assert error.keys() == {"loc", "msg", "type"}
+    found: dict[str, Any] = error
+    return found

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.checkpoints import NAME, cached, released, small
-from tests.test_app import GOOD, decoded, upscale
+from tests.serving import GOOD, decoded, upscale
 from upscaler import cli, options, weights
 from upscaler.engine import Engine
 from upscaler.files import replacing

@@ -1,233 +1,249 @@
 """The API over HTTP: `create_app` puts the contract in front of anything that can enlarge pixels.
 
-The route reads in the order in which errors are told (REQ-19): method and path by the router, then
-token, body size, JSON, fields, image header, input size, output size; only then is work done.
+`Service.upscaling` reads in the order in which errors are told (REQ-19): method and path by the
+router, then token, body size, JSON, fields, image header, input size, output size; only then is
+work done.
 """
 
-import hmac
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Annotated, Any, Protocol
-from uuid import uuid4
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 import anyio
+import httpx
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upscaler import encoding, images
+from upscaler import answers, description, images, page
+from upscaler.admission import Admission
 from upscaler.contract import (
     ASYNC_HEADER,
-    REQUEST_ID_HEADER,
-    HTTPValidationError,
-    ImageResponse,
+    DRY_RUN_HEADER,
+    INPUT_SIZE_HEADER,
+    AsyncResponse,
+    DryRunResponse,
+    JobStatus,
+    PollResponse,
     Size,
     UpscalingRequest,
-    check_body_size,
     output_size,
     parse_request,
 )
-from upscaler.errors import FieldError, InvalidRequest, Unauthorized, UpscalerError
-from upscaler.images import Pixels
-from upscaler.models import UpscalingModel
+from upscaler.envelope import Envelope
+from upscaler.errors import Busy, FieldError, InvalidRequest, UpscalerError
+from upscaler.fetch import Fetcher
+from upscaler.images import Picture
+from upscaler.intake import accepted, read_json, token_check
+from upscaler.jobs import InProcessJobs, Jobs
+from upscaler.metrics import Metrics
+from upscaler.models import MODELS
+from upscaler.orders import Backend, Made, Stopwatch, Task, Workshop
 from upscaler.settings import Settings
+
+Result = TypeVar("Result")
+Args = TypeVarTuple("Args")
+
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""Of Prometheus's text format."""
 
 log = logging.getLogger(__name__)
 
-SCHEMAS = "#/components/schemas/"
 
-
-class Backend(Protocol):
-    """What enlarges pictures for the service. Calls come from worker threads."""
-
-    face_enhance: bool
-    """Whether the backend can honour `face_enhance` (REQ-10)."""
-
-    def load(self, model: UpscalingModel) -> object:
-        """Make `model` ready, however long that takes; called before each `upscale`."""
-        ...
-
-    def upscale(self, pixels: Pixels, model: UpscalingModel, size: Size) -> Iterable[Pixels]:
-        """`pixels` enlarged to exactly `size` (width, height), with as many channels.
-
-        In strips of any number of rows, from top to bottom, each as soon as it is known.
-        """
-        ...
-
-
-def create_app(backend: Backend, settings: Settings) -> FastAPI:
+def create_app(backend: Backend, settings: Settings, jobs: Jobs | None = None) -> FastAPI:
     """The service on top of `backend`, for the bearer tokens in `settings`.
 
-    Raises ValueError without any token: a service that lets everybody in is never meant.
+    Asynchronous inferences are kept in `jobs`, by default in this process. Raises ValueError
+    without any token: a service that lets everybody in is never meant.
     """
     if not settings.tokens:
         raise ValueError("the service needs at least one token")
+    admission = Admission(settings.queue_length, settings.queue_memory)
+    metrics = Metrics(admission)
+    workshop = Workshop(backend, admission, metrics.made)
+    service = Service(workshop, settings, jobs or InProcessJobs(settings.results_memory), metrics)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.jobs.close()
+
     app = FastAPI(
         title="Upscaling API",
-        description="A drop-in for OctoAI's image Upscaling API.",
+        description=description.TEXT,
         version="0.1",
         redirect_slashes=False,
+        lifespan=lifespan,
         exception_handlers={UpscalerError: _answer_error},
     )
-    app.add_middleware(Envelope)
-    # One picture at a time: an inference already uses every core, and memory is for one.
-    one_at_a_time = anyio.CapacityLimiter(1)
-
-    @app.get("/healthcheck")
-    async def healthcheck() -> dict[str, str]:
-        """Say that the service takes requests; needs no token."""
-        return {"status": "ok"}
-
-    @app.post(
-        "/upscaling",
-        response_model=ImageResponse,
-        dependencies=[Depends(_token_check(settings.tokens))],
-        responses={422: {"model": HTTPValidationError, "description": "Validation Error"}},
-        openapi_extra={"requestBody": _request_body()},
-    )
-    async def upscaling(request: Request) -> Response:
-        """Upscale the given picture."""
-        wanted = await to_thread.run_sync(parse_request, await _read_json(request))
-        _check_offered(request, wanted, backend)
-        assert wanted.init_image is not None, "no other source is offered"
-        picture = await to_thread.run_sync(images.read_header, wanted.init_image)
-        size = output_size(wanted, picture.size)
-        pixels = await to_thread.run_sync(picture.pixels)
-        await to_thread.run_sync(backend.load, wanted.model)
-
-        def enlarged() -> list[bytes]:
-            strips = backend.upscale(pixels, wanted.model, size)
-            return list(encoding.encode_strips(strips, size[1], wanted.output_image_encoding))
-
-        # Encoded while it is being made, and sent when it is there, so that a failure can be told.
-        return _answer(await to_thread.run_sync(enlarged, limiter=one_at_a_time))
-
-    app.openapi = _with_request_schema(app.openapi)  # type: ignore[method-assign]
+    app.add_middleware(Envelope, admission=admission, metrics=metrics)
+    app.include_router(page.router)
+    guarded: dict[str, Any] = {"dependencies": [Depends(token_check(settings.tokens))]}
+    app.get("/livez", **description.LIVEZ)(service.livez)
+    app.get("/healthcheck", **description.HEALTHCHECK)(service.healthcheck)
+    app.post("/upscaling", **description.UPSCALING, **guarded)(service.upscaling)
+    app.get("/v1/requests/{response_id}", **description.POLL, **guarded)(service.poll)
+    app.get("/v1/responses/{response_id}", **description.RESULT, **guarded)(service.result)
+    app.get("/metrics", **description.METRICS, **guarded)(service.measured)
+    app.openapi = description.with_request_schema(app.openapi)  # type: ignore[method-assign]
     return app
 
 
-class Envelope:
-    """Middleware that puts an id on every answer (RES-6) and has an answer to every fault (RES-7).
+class Service:
+    """The routes, and what they share."""
 
-    A fault that nobody foresaw is logged and answered here and goes no further: the server would
-    close the connection on it, and a client's next request on that connection would be lost.
+    def __init__(
+        self, workshop: Workshop, settings: Settings, jobs: Jobs, metrics: Metrics
+    ) -> None:
+        self.workshop = workshop
+        self.jobs = jobs
+        self._metrics = metrics
+        self._price = settings.price_per_second
+        self._fetcher = Fetcher(ports=settings.fetch_ports, networks=settings.fetch_networks)
+        # JSON and images are taken apart on as many cores as there are: more at once would be no
+        # faster, and each takes several times the memory of what it reads.
+        self._cores = anyio.CapacityLimiter(os.cpu_count() or 1)
+
+    async def livez(self) -> dict[str, str]:
+        """Say that the process lives; needs no token."""
+        return {"status": "ok"}
+
+    async def healthcheck(self) -> dict[str, str]:
+        """Say whether another picture would be taken now; needs no token."""
+        self.workshop.admission.check_room()
+        return {"status": "ok"}
+
+    async def measured(self) -> Response:
+        """What was measured, for Prometheus."""
+        return Response(self._metrics.text(), media_type=METRICS_TYPE)
+
+    async def upscaling(self, request: Request) -> Response:
+        """Upscale the given picture."""
+        asynchronous = request.headers.get(ASYNC_HEADER) == "1"
+        body = await read_json(request, request.state.memory, asynchronous=asynchronous)
+        wanted = await self._in_thread(parse_request, body)
+        del body
+        return await unless_gone(request, self._answer(request, wanted))
+
+    async def poll(self, request: Request, response_id: str) -> PollResponse:
+        """Say how far an asynchronous inference is."""
+        status = self.jobs.status(response_id)
+        completed = status is JobStatus.COMPLETED
+        url = str(request.url_for("result", response_id=response_id)) if completed else None
+        return PollResponse(status=status, response_url=url)
+
+    async def result(self, request: Request, response_id: str) -> Response:
+        """Give what the synchronous request would have given."""
+        return self._told(request, self.jobs.result(response_id))
+
+    async def _answer(self, request: Request, wanted: UpscalingRequest) -> Response:
+        """The answer to a request whose fields are right."""
+        admission, facts, watch = self.workshop.admission, request.state.facts, Stopwatch()
+        facts["model"] = wanted.model.value
+        self._check_offered(wanted)
+        accept = ", ".join(request.headers.getlist("Accept"))
+        kind = accepted(accept, wanted.output_image_encoding)
+        data = await self._image(request, wanted, watch)
+        with watch.stage("decode"):
+            picture = await self._in_thread(images.read_header, data, wanted.image_field)
+        size = output_size(wanted, picture.size)
+        facts |= {"input": answers.in_pixels(picture.size), "output": answers.in_pixels(size)}
+        if request.headers.get(DRY_RUN_HEADER) == "1":
+            facts["dry_run"] = True
+            return self._dry_run(wanted, picture, size)
+        admission.check_room()
+        with watch.stage("decode"):
+            pixels = await self._in_thread(picture.pixels)
+        del data, picture
+        encoding = kind or wanted.output_image_encoding
+        task = Task(pixels, wanted.model, size, encoding, as_file=kind is not None)
+        order = self.workshop.order(task, watch)
+        if request.headers.get(ASYNC_HEADER) == "1":
+            facts["asynchronous"] = True
+            return self._promised(request, self.jobs.start(order))
+        with order as entered:
+            return self._told(request, await entered.make())
+
+    async def _image(self, request: Request, wanted: UpscalingRequest, watch: Stopwatch) -> bytes:
+        """The encoded image of a request, downloaded if it gives a URL."""
+        memory = request.state.memory
+        if wanted.init_image_url is None:
+            assert wanted.init_image is not None, "the request's validator lets one of both pass"
+            memory.keep(len(wanted.init_image))
+            return wanted.init_image
+        with watch.stage("fetch"):
+            data = await self._fetcher.fetch(wanted.init_image_url, memory.hold)
+        request.state.facts["source"] = httpx.URL(wanted.init_image_url).host  # all that is logged
+        return data
+
+    def _check_offered(self, wanted: UpscalingRequest) -> None:
+        """Raise InvalidRequest for what the API has and this service does not do."""
+        if wanted.face_enhance and not self.workshop.backend.face_enhance:
+            msg = "there is no face model here: leave face_enhance out or false"
+            error = FieldError(("body", "face_enhance"), msg, "face_enhance_unavailable")
+            raise InvalidRequest(error)
+
+    def _dry_run(self, wanted: UpscalingRequest, picture: Picture, size: Size) -> Response:
+        backend, pace = self.workshop.backend, self.workshop.pace
+        answer = DryRunResponse(
+            output_width=size[0],
+            output_height=size[1],
+            model=wanted.model,
+            native_scale=MODELS[wanted.model].scale,
+            tiles=backend.bands(wanted.model, picture.size, picture.channels),
+            estimated_seconds=round(pace.estimate_s(wanted.model, picture.size), 3),
+        )
+        headers = {INPUT_SIZE_HEADER: answers.in_pixels(picture.size)}
+        return JSONResponse(answer.model_dump(mode="json"), headers=headers)
+
+    def _promised(self, request: Request, job_id: str) -> Response:
+        url = request.url_for("poll", response_id=job_id)
+        return JSONResponse(AsyncResponse(response_id=job_id, poll_url=str(url)).model_dump())
+
+    def _told(self, request: Request, made: Made) -> Response:
+        """The answer that holds a picture, which the log is told of, too."""
+        request.state.memory.keep(made.file_bytes)
+        request.state.facts |= {
+            "model": made.model.value,
+            "input": answers.in_pixels(made.input_size),
+            "output": answers.in_pixels(made.size),
+            "stages": {stage: round(seconds, 4) for stage, seconds in made.seconds.items()},
+        }
+        return answers.picture(made, self._price)
+
+    async def _in_thread(self, work: Callable[[*Args], Result], *args: *Args) -> Result:
+        return await to_thread.run_sync(work, *args, limiter=self._cores)
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` returns, unless the client hangs up before: then ClientDisconnect is raised.
+
+    The body must have been read. Either way nothing is left running.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request_id = uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-        started = False
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                message["headers"].append((REQUEST_ID_HEADER.encode(), request_id.encode()))
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_with_id)
-        except ClientDisconnect:
-            log.info("request %s: the client hung up", request_id)
-        except Exception:
-            log.exception("request %s failed", request_id)
-            if started:
-                raise
-            answer = JSONResponse({"detail": "Internal Server Error"}, 500)
-            await answer(scope, receive, send_with_id)
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     """The one place where an error that was raised on purpose becomes an answer (RES-4, RES-7)."""
     assert isinstance(error, UpscalerError), "registered for this class alone"
-    if error.status >= 500:
+    if error.status >= 500 and not isinstance(error, Busy):
         log.error("request %s failed: %s", request.state.request_id, error, exc_info=error)
-    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
-    return JSONResponse({"detail": error.detail}, error.status, headers)
-
-
-def _token_check(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
-    """A dependency that lets only requests with one of `tokens` pass (REQ-2)."""
-    accepted = [token.encode() for token in tokens]
-    bearer = HTTPBearer(auto_error=False, description="One of the tokens in UPSCALER_TOKEN.")
-
-    async def check(
-        given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-    ) -> None:
-        # Header text is latin-1 by the time it comes here; every token is compared, so that the
-        # time taken does not tell which one was nearly right.
-        offered = given.credentials.encode("latin-1") if given else b""
-        matches = [hmac.compare_digest(offered, token) for token in accepted]
-        if not any(matches):
-            raise Unauthorized("send a valid token in the header: Authorization: Bearer TOKEN")
-
-    return check
-
-
-async def _read_json(request: Request) -> bytes:
-    """The body, read no further than a body may be long, if it is said to be JSON (REQ-3)."""
-    declared = request.headers.get("Content-Length", "")
-    check_body_size(int(declared) if declared.isdecimal() else 0)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        check_body_size(len(body))
-    media_type = request.headers.get("Content-Type", "").partition(";")[0]
-    if media_type.strip().lower() != "application/json":
-        msg = "send the header Content-Type: application/json"
-        raise InvalidRequest(FieldError(("header", "Content-Type"), msg, "content_type"))
-    return bytes(body)
-
-
-def _check_offered(request: Request, wanted: UpscalingRequest, backend: Backend) -> None:
-    """Raise InvalidRequest for what the API has and this service does not do."""
-    errors = []
-    if wanted.face_enhance and not backend.face_enhance:
-        msg = "there is no face model here: leave face_enhance out or false"
-        errors.append(FieldError(("body", "face_enhance"), msg, "face_enhance_unavailable"))
-    if wanted.init_image_url is not None:
-        msg = "this service downloads nothing: send the image itself as init_image"
-        errors.append(FieldError(("body", "init_image_url"), msg, "init_image_url_unavailable"))
-    if request.headers.get(ASYNC_HEADER) == "1":
-        msg = "inference is synchronous here: leave this header out"
-        errors.append(FieldError(("header", ASYNC_HEADER), msg, "async_unavailable"))
-    if errors:
-        raise InvalidRequest(*errors)
-
-
-def _answer(file: list[bytes]) -> Response:
-    """The answer that holds the picture whose file has these pieces."""
-    length = encoding.json_bytes(sum(map(len, file)))
-    return StreamingResponse(
-        encoding.in_json(file),
-        media_type="application/json",
-        headers={"Content-Length": str(length)},
-    )
-
-
-def _request_body() -> dict[str, Any]:
-    """The request body in OpenAPI; the route parses it itself, to keep the order of REQ-19."""
-    schema = {"$ref": f"{SCHEMAS}{UpscalingRequest.__name__}"}
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
-
-
-def _with_request_schema(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """`openapi` with the request's schema, and what that refers to, among its components."""
-
-    def complete() -> dict[str, Any]:
-        document = openapi()
-        schema = UpscalingRequest.model_json_schema(ref_template=SCHEMAS + "{model}")
-        document["components"]["schemas"] |= schema.pop("$defs", {})
-        document["components"]["schemas"][UpscalingRequest.__name__] = schema
-        return document
-
-    return complete
+    return answers.error(error)

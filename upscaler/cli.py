@@ -7,7 +7,6 @@ Exit status 0 means that all went well, 1 that something failed, 2 that the comm
 import argparse
 import importlib.util
 import json
-import logging
 import os
 import secrets
 import signal
@@ -159,6 +158,7 @@ def _serve(args: argparse.Namespace) -> int:
     """Serve the API until interrupted."""
     import uvicorn
 
+    from upscaler import logs
     from upscaler.app import create_app
     from upscaler.engines import Engines
 
@@ -170,9 +170,15 @@ def _serve(args: argparse.Namespace) -> int:
             f"UPSCALER_TOKEN is not set. The token of this run is:\n  {settings.tokens[0]}",
             file=sys.stderr,
         )
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
+    logs.to_stderr()
     server = uvicorn.Server(
-        uvicorn.Config(create_app(engines, settings), host=args.host, port=args.port)
+        uvicorn.Config(
+            create_app(engines, settings),
+            host=args.host,
+            port=args.port,
+            log_config=None,
+            access_log=False,  # the service has a line of its own for each request
+        )
     )
     try:
         server.run()

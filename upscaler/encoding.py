@@ -23,7 +23,7 @@ import numpy as np
 import pybase64
 from PIL import Image
 
-from upscaler.contract import ImageEncoding, ImageResponse
+from upscaler.contract import ImageEncoding, ImageResponse, Size
 from upscaler.images import Pixels, on_white
 from upscaler.parallel import in_order
 from upscaler.png import SIGNATURE
@@ -100,6 +100,16 @@ def encode_strips(strips: Iterable[Pixels], height: int, encoding: ImageEncoding
         raise ValueError(f"a JPEG has at most {JPEG_MAX_PX} pixels on each side")
     write = {ImageEncoding.PNG: _png, ImageEncoding.JPEG: _jpeg}[encoding]
     return write(chain([first], strips), (height, width, channels))
+
+
+def most_bytes(size: Size, channels: int) -> int:
+    """What a file of a picture of that size (width, height) takes at most, even of noise.
+
+    A PNG's strips are stored as they are at worst, with a byte for each row's filter and a few for
+    each strip. A JPEG of that quality comes close to that, and consists of whole blocks.
+    """
+    width, height = (side + -side % BLOCK_PX for side in size)
+    return (width * channels + 1) * height * 129 // 128 + 4096
 
 
 def in_json(file: Iterable[bytes]) -> Pieces:

@@ -87,6 +87,10 @@ class NotAcceptable(UpscalerError):
 
     status = 406
 
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Vary": "Accept"}
+
 
 class RequestTimeout(UpscalerError):
     """The body of the request did not arrive in time."""

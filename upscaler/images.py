@@ -61,6 +61,12 @@ class Picture:
     orientation: int
     field: str
 
+    @property
+    def channels(self) -> int:
+        """4 if the file has transparency, so that its pixels will be RGBA, and else 3."""
+        transparent = "A" in self.image.mode or "transparency" in self.image.info
+        return 4 if transparent else 3
+
     def pixels(self) -> Pixels:
         """Decode: upright, in sRGB, with alpha only if the file has transparency.
 

@@ -1,0 +1,121 @@
+"""Who is let in: places in line, and bytes in memory."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upscaler.admission import MAX_RETRY_AFTER_S, MIN_RETRY_AFTER_S, Admission
+from upscaler.errors import Busy
+
+
+def test_so_many_may_wait_and_one_has_the_machine() -> None:
+    admission = Admission(queue_length=2, memory_bytes=0)
+    with admission.place(5), admission.place(5):
+        admission.check_room()
+        with admission.place(5):
+            assert admission.is_full
+            with pytest.raises(Busy), admission.place(5):
+                pytest.fail("it must not be let in")
+            with pytest.raises(Busy):
+                admission.check_room()
+        admission.check_room()
+    assert admission.line == []
+
+
+@pytest.mark.parametrize(
+    ("estimated_s", "retry_after_s"),
+    [(0.0, MIN_RETRY_AFTER_S), (0.2, 1), (7.2, 8), (99_999.0, MAX_RETRY_AFTER_S)],
+)
+def test_a_refusal_says_when_the_one_at_work_should_be_done(
+    estimated_s: float, retry_after_s: int
+) -> None:
+    admission = Admission(queue_length=1, memory_bytes=0)
+    with admission.place(estimated_s), admission.place(1e9), pytest.raises(Busy) as refusal:
+        admission.check_room()
+    assert refusal.value.headers == {"Retry-After": str(retry_after_s)}
+    assert str(retry_after_s) in refusal.value.detail
+
+
+def test_a_place_is_given_back_whatever_happens_to_the_picture() -> None:
+    admission = Admission(queue_length=0, memory_bytes=0)
+    with pytest.raises(ZeroDivisionError), admission.place(1):
+        raise ZeroDivisionError
+    admission.check_room()
+
+
+def scene(work: Callable[[Admission], Awaitable[None]]) -> None:
+    asyncio.run(work(Admission(queue_length=9, memory_bytes=0)))  # type: ignore[arg-type]
+
+
+def test_turns_come_one_at_a_time_and_in_order() -> None:
+    order: list[str] = []
+
+    async def one(admission: Admission, name: str) -> None:
+        with admission.place(1) as place:
+            async with place.turn():
+                order.append(f"{name} begins")
+                await asyncio.sleep(0)
+                assert admission.waiting == len(admission.line) - 1
+                order.append(f"{name} ends")
+
+    async def all_of_them(admission: Admission) -> None:
+        await asyncio.gather(*(one(admission, name) for name in "abc"))
+        assert admission.waiting == 0
+
+    scene(all_of_them)
+    assert order == [f"{name} {what}" for name in "abc" for what in ("begins", "ends")]
+
+
+def test_whoever_goes_away_while_waiting_holds_nobody_up() -> None:
+    async def play(admission: Admission) -> None:
+        async def wait() -> None:
+            with admission.place(1) as place:
+                async with place.turn():
+                    pytest.fail("its turn must not come")
+
+        with admission.place(1) as first, admission.place(1) as last:
+            async with first.turn():
+                impatient = asyncio.create_task(wait())
+                await asyncio.sleep(0)
+                assert admission.waiting == 2
+                impatient.cancel()
+                await asyncio.gather(impatient, return_exceptions=True)
+                assert admission.waiting == 1
+            async with asyncio.timeout(5), last.turn():
+                assert admission.waiting == 0
+
+    scene(play)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 120)), max_size=40))
+def test_no_requests_together_hold_more_than_there_is(steps: list[tuple[int, int]]) -> None:
+    """Refused or not, what is counted is what the requests were allowed last."""
+    admission = Admission(queue_length=0, memory_bytes=100)
+    allowed = [0, 0, 0, 0]
+    memories = [admission.holding() for _ in allowed]
+    entered = [memory.__enter__() for memory in memories]
+    for who, size in steps:
+        others = sum(allowed) - allowed[who]
+        if others + size <= 100:
+            entered[who].hold(size)
+            allowed[who] = size
+        else:
+            with pytest.raises(Busy):
+                entered[who].hold(size)
+        assert admission.held_bytes == sum(allowed)
+    for memory in memories:
+        memory.__exit__(None, None, None)
+    assert admission.held_bytes == 0
+
+
+def test_what_was_made_is_counted_even_if_it_is_too_much() -> None:
+    admission = Admission(queue_length=0, memory_bytes=100)
+    with admission.holding() as done, admission.holding() as new:
+        done.keep(150)
+        with pytest.raises(Busy):
+            new.hold(1)
+        done.keep(0)
+        new.hold(100)

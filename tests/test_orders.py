@@ -1,0 +1,222 @@
+"""A task on its way through the line, the network and the encoder."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.serving import Resizer
+from upscaler.admission import Admission
+from upscaler.contract import ImageEncoding, Size
+from upscaler.encoding import encode
+from upscaler.errors import Busy, Cancelled
+from upscaler.images import Pixels, resize
+from upscaler.models import MODELS, UpscalingModel, flop
+from upscaler.orders import (
+    FIRST_GUESS_FLOPS,
+    STAGES,
+    Backend,
+    Made,
+    Pace,
+    Progress,
+    Stopwatch,
+    Task,
+    Workshop,
+)
+
+FAST, DEEP = UpscalingModel.ANIMEVIDEO_V3, UpscalingModel.X4_PLUS
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+TASK = Task(PIXELS, FAST, (120, 80), ImageEncoding.PNG)
+
+
+def workshop(backend: Backend, on_made: Callable[[Made], None] = lambda _: None) -> Workshop:
+    return Workshop(backend, Admission(queue_length=3, memory_bytes=2**20), on_made)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    async def with_patience() -> None:
+        async with asyncio.timeout(30):
+            await work
+
+    asyncio.run(with_patience())
+
+
+def test_what_is_made_is_the_picture_and_how_it_was_made() -> None:
+    told: list[Made] = []
+
+    async def play() -> None:
+        shop = workshop(Resizer(), told.append)
+        with shop.order(TASK, Stopwatch()) as order:
+            made = await order.make()
+        assert told == [made]
+        assert b"".join(made.file) == encode(resize(PIXELS, (120, 80)), ImageEncoding.PNG)
+        assert made.file_bytes == len(b"".join(made.file))
+        assert (made.input_size, made.size) == ((60, 40), (120, 80))
+        assert (made.model, made.encoding, made.as_file) == (FAST, ImageEncoding.PNG, False)
+        assert made.weights_sha256 == Resizer().load(FAST)
+
+    run(play())
+
+
+class Slow(Resizer):
+    """Takes its time to load, and 20 ms for each of five strips."""
+
+    def __init__(self, load_s: float = 0.0) -> None:
+        self.load_s = load_s
+        self.strips = 0
+        self.started = threading.Event()
+
+    def load(self, model: UpscalingModel) -> str:
+        time.sleep(self.load_s)
+        return super().load(model)
+
+    def upscale(
+        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
+    ) -> Iterable[Pixels]:
+        self.started.set()
+        for strip in np.array_split(resize(pixels, size), 5):
+            time.sleep(0.02)
+            self.strips += 1
+            yield strip
+
+
+def test_each_stage_is_timed_and_the_rest_is_encoding() -> None:
+    async def play() -> None:
+        watch, shop = Stopwatch(), workshop(Slow(load_s=0.05))
+        began_s = time.perf_counter()
+        with shop.order(TASK, watch) as order:
+            made = await order.make()
+        wall_s = time.perf_counter() - began_s
+        assert made.seconds == watch.seconds
+        assert tuple(made.seconds) == STAGES
+        assert made.seconds["load"] >= 0.05
+        assert made.seconds["infer"] >= 0.1
+        assert min(made.seconds.values()) >= 0
+        assert sum(made.seconds.values()) <= wall_s
+
+    run(play())
+
+
+def test_the_queue_is_the_time_until_the_others_are_done() -> None:
+    async def play() -> None:
+        shop, watches = workshop(Slow()), [Stopwatch(), Stopwatch()]
+
+        async def one(watch: Stopwatch) -> None:
+            with shop.order(TASK, watch) as order:
+                await order.make()
+
+        await asyncio.gather(*map(one, watches))
+        first, second = (watch.seconds for watch in watches)
+        assert first["queue"] < 0.09
+        assert second["queue"] >= 0.09
+
+    run(play())
+
+
+def test_a_task_that_is_cancelled_stops_at_the_next_strip_and_only_then_lets_others_on() -> None:
+    async def play() -> None:
+        backend = Slow()
+        shop = workshop(backend)
+
+        async def one() -> None:
+            with shop.order(TASK, Stopwatch()) as order:
+                await order.make()
+
+        gone = asyncio.create_task(one())
+        assert await asyncio.to_thread(backend.started.wait, 30)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert shop.admission.line == []
+        assert not shop.admission.machine.locked()
+        stopped_at = backend.strips
+        assert stopped_at < 5
+        await one()
+        assert backend.strips == stopped_at + 5
+
+    run(play())
+
+
+class Deaf(Resizer):
+    """Makes everything at once, and only tells of its progress."""
+
+    def __init__(self) -> None:
+        self.started, self.cancelled = threading.Event(), threading.Event()
+
+    def upscale(
+        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
+    ) -> Iterable[Pixels]:
+        self.started.set()
+        deadline = time.monotonic() + 30
+        try:
+            while time.monotonic() < deadline:
+                progress(1, 2)
+                time.sleep(0.001)
+        except Cancelled:
+            self.cancelled.set()
+            raise
+        return [resize(pixels, size)]
+
+
+def test_what_comes_out_in_one_piece_is_stopped_where_it_tells_of_its_progress() -> None:
+    async def play() -> None:
+        backend = Deaf()
+        with workshop(backend).order(TASK, Stopwatch()) as order:
+            making = asyncio.create_task(order.make())
+            assert await asyncio.to_thread(backend.started.wait, 30)
+            making.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await making
+        assert backend.cancelled.is_set()
+
+    run(play())
+
+
+def test_an_order_holds_its_pixels_in_memory_and_gives_all_back() -> None:
+    shop = workshop(Resizer())
+    with shop.order(TASK, Stopwatch()):
+        assert shop.admission.held_bytes == PIXELS.nbytes
+        assert len(shop.admission.line) == 1
+    assert shop.admission.held_bytes == 0
+    assert shop.admission.line == []
+
+
+def test_an_order_that_memory_does_not_suffice_for_takes_no_place() -> None:
+    shop = Workshop(Resizer(), Admission(3, PIXELS.nbytes - 1), lambda _: None)
+    with pytest.raises(Busy), shop.order(TASK, Stopwatch()):
+        pytest.fail("it must not be let in")
+    assert shop.admission.line == []
+
+
+def test_before_anything_was_made_the_pace_is_a_guess() -> None:
+    operations = flop(MODELS[DEEP], 512, 512)
+    assert Pace().estimate_s(DEEP, (512, 512)) == operations / FIRST_GUESS_FLOPS
+
+
+def test_estimates_follow_what_was_measured_and_grow_with_the_picture() -> None:
+    pace = Pace()
+    pace.note(FAST, (256, 256), 0.5)
+    assert pace.estimate_s(FAST, (256, 256)) == pytest.approx(0.5)
+    assert pace.estimate_s(FAST, (512, 1024)) == pytest.approx(0.5 * 8)
+    ratio = flop(MODELS[DEEP], 256, 256) / flop(MODELS[FAST], 256, 256)
+    assert pace.estimate_s(DEEP, (256, 256)) == pytest.approx(0.5 * ratio)
+    for _ in range(20):
+        pace.note(FAST, (256, 256), 0.1)
+    assert pace.estimate_s(FAST, (256, 256)) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_a_model_keeps_its_own_pace() -> None:
+    pace = Pace()
+    pace.note(DEEP, (256, 256), 30.0)
+    pace.note(FAST, (256, 256), 0.1)
+    assert pace.estimate_s(DEEP, (256, 256)) == pytest.approx(30.0)
+
+
+def test_a_picture_that_took_no_time_at_all_does_no_harm() -> None:
+    pace = Pace()
+    pace.note(FAST, (256, 256), 0.0)
+    assert 0 < pace.estimate_s(FAST, (256, 256)) < 1e-3

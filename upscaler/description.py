@@ -1,0 +1,144 @@
+"""What the service says about itself in OpenAPI: for each route, and the request's schema."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from starlette.responses import PlainTextResponse
+
+from upscaler.contract import (
+    ASYNC_HEADER,
+    COST_HEADER,
+    DRY_RUN_HEADER,
+    INPUT_SIZE_HEADER,
+    MODEL_HEADER,
+    OUTPUT_SIZE_HEADER,
+    REQUEST_ID_HEADER,
+    WEIGHTS_HEADER,
+    AsyncResponse,
+    DryRunResponse,
+    ErrorResponse,
+    HTTPValidationError,
+    ImageResponse,
+    UpscalingRequest,
+)
+
+TEXT: Final = (
+    "A drop-in for OctoAI's image Upscaling API. Every answer has an id in the header "
+    f"{REQUEST_ID_HEADER}: the one that the request gives there, or else a new one."
+)
+SCHEMAS: Final = "#/components/schemas/"
+
+UNAUTHORIZED: Final = {401: {"model": ErrorResponse, "description": "No valid token"}}
+NOT_FOUND: Final = {404: {"model": ErrorResponse, "description": "No such id, or none any more"}}
+NOT_NOW: Final = {
+    503: {
+        "model": ErrorResponse,
+        "description": "Not now",
+        "headers": {
+            "Retry-After": {
+                "description": "After how many seconds there may be room again.",
+                "schema": {"type": "integer"},
+            }
+        },
+    }
+}
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    schema = {"type": "string"}
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+def _picture() -> dict[str, Any]:
+    """A 200 that holds a picture, as JSON or as the file itself."""
+    meanings = {
+        "Server-Timing": "Milliseconds of each stage: fetch, decode, load, queue, infer, encode.",
+        INPUT_SIZE_HEADER: "Of the picture that was sent, in pixels, such as 304x256.",
+        OUTPUT_SIZE_HEADER: "Of the picture that came of it.",
+        MODEL_HEADER: "The network that enlarged it.",
+        WEIGHTS_HEADER: "Of the file that the network's weights are from.",
+        COST_HEADER: "What the work cost in dollars, if the service knows its price.",
+    }
+    file = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        "model": ImageResponse,
+        "description": "The enlarged picture; with a dry run, or asynchronously, what they tell",
+        "headers": {
+            name: {"description": text, "schema": {"type": "string"}}
+            for name, text in meanings.items()
+        },
+        "content": {
+            "application/json": {
+                "schema": {
+                    "anyOf": [
+                        {"$ref": SCHEMAS + model.__name__}
+                        for model in (ImageResponse, DryRunResponse, AsyncResponse)
+                    ]
+                }
+            },
+            "image/png": file,
+            "image/jpeg": file,
+        },
+    }
+
+
+LIVEZ: Final[dict[str, Any]] = {"tags": ["operations"]}
+HEALTHCHECK: Final[dict[str, Any]] = {"tags": ["operations"], "responses": NOT_NOW}
+METRICS: Final[dict[str, Any]] = {
+    "tags": ["operations"],
+    "response_class": PlainTextResponse,
+    "responses": UNAUTHORIZED,
+}
+UPSCALING: Final[dict[str, Any]] = {
+    "responses": {
+        200: _picture(),
+        406: {"model": ErrorResponse, "description": "None of the accepted types can be given"},
+        408: {"model": ErrorResponse, "description": "The body took too long to arrive"},
+        413: {"model": ErrorResponse, "description": "The body is too large"},
+        422: {"model": HTTPValidationError, "description": "Validation Error"},
+        **UNAUTHORIZED,
+        **NOT_NOW,
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": SCHEMAS + UpscalingRequest.__name__}}
+            },
+        },
+        "parameters": [
+            _header("Accept", "image/png or image/jpeg asks for the file itself, without JSON."),
+            _header(ASYNC_HEADER, "1 asks for an answer at once and the picture later."),
+            _header(DRY_RUN_HEADER, "1 asks what would come of the request, without inference."),
+            _header(REQUEST_ID_HEADER, "An id of the client's own, to find the request by."),
+        ],
+    },
+}
+POLL: Final[dict[str, Any]] = {
+    "response_model_exclude_none": True,
+    "responses": UNAUTHORIZED | NOT_FOUND,
+}
+RESULT: Final[dict[str, Any]] = {
+    "responses": {
+        200: _picture() | {"description": "The enlarged picture"},
+        422: {"model": HTTPValidationError, "description": "Validation Error"},
+        **UNAUTHORIZED,
+        **NOT_FOUND,
+        **NOT_NOW,
+    },
+}
+
+
+def with_request_schema(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """`openapi` with the schemas that no route names by itself, and what those refer to."""
+
+    def complete() -> dict[str, Any]:
+        document = openapi()
+        schemas = document["components"]["schemas"]
+        for model in (UpscalingRequest, DryRunResponse, AsyncResponse):
+            schema = model.model_json_schema(ref_template=SCHEMAS + "{model}")
+            schemas |= schema.pop("$defs", {})
+            schemas[model.__name__] = schema
+        return document
+
+    return complete

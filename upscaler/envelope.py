@@ -1,0 +1,120 @@
+"""What every request gets: an id, a share of the memory, an answer, a log line, and to be counted.
+
+A fault that nobody foresaw is logged and answered here and goes no further: the server would close
+the connection on it, and a client's next request on that connection would be lost.
+"""
+
+import logging
+import re
+import time
+from typing import Any, Final
+from uuid import uuid4
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from upscaler import logs
+from upscaler.admission import Admission
+from upscaler.contract import REQUEST_ID_HEADER
+from upscaler.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+"""What a request's id may be, so that it can stand in a header and a log line as it is."""
+CLIENT_CLOSED: Final = 499
+"""The status under which a request is counted whose client hung up, as nginx has it."""
+MAX_PATH: Final = 200
+"""How many characters of a path that does not exist are logged."""
+
+
+class Envelope:
+    """Middleware around everything else.
+
+    It puts into the request's state its `request_id`, its `memory` (see `Admission`) and its
+    `facts`: what handlers find out about the request, for the log; `model` is counted, too.
+    """
+
+    def __init__(self, app: ASGIApp, admission: Admission, metrics: Metrics) -> None:
+        self.app = app
+        self.admission = admission
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        request_id = given if SANE_ID.fullmatch(given) else uuid4().hex
+        account = Account(scope, request_id)
+        with self.admission.holding() as memory:
+            scope.setdefault("state", {}).update(
+                request_id=request_id, memory=memory, facts=account.facts
+            )
+            said_by = logs.request_id.set(request_id)
+            try:
+                await self._answered(account, receive, send)
+            finally:
+                self._close(account)
+                logs.request_id.reset(said_by)
+
+    async def _answered(self, account: "Account", receive: Receive, send: Send) -> None:
+        async def noting(message: Message) -> None:
+            account.note(message)
+            await send(message)
+
+        try:
+            await self.app(account.scope, receive, noting)
+        except ClientDisconnect:
+            account.status = CLIENT_CLOSED
+        except Exception:
+            log.exception("request %s failed", account.request_id)
+            if account.status is not None:
+                raise
+            answer = JSONResponse({"detail": "Internal Server Error"}, 500)
+            await answer(account.scope, receive, noting)
+
+    def _close(self, account: "Account") -> None:
+        """Count and log a request that is over."""
+        seconds = time.perf_counter() - account.began_s
+        status = account.status or CLIENT_CLOSED
+        model = str(account.facts.get("model", ""))
+        self.metrics.answered(account.route or "other", status, model, seconds)
+        log.info(
+            "%s %s",
+            account.scope["method"],
+            account.route or account.scope["path"][:MAX_PATH],
+            extra={
+                "status": status,
+                "seconds": round(seconds, 4),
+                "sent_bytes": account.sent_bytes,
+                **account.facts,
+            },
+        )
+
+
+class Account:
+    """What is known of one request and its answer so far."""
+
+    def __init__(self, scope: Scope, request_id: str) -> None:
+        self.scope = scope
+        self.request_id = request_id
+        self.began_s = time.perf_counter()
+        self.status: int | None = None
+        self.sent_bytes = 0
+        self.facts: dict[str, Any] = {}
+
+    @property
+    def route(self) -> str | None:
+        """The path as the service declares it, so that no id of a job is logged or counted."""
+        route = self.scope.get("route")
+        return getattr(route, "path", None)
+
+    def note(self, message: Message) -> None:
+        """Take note of a message of the answer, and put the id into its headers (RES-6)."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"].append((REQUEST_ID_HEADER.encode(), self.request_id.encode()))
+        self.sent_bytes += len(message.get("body", b""))

@@ -1,0 +1,74 @@
+"""What a service tells Prometheus: requests, stages, the line, memory and what was made."""
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+from upscaler.admission import Admission
+from upscaler.orders import Made
+
+BUCKETS_S: Final = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+"""From a small picture's decoding to the largest picture on a CPU."""
+
+
+class Metrics:
+    """The metrics of one service, in a registry of its own."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._requests = Counter(
+            "upscaler_requests",
+            "Requests that were answered, by route, status and model.",
+            ("route", "status", "model"),
+            registry=self._registry,
+        )
+        self._request_seconds = Histogram(
+            "upscaler_request_seconds",
+            "From the first byte of a request to the last of its answer, by route.",
+            ("route",),
+            buckets=BUCKETS_S,
+            registry=self._registry,
+        )
+        self._stage_seconds = Histogram(
+            "upscaler_stage_seconds",
+            "How long the stages of a picture took, by stage and model.",
+            ("stage", "model"),
+            buckets=BUCKETS_S,
+            registry=self._registry,
+        )
+        self._megapixels = Counter(
+            "upscaler_output_megapixels",
+            "Millions of pixels that were made, by model.",
+            ("model",),
+            registry=self._registry,
+        )
+        self._gauge("queue_depth", "Pictures that wait.", lambda: admission.waiting)
+        self._gauge("held_bytes", "What all requests hold in memory.", lambda: admission.held_bytes)
+
+    def _gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        """Let `upscaler_name` be whatever `value` says when it is asked for."""
+        Gauge(f"upscaler_{name}", meaning, registry=self._registry).set_function(value)
+
+    def answered(self, route: str, status: int, model: str, seconds: float) -> None:
+        """Count a request; `route` and `model` must be of a few values, not what clients send."""
+        self._requests.labels(route, status, model).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def made(self, made: Made) -> None:
+        """Count a picture."""
+        self._megapixels.labels(made.model).inc(made.size[0] * made.size[1] / 1e6)
+        for stage, seconds in made.seconds.items():
+            self._stage_seconds.labels(stage, made.model).observe(seconds)
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus's text format."""
+        return generate_latest(self._registry)
