@@ -14,7 +14,7 @@ INPUTS := pyproject.toml constraints.txt
 
 # The one test file that must run where torch is not, and those that need no torch.
 BASE_TESTS := tests/without_torch.py tests/test_addresses.py tests/test_app.py tests/test_batch.py \
-	tests/test_contract*.py tests/test_encoding.py tests/test_fetch.py tests/test_image*.py \
+	tests/test_contract*.py tests/test_encoding.py tests/test_fetch*.py tests/test_image*.py \
 	tests/test_models.py tests/test_parallel.py tests/test_plan.py tests/test_png.py \
 	tests/test_report.py tests/test_settings.py tests/test_tiling.py
 
