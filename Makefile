@@ -13,10 +13,10 @@ PIP := -m pip install --disable-pip-version-check --quiet --constraint constrain
 INPUTS := pyproject.toml constraints.txt
 
 # The one test file that must run where torch is not, and those that need no torch.
-BASE_TESTS := tests/without_torch.py tests/test_app.py tests/test_batch.py tests/test_contract*.py \
-	tests/test_encoding.py tests/test_image*.py tests/test_models.py tests/test_parallel.py \
-	tests/test_plan.py tests/test_png.py tests/test_report.py tests/test_settings.py \
-	tests/test_tiling.py
+BASE_TESTS := tests/without_torch.py tests/test_addresses.py tests/test_app.py tests/test_batch.py \
+	tests/test_contract*.py tests/test_encoding.py tests/test_fetch*.py tests/test_image*.py \
+	tests/test_models.py tests/test_parallel.py tests/test_plan.py tests/test_png.py \
+	tests/test_report.py tests/test_settings.py tests/test_tiling.py
 
 .PHONY: help demo test check clean
 
@@ -65,5 +65,5 @@ $(VENV)/reference.done: $(VENV)/dev.done
 		|| echo "realesrgan cannot be installed here: the tests against it will be skipped"
 
 $(BASE)/done: $(INPUTS) | $(BASE)/bin/python
-	@$(BASE)/bin/python $(PIP) --editable '.[modal,mock,contract]' pytest-timeout
+	@$(BASE)/bin/python $(PIP) --editable '.[modal,mock,contract]' pytest-timeout trustme
 	@touch $@
