@@ -49,7 +49,7 @@ class Resizer:
 @contextmanager
 def running(app: FastAPI) -> Iterator[str]:
     """Serve `app` on a free port of this machine, and give the URL."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -337,21 +337,51 @@ def test_health_needs_no_token(api: httpx.Client) -> None:
 
 def test_the_api_describes_itself(api: httpx.Client) -> None:
     document = httpx.get(f"{api.base_url}/openapi.json").json()
-    post = document["paths"]["/upscaling"]["post"]
-    schemas = document["components"]["schemas"]
+    paths, schemas = document["paths"], document["components"]["schemas"]
+    post = paths["/upscaling"]["post"]
     request = post["requestBody"]["content"]["application/json"]["schema"]
     assert request == {"$ref": "#/components/schemas/UpscalingRequest"}
     assert post["requestBody"]["required"] is True
-    assert set(post["responses"]) == {"200", "422"}
-    assert {
-        "UpscalingRequest",
-        "ImageResponse",
-        "UpscalingModel",
-        "ImageEncoding",
+    assert set(post["responses"]) == {"200", "401", "406", "408", "413", "422", "503"}
+    assert set(post["responses"]["200"]["content"]) == {
+        "application/json",
+        "image/png",
+        "image/jpeg",
+    }
+    assert {parameter["name"] for parameter in post["parameters"]} == {
+        "Accept",
+        "X-OctoAI-Async",
+        "X-Upscaler-Dry-Run",
+        "X-User-Request-ID",
+    }
+    assert {path: set(methods) for path, methods in paths.items()} == {
+        "/upscaling": {"post"},
+        "/v1/requests/{response_id}": {"get"},
+        "/v1/responses/{response_id}": {"get"},
+        "/healthcheck": {"get"},
+        "/livez": {"get"},
+        "/metrics": {"get"},
+    }
+    assert set(schemas) == {
+        "AsyncResponse",
+        "DryRunResponse",
+        "ErrorResponse",
         "HTTPValidationError",
+        "ImageEncoding",
+        "ImageResponse",
+        "JobStatus",
+        "PollResponse",
+        "UpscalingModel",
+        "UpscalingRequest",
         "ValidationError",
-    } == set(schemas)
+    }
     assert "swagger" in httpx.get(f"{api.base_url}/docs").text
+
+
+def test_all_that_needs_a_token_says_so_in_the_description(api: httpx.Client) -> None:
+    paths = httpx.get(f"{api.base_url}/openapi.json").json()["paths"]
+    guarded = {path for path, item in paths.items() for each in item.values() if "security" in each}
+    assert guarded == set(paths) - {"/healthcheck", "/livez"}
 
 
 def test_every_reference_in_the_description_leads_somewhere(api: httpx.Client) -> None:

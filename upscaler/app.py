@@ -150,8 +150,9 @@ class Service:
         data = await self._image(request, wanted, watch)
         with watch.stage("decode"):
             picture = await self._in_thread(images.read_header, data, wanted.image_field)
+        facts["input"] = answers.in_pixels(picture.size)
         size = output_size(wanted, picture.size)
-        facts |= {"input": answers.in_pixels(picture.size), "output": answers.in_pixels(size)}
+        facts["output"] = answers.in_pixels(size)
         if request.headers.get(DRY_RUN_HEADER) == "1":
             facts["dry_run"] = True
             return self._dry_run(wanted, picture, size)
