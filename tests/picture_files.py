@@ -168,12 +168,14 @@ def entry(kind: int, count: int, value: bytes) -> bytes:
 def decode(data: bytes) -> Pixels:
     """The pixels of a file, after a look at what holds for those of any file."""
     picture = read_header(data)
+    told = picture.channels
     pixels = picture.pixels()
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
     assert pixels.flags.writeable
     assert pixels.ndim == 3
-    assert pixels.shape[2] in (3, 4)
+    assert pixels.shape[2] == told == picture.channels
+    assert told in (3, 4)
     assert (pixels.shape[1], pixels.shape[0]) == picture.size
     return pixels
 

@@ -7,6 +7,7 @@ they send no Authorization header, to any endpoint. Their users had to give the 
 
 import base64
 import io
+import time
 import warnings
 from collections.abc import Iterator
 
@@ -22,7 +23,7 @@ from upscaler.settings import Settings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the client is of 2024
-    from octoai.client import OctoAI
+    from octoai.client import InferenceFuture, OctoAI
 
 TOKEN = "token-of-the-test"
 PHOTO_B64 = base64.b64encode(PHOTO.read_bytes()).decode()
@@ -54,6 +55,37 @@ def test_infer_gets_a_png_of_the_exact_size(
     assert answer["removed_for_safety"] is False
     image = Image.open(io.BytesIO(base64.b64decode(answer["image_b64"])))
     assert (image.format, image.size) == ("PNG", size)
+
+
+def test_infer_async_is_polled_until_its_result_is_there(client: OctoAI, url: str) -> None:
+    """ASY-1 to ASY-3, as its users wrote it."""
+    inputs = {"init_image": PHOTO_B64, "model": "real-esrgan-animevideo-v3", "scale": 3}
+    future = client.infer_async(endpoint_url=f"{url}/upscaling", inputs=inputs)
+    deadline = time.monotonic() + 120
+    while not client.is_future_ready(future):
+        assert client.get_future_result(future) is None or client.is_future_ready(future)
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    answer = client.get_future_result(future)
+    assert answer is not None
+    assert answer["removed_for_safety"] is False
+    image = Image.open(io.BytesIO(base64.b64decode(answer["image_b64"])))
+    assert (image.format, image.size) == ("PNG", (912, 768))
+
+
+def test_a_fault_of_the_client_is_told_when_it_asks_asynchronously(
+    client: OctoAI, url: str
+) -> None:
+    with pytest.raises(httpx.HTTPStatusError) as error:
+        client.infer_async(f"{url}/upscaling", inputs={"init_image": PHOTO_B64, "scale": 99})
+    assert error.value.response.status_code == 422
+
+
+def test_a_future_that_is_not_known_is_an_error(client: OctoAI, url: str) -> None:
+    future = InferenceFuture(response_id="unknown", poll_url=f"{url}/v1/requests/unknown")
+    with pytest.raises(httpx.HTTPStatusError) as error:
+        client.is_future_ready(future)
+    assert error.value.response.status_code == 404
 
 
 def test_health_check_sees_a_service_that_is_ready(client: OctoAI, url: str) -> None:

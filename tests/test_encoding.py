@@ -37,8 +37,8 @@ from tests.picture_files import (
     tiff,
 )
 from upscaler import encoding
-from upscaler.contract import ImageEncoding
-from upscaler.encoding import encode, encode_strips, in_json
+from upscaler.contract import ImageEncoding, Size
+from upscaler.encoding import encode, encode_strips, in_json, most_bytes
 from upscaler.images import Pixels, on_white
 from upscaler.parallel import THREAD_NAME
 
@@ -84,6 +84,19 @@ def test_a_jpeg_shows_what_pillows_own_shows(pixels: Pixels, at: list[int], size
     flat = on_white(Image.fromarray(pixels))
     whole = saved(np.array(flat), "JPEG", quality=95, subsampling=0)
     assert np.array_equal(opened(data), opened(whole))
+
+
+@pytest.mark.parametrize("wanted", ImageEncoding)
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (1, 2000), (2000, 1), (640, 480), (2048, 1024)])
+@pytest.mark.parametrize("levels", [2, 256])
+def test_no_file_has_more_bytes_than_it_is_said_to_have_at_most(
+    size: Size, channels: int, wanted: ImageEncoding, levels: int
+) -> None:
+    """Of noise, in black and white and in all levels, which nothing compresses."""
+    noise = np.random.default_rng(0).integers(0, levels, (size[1], size[0], channels))
+    pixels = (noise * (255 // (levels - 1))).astype(np.uint8)
+    assert len(encode(pixels, wanted)) <= most_bytes(size, channels)
 
 
 @given(any_picture, cuts, strip_bytes, st.sampled_from(ImageEncoding))
@@ -209,7 +222,7 @@ def test_many_pictures_can_be_encoded_at_once(wanted: ImageEncoding) -> None:
 MEMORY = """
 import re, sys
 import numpy as np
-from upscaler.contract import ImageEncoding
+from upscaler.contract import ImageEncoding, Size
 from upscaler.encoding import encode_strips, in_json
 
 def peak():

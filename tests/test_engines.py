@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import torch
 from upscaler import weights
 from upscaler.contract import Size
 from upscaler.engines import Engines
-from upscaler.errors import DeviceUnavailable, WeightsUnavailable
+from upscaler.errors import Cancelled, DeviceUnavailable, WeightsUnavailable
 from upscaler.images import Pixels
-from upscaler.models import Model, UpscalingModel
+from upscaler.models import MODELS, Model, UpscalingModel
 from upscaler.nets import Net
 from upscaler.plan import Plan, cheapest
 from upscaler.settings import Device, Precision, Settings
@@ -157,3 +158,39 @@ def test_a_model_that_cannot_be_had_keeps_no_other_from_being_loaded(tmp_path: P
 def test_a_folder_of_weights_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailable, match="not a folder"):
         Engines(Settings(weights=tmp_path / "gone"))
+
+
+def test_loading_tells_which_file_the_weights_are_from(tmp_path: Path) -> None:
+    engines = Engines(Settings(device=Device.CPU))
+    found = weights.find(MODELS[FAST])
+    assert found is not None
+    assert engines.load(FAST) == engines.load(FAST) == weights.sha256(found.path)
+
+
+@pytest.mark.parametrize("memory", [None, 2**28, 2**27])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_the_bands_are_those_that_the_engine_would_make(memory: int | None, channels: int) -> None:
+    engines = Engines(Settings(device=Device.CPU, memory=memory))
+    for size in ((304, 256), (2048, 300), (511, 333)):
+        plan = engines.engine(FAST).plan(*size, channels=channels, memory=memory)
+        assert engines.bands(FAST, size, channels) == len(plan.tiles)
+
+
+def test_counting_bands_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "load", lambda *_: pytest.fail("it was loaded"))
+    engines = Engines(Settings(device=Device.CPU, memory=2**29))
+    assert engines.bands(UpscalingModel.X4_PLUS, (256, 256), 3) == 1
+    assert engines.bands(UpscalingModel.X4_PLUS, (2048, 256), 3) > 1
+
+
+def test_whoever_is_told_of_the_progress_can_end_the_work() -> None:
+    engines = Engines(Settings(device=Device.CPU))
+    pixels = np.zeros((2048, 32, 3), np.uint8)
+
+    def enough(done: int, total: int) -> None:
+        if 0 < done < total:
+            raise Cancelled("enough")
+
+    for size in ((128, 8192), (64, 4096)):
+        with pytest.raises(Cancelled):
+            deque(engines.upscale(pixels, FAST, size, enough), maxlen=0)
