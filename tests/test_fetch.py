@@ -130,7 +130,7 @@ def test_many_downloads_at_once_do_not_mix() -> None:
     "status", [100, 101, 199, 201, 204, 206, 300, 304, 305, 400, 401, 404, 418, 500, 503, 999]
 )
 def test_any_other_status_is_told(status: int) -> None:
-    sent = raw(b"HTTP/1.1 %d SECRET\r\nContent-Length: 6\r\n\r\nSECRET" % status)
+    sent = raw(b"HTTP/1.1 %d SECRET\r\nX: SECRET\r\nContent-Length: 6\r\n\r\nSECRET" % status)
     with serving(sent) as host:
         error = refusal(fetcher(host.port).fetch(host.url))
     if status < 200:  # these announce an answer, which then is missing

@@ -44,6 +44,7 @@ INVALID = r"""
     / x x.png //near.example/ /etc/passwd http http: http:/ http:// http:/// http:///x http://?x
     http://#x http://:80/ http:near.example ftp://near.example/ file:///etc/passwd
     file://near.example/x gopher://near.example/ data:image/png;base64,AA== ws://near.example/
+    ftp://near.example:80/ wss://near.example:443/ file://near.example:80/x
     javascript:1 http+unix://%2Ftmp%2Fx/ httpx://near.example/ ://near.example
     http://user@near.example/ http://user:pass@near.example/ http://:@near.example/
     http://near.example:81/ http://near.example:0/ http://near.example:-80/
@@ -286,6 +287,7 @@ def test_no_redirect_leads_to_this_host(there: str) -> None:
         "file:///etc/passwd",
         "ftp://127.0.0.2/",
         "gopher://127.0.0.2/",
+        "ftp://127.0.0.2:PORT/",
         "data:image/png;base64,AA==",
         "http://127.0.0.2:22/",
         "//127.0.0.2/",
@@ -298,7 +300,10 @@ def test_no_redirect_leads_to_this_host(there: str) -> None:
     ],
 )
 def test_a_redirect_goes_only_where_a_url_may_go(location: str) -> None:
-    assert outcome(redirect(location)) == "url_invalid"
+    def somewhere(connection: socket.socket) -> None:
+        redirect(location.replace("PORT", str(connection.getsockname()[1])))(connection)
+
+    assert outcome(somewhere) == "url_invalid"
 
 
 def test_a_redirect_in_another_encoding_is_invalid() -> None:

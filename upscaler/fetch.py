@@ -152,10 +152,7 @@ class Fetcher:
         ) as pool:
             with _told_in_short():
                 response = await pool.handle_async_request(self._request(url))
-            try:
-                yield response
-            finally:
-                await response.aclose()
+            yield response
 
     def _request(self, url: httpx.URL) -> httpcore.Request:
         host = url.raw_host.decode()
