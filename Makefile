@@ -13,10 +13,11 @@ PIP := -m pip install --disable-pip-version-check --quiet --constraint constrain
 INPUTS := pyproject.toml constraints.txt
 
 # The one test file that must run where torch is not, and those that need no torch.
-BASE_TESTS := tests/without_torch.py tests/test_addresses.py tests/test_app.py tests/test_batch.py \
-	tests/test_contract*.py tests/test_encoding.py tests/test_fetch*.py tests/test_image*.py \
-	tests/test_models.py tests/test_parallel.py tests/test_plan.py tests/test_png.py \
-	tests/test_report.py tests/test_settings.py tests/test_tiling.py
+BASE_TESTS := $(patsubst %,tests/%.py,without_torch test_accept test_addresses test_admission \
+	test_answer_memory test_app test_asynchronous test_batch test_contract* test_costs \
+	test_encoding test_fetch* test_image* test_jobs test_models test_operations test_orders \
+	test_overload test_page_files test_parallel test_plan test_png test_report test_settings \
+	test_tiling test_url_input)
 
 .PHONY: help demo test check clean
 

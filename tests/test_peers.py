@@ -46,7 +46,7 @@ def photo_model(monkeypatch: pytest.MonkeyPatch) -> Model:
     """real-esrgan-x2-plus, small, with weights that all contenders get."""
     model = one_block(DOUBLE)
     net = networks.lively(model)
-    monkeypatch.setattr(weights, "load", lambda *_args: net)
+    monkeypatch.setattr(weights, "load", lambda *_args: weights.Loaded(net, "00"))
     return model
 
 
