@@ -81,10 +81,12 @@ class Host(ThreadingTCPServer):
     request_queue_size = 128
 
     def __init__(self, answers: tuple[Answer, ...], address: str, tls: ssl.SSLContext | None):
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         super().__init__((address, 0), Handler)
         self.address, self.answers, self.tls = address, answers, tls
         self.port = self.socket.getsockname()[1]
-        self.url = f"{'https' if tls else 'http'}://{address}:{self.port}"
+        shown = f"[{address}]" if ":" in address else address
+        self.url = f"{'https' if tls else 'http'}://{shown}:{self.port}"
         self.requests: list[bytes] = []
         self.hung_up = threading.Semaphore(0)
 

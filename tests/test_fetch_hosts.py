@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -233,6 +233,20 @@ def test_a_port_that_nobody_listens_at_is_unreachable() -> None:
         port = unused.getsockname()[1]
     download = fetcher(port).fetch(f"http://127.0.0.2:{port}/")
     assert refusal(download).type == "url_unreachable"
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_an_address_of_ipv6_is_a_host_like_others(encrypted: bool) -> None:
+    tls = certificate("::1") if encrypted else None
+    with ExitStack() as stack:
+        try:
+            host = stack.enter_context(serving(answer(BODY), address="::1", tls=tls))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        networks = [ip_network("::1")]
+        some = Fetcher(ports=[host.port], networks=networks, tls=trusting())
+        assert run(some.fetch(host.url)) == BODY
+        assert f"Host: [::1]:{host.port}\r\n".encode() in host.requests[0]
 
 
 def test_an_exception_is_for_its_network_alone() -> None:

@@ -123,13 +123,13 @@ class Fetcher:
 
     def _parsed(self, text: str) -> httpx.URL:
         """The URL in `text`, if it is one that may be asked for; else InvalidRequest."""
+        if len(text.encode(errors="surrogatepass")) > MAX_URL_BYTES:
+            raise _error(f"a URL may have at most {MAX_URL_BYTES} bytes", "url_invalid")
         try:
-            length = len(text.encode())
             url = httpx.URL(text)
         except (httpx.InvalidURL, ValueError) as error:  # ValueError: lone surrogates, among others
             raise _error("this is not a URL", "url_invalid") from error
         rules = (
-            (length <= MAX_URL_BYTES, f"a URL may have at most {MAX_URL_BYTES} bytes"),
             (url.scheme in PORTS, "only http and https URLs can be downloaded"),
             (_is_host(url.raw_host.decode()), "the URL must have a valid host"),
             (not url.userinfo, "a URL with a user name or a password cannot be downloaded"),
