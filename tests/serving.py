@@ -17,6 +17,7 @@ from PIL import Image
 from tests.conftest import PHOTO
 from upscaler.app import create_app
 from upscaler.contract import Size
+from upscaler.errors import WeightsUnavailable
 from upscaler.images import Pixels, resize
 from upscaler.jobs import Jobs
 from upscaler.models import UpscalingModel
@@ -44,6 +45,19 @@ class Resizer:
         self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
     ) -> Iterable[Pixels]:
         return [resize(pixels, size)]
+
+
+class Moody(Resizer):
+    """A backend with a model whose weights cannot be had, and one that has a bug."""
+
+    def upscale(
+        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
+    ) -> Iterable[Pixels]:
+        if model is UpscalingModel.X4_V3:
+            raise WeightsUnavailable("/home/operator/secret/path is damaged")
+        if model is UpscalingModel.X2_PLUS:
+            raise ZeroDivisionError
+        return super().upscale(pixels, model, size, progress)
 
 
 @contextmanager

@@ -118,4 +118,6 @@ def test_what_was_made_is_counted_even_if_it_is_too_much() -> None:
         with pytest.raises(Busy):
             new.hold(1)
         done.keep(0)
+        with pytest.raises(Busy):
+            new.hold(101)
         new.hold(100)

@@ -13,6 +13,7 @@ from tests.serving import (
     PHOTO_B64,
     SETTINGS,
     TOKENS,
+    Moody,
     Resizer,
     decoded,
     only_error,
@@ -21,26 +22,12 @@ from tests.serving import (
     upscale,
 )
 from upscaler.contract import ASYNC_MAX_BODY_BYTES, Size
-from upscaler.errors import WeightsUnavailable
 from upscaler.images import Pixels
 from upscaler.jobs import InProcessJobs
 from upscaler.models import UpscalingModel
 from upscaler.orders import Progress
 
 ASYNC = {"X-OctoAI-Async": "1"}
-
-
-class Moody(Resizer):
-    """A backend one of whose models cannot be had, and one of which has a bug."""
-
-    def upscale(
-        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
-    ) -> Iterable[Pixels]:
-        if model is UpscalingModel.X2_PLUS:
-            raise ZeroDivisionError
-        if model is UpscalingModel.X4_V3:
-            raise WeightsUnavailable("/home/operator/secret is damaged")
-        return super().upscale(pixels, model, size, progress)
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from tests.serving import GOOD, SETTINGS, Resizer, only_error, png, serving, upscale
-from upscaler.contract import Size, output_size, validate_request
+from upscaler.answers import cost_usd
+from upscaler.contract import ImageEncoding, Size, output_size, validate_request
 from upscaler.images import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
-from upscaler.orders import FIRST_GUESS_FLOPS, STAGES, WORK, Progress
+from upscaler.orders import FIRST_GUESS_FLOPS, STAGES, WORK, Made, Progress
 
 PRICE = Decimal("0.000222")
 DRY = {"X-Upscaler-Dry-Run": "1"}
@@ -66,6 +67,12 @@ def test_the_cost_is_that_of_the_seconds_of_work(api: httpx.Client) -> None:
     seconds = sum(stages(answer)[stage] for stage in WORK)
     assert seconds > 0
     assert float(cost) == pytest.approx(seconds * float(PRICE), abs=1e-3 * float(PRICE))
+
+
+def test_waiting_and_downloading_cost_nothing() -> None:
+    seconds = dict(zip(STAGES, (1000.0, 1.0, 2.0, 2000.0, 4.0, 8.0), strict=True))
+    made = Made([], ImageEncoding.PNG, False, UpscalingModel.X4_PLUS, "", (1, 1), (1, 1), seconds)
+    assert cost_usd(made, Decimal("0.1")) == Decimal("1.5")
 
 
 def test_without_a_price_there_is_no_cost() -> None:
