@@ -18,7 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upscaler import encoding, images
+from upscaler import encoding, images, page
 from upscaler.contract import (
     ASYNC_HEADER,
     REQUEST_ID_HEADER,
@@ -73,6 +73,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         exception_handlers={UpscalerError: _answer_error},
     )
     app.add_middleware(Envelope)
+    app.include_router(page.router)
     # One picture at a time: an inference already uses every core, and memory is for one.
     one_at_a_time = anyio.CapacityLimiter(1)
 
