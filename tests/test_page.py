@@ -284,6 +284,21 @@ def test_the_result_stands_alone_where_the_browser_cannot_show_the_original(
     assert not page.locator("#split").is_visible()
 
 
+def test_an_original_that_comes_late_leaves_the_result_alone(page: Page, elsewhere: str) -> None:
+    held: list[Route] = []
+    page.route(elsewhere, lambda route: held.append(route))  # noqa: PLW0108  playwright marks it
+    page.fill("#address", elsewhere)
+    page.click("#address-form button")
+    page.fill("#token", TOKEN)
+    page.click("#start")
+    expect(page.locator("#details")).to_be_visible()
+    with page.expect_event("requestfinished"):
+        held[0].fulfill(path=PHOTO)
+    page.evaluate("new Promise((done) => setTimeout(done, 100))")
+    assert page.locator("#details").is_visible()
+    assert page.locator("img.after").is_visible()
+
+
 def test_what_is_no_address_is_told(page: Page) -> None:
     for address in ("", "photo.png", "file:///etc/passwd", "javascript:alert(1)"):
         choose(page, picture())
@@ -556,6 +571,7 @@ def test_a_wrong_token_is_told_at_its_field(page: Page) -> None:
     expect(page.locator("#token-error")).to_contain_text("The service does not know this token.")
     expect(page.locator("#token")).to_be_focused()
     expect(page.locator("#token")).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#request-id")).to_have_text(re.compile(r"Request [\w-]{8,}"))
     page.keyboard.insert_text(TOKEN)
     expect(page.locator("#token-error")).to_be_empty()
     page.fill("#token", f"  {TOKEN} ")
@@ -595,7 +611,7 @@ def test_a_busy_service_is_told_with_when_to_try_again(page: Page, darkroom: Dar
     expect(problem).to_contain_text("As many pictures wait as there is room for.")
     expect(page.locator("#retry")).to_have_text(re.compile(r"Try again \(in [67] s\)"))
     expect(page.locator("#retry")).to_have_text(re.compile(r"Try again \(in [1-5] s\)"))
-    expect(problem).to_contain_text(re.compile(r"Request [\w-]{8,}"))
+    expect(page.locator("#request-id")).to_have_text(re.compile(r"Request [\w-]{8,}"))
     expect(page.locator("#retry")).to_be_focused()
     darkroom.failure = None
     page.keyboard.press("Enter")

@@ -38,7 +38,8 @@ function chooseAddress(text) {
 async function choose(chosen) {
   setPicture(chosen);
   await measure(chosen);
-  if (picture === chosen) showPicture();
+  // A slow server may answer the browser after the service is done with the picture.
+  if (picture === chosen && !resultSource) showPicture();
 }
 
 function setPicture(chosen) {
@@ -47,6 +48,7 @@ function setPicture(chosen) {
   if (chosen.kind === "file") $("address").value = "";
   $("file").value = ""; // so that the same file can be chosen again
   clearResult();
+  clearProblem();
   showErrors({});
   showPicture();
 }
@@ -180,7 +182,7 @@ function showProblem({ words, places, retry, requestId }) {
   showErrors(places);
   $("problem").hidden = !words;
   $("problem-words").textContent = words;
-  $("problem-id").textContent = requestId ? `Request ${requestId}` : "";
+  $("request-id").textContent = requestId ? `Request ${requestId}` : "";
   $("retry").hidden = retry === null;
   if (retry !== null) countDown(retry);
   $("problem").scrollIntoView({ block: "nearest" });
@@ -189,6 +191,7 @@ function showProblem({ words, places, retry, requestId }) {
 function clearProblem() {
   clearInterval(countdown);
   $("problem").hidden = true;
+  $("request-id").textContent = "";
 }
 
 // What the service asks to wait is shown, and nobody is kept from trying sooner.
