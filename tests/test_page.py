@@ -684,6 +684,28 @@ def test_progress_is_told_and_never_arrives_early(page: Page, darkroom: Darkroom
     expect(page.locator("#status")).to_have_text("Done: 1216 by 1024 pixels")
 
 
+def test_what_is_being_received_is_told(page: Page, context: BrowserContext) -> None:
+    """And from then on nothing of upscaling any more."""
+    slow = {"offline": False, "latency": 0, "uploadThroughput": -1, "downloadThroughput": 400_000}
+    choose(page, PHOTO)
+    page.fill("#token", TOKEN)
+    context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+    page.evaluate(
+        """() => {
+            window.told = [];
+            const note = () => window.told.push(document.querySelector("#words").textContent);
+            new MutationObserver(note).observe(
+                document.querySelector("#words"), {childList: true, characterData: true});
+        }"""
+    )
+    page.click("#start")
+    expect(page.locator("#details")).to_be_visible(timeout=20_000)
+    told = [text.split(" ")[0] for text in page.evaluate("window.told")]
+    assert list(dict.fromkeys(told)) == ["Checking", "Sending", "Upscaling", "Receiving"]
+    assert told == sorted(told, key=list(dict.fromkeys(told)).index)
+    assert told.count("Receiving") > 3
+
+
 def test_a_call_can_be_cancelled_and_made_again(page: Page, darkroom: Darkroom) -> None:
     darkroom.open.clear()
     choose(page, PHOTO)
