@@ -801,6 +801,7 @@ def tab_to(page: Page, selector: str) -> None:
 def test_the_keyboard_alone_is_enough(page: Page) -> None:
     page.on("filechooser", lambda _: None)  # or the browser may open a window of its own first
     tab_to(page, "#file")
+    expect(page.locator("#file")).to_have_accessible_name("Choose a picture")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(PHOTO)
