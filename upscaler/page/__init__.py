@@ -33,24 +33,23 @@ MADE_FOR: Final = {
 OCTOAI_PRICE_USD: Final = "0.004"
 """What OctoAI charged for a picture, to show beside what this one cost."""
 
-CONTENT_SECURITY_POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "connect-src 'self'",
-        # Any server: the picture behind init_image_url is shown as "before". Pictures run no code.
-        "img-src 'self' blob: http: https:",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        # No text ever becomes markup, neither the service's nor the user's.
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    )
-)
+POLICY: Final = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "connect-src": "'self'",
+    # Any server: the picture behind init_image_url is shown as "before". Pictures run no code.
+    "img-src": "'self' blob: http: https:",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+    # No text ever becomes markup, neither the service's nor the user's.
+    "require-trusted-types-for": "'script'",
+    "trusted-types": "'none'",
+}
+"""The Content-Security-Policy: what the page may load and do."""
 HEADERS: Final = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Content-Security-Policy": "; ".join(f"{what} {from_}" for what, from_ in POLICY.items()),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     # Ask every time: after an upgrade the old page would talk to the new service.

@@ -17,7 +17,6 @@ export class Compare {
   // The picture before anything was done to it, at first sight as large as its result.
   showBefore(source, size) {
     this.before.src = source;
-    this.before.hidden = false;
     this.after.removeAttribute("src");
     this.setRatio(size);
     this.setMode("before");
@@ -27,7 +26,6 @@ export class Compare {
   async showAfter(source, size, compared) {
     this.after.src = source;
     await this.after.decode().catch(() => {}); // shown at once then, and not row by row
-    this.before.hidden = !compared;
     this.setRatio(size);
     this.split.value = 50;
     this.setMode(compared ? "both" : "after");

@@ -32,13 +32,14 @@ function chooseAddress(text) {
   if (running) return;
   const chosen = fromAddress(text);
   if (chosen) choose(chosen);
-  else showErrors({ picture: ["Give an address that begins with http:// or https://."] });
+  else showError("picture", "Give an address that begins with http:// or https://.", $("address"));
 }
 
 async function choose(chosen) {
   setPicture(chosen);
   await measure(chosen);
-  if (picture === chosen) showPicture();
+  // A slow server may answer the browser after the service is done with the picture.
+  if (picture === chosen && !resultSource) showPicture();
 }
 
 function setPicture(chosen) {
@@ -47,6 +48,7 @@ function setPicture(chosen) {
   if (chosen.kind === "file") $("address").value = "";
   $("file").value = ""; // so that the same file can be chosen again
   clearResult();
+  clearProblem();
   showErrors({});
   showPicture();
 }
@@ -141,16 +143,16 @@ function showEncoding() {
     encoding() === "png"
       ? "Every pixel as it is, with transparency."
       : "Much smaller, in high quality. Transparency becomes white.";
+  showError("encoding", null);
 }
 
 // -- Errors --------------------------------------------------------------------------------------
 
-function showError(place, words) {
+function showError(place, words, field = fieldOf(place)) {
   $(`${place}-error`).textContent = words ?? "";
-  for (const field of place === "picture" ? [$("file"), $("address")] : [fieldOf(place)]) {
-    if (words && field === fieldOf(place)) field.setAttribute("aria-invalid", "true");
-    else field.removeAttribute("aria-invalid");
-  }
+  if (place === "picture") for (const id of ["file", "address"]) $(id).removeAttribute("aria-invalid");
+  if (words) field.setAttribute("aria-invalid", "true");
+  else field.removeAttribute("aria-invalid");
 }
 
 // What a person has to change.
@@ -180,7 +182,7 @@ function showProblem({ words, places, retry, requestId }) {
   showErrors(places);
   $("problem").hidden = !words;
   $("problem-words").textContent = words;
-  $("problem-id").textContent = requestId ? `Request ${requestId}` : "";
+  $("request-id").textContent = requestId ? `Request ${requestId}` : "";
   $("retry").hidden = retry === null;
   if (retry !== null) countDown(retry);
   $("problem").scrollIntoView({ block: "nearest" });
@@ -189,6 +191,7 @@ function showProblem({ words, places, retry, requestId }) {
 function clearProblem() {
   clearInterval(countdown);
   $("problem").hidden = true;
+  $("request-id").textContent = "";
 }
 
 // What the service asks to wait is shown, and nobody is kept from trying sooner.
@@ -273,8 +276,9 @@ class Waiting {
   show(passed) {
     const ratio = passed / (this.estimate ?? 10);
     const share = ratio < 0.8 ? ratio : 1 - 0.2 * Math.exp((0.8 - ratio) / 0.2);
-    const of = this.estimate ? ` of about ${seconds(Math.ceil(this.estimate))}` : "";
-    advance(0.16 + 0.74 * share, `Upscaling … ${seconds(Math.floor(passed))}${of}`);
+    const beside = passed < this.estimate ? "of" : "instead of";
+    const expected = this.estimate ? ` ${beside} about ${seconds(Math.ceil(this.estimate))}` : "";
+    advance(0.16 + 0.74 * share, `Upscaling … ${seconds(Math.floor(passed))}${expected}`);
   }
 
   end() {

@@ -10,8 +10,8 @@ export function percent(share) {
 
 // Three seconds and a half are 3.5 s, and half a minute and a bit is 30 s.
 export function seconds(number) {
-  if (number < 0.1) return `${Math.round(1000 * number)}\u00a0ms`;
   const whole = Number.isInteger(number) || number >= 10;
+  if (!whole && number < 0.1) return `${Math.round(1000 * number)}\u00a0ms`;
   return `${whole ? Math.round(number) : number.toFixed(1)}\u00a0s`;
 }
 

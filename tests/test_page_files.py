@@ -1,0 +1,139 @@
+"""The page's files over HTTP; what they do in a browser is in test_page.py."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.serving import Resizer, running
+from upscaler import page
+from upscaler.app import create_app
+from upscaler.contract import (
+    MAX_BODY_BYTES,
+    MAX_INPUT_PX,
+    MAX_OUTPUT_PX,
+    MIN_INPUT_PX,
+    UpscalingRequest,
+)
+from upscaler.models import MODELS, UpscalingModel
+from upscaler.settings import Settings
+
+PATHS = ["/", "/page/facts.json", *(f"/page/{name}" for name in page.FILES)]
+SOURCES = {path.name: path.read_text() for path in Path(page.__file__).parent.glob("*.*")}
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[httpx.Client]:
+    app = create_app(Resizer(), Settings(tokens=("secret",)))
+    with running(app) as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_file_comes_with_strict_headers_and_without_a_token(
+    service: httpx.Client, path: str
+) -> None:
+    answer = service.get(path)
+    assert answer.status_code == 200
+    policy = answer.headers["Content-Security-Policy"].split("; ")
+    assert policy[0] == "default-src 'none'"
+    for sources in ("script-src 'self'", "style-src 'self'", "connect-src 'self'"):
+        assert sources in policy
+    for nothing in ("base-uri", "form-action", "frame-ancestors"):
+        assert f"{nothing} 'none'" in policy
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert answer.headers["Cache-Control"] == "no-cache"
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/page/page.css", "text/css; charset=utf-8"),
+        ("/page/page.js", "text/javascript; charset=utf-8"),
+        ("/page/icon.svg", "image/svg+xml"),
+        ("/page/facts.json", "application/json"),
+    ],
+)
+def test_a_file_has_its_media_type(service: httpx.Client, path: str, media_type: str) -> None:
+    assert service.get(path).headers["Content-Type"] == media_type
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_head_tells_what_get_would(service: httpx.Client, path: str) -> None:
+    whole, head = service.get(path), service.head(path)
+    assert head.status_code == 200
+    assert head.content == b""
+    for name in ("Content-Length", "Content-Type", "ETag", "Content-Security-Policy"):
+        assert head.headers[name] == whole.headers[name]
+
+
+def test_a_browser_that_has_a_file_is_not_sent_it_again(service: httpx.Client) -> None:
+    etag = service.get("/").headers["ETag"]
+    for known in (etag, f"W/{etag}", f'"other", {etag}'):
+        answer = service.get("/", headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content) == (304, b"")
+        assert answer.headers["ETag"] == etag
+    assert service.get("/", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_no_two_files_have_the_same_tag(service: httpx.Client) -> None:
+    assert len({service.get(path).headers["ETag"] for path in PATHS}) == len(PATHS)
+
+
+def test_every_file_of_the_folder_is_served() -> None:
+    """And none is forgotten: a module that is imported but not served breaks the page."""
+    assert SOURCES.keys() == {*page.FILES, "index.html", "__init__.py"}
+
+
+def test_nothing_else_is_there(service: httpx.Client) -> None:
+    for path in ("/page", "/page/", "/page/__init__.py", "/page/index.html", "/page/../app.py"):
+        assert service.get(path).status_code == 404
+    assert service.post("/").status_code == 405
+
+
+def test_the_page_is_no_part_of_the_api(service: httpx.Client) -> None:
+    assert not [path for path in service.get("/openapi.json").json()["paths"] if "page" in path]
+    assert "/" not in service.get("/openapi.json").json()["paths"]
+
+
+def test_the_page_is_told_the_limits_and_models(service: httpx.Client) -> None:
+    facts = service.get("/page/facts.json").json()
+    assert facts["min_input_px"] == MIN_INPUT_PX
+    assert facts["max_input_px"] == MAX_INPUT_PX
+    assert facts["max_output_px"] == MAX_OUTPUT_PX
+    assert facts["max_body_bytes"] == MAX_BODY_BYTES
+    assert facts["default_model"] == UpscalingRequest.model_fields["model"].default
+    assert [model["name"] for model in facts["models"]] == list(UpscalingModel)
+    for model in facts["models"]:
+        assert model["scale"] == MODELS[model["name"]].scale
+        assert model["made_for"].endswith(".")
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_no_file_repeats_what_the_contract_says(name: str) -> None:
+    assert not re.search(r"real-esrgan-|(?<!SHA-)\b(256|2048|8192)\b", SOURCES[name])
+
+
+def test_the_markup_has_no_code_or_style_of_its_own() -> None:
+    """A browser would refuse them, by the policy above."""
+    markup = SOURCES["index.html"]
+    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", markup)
+    assert re.findall(r"<script[^>]*>(.*?)</script>", markup) == [""]
+
+
+def test_nothing_is_ever_stored_or_made_markup_of() -> None:
+    scripts = "".join(text for name, text in SOURCES.items() if name.endswith(".js"))
+    words = r"localStorage|sessionStorage|indexedDB|cookie|caches\b|history\b|innerHTML|outerHTML"
+    assert not re.search(words + r"|insertAdjacent|document\.write|\beval\b|Function\(", scripts)
+
+
+def test_every_address_is_relative() -> None:
+    """So that the page also works below a path of another server."""
+    assert not re.search(r'(src|href)="(/|http)', SOURCES["index.html"])
+    assert not re.search(r"""(fetch|URL)\(\s*["'`]/""", SOURCES["page.js"])
