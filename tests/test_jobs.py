@@ -44,12 +44,7 @@ class Scene:
 
 
 def play(work: Callable[[Scene], Coroutine[Any, Any, None]], scene: Scene | None = None) -> None:
-    async def whole() -> None:
-        stage = scene or Scene()
-        await work(stage)
-        await stage.jobs.close()
-
-    asyncio.run(whole())
+    asyncio.run(work(scene or Scene()))
 
 
 def test_a_job_is_pending_then_running_then_completed() -> None:
@@ -216,14 +211,23 @@ class Endless(Resizer):
             progress(0, 1)
 
 
-def test_closing_gives_up_what_is_not_completed() -> None:
+def test_with_its_event_loop_ends_what_is_not_completed() -> None:
+    scene = Scene(backend=Endless())
+
     async def act(scene: Scene) -> None:
-        running, waiting = scene.start(), scene.start()
+        running = scene.start()
+        scene.start()
         async with asyncio.timeout(30):
             while scene.jobs.status(running) is not JobStatus.RUNNING:
                 await asyncio.sleep(0.001)
-            await scene.jobs.close()
-        assert scene.jobs.status(waiting) is JobStatus.PENDING
-        assert scene.shop.admission.line == []
 
-    play(act, Scene(backend=Endless()))
+    play(act, scene)
+    assert scene.shop.admission.line == []
+
+
+def test_failed_jobs_take_up_no_room() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.finish(scene.start(UpscalingModel.X2_PLUS))
+        assert scene.jobs.held_bytes == 0
+
+    play(act)

@@ -141,6 +141,36 @@ def test_a_task_that_is_cancelled_stops_at_the_next_strip_and_only_then_lets_oth
     run(play())
 
 
+class Fetching(Resizer):
+    """A backend one of whose models takes until it is told to be there."""
+
+    def __init__(self) -> None:
+        self.arrived = threading.Event()
+
+    def load(self, model: UpscalingModel) -> str:
+        if model is DEEP:
+            assert self.arrived.wait(30)
+        return super().load(model)
+
+
+def test_many_that_wait_for_one_model_hold_up_no_other() -> None:
+    """However many threads there are: anyio has 40 at once, and asyncio fewer."""
+
+    async def play() -> None:
+        backend = Fetching()
+        shop = workshop(backend)
+        waiting = [asyncio.create_task(shop.load(DEEP)) for _ in range(100)]
+        await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(10):
+                assert await shop.load(FAST) == backend.load(FAST)
+        finally:
+            backend.arrived.set()
+        assert set(await asyncio.gather(*waiting)) == {backend.load(DEEP)}
+
+    run(play())
+
+
 class Deaf(Resizer):
     """Makes everything at once, and only tells of its progress."""
 

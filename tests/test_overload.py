@@ -1,6 +1,7 @@
 """More than the service takes on, over HTTP: who is refused, and what that leaves behind."""
 
 import json
+import logging
 import socket
 import threading
 import time
@@ -12,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.serving import GOOD, SETTINGS, Resizer, decoded, serving, upscale
+from tests.conftest import PHOTO
+from tests.serving import GOOD, PHOTO_B64, SETTINGS, Resizer, decoded, serving, upscale
 from tests.test_operations import eventually
 from upscaler import intake
 from upscaler.contract import MAX_BODY_BYTES, Size
@@ -55,7 +57,9 @@ def send(api: httpx.Client, fields: dict[str, Any] = GOOD) -> socket.socket:
     return connection
 
 
-def test_a_picture_too_many_is_refused_with_when_to_come_back() -> None:
+def test_a_picture_too_many_is_refused_with_when_to_come_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     gate = Gate()
     with serving(gate, QUEUE_OF_TWO) as api, ThreadPoolExecutor(3) as pool:
         answers = [pool.submit(upscale, api, **GOOD) for _ in range(3)]
@@ -71,12 +75,24 @@ def test_a_picture_too_many_is_refused_with_when_to_come_back() -> None:
         assert int(health.headers["Retry-After"]) >= 1
         assert api.get("/livez").status_code == 200
         assert upscale(api).status_code == 422, "what is wrong is told all the same"
+        damaged = {"init_image": PHOTO_B64[:40_000], "scale": 2}
+        assert upscale(api, **damaged).status_code == 503, "nothing is decoded in vain"
         dry = api.post("/upscaling", json=GOOD, headers={"X-Upscaler-Dry-Run": "1"})
         assert dry.status_code == 200
         gate.opened.set()
         assert all(decoded(answer.result()).size == (608, 512) for answer in answers)
         assert decoded(upscale(api, **GOOD)).size == (608, 512)
         assert api.get("/healthcheck").status_code == 200
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_a_picture_that_waits_holds_its_file_and_its_pixels_and_no_longer_its_body() -> None:
+    gate = Gate()
+    with serving(gate) as api, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(upscale, api, **GOOD)
+        eventually(api, "upscaler_held_bytes", PHOTO.stat().st_size + 304 * 256 * 3)
+        gate.opened.set()
+        assert decoded(answer.result()).size == (608, 512)
 
 
 def test_who_hangs_up_frees_the_place_in_line() -> None:
@@ -107,6 +123,9 @@ def test_bodies_that_take_up_all_memory_are_refused_before_they_are_sent() -> No
         for connection in connections:
             connection.sendall(announced)
         eventually(api, "upscaler_held_bytes", room)
+        with connected(api) as connection:
+            connection.sendall(announced)
+            assert connection.recv(13) == b"HTTP/1.1 503 "
         refused = upscale(api, **GOOD)
         assert refused.status_code == 503
         assert int(refused.headers["Retry-After"]) >= 1

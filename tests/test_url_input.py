@@ -1,6 +1,8 @@
 """REQ-4: a picture by its URL, through the service; what a download may be is in test_fetch."""
 
+import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -82,6 +84,20 @@ def test_a_picture_by_its_url_is_the_one_that_is_sent_otherwise(
     assert by_url.json() == upscale(api, **GOOD).json()
     stages = dict(part.split(";dur=") for part in by_url.headers["Server-Timing"].split(", "))
     assert float(stages["fetch"]) > 0
+
+
+def test_of_a_url_the_host_alone_is_logged(
+    api: httpx.Client, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"http://127.0.0.2:{port}/cat.png?key=confidential"
+    with caplog.at_level(logging.INFO, "upscaler"):
+        assert decoded(upscale(api, init_image_url=url, scale=1)).size == (304, 256)
+        deadline = time.monotonic() + 10
+        while not (lines := [r for r in caplog.records if r.message == "POST /upscaling"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert vars(lines[0])["source"] == "127.0.0.2"
+    assert "confidential" not in "".join(str(vars(record)) for record in lines)
 
 
 def test_null_is_absent(api: httpx.Client, port: int) -> None:

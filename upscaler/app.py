@@ -8,8 +8,7 @@ work done.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 import anyio
@@ -67,17 +66,11 @@ def create_app(backend: Backend, settings: Settings, jobs: Jobs | None = None) -
     workshop = Workshop(backend, admission, metrics.made)
     service = Service(workshop, settings, jobs or InProcessJobs(settings.results_memory), metrics)
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
-        await service.jobs.close()
-
     app = FastAPI(
         title="Upscaling API",
         description=description.TEXT,
         version="0.1",
         redirect_slashes=False,
-        lifespan=lifespan,
         exception_handlers={UpscalerError: _answer_error},
     )
     app.add_middleware(Envelope, admission=admission, metrics=metrics)

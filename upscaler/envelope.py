@@ -68,7 +68,7 @@ class Envelope:
         try:
             await self.app(account.scope, receive, noting)
         except ClientDisconnect:
-            account.status = CLIENT_CLOSED
+            return  # without an answer, it is counted under a status of its own
         except Exception:
             log.exception("request %s failed", account.request_id)
             if account.status is not None:

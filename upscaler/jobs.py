@@ -1,7 +1,8 @@
 """Asynchronous inference: what was ordered is kept under an id, and asked for later (ASY-1 to 5).
 
 `Jobs` is what the service needs; `InProcessJobs` keeps everything in the memory of one process and
-loses it when that ends. All calls are from one event loop.
+loses it when that ends. All calls are from one event loop, and when that is shut down it cancels
+what is not completed, as it does with every task.
 """
 
 import asyncio
@@ -43,10 +44,6 @@ class Jobs(Protocol):
 
     def result(self, job_id: str) -> Made:
         """What was made. Raises UnknownJob until it is, and what making it raised if it failed."""
-        ...
-
-    async def close(self) -> None:
-        """Give up what is not completed."""
         ...
 
 
@@ -115,11 +112,6 @@ class InProcessJobs:
             raise UnknownJob("this inference is not completed: ask its poll_url how far it is")
         job.fetched = True
         return job.made
-
-    async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self, job: Job, order: Order, stack: ExitStack) -> None:
         """Make one order; whatever becomes of it, the other jobs are not to suffer."""
