@@ -442,10 +442,12 @@ def test_load_asks_the_folder_it_is_given_or_else_the_environments(
 def test_a_download_is_told_of_by_either_way_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
     net = networks.network(MODELS[FAST])
 
-    def downloading(model: Model, folder: Path | None, progress: weights.Progress | None) -> Net:
+    def downloading(
+        model: Model, folder: Path | None, progress: weights.Progress | None
+    ) -> weights.Loaded:
         assert progress is not None
         progress(1, 2)
-        return net
+        return weights.Loaded(net, "00")
 
     monkeypatch.setattr(weights, "load", downloading)
     told: list[tuple[int, int]] = []

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import pytest
@@ -24,41 +24,58 @@ FAST = {**GOOD, "model": "real-esrgan-animevideo-v3"}
 UPSCALER = str(Path(sys.executable).parent / "upscaler")
 
 
-class Served(NamedTuple):
-    """A running server, where it is, and what it has written to standard error so far."""
+@dataclass
+class Served:
+    """A running server, and the file that its standard error goes to."""
 
     process: "subprocess.Popen[str]"
-    url: str
-    said: list[str]
+    errors: Path
+    told: bool = False
+
+    @property
+    def said(self) -> list[str]:
+        """The lines it has written so far."""
+        return self.errors.read_text().splitlines()
+
+    @property
+    def url(self) -> str:
+        """Where it is, once it says so."""
+        while True:
+            ended = self.process.poll() is not None
+            if found := re.search(r"running on (http://[^ ]+)", self.errors.read_text()):
+                return found[1]
+            assert not ended, self.said
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Tell it to stop, once: a second time would end it at once."""
+        if not self.told:
+            self.process.send_signal(signal.SIGTERM)
+        self.told = True
 
 
 @contextmanager
 def served(folder: Path, token: str) -> Iterator[Served]:
     """`upscaler serve` on a free port; it must end well once it is told to."""
-    process = subprocess.Popen(
-        [UPSCALER, "serve", "--port", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "UPSCALER_TOKEN": token},
-    )
+    command = [UPSCALER, "serve", "--port", "0"]
+    environment = {**os.environ, "UPSCALER_TOKEN": token}
+    errors = folder / "stderr"
+    with errors.open("w") as file:
+        process = subprocess.Popen(command, stderr=file, text=True, cwd=folder, env=environment)
     try:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if found := re.search(r"running on (http://[^ ]+)", line):
-                yield Served(process, found[1], said)
-                break
-        process.send_signal(signal.SIGTERM)
-        said += process.communicate(timeout=60)[1].splitlines()
-        assert process.returncode == 0, said
+        server = Served(process, errors)
+        assert server.url
+        yield server
+        server.stop()
+        assert process.wait(timeout=60) == 0, server.said
     finally:
         process.kill()
+        process.wait()
 
 
 def test_serve_upscales_with_the_token_from_the_environment(tmp_path: Path) -> None:
-    with served(tmp_path, "one, two") as (_, url, said):
+    with served(tmp_path, "one, two") as server:
+        url, said = server.url, server.said
         assert url.startswith("http://127.0.0.1:")
         assert "two" not in "".join(said)
         with httpx.Client(base_url=url, headers={"Authorization": "Bearer two"}) as api:
@@ -68,7 +85,8 @@ def test_serve_upscales_with_the_token_from_the_environment(tmp_path: Path) -> N
 
 
 def test_serve_without_a_token_makes_one_and_prints_it(tmp_path: Path) -> None:
-    with served(tmp_path, "") as (_, url, said):
+    with served(tmp_path, "") as server:
+        url, said = server.url, server.said
         token = said[said.index(next(line for line in said if "UPSCALER_TOKEN" in line)) + 1]
         assert len(token.strip()) >= 22, "128 bits, as nobody can guess"
         headers = {"Authorization": f"Bearer {token.strip()}"}
@@ -77,27 +95,30 @@ def test_serve_without_a_token_makes_one_and_prints_it(tmp_path: Path) -> None:
 
 
 def test_a_service_that_is_told_to_stop_finishes_what_it_has_begun(tmp_path: Path) -> None:
-    with served(tmp_path, "one") as (process, url, _):
+    with served(tmp_path, "one") as server:
         headers = {"Authorization": "Bearer one"}
-        with httpx.Client(base_url=url, headers=headers) as api, ThreadPoolExecutor(9) as pool:
+        with (
+            httpx.Client(base_url=server.url, headers=headers) as api,
+            ThreadPoolExecutor(9) as pool,
+        ):
             answers = [pool.submit(upscale, api, **FAST) for _ in range(9)]
             while "upscaler_queue_depth 0.0" in api.get("/metrics", timeout=60).text:
                 time.sleep(0.01)
-            process.send_signal(signal.SIGTERM)
+            server.stop()
             assert all(decoded(answer.result()).size == (608, 512) for answer in answers)
             with pytest.raises(httpx.ConnectError):
-                httpx.get(f"{url}/livez")
+                httpx.get(f"{server.url}/livez")
 
 
 def test_every_line_of_a_service_is_a_json_object(tmp_path: Path) -> None:
-    with served(tmp_path, "one") as (_, url, said):
-        httpx.get(f"{url}/livez?secret=confidential", headers={"X-User-Request-ID": "mine"})
-    lines = [json.loads(line) for line in said]
+    with served(tmp_path, "one") as server:
+        httpx.get(f"{server.url}/livez?secret=confidential", headers={"X-User-Request-ID": "mine"})
+    lines = [json.loads(line) for line in server.said]
     assert {"timestamp", "level", "logger", "message", "request_id"} <= set(lines[0])
     (request,) = (line for line in lines if line["request_id"] is not None)
     found = request["request_id"], request["message"], request["status"]
     assert found == ("mine", "GET /livez", 200)
-    assert "confidential" not in "".join(said)
+    assert "confidential" not in "".join(server.said)
 
 
 def test_a_port_that_is_taken_is_status_1() -> None:
