@@ -82,6 +82,17 @@ def test_the_accept_header_of_the_request_counts(api: httpx.Client) -> None:
     assert answer.content.startswith(b"\xff\xd8\xff")
 
 
+def test_behind_a_proxy_that_speaks_https_the_urls_are_https(api: httpx.Client) -> None:
+    """Clients with a token must not be sent to where it would be readable on the way."""
+    headers = ASYNC | {"X-Forwarded-Proto": "https"}
+    job = api.post("/upscaling", json=GOOD, headers=headers).json()
+    assert job["poll_url"].startswith("https://")
+    path = httpx.URL(job["poll_url"]).path
+    while (state := api.get(path, headers=headers).json())["status"] != "completed":
+        time.sleep(0.01)
+    assert state["response_url"].startswith("https://")
+
+
 @pytest.mark.parametrize(
     ("model", "status"), [("real-esrgan-x2-plus", 500), ("real-esrgan-x4-v3", 503)]
 )

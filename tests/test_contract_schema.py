@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from upscaler.contract import (
-    ImageResponse,
-    UpscalingRequest,
-)
+from upscaler.contract import UpscalingRequest
+from upscaler.responses import ImageResponse
 
 SENTENCES: Final = {"description", "examples", "title"}
 """What of a schema is wording. OctoAI's wording is not ours to repeat."""

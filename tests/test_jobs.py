@@ -11,13 +11,14 @@ import pytest
 from tests.serving import Moody, Resizer
 from upscaler import jobs as module
 from upscaler.admission import Admission
-from upscaler.contract import ImageEncoding, JobStatus, Size
+from upscaler.contract import ImageEncoding, Size
 from upscaler.encoding import most_bytes
 from upscaler.errors import Busy, UnknownJob, WeightsUnavailable
 from upscaler.images import Pixels
 from upscaler.jobs import InProcessJobs
 from upscaler.models import UpscalingModel
 from upscaler.orders import Backend, Progress, Stopwatch, Task, Workshop
+from upscaler.responses import JobStatus
 
 DAY_S = 24 * 60 * 60
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)

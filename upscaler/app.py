@@ -24,10 +24,6 @@ from upscaler.contract import (
     ASYNC_HEADER,
     DRY_RUN_HEADER,
     INPUT_SIZE_HEADER,
-    AsyncResponse,
-    DryRunResponse,
-    JobStatus,
-    PollResponse,
     Size,
     UpscalingRequest,
     output_size,
@@ -42,6 +38,7 @@ from upscaler.jobs import InProcessJobs, Jobs
 from upscaler.metrics import Metrics
 from upscaler.models import MODELS
 from upscaler.orders import Backend, Made, Stopwatch, Task, Workshop
+from upscaler.responses import AsyncResponse, DryRunResponse, JobStatus, PollResponse
 from upscaler.settings import Settings
 
 Result = TypeVar("Result")

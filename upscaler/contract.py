@@ -1,4 +1,4 @@
-"""The Upscaling API: its limits, its request and its answer, and which size a request asks for.
+"""The Upscaling API: its limits and headers, its request, and which size a request asks for.
 
 Rules are cited by id. REQ-1 to REQ-19 and RES-1 to RES-9 are listed, with their sources, in
 docs/CONTRACT.md. This module does no I/O, and knows neither FastAPI nor torch: the service and the
@@ -235,98 +235,6 @@ def _detail(loc: tuple[int | str, ...], msg: str, kind: str) -> InitErrorDetails
     """An error for pydantic to raise; it carries no input, so that none can be echoed."""
     error = PydanticCustomError(kind, msg)
     return InitErrorDetails(type=error, loc=loc, input=None)
-
-
-class ImageResponse(BaseModel):
-    """The answer to an upscaling request (RES-1 to RES-3)."""
-
-    image_b64: Annotated[
-        str | None,
-        Field(
-            title="Image in Base64",
-            description="The enlarged picture as a file in base64, or null if it was withheld.",
-        ),
-    ]
-    removed_for_safety: Annotated[
-        bool,
-        Field(title="Removed For Safety", description="Whether the picture was withheld."),
-    ]
-
-
-class DryRunResponse(BaseModel):
-    """What would come of a request, as far as that can be told without inference."""
-
-    output_width: Annotated[int, Field(title="Output Width", description="In pixels.")]
-    output_height: Annotated[int, Field(title="Output Height", description="In pixels.")]
-    model: Annotated[UpscalingModel, Field(title="Upscaling Model")]
-    native_scale: Annotated[
-        int,
-        Field(
-            title="Native Scale",
-            description="How many times longer the network itself makes both sides.",
-        ),
-    ]
-    tiles: Annotated[
-        int,
-        Field(
-            title="Tiles",
-            description="Into how many overlapping pieces the picture would be cut; "
-            "1 if it goes through the network whole.",
-        ),
-    ]
-    estimated_seconds: Annotated[
-        float,
-        Field(
-            title="Estimated Seconds",
-            description="Of work, without what may wait in line before it; by the pictures that "
-            "this service has made since it started, and a guess before the first.",
-        ),
-    ]
-
-
-class AsyncResponse(BaseModel):
-    """The answer to an asynchronous request (ASY-1)."""
-
-    response_id: Annotated[str, Field(title="Response ID")]
-    poll_url: Annotated[str, Field(title="Poll URL", description="Where to ask how far it is.")]
-
-
-class JobStatus(StrEnum):
-    """How far an asynchronous inference is; a failed one is completed, with an error to fetch."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    COMPLETED = "completed"
-
-
-class PollResponse(BaseModel):
-    """How far an asynchronous inference is (ASY-2)."""
-
-    status: Annotated[JobStatus, Field(title="Status")]
-    response_url: Annotated[
-        str | None,
-        Field(title="Response URL", description="Where the answer is, once it is completed."),
-    ] = None
-
-
-class ErrorResponse(BaseModel):
-    """The answer to whatever is wrong but the fields of a request (RES-7)."""
-
-    detail: Annotated[str, Field(title="Detail", description="What is wrong, for people.")]
-
-
-class ValidationError(BaseModel):
-    """One broken rule (RES-4)."""
-
-    loc: Annotated[list[str | int], Field(title="Location", description="The path to the field.")]
-    msg: Annotated[str, Field(title="Message", description="What is wrong, for people.")]
-    type: Annotated[str, Field(title="Error Type", description="What is wrong, for programs.")]
-
-
-class HTTPValidationError(BaseModel):
-    """The answer to a request that breaks rules: all of them (RES-4)."""
-
-    detail: Annotated[list[ValidationError], Field(title="Detail", description="The broken rules.")]
 
 
 def check_body_size(size_bytes: int, *, asynchronous: bool = False) -> None:

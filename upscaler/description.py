@@ -14,12 +14,14 @@ from upscaler.contract import (
     OUTPUT_SIZE_HEADER,
     REQUEST_ID_HEADER,
     WEIGHTS_HEADER,
+    UpscalingRequest,
+)
+from upscaler.responses import (
     AsyncResponse,
     DryRunResponse,
     ErrorResponse,
     HTTPValidationError,
     ImageResponse,
-    UpscalingRequest,
 )
 
 TEXT: Final = (

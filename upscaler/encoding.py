@@ -23,10 +23,11 @@ import numpy as np
 import pybase64
 from PIL import Image
 
-from upscaler.contract import ImageEncoding, ImageResponse, Size
+from upscaler.contract import ImageEncoding, Size
 from upscaler.images import Pixels, on_white
 from upscaler.parallel import in_order
 from upscaler.png import SIGNATURE
+from upscaler.responses import ImageResponse
 
 try:
     from isal import isal_zlib as deflater

@@ -14,10 +14,11 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from upscaler.contract import RESULT_LIFETIME_S, JobStatus
+from upscaler.contract import RESULT_LIFETIME_S
 from upscaler.encoding import most_bytes
 from upscaler.errors import Busy, UnknownJob
 from upscaler.orders import Made, Order
+from upscaler.responses import JobStatus
 
 log = logging.getLogger(__name__)
 
