@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,10 +15,12 @@ import pytest
 
 from tests.conftest import PHOTO
 from tests.serving import GOOD, SETTINGS, Resizer, decoded, only_error, serving, upscale
+from upscaler import app
 from upscaler.fetch import MAX_FETCH_BYTES
 
 FILES = {
     "/cat.png": PHOTO.read_bytes(),
+    "/slow.png": PHOTO.read_bytes(),
     "/small.png": PHOTO.read_bytes()[:1000],
     "/cut.png": PHOTO.read_bytes()[:50_000],
     "/page.html": b"<html>the secret of an internal host</html>",
@@ -27,7 +30,11 @@ FILES = {
 
 
 class Host(BaseHTTPRequestHandler):
-    """Another host, on an address of its own on this machine."""
+    """Another host, on an address of its own on this machine; it counts whom it serves at once."""
+
+    inside = 0
+    most = 0
+    counting = threading.Lock()
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -36,6 +43,12 @@ class Host(BaseHTTPRequestHandler):
             self.send_header("Location", "http://127.0.0.1/cat.png")
             self.end_headers()
         elif path in FILES:
+            with self.counting:
+                Host.inside += 1
+                Host.most = max(Host.most, Host.inside)
+            time.sleep(0.1 if path == "/slow.png" else 0)
+            with self.counting:
+                Host.inside -= 1
             self.send_response(200)
             size = MAX_FETCH_BYTES + 1 if path == "/huge" else len(FILES[path])
             self.send_header("Content-Length", str(size))
@@ -152,6 +165,18 @@ def test_a_dry_run_downloads_the_picture_too(api: httpx.Client, port: int) -> No
     fields = {"init_image_url": f"http://127.0.0.2:{port}/cat.png", "output_image_width": 1000}
     answer = api.post("/upscaling", json=fields, headers={"X-Upscaler-Dry-Run": "1"})
     assert (answer.json()["output_width"], answer.json()["output_height"]) == (1000, 842)
+
+
+def test_so_many_are_downloaded_at_once(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    monkeypatch.setattr(app, "MAX_DOWNLOADS", 2)
+    Host.most = 0
+    networks = (ip_network("127.0.0.2/32"),)
+    settings = replace(SETTINGS, fetch_ports=(port,), fetch_networks=networks)
+    fields = {"init_image_url": f"http://127.0.0.2:{port}/slow.png", "scale": 1}
+    with serving(Resizer(), settings) as client, ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(upscale, client, **fields) for _ in range(6)]
+        assert all(decoded(answer.result()).size == (304, 256) for answer in answers)
+    assert Host.most == 2
 
 
 def test_by_default_only_the_public_internet_is_asked(port: int) -> None:

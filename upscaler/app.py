@@ -44,6 +44,8 @@ from upscaler.settings import Settings
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
 
+MAX_DOWNLOADS: Final = 32
+"""How many pictures are downloaded at once; each may keep a connection and a thread for a while."""
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Of Prometheus's text format."""
 
@@ -94,6 +96,7 @@ class Service:
         self._metrics = metrics
         self._price = settings.price_per_second
         self._fetcher = Fetcher(ports=settings.fetch_ports, networks=settings.fetch_networks)
+        self._downloads = anyio.CapacityLimiter(MAX_DOWNLOADS)
         # JSON and images are taken apart on as many cores as there are: more at once would be no
         # faster, and each takes several times the memory of what it reads.
         self._cores = anyio.CapacityLimiter(os.cpu_count() or 1)
@@ -167,7 +170,8 @@ class Service:
             memory.keep(len(wanted.init_image))
             return wanted.init_image
         with watch.stage("fetch"):
-            data = await self._fetcher.fetch(wanted.init_image_url, memory.hold)
+            async with self._downloads:
+                data = await self._fetcher.fetch(wanted.init_image_url, memory.hold)
         request.state.facts["source"] = httpx.URL(wanted.init_image_url).host  # all that is logged
         return data
 
