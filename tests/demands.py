@@ -1,6 +1,7 @@
 """What tests need that may not be installed, and that CI demands."""
 
 import os
+import shutil
 
 import pytest
 
@@ -13,3 +14,14 @@ def needs(peer: Peer) -> pytest.MarkDecorator:
     if absent and os.environ.get("REQUIRE_REFERENCE"):
         raise RuntimeError(f"{TITLES[peer]} is not installed, and REQUIRE_REFERENCE demands it")
     return pytest.mark.skipif(absent, reason=f"{TITLES[peer]} is not installed")
+
+
+def program(*names: str) -> str:
+    """The path of the first of these programs that is installed, or an empty text.
+
+    Raises RuntimeError if none is and REQUIRE_BROWSER says that one must be.
+    """
+    path = next(filter(None, map(shutil.which, names)), "")
+    if not path and os.environ.get("REQUIRE_BROWSER"):
+        raise RuntimeError(f"{names[0]} is not installed, and REQUIRE_BROWSER demands it")
+    return path

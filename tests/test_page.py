@@ -31,6 +31,7 @@ from playwright.sync_api import (
 )
 
 from tests.conftest import PHOTO
+from tests.demands import program
 from tests.request_literals import advice, asking
 from tests.serving import Resizer, running
 from upscaler.app import create_app
@@ -45,11 +46,7 @@ PHONE = {"width": 375, "height": 812}
 DESKTOP = {"width": 1440, "height": 900}
 HOSTILE_NAME = 'it\'s "a" $(touch owned) `cat`; \\n%s <b>&.png'
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-if not CHROMIUM and os.environ.get("REQUIRE_BROWSER"):
-    raise RuntimeError("Chromium is not installed, and REQUIRE_BROWSER demands it")
+CHROMIUM = program("chromium", "chromium-browser", "google-chrome")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
 
 
@@ -736,7 +733,7 @@ def run_curl(page: Page, folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path not in before}
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.skipif(not program("curl"), reason="curl is not installed")
 @pytest.mark.parametrize("name", ["photo.png", HOSTILE_NAME, "-o.png", "no suffix"])
 def test_the_curl_line_does_the_same(page: Page, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "pictures"
