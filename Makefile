@@ -4,6 +4,7 @@ PYTHON ?= python3
 MODEL ?= real-esrgan-x4-plus
 IMAGE ?= docs/photo.png
 SCALE ?=
+PORT ?= 8000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,10 +20,11 @@ BASE_TESTS := $(patsubst %,tests/%.py,without_torch test_accept test_addresses t
 	test_overload test_page_files test_parallel test_plan test_png test_report test_settings \
 	test_tiling test_url_input)
 
-.PHONY: help demo test check clean
+.PHONY: help demo serve test check clean
 
 help:
 	@echo "make demo [IMAGE=FILE] [SCALE=F] [MODEL=NAME]  upscale a picture, into the folder demo"
+	@echo "make serve [PORT=8000]                         serve the API, with a page to try it on"
 	@echo "make test                                      run all tests"
 	@echo "make check                                     formatting, lint, types, floors"
 	@echo "make clean                                     remove what the others made"
@@ -30,6 +32,9 @@ help:
 demo: $(VENV)/engine.done
 	@$(BIN)/upscaler image "$(IMAGE)" $(if $(SCALE),--scale "$(SCALE)") --model "$(MODEL)" \
 		--output demo --before-after
+
+serve: $(VENV)/engine.done
+	@$(BIN)/upscaler serve --port "$(PORT)"
 
 test: $(VENV)/dev.done $(VENV)/reference.done $(BASE)/done
 	$(BIN)/python -m pytest
