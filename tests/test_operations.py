@@ -4,6 +4,8 @@ import json
 import logging
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -158,6 +160,7 @@ def written(capsys: pytest.CaptureFixture[str], requests: int) -> Iterator[list[
             lines += [json.loads(line) for line in capsys.readouterr().err.splitlines()]
             time.sleep(0.01)
     finally:
+        logging.captureWarnings(capture=False)
         root.handlers[:] = before
         root.setLevel(level)
 
@@ -181,6 +184,15 @@ def test_each_request_is_one_line_with_its_id_and_what_was_done(
     assert "output" not in bad
     assert (lost["status"], lost["message"]) == (404, "GET /nowhere")
     assert len({good["request_id"], bad["request_id"], lost["request_id"]}) == 3
+
+
+def test_warnings_are_lines_too() -> None:
+    code = "import warnings; from upscaler import logs; logs.to_stderr(); warnings.warn('odd')"
+    command = [sys.executable, "-W", "always", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert (line["level"], line["logger"]) == ("WARNING", "py.warnings")
+    assert "odd" in line["message"]
 
 
 class Talking(Resizer):

@@ -12,7 +12,7 @@ request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=Non
 
 
 def to_stderr() -> None:
-    """Send every log line of the process, from INFO up, to standard error as JSON."""
+    """Send every log line of the process, from INFO up, and its warnings to stderr as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_tidy)
     handler.setFormatter(
@@ -23,6 +23,7 @@ def to_stderr() -> None:
         )
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.captureWarnings(capture=True)  # Pillow has some for odd files
 
 
 def _tidy(record: logging.LogRecord) -> bool:
