@@ -1,0 +1,107 @@
+"""Chromium, and the page of a running service in it."""
+
+import re
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
+
+from tests.conftest import PHOTO
+from tests.page.desk import CHROMIUM, DESKTOP, TOKEN, Darkroom
+from tests.serving import running
+from upscaler.app import create_app
+from upscaler.models import UpscalingModel
+from upscaler.settings import Settings
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """Nothing: the test's output is for failures."""
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    """Another server, with the photo."""
+    handler = partial(Quiet, directory=str(PHOTO.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/photo.png"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def darkroom() -> Darkroom:
+    return Darkroom()
+
+
+@pytest.fixture(scope="module")
+def service(darkroom: Darkroom, elsewhere: str) -> Iterator[str]:
+    settings = Settings(
+        tokens=("first", TOKEN),
+        fetch_ports=(int(re.split("[:/]", elsewhere)[4]),),
+        fetch_networks=(ip_network("127.0.0.0/8"),),
+    )
+    with running(create_app(darkroom, settings)) as url:
+        yield url
+        darkroom.open.set()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    quiet = ["gpu", "quic", "background-networking", "component-update", "sync"]
+    options = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def options() -> dict[str, Any]:
+    """How the browser is set up; a test may ask for others by its parameters."""
+    return {}
+
+
+@pytest.fixture
+def context(
+    browser: Browser, service: str, darkroom: Darkroom, options: dict[str, Any]
+) -> Iterator[BrowserContext]:
+    darkroom.reset()
+    context = browser.new_context(**{"base_url": service, "viewport": DESKTOP} | options)
+    context.set_default_timeout(10_000)
+    yield context
+    darkroom.open.set()
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """The page, ready; at the end of the test it must not have complained of anything."""
+    complaints: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        # A status of 4xx or 5xx is a complaint of the browser's, not of the page's.
+        if message.type in {"error", "warning"} and "Failed to load" not in message.text:
+            complaints.append(message.text)
+
+    page = context.new_page()
+    page.on("console", note)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto("/")
+    expect(page.locator("#model")).to_have_value(UpscalingModel.X4_PLUS)
+    yield page
+    assert complaints == []

@@ -1,0 +1,107 @@
+"""What the tests of the page share: a backend that shows what it did, and what a person does."""
+
+import io
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import FilePayload, Page, expect
+
+from tests.demands import program
+from tests.serving import Resizer
+from upscaler.contract import Size
+from upscaler.errors import UpscalerError
+
+TOKEN = "zweites-schlüsselwort"
+RED, CYAN = (200, 40, 40), (55, 215, 215)
+PHONE = {"width": 375, "height": 812}
+DESKTOP = {"width": 1440, "height": 900}
+HOSTILE_NAME = 'it\'s "a" $(touch owned) `cat`; \\n%s <b>&.png'
+
+CHROMIUM = program("chromium", "chromium-browser", "google-chrome")
+needs_browser = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
+
+
+class Darkroom(Resizer):
+    """Makes negatives, so that before and after are never confused; waits and fails on demand."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.failure: UpscalerError | None = None
+        self.calls = 0
+
+    def reset(self) -> None:
+        self.open.set()
+        self.failure = None
+        self.calls = 0
+
+    def upscale(self, *args: Any, **kwargs: Any) -> list[Any]:
+        self.calls += 1
+        assert self.open.wait(30)
+        if self.failure:
+            raise self.failure
+        return [255 - strip for strip in super().upscale(*args, **kwargs)]
+
+
+def picture(size: Size = (300, 280), colour: tuple[int, ...] = RED) -> FilePayload:
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).save(out, "PNG")
+    return {"name": "picture.png", "mimeType": "image/png", "buffer": out.getvalue()}
+
+
+def choose(page: Page, file: FilePayload | Path) -> None:
+    page.set_input_files("#file", file)
+    expect(page.locator("#caption")).to_contain_text("×")
+
+
+def upscale(page: Page, file: FilePayload | Path | None = None) -> None:
+    """From the first sight of the page to the result."""
+    choose(page, file or picture())
+    page.fill("#token", TOKEN)
+    page.click("#start")
+    expect(page.locator("#details")).to_be_visible()
+
+
+def box(page: Page) -> tuple[float, float, float, float]:
+    """Where the picture is on the screen: left, top, width and height."""
+    found = page.locator("#view").bounding_box()
+    assert found
+    return found["x"], found["y"], found["width"], found["height"]
+
+
+def seen(page: Page, x: float) -> tuple[int, ...]:
+    """The colour on the screen at this share of the picture's width, away from what is over it."""
+    left, top, width, height = box(page)
+    left, top = left + x * width, top + 0.8 * height
+    shot = page.screenshot(clip={"x": left, "y": top, "width": 1, "height": 1})
+    pixel = Image.open(io.BytesIO(shot)).convert("RGB").getpixel((0, 0))
+    assert isinstance(pixel, tuple)
+    return tuple(map(int, pixel))
+
+
+def natural_size(page: Page, image: str) -> list[int]:
+    found: list[int] = page.eval_on_selector(image, "i => [i.naturalWidth, i.naturalHeight]")
+    return found
+
+
+def downloaded(page: Page) -> tuple[str, bytes]:
+    with page.expect_download() as download:
+        page.click("#download")
+    return download.value.suggested_filename, download.value.path().read_bytes()
+
+
+def words(page: Page, selector: str) -> str:
+    return (page.locator(selector).text_content() or "").replace("\u00a0", " ")
+
+
+def run_curl(page: Page, folder: Path) -> dict[str, bytes]:
+    """Run the line in bash in `folder`, and give the files that it has made."""
+    before = set(folder.iterdir())
+    line = page.locator("#curl").text_content() or ""
+    environment = {"PATH": os.environ["PATH"], "UPSCALER_TOKEN": TOKEN}
+    subprocess.run(["bash", "-euc", line], cwd=folder, env=environment, check=True, timeout=60)
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path not in before}
