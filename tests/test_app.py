@@ -338,6 +338,13 @@ def test_the_api_describes_itself(api: httpx.Client) -> None:
         "image/png",
         "image/jpeg",
     }
+    schema = post["responses"]["200"]["content"]["application/json"]["schema"]
+    assert schema == {
+        "anyOf": [
+            {"$ref": f"#/components/schemas/{name}"}
+            for name in ("ImageResponse", "DryRunResponse", "AsyncResponse")
+        ]
+    }
     assert {parameter["name"] for parameter in post["parameters"]} == {
         "Accept",
         "X-OctoAI-Async",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
 from upscaler.contract import (
@@ -51,8 +52,8 @@ def _header(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
-def _picture() -> dict[str, Any]:
-    """A 200 that holds a picture, as JSON or as the file itself."""
+def _picture(description: str, *models: type[BaseModel]) -> dict[str, Any]:
+    """A 200 that holds a picture, as the file itself or as JSON; that may be any of `models`."""
     meanings = {
         "Server-Timing": "Milliseconds of each stage: fetch, decode, load, queue, infer, encode.",
         INPUT_SIZE_HEADER: "Of the picture that was sent, in pixels, such as 304x256.",
@@ -62,22 +63,15 @@ def _picture() -> dict[str, Any]:
         COST_HEADER: "What the work cost in dollars, if the service knows its price.",
     }
     file = {"schema": {"type": "string", "format": "binary"}}
+    schemas = [{"$ref": SCHEMAS + model.__name__} for model in models]
     return {
-        "model": ImageResponse,
-        "description": "The enlarged picture; with a dry run, or asynchronously, what they tell",
+        "description": description,
         "headers": {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in meanings.items()
         },
         "content": {
-            "application/json": {
-                "schema": {
-                    "anyOf": [
-                        {"$ref": SCHEMAS + model.__name__}
-                        for model in (ImageResponse, DryRunResponse, AsyncResponse)
-                    ]
-                }
-            },
+            "application/json": {"schema": {"anyOf": schemas} if schemas[1:] else schemas[0]},
             "image/png": file,
             "image/jpeg": file,
         },
@@ -93,7 +87,12 @@ METRICS: Final[dict[str, Any]] = {
 }
 UPSCALING: Final[dict[str, Any]] = {
     "responses": {
-        200: _picture(),
+        200: _picture(
+            "The enlarged picture; or what a dry run tells; or where an asynchronous one will be",
+            ImageResponse,
+            DryRunResponse,
+            AsyncResponse,
+        ),
         406: {"model": ErrorResponse, "description": "None of the accepted types can be given"},
         408: {"model": ErrorResponse, "description": "The body took too long to arrive"},
         413: {"model": ErrorResponse, "description": "The body is too large"},
@@ -122,7 +121,7 @@ POLL: Final[dict[str, Any]] = {
 }
 RESULT: Final[dict[str, Any]] = {
     "responses": {
-        200: _picture() | {"description": "The enlarged picture"},
+        200: _picture("The enlarged picture", ImageResponse),
         422: {"model": HTTPValidationError, "description": "Validation Error"},
         **UNAUTHORIZED,
         **NOT_FOUND,
@@ -137,7 +136,7 @@ def with_request_schema(openapi: Callable[[], dict[str, Any]]) -> Callable[[], d
     def complete() -> dict[str, Any]:
         document = openapi()
         schemas = document["components"]["schemas"]
-        for model in (UpscalingRequest, DryRunResponse, AsyncResponse):
+        for model in (UpscalingRequest, ImageResponse, DryRunResponse, AsyncResponse):
             schema = model.model_json_schema(ref_template=SCHEMAS + "{model}")
             schemas |= schema.pop("$defs", {})
             schemas[model.__name__] = schema
