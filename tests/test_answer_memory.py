@@ -9,8 +9,7 @@ import pytest
 
 MIB = 2**20
 ROOM = 80 * MIB
-"""For strips that are being made and encoded, and base64 on its way out: 25 to 40 MiB on two cores,
-and more on more."""
+"""For strips that are being made and encoded, more on more cores, and base64 on its way out."""
 
 LARGEST = """
 import json, sys

@@ -206,6 +206,35 @@ def test_what_comes_out_in_one_piece_is_stopped_where_it_tells_of_its_progress()
     run(play())
 
 
+class Clumsy(Deaf):
+    """Fails when it is to stop."""
+
+    def upscale(
+        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
+    ) -> Iterable[Pixels]:
+        try:
+            return super().upscale(pixels, model, size, progress)
+        except Cancelled:
+            raise ZeroDivisionError from None
+
+
+@pytest.mark.parametrize(("backend", "logged"), [(Deaf, []), (Clumsy, ["ZeroDivisionError"])])
+def test_a_fault_while_it_stops_is_not_lost(
+    backend: type[Deaf], logged: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def play() -> None:
+        slow = backend()
+        with workshop(slow).order(TASK, Stopwatch()) as order:
+            making = asyncio.create_task(order.make())
+            assert await asyncio.to_thread(slow.started.wait, 30)
+            making.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await making
+
+    run(play())
+    assert [str(record.exc_text).split("\n")[-1] for record in caplog.records] == logged
+
+
 def test_an_order_holds_its_pixels_in_memory_and_gives_all_back() -> None:
     shop = workshop(Resizer())
     with shop.order(TASK, Stopwatch()):

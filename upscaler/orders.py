@@ -4,10 +4,11 @@ This is what a request and an asynchronous job have in common once all is valida
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -19,6 +20,8 @@ from upscaler.encoding import encode_strips
 from upscaler.errors import Cancelled
 from upscaler.images import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
@@ -234,6 +237,10 @@ async def _in_thread(work: Callable[[threading.Event], Result]) -> Result:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         stopped.set()
-        with suppress(Exception):
+        try:
             await running
+        except Cancelled:
+            pass  # as it was told to
+        except Exception:
+            log.exception("a picture that nobody waits for failed")
         raise
