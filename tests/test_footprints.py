@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -43,8 +45,23 @@ print(status("VmHWM") - before, plan.bytes)
 """
 
 
+def assert_as_said(
+    right: Callable[[float, int], bool], name: str, precision: str, *numbers: int
+) -> None:
+    """Hold what a picture takes to what its plan says, both in bytes.
+
+    A busy machine lets a process take more for once, or less: then the median of three counts.
+    """
+    peak, said = peak_and_plan(name, precision, *numbers)
+    if right(peak, said):
+        return
+    again = [peak_and_plan(name, precision, *numbers)[0] for _ in range(2)]
+    peaks = [peak, *again]
+    assert right(median(peaks), said), f"it took {peaks}, and the plan says {said}"
+
+
 def peak_and_plan(name: str, precision: str, *numbers: int) -> tuple[int, int]:
-    """What a picture took and what its plan says, in bytes; in a process of its own."""
+    """What a picture took once and what its plan says, in bytes; in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", PEAK, name, precision, *map(str, numbers)],
         capture_output=True,
@@ -83,14 +100,20 @@ def test_a_picture_takes_the_memory_that_its_plan_says(
     The compact networks take much less at times, and never more. The pictures are so high that
     every layer has begun to answer.
     """
-    peak, said = peak_and_plan(name, precision, width, height, 3, 1, rows)
-    assert peak - said <= max(0.15 * said, 2 * HEAP_BYTES)
     less = 0.15 if "plus" in name else 0.35
-    assert said - peak <= max(less * said, 2 * HEAP_BYTES)
+
+    def right(peak: float, said: int) -> bool:
+        noise = 2 * HEAP_BYTES
+        return -max(less * said, noise) <= peak - said <= max(0.15 * said, noise)
+
+    assert_as_said(right, name, precision, width, height, 3, 1, rows)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak since a moment")
 @pytest.mark.parametrize(("channels", "bands"), [(4, 1), (3, 3), (4, 3)])
 def test_alpha_and_bands_take_no_more_than_the_plan_says(channels: int, bands: int) -> None:
-    peak, said = peak_and_plan("real-esrgan-animevideo-v3", "mixed", 1024, 256, channels, bands, 16)
-    assert 0.6 * said <= peak <= 1.15 * said
+    def right(peak: float, said: int) -> bool:
+        return 0.6 * said <= peak <= 1.15 * said
+
+    name = "real-esrgan-animevideo-v3"
+    assert_as_said(right, name, "mixed", 1024, 256, channels, bands, 16)
