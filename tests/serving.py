@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
@@ -22,6 +21,7 @@ from upscaler.images import Pixels, resize
 from upscaler.jobs import Jobs
 from upscaler.models import UpscalingModel
 from upscaler.orders import Backend, Progress
+from upscaler.server import server
 from upscaler.settings import Settings
 
 TOKENS = ("first-token", "zweites-schlüsselwort")
@@ -63,18 +63,17 @@ class Moody(Resizer):
 @contextmanager
 def running(app: FastAPI) -> Iterator[str]:
     """Serve `app` on a free port of this machine, and give the URL."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    served = server(app, "127.0.0.1", 0)
+    thread = threading.Thread(target=served.run)
     thread.start()
     try:
-        while not server.started:
+        while not served.started:
             assert thread.is_alive(), "the server ended before it started"
             time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+        port = served.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.should_exit = True
+        served.should_exit = True
         thread.join()
 
 

@@ -1,6 +1,5 @@
 """More than the service takes on, over HTTP: who is refused, and what that leaves behind."""
 
-import json
 import logging
 import socket
 import threading
@@ -8,14 +7,13 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
-import httpx
 import pytest
 
 from tests.conftest import PHOTO
 from tests.serving import GOOD, PHOTO_B64, SETTINGS, Resizer, decoded, serving, upscale
 from tests.test_operations import eventually
+from tests.wires import HEAD, connected, send
 from upscaler import intake
 from upscaler.contract import MAX_BODY_BYTES, Size
 from upscaler.images import Pixels
@@ -24,10 +22,6 @@ from upscaler.orders import Progress
 from upscaler.settings import Settings
 
 QUEUE_OF_TWO = replace(SETTINGS, queue_length=2)
-HEAD = (
-    b"POST /upscaling HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    b"Authorization: Bearer first-token\r\n"
-)
 
 
 class Gate(Resizer):
@@ -43,18 +37,6 @@ class Gate(Resizer):
         while not self.opened.wait(0.005):
             progress(0, 1)
         return super().upscale(pixels, model, size, progress)
-
-
-def connected(api: httpx.Client) -> socket.socket:
-    return socket.create_connection((api.base_url.host, api.base_url.port or 80), timeout=30)
-
-
-def send(api: httpx.Client, fields: dict[str, Any] = GOOD) -> socket.socket:
-    """A connection on which a whole request was sent and no answer awaited."""
-    body = json.dumps(fields).encode()
-    connection = connected(api)
-    connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-    return connection
 
 
 def test_a_picture_too_many_is_refused_with_when_to_come_back(

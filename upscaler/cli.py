@@ -156,11 +156,10 @@ def _failed(args: argparse.Namespace, path: str, error: Exception) -> str:
 
 def _serve(args: argparse.Namespace) -> int:
     """Serve the API until interrupted."""
-    import uvicorn
-
     from upscaler import logs
     from upscaler.app import create_app
     from upscaler.engines import Engines
+    from upscaler.server import server
 
     settings = _settings(args)
     engines = Engines(settings)
@@ -171,19 +170,11 @@ def _serve(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     logs.to_stderr()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(engines, settings),
-            host=args.host,
-            port=args.port,
-            log_config=None,
-            access_log=False,  # the service has a line of its own for each request
-        )
-    )
+    running = server(create_app(engines, settings), args.host, args.port)
     try:
-        server.run()
+        running.run()
     except SystemExit as stop:  # uvicorn's own way to say that it could not start
-        return 0 if server.started else _fail(f"no server could be started ({stop})", 1)
+        return 0 if running.started else _fail(f"no server could be started ({stop})", 1)
     return 0
 
 

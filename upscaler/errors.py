@@ -1,12 +1,14 @@
 """Everything that can go wrong, each with the HTTP status it is answered with.
 
     UpscalerError               500  a fault on our side
+    |-- NotHTTP                 400  what came is no request at all
     |-- InvalidRequest          422  a rule the request broke, told per field
     |-- Unauthorized            401  no token, or a wrong one
     |-- UnknownJob              404  no asynchronous inference has this id, or no longer
     |-- NotAcceptable           406  nothing that the client accepts can be given
     |-- RequestTimeout          408  the body did not arrive in time
     |-- BodyTooLarge            413  more bytes than a request may have
+    |-- HeadTooLarge            431  more bytes than a request's line and headers may have
     |-- InvalidSetting          500  an environment variable with a value that it cannot have
     |-- FileRefused             500  a file that a command cannot read or write as asked
     |-- WorkerFailed            500  a process of a benchmark that failed or died
@@ -50,6 +52,12 @@ class UpscalerError(Exception):
     def headers(self) -> dict[str, str]:
         """What the answer has to say besides, by the name of the header."""
         return {}
+
+
+class NotHTTP(UpscalerError):
+    """What came on a connection cannot be read as HTTP."""
+
+    status = 400
 
 
 class InvalidRequest(UpscalerError):
@@ -102,6 +110,12 @@ class BodyTooLarge(UpscalerError):
     """The request body has more bytes than the service reads."""
 
     status = 413
+
+
+class HeadTooLarge(UpscalerError):
+    """The request's line and headers have more bytes than the service reads."""
+
+    status = 431
 
 
 class InvalidSetting(UpscalerError):

@@ -1,0 +1,111 @@
+"""The service in a process of its own, so that what it takes of the system can be seen.
+
+    python -m tests.children
+
+serves, on top of a backend without a network, until its standard input is closed. What is seen is
+seen by Linux's /proc.
+"""
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.serving import SETTINGS, TOKENS, Resizer, running
+from upscaler.app import create_app
+
+HEADERS = {"Authorization": f"Bearer {TOKENS[0]}"}
+ROOT = Path(__file__).parent.parent
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="what a process has is in /proc")
+
+
+@dataclass(frozen=True)
+class Child:
+    """A service at `url`, and the file that it writes to."""
+
+    url: str
+    pid: int
+    said: Path
+
+    def memory_bytes(self) -> int:
+        """What is resident now."""
+        return self._status("VmRSS")
+
+    def peak_bytes(self) -> int:
+        """The most that was resident since `forget_peak`."""
+        return self._status("VmHWM")
+
+    def forget_peak(self) -> None:
+        """Let the peak count from here."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def threads(self) -> int:
+        return self._status("Threads")
+
+    def descriptors(self) -> int:
+        """How many files and sockets are open."""
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+
+    def tasks(self) -> int:
+        """How many tasks asyncio has, that of this question among them."""
+        return int(httpx.get(f"{self.url}/tasks").text)
+
+    def _status(self, name: str) -> int:
+        """A number in /proc/PID/status, in bytes if it has a unit."""
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        value, *unit = text.partition(f"{name}:")[2].partition("\n")[0].split()
+        return int(value) * (1024 if unit else 1)
+
+
+@contextmanager
+def child(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Child]:
+    """Such a process, which must end well once it is told to; its files are in `folder`."""
+    said = folder / "said"
+    with (
+        said.open("w") as file,
+        subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+        ) as process,
+    ):
+        assert process.stdin
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        assert url, said.read_text()
+        try:
+            yield Child(url, process.pid, said)
+        finally:
+            process.stdin.close()
+    assert process.returncode == 0, said.read_text()
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING)
+    app = create_app(Resizer(), SETTINGS)
+
+    async def tasks() -> int:
+        return len(asyncio.all_tasks())
+
+    app.get("/tasks")(tasks)
+    with running(app) as url:
+        sys.stdout.write(f"{url}\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Requests as bytes on a connection, for what no client library would send."""
+
+import json
+import socket
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import httpx
+
+from tests.serving import GOOD
+
+HEAD = (
+    b"POST /upscaling HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Authorization: Bearer first-token\r\n"
+)
+"""Of a request with a valid token, but for the length of its body."""
+CLOSE = b"Connection: close\r\n"
+END = b"\r\n\r\n"
+"""Of any head."""
+
+
+class Answer(NamedTuple):
+    """What came on a connection, up to its end, with the names of the headers in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def detail(self) -> str:
+        """The one sentence of an error (RES-7)."""
+        detail = json.loads(self.body)["detail"]
+        assert isinstance(detail, str)
+        return detail
+
+
+def connected(api: httpx.Client) -> socket.socket:
+    return socket.create_connection((api.base_url.host, api.base_url.port or 80), timeout=30)
+
+
+def request(fields: dict[str, Any] = GOOD, head: bytes = HEAD) -> bytes:
+    body = json.dumps(fields).encode()
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def send(api: httpx.Client, fields: dict[str, Any] = GOOD) -> socket.socket:
+    """A connection on which a whole request was sent and no answer awaited."""
+    connection = connected(api)
+    connection.sendall(request(fields))
+    return connection
+
+
+def rest(connection: socket.socket) -> bytes:
+    """Everything that still comes, until the other side ends it or nothing comes for long."""
+    data = bytearray()
+    with suppress(OSError):
+        while part := connection.recv(2**16):
+            data += part
+    return bytes(data)
+
+
+def answers(data: bytes) -> list[Answer]:
+    """The answers in `data`, but for those that only say to go on; the last may lack some body."""
+    found = []
+    while END in data:
+        head, _, data = data.partition(END)
+        first, *lines = head.decode("latin-1").split("\r\n")
+        version, status, _ = first.split(" ", 2)
+        assert version == "HTTP/1.1"
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        length = int(headers.get("content-length", 0))
+        if int(status) >= 200:
+            found.append(Answer(int(status), headers, data[:length]))
+        data = data[length:]
+    return found
+
+
+def exchange(api: httpx.Client, data: bytes, patience_s: float = 30) -> bytes:
+    """What comes back for `data` on a connection of its own, as `rest` has it."""
+    with connected(api) as connection:
+        connection.settimeout(patience_s)
+        with suppress(OSError):  # who is refused early may not get all of it across
+            connection.sendall(data)
+        return rest(connection)
