@@ -21,6 +21,8 @@ from tests.request_literals import (
 )
 from upscaler.contract import (
     MAX_BODY_BYTES,
+    MAX_FIELDS,
+    MAX_MARKS,
     UpscalingRequest,
     check_body_size,
     output_size,
@@ -228,3 +230,47 @@ def test_a_body_of_more_than_the_limit_is_too_large() -> None:
 def test_the_largest_picture_fits_into_a_body_even_if_it_is_noise() -> None:
     """RES-7: four channels of 8 bits that no PNG can compress, in base64."""
     check_body_size(2048 * 2048 * 4 * 4 // 3 + 2**20)
+
+
+# More than anybody would send
+
+
+def surplus(count: int) -> bytes:
+    """A right request with so many fields beside its own."""
+    names = ", ".join(f'"x{number}": 0' for number in range(count))
+    return f'{{"init_image": "QUJD", "scale": 2, {names}}}'.encode()
+
+
+def test_of_as_many_fields_as_may_be_each_is_told() -> None:
+    count = MAX_FIELDS - 2
+    told = sorted((f"x{number}", "extra_forbidden") for number in range(count))
+    assert sorted(refusal(surplus(count))) == told
+
+
+@pytest.mark.parametrize("count", [MAX_FIELDS - 1, MAX_MARKS - 10])
+def test_more_fields_than_may_be_are_refused_as_a_whole(count: int) -> None:
+    assert refusal(surplus(count)) == [("body", "too_many_fields")]
+
+
+@pytest.mark.parametrize("part", ["0,", "[],", "{},", "[0,0],"])
+def test_far_more_values_than_a_request_has_are_not_even_read(part: str) -> None:
+    """The largest body would take seconds, and a gigabyte."""
+    raw = f'{{"scale": [{part * MAX_MARKS}0]}}'
+    assert refusal(raw.encode()) == [("body", "json_invalid")]
+    most = f'{{"scale": [{"0," * (MAX_MARKS - 3)}0], "init_image": "QUJD"}}'
+    assert refusal(most.encode()) == [("scale", "float_type")]
+
+
+def test_a_url_may_have_commas_and_brackets() -> None:
+    url = "http://near.example/w_100,h_100/" + "{a,b}[c]" * 900
+    body = json.dumps({"init_image_url": url, "scale": 2}).encode()
+    assert parse_request(body).init_image_url == url
+
+
+def test_of_a_long_name_only_the_beginning_is_told() -> None:
+    name = "x" * 1_000_000
+    with pytest.raises(InvalidRequest) as caught:
+        parse_request(f'{{"init_image": "QUJD", "scale": 2, "{name}": 0}}'.encode())
+    (error,) = caught.value.errors
+    assert error.loc == ("body", name[:100])
+    assert len(str(caught.value.detail)) < 1000

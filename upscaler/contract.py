@@ -43,6 +43,13 @@ MAX_BODY_BYTES: Final = 32 * 2**20
 ASYNC_MAX_BODY_BYTES: Final = 10 * 2**20
 """The most bytes the body of an asynchronous request may have: 10 MB, in the larger sense of the
 word (ASY-4)."""
+MAX_MARKS: Final = 10_000
+"""How many commas and opening brackets a body may have (our choice). A request needs eight, and a
+URL may have some; each that separates values makes an object of 32 bytes or more out of two."""
+MAX_FIELDS: Final = 100
+"""How many fields a request may have. There are eight, and for each other one an error is told."""
+MAX_NAME_SHOWN: Final = 100
+"""How many characters of an unknown field's name are told."""
 RESULT_LIFETIME_S: Final = 24 * 60 * 60
 """How long the result of an asynchronous inference is kept (ASY-4)."""
 
@@ -249,8 +256,12 @@ def parse_request(body: bytes | bytearray) -> UpscalingRequest:
     """The request in a JSON body, or InvalidRequest with every field error in it.
 
     JSON is read strictly: NaN, Infinity, lone surrogates and unbounded nesting are refused, since
-    none of them could be written back in an answer.
+    none of them could be written back in an answer; and so is a body of very many values, which
+    would take far more time and memory than any request.
     """
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_MARKS:
+        msg = "this JSON holds far more values than a request"
+        raise InvalidRequest(FieldError(("body",), msg, "json_invalid"))
     try:
         fields = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -261,15 +272,22 @@ def parse_request(body: bytes | bytearray) -> UpscalingRequest:
 
 def validate_request(fields: object) -> UpscalingRequest:
     """The request that a mapping of field names to raw values makes, or InvalidRequest."""
+    if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
+        msg = f"a request has {len(UpscalingRequest.model_fields)} fields, and not {len(fields)}"
+        raise InvalidRequest(FieldError(("body",), msg, "too_many_fields"))
     try:
         return UpscalingRequest.model_validate(fields)
     except pydantic.ValidationError as error:
         raise InvalidRequest(
             *(
-                FieldError(("body", *field["loc"]), field["msg"], field["type"])
+                FieldError(("body", *map(_shown, field["loc"])), field["msg"], field["type"])
                 for field in error.errors(include_url=False, include_input=False)
             )
         ) from error
+
+
+def _shown(part: str | int) -> str | int:
+    return part[:MAX_NAME_SHOWN] if isinstance(part, str) else part
 
 
 def output_size(request: UpscalingRequest, input_size: Size) -> Size:
