@@ -21,8 +21,8 @@ from tests.request_literals import (
 )
 from upscaler.contract import (
     MAX_BODY_BYTES,
+    MAX_COMMAS,
     MAX_FIELDS,
-    MAX_MARKS,
     UpscalingRequest,
     check_body_size,
     output_size,
@@ -247,18 +247,17 @@ def test_of_as_many_fields_as_may_be_each_is_told() -> None:
     assert sorted(refusal(surplus(count))) == told
 
 
-@pytest.mark.parametrize("count", [MAX_FIELDS - 1, MAX_MARKS - 10])
+@pytest.mark.parametrize("count", [MAX_FIELDS - 1, MAX_COMMAS - 10])
 def test_more_fields_than_may_be_are_refused_as_a_whole(count: int) -> None:
     assert refusal(surplus(count)) == [("body", "too_many_fields")]
 
 
-@pytest.mark.parametrize("part", ["0,", "[],", "{},", "[0,0],"])
+@pytest.mark.parametrize("part", ["0", "[]", "{}"])
 def test_far_more_values_than_a_request_has_are_not_even_read(part: str) -> None:
     """The largest body would take seconds, and a gigabyte."""
-    raw = f'{{"scale": [{part * MAX_MARKS}0]}}'
-    assert refusal(raw.encode()) == [("body", "json_invalid")]
-    most = f'{{"scale": [{"0," * (MAX_MARKS - 3)}0], "init_image": "QUJD"}}'
+    most = f'{{"init_image": "QUJD", "scale": [{",".join([part] * MAX_COMMAS)}]}}'
     assert refusal(most.encode()) == [("scale", "float_type")]
+    assert refusal(f"{most[:-2]},{part}]}}".encode()) == [("body", "json_invalid")]
 
 
 def test_a_url_may_have_commas_and_brackets() -> None:

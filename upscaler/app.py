@@ -70,6 +70,7 @@ def create_app(backend: Backend, settings: Settings, jobs: Jobs | None = None) -
         description=description.TEXT,
         version="0.1",
         redirect_slashes=False,
+        swagger_ui_oauth2_redirect_url=None,  # nobody logs in here
         exception_handlers={UpscalerError: _answer_error},
     )
     app.add_middleware(Envelope, admission=admission, metrics=metrics)

@@ -169,7 +169,7 @@ def _serve(args: argparse.Namespace) -> int:
             f"UPSCALER_TOKEN is not set. The token of this run is:\n  {settings.tokens[0]}",
             file=sys.stderr,
         )
-    logs.to_stderr()
+    logs.to_stderr(settings.tokens)
     running = server(create_app(engines, settings), args.host, args.port)
     try:
         running.run()

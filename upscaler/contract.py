@@ -43,9 +43,9 @@ MAX_BODY_BYTES: Final = 32 * 2**20
 ASYNC_MAX_BODY_BYTES: Final = 10 * 2**20
 """The most bytes the body of an asynchronous request may have: 10 MB, in the larger sense of the
 word (ASY-4)."""
-MAX_MARKS: Final = 10_000
-"""How many commas and opening brackets a body may have (our choice). A request needs eight, and a
-URL may have some; each that separates values makes an object of 32 bytes or more out of two."""
+MAX_COMMAS: Final = 10_000
+"""How many commas a body may have (our choice). A request needs seven, and a URL may have some;
+each that stands between two values makes an object of 32 bytes or more out of two."""
 MAX_FIELDS: Final = 100
 """How many fields a request may have. There are eight, and for each other one an error is told."""
 MAX_NAME_SHOWN: Final = 100
@@ -259,7 +259,7 @@ def parse_request(body: bytes | bytearray) -> UpscalingRequest:
     none of them could be written back in an answer; and so is a body of very many values, which
     would take far more time and memory than any request.
     """
-    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_MARKS:
+    if body.count(b",") > MAX_COMMAS:
         msg = "this JSON holds far more values than a request"
         raise InvalidRequest(FieldError(("body",), msg, "json_invalid"))
     try:
