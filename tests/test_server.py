@@ -16,7 +16,7 @@ from tests.test_operations import eventually, metrics
 from tests.wires import CLOSE, END, HEAD, answers, connected, exchange, request, rest, send
 from upscaler import logs, server
 from upscaler.models import UpscalingModel
-from upscaler.server import MAX_HEAD_BYTES
+from upscaler.server import MAX_HEAD_BYTES, PART_BYTES
 
 LARGE = {**GOOD, "scale": 26}
 """Asks for a picture of so many bytes that no socket takes them unread."""
@@ -96,8 +96,8 @@ def test_a_head_may_have_so_many_bytes(api: httpx.Client, *, at_once: bool) -> N
     """Ten thousand headers among them."""
     start = HEALTH + CLOSE
     most = start + b"X: ".ljust(MAX_HEAD_BYTES - len(start) - len(END), b"x") + END
-    headers = b"".join(b"X-%d: %d\r\n" % (number, number) for number in range(10_000))
-    assert len(headers) > 2 * MAX_HEAD_BYTES
+    headers = b"".join(b"X-%d:\r\n" % number for number in range(10_000))
+    assert len(headers) > MAX_HEAD_BYTES + PART_BYTES
     for data, status in ((most, 200), (start + headers, 431), (start + headers + END, 431)):
         with connected(api) as connection, suppress(OSError):
             pieces = [data] if at_once else [data[i : i + 9000] for i in range(0, len(data), 9000)]

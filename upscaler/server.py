@@ -34,6 +34,8 @@ pass besides. Until it is taken, the service holds it."""
 MAX_HEAD_BYTES: Final = 64 * 2**10
 """The most that a request's line and headers may have together: eight times the longest URL that
 RFC 9110, 4.1, wants anybody to take, and as much as proxies pass on."""
+PART_BYTES: Final = 16 * 2**10
+"""How much is read at once, and so by how much a head may be longer."""
 MAX_CONNECTIONS: Final = 500
 """Each takes one of the 1024 files that a process may usually have open, and the service needs
 some of its own: for weights, downloads, and answers to those who are already here."""
@@ -83,10 +85,10 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        # h11 measures only heads that are not complete, so it is given no more than one at a time.
-        for at in range(0, len(data), MAX_HEAD_BYTES):
+        # h11 measures only heads that are not complete, so it is given a part of one at a time.
+        for at in range(0, len(data), PART_BYTES):
             if not self._refused:
-                super().data_received(data[at : at + MAX_HEAD_BYTES])
+                super().data_received(data[at : at + PART_BYTES])
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP; so uvicorn calls it."""
