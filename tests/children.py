@@ -8,10 +8,9 @@ seen by Linux's /proc.
 
 import asyncio
 import logging
-import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 
 from tests.serving import SETTINGS, TOKENS, Resizer, running
 from upscaler.app import create_app
+from upscaler.orders import Backend
 
 HEADERS = {"Authorization": f"Bearer {TOKENS[0]}"}
 ROOT = Path(__file__).parent.parent
@@ -67,19 +67,20 @@ class Child:
 
 
 @contextmanager
-def child(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Child]:
-    """Such a process, which must end well once it is told to; its files are in `folder`."""
+def child(
+    folder: Path, *arguments: str, module: str = __name__, must_end_well: bool = True
+) -> Iterator[Child]:
+    """A process of `module`, which prints its URL and ends once its standard input is closed."""
     said = folder / "said"
     with (
         said.open("w") as file,
         subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=file,
             text=True,
             cwd=ROOT,
-            env={**os.environ, **(environment or {})},
         ) as process,
     ):
         assert process.stdin
@@ -90,12 +91,13 @@ def child(folder: Path, environment: Mapping[str, str] | None = None) -> Iterato
             yield Child(url, process.pid, said)
         finally:
             process.stdin.close()
-    assert process.returncode == 0, said.read_text()
+    assert process.returncode == 0 or not must_end_well, said.read_text()
 
 
-def main() -> None:
+def serve(backend: Backend) -> None:
+    """Be such a process."""
     logging.basicConfig(level=logging.WARNING)
-    app = create_app(Resizer(), SETTINGS)
+    app = create_app(backend, SETTINGS)
 
     async def tasks() -> int:
         return len(asyncio.all_tasks())
@@ -108,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Resizer())

@@ -3,6 +3,7 @@
 import functools
 import gzip
 import hashlib
+import os
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from tests.checkpoints import (
     cached,
     equal,
     in_cache,
+    pickled,
     released,
     small,
     tensors,
@@ -370,6 +372,40 @@ def test_weights_that_are_nowhere_are_fetched_and_loaded(monkeypatch: pytest.Mon
     for net in nets:
         assert equal(net, tensors(0))
         assert_ready(net)
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", pickled(tensors(1))])
+def test_weights_that_are_damaged_in_the_cache_are_fetched_anew(
+    data: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = cached(data)
+    with serving(whole) as server:
+        monkeypatch.setattr(weights, "fetch", functools.partial(fetch, releases=server.url))
+        assert equal(load(small()).net, tensors(0))
+    assert path.read_bytes() == released()
+    assert f"{path} is damaged" in caplog.text
+
+
+def test_weights_that_are_damaged_are_not_loaded_where_there_are_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cached(b"garbage")
+    with serving(answer(status=404)) as server:
+        monkeypatch.setattr(weights, "fetch", functools.partial(fetch, releases=server.url))
+        with pytest.raises(WeightsUnavailable, match="UPSCALER_WEIGHTS"):
+            load(small())
+
+
+def test_what_a_killed_process_left_is_swept_up_a_day_later() -> None:
+    cached(b"garbage")
+    folder = cache_folder()
+    names = [f".{letter * 32}.part" for letter in "ab"] + [".other.part", "a.part"]
+    for age_s, name in zip((2, 86_500, 86_500, 86_500), names, strict=True):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age_s,) * 2)
+    with serving(whole) as server:
+        fetch(small(), releases=server.url)
+    assert in_cache() == sorted([names[0], *names[2:], f"{STEM}.pth"])
 
 
 @contextmanager

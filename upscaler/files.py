@@ -1,10 +1,14 @@
 """Files that are whole or not there."""
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 from uuid import uuid4
+
+LEFT_AFTER_S: Final = 24 * 60 * 60
+"""For so long nobody writes a file: what is older was left by a process that was killed."""
 
 
 @contextmanager
@@ -22,6 +26,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes have left in `folder` of the files that they were writing."""
+    for partial in folder.glob(f".{'[0-9a-f]' * 32}.part"):
+        with suppress(FileNotFoundError):  # somebody else's, who has finished, or sweeps as well
+            if time.time() - partial.stat().st_mtime > LEFT_AFTER_S:
+                partial.unlink()
 
 
 def identity(path: Path) -> tuple[int, int] | Path:

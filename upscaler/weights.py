@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from upscaler.errors import WeightsUnavailable
-from upscaler.files import replacing
+from upscaler.files import replacing, sweep
 from upscaler.models import RELEASES, Checkpoint, Model
 from upscaler.nets import Net, build
 
@@ -84,9 +84,12 @@ class Loaded(NamedTuple):
 def load(model: Model, folder: Path | None = None, progress: Progress | None = None) -> Loaded:
     """The network of `model` with its weights, in fp32 on the CPU, downloading them if need be.
 
-    Raises WeightsUnavailable if they cannot be had, are damaged, or are another network's.
+    A file in the cache that is damaged is downloaded anew. Raises WeightsUnavailable if they cannot
+    be had, are damaged, or are another network's.
     """
-    found = find(model, folder) or Found(fetch(model, progress), Source.CACHE, model.official)
+    found = find(model, folder)
+    if found is None or found.source is Source.CACHE:
+        found = Found(fetch(model, progress), Source.CACHE, model.official)
     net = build(model.network)
     try:
         digest = sha256(found.path)
@@ -106,15 +109,21 @@ def load(model: Model, folder: Path | None = None, progress: Progress | None = N
 
 
 def fetch(model: Model, progress: Progress | None = None, releases: str = RELEASES) -> Path:
-    """Download the official file of `model` into the cache, unless it is there; return its path.
+    """Download the official file of `model` into the cache, unless it is there whole; its path.
 
     Tried again once if the fault may pass. The file appears under its name only when it is whole
     and has its published SHA-256, so any number of processes may fetch at once. Raises
     WeightsUnavailable.
     """
     path = cache_folder() / model.official.filename
-    if path.is_file() and sha256(path) == model.official.sha256:
-        return path
+    try:
+        if path.is_file():
+            if sha256(path) == model.official.sha256:
+                return path
+            log.warning("%s is damaged, and is fetched anew", path)
+        sweep(path.parent)
+    except OSError as error:
+        raise WeightsUnavailable(f"{error.filename}: {error.strerror}") from error
     url = f"{releases}/{model.official.path}"
     log.info("fetching the weights of %s from %s", model.name, url)
     try:
