@@ -49,6 +49,7 @@ PICTURE_MEMORY: Final = 256 * MIB
 MARGIN: Final = 128 * MIB
 """For bodies that are being taken apart, one on each core, and what the allocator keeps."""
 OVERLOAD: Final = 2
+SERVED: Final = "good: 200"
 CLIENTS: Final = 2
 """As many as keep a service busy that makes one picture at a time."""
 HUNG_EVERY_S: Final = 4.0
@@ -210,22 +211,26 @@ class Load:
             await asyncio.gather(*(client() for _ in range(CLIENTS)))
         self.found.capacity += told
 
-    async def open(self, seconds: float, per_second: float) -> None:
-        """Ask for so many pictures a second, and send as much that is wrong."""
-        began_s = time.monotonic()
-        turns = itertools.count()
-        hung_s = began_s
+    async def open(self, seconds: float) -> None:
+        """Ask for twice as many pictures as can be made, and send as much that is wrong.
+
+        As can be made by what was measured before or, where the machine has become faster since,
+        by what is being made.
+        """
+        before, began_s = self.found.answers[SERVED], time.monotonic()
+        turns, hung_s = itertools.count(), began_s
         async with self.rate() as told:
             for number in itertools.count():
-                due_s = began_s + number / per_second
-                if due_s > began_s + seconds:
+                elapsed_s = time.monotonic() - began_s
+                if elapsed_s > seconds:
                     break
-                await asyncio.sleep(max(0, due_s - time.monotonic()))
                 self._start(self.good())
                 self._start(self.bad(number))
-                if time.monotonic() > hung_s:
+                if began_s + elapsed_s > hung_s:
                     hung_s += HUNG_EVERY_S
                     self._start(self.hung(next(turns)))
+                served = (self.found.answers[SERVED] - before) / max(1, elapsed_s)
+                await asyncio.sleep(1 / (OVERLOAD * max(self.found.capacity[0], served)))
         self.found.throughput = told[0]
         await asyncio.gather(*self._tasks)
 
@@ -265,7 +270,7 @@ class Load:
             self.found.faults.append(f"{expected} was due, and {answer.status_code} came")
 
     async def hung(self, turn: int) -> None:
-        """Stop in the middle, by turns of a head, a body and an answer; every other one hangs up."""
+        """Stop in the middle, by turns of a head, a body and an answer; half of them hang up."""
         picture = next(self._pictures)
         head = (
             f"POST /upscaling HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
@@ -305,7 +310,7 @@ async def loaded(service: Service, choice: list[Picture], seconds: float) -> Fou
     before = service.descriptors()
     service.forget_peak()
     await load.closed(seconds / 4)
-    await load.open(seconds / 2, OVERLOAD * found.capacity[0])
+    await load.open(seconds / 2)
     await load.closed(seconds / 4)
     await load.end()
     found.peak_bytes = service.status_bytes("VmHWM")
