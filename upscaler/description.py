@@ -83,7 +83,13 @@ HEALTHCHECK: Final[dict[str, Any]] = {"tags": ["operations"], "responses": NOT_N
 METRICS: Final[dict[str, Any]] = {
     "tags": ["operations"],
     "response_class": PlainTextResponse,
-    "responses": UNAUTHORIZED,
+    # Not by its model: FastAPI would say that an error is plain text, too.
+    "responses": {
+        401: {
+            "description": UNAUTHORIZED[401]["description"],
+            "content": {"application/json": {"schema": {"$ref": SCHEMAS + ErrorResponse.__name__}}},
+        }
+    },
 }
 UPSCALING: Final[dict[str, Any]] = {
     "responses": {

@@ -1,0 +1,236 @@
+"""Forms where JSON belongs, methods that nothing has, and hosts that are none: no fault of ours."""
+
+from collections.abc import Iterator
+from urllib.parse import quote, urlencode
+
+import httpx
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.hostile import (
+    JSON_HEADERS,
+    SHARED,
+    TARGETS,
+    body,
+    check,
+    completed,
+    errors,
+    is_json,
+    stay_here,
+    unharmed,
+)
+from tests.request_literals import VALID
+from tests.serving import decoded
+
+NOT_JSON = [("body", "json_invalid")]
+OTHER_TYPE = [("header/Content-Type", "content_type")]
+METHODS = {
+    "/": ("GET", "HEAD"),
+    "/page/page.js": ("GET", "HEAD"),
+    "/page/facts.json": ("GET", "HEAD"),
+    "/docs": ("GET", "HEAD"),
+    "/redoc": ("GET", "HEAD"),
+    "/openapi.json": ("GET", "HEAD"),
+    "/livez": ("GET",),
+    "/healthcheck": ("GET",),
+    "/metrics": ("GET",),
+    "/upscaling": ("POST",),
+    "/v1/requests/{response_id}": ("GET",),
+    "/v1/responses/{response_id}": ("GET",),
+}
+"""What each route can be asked for."""
+OTHER_METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "POST")
+ODD_HOSTS = (
+    "[",
+    "[a]",
+    "[::1",
+    "]",
+    "a:b",
+    "a:-1",
+    "@",
+    "//a",
+    "a/b?c#d",
+    "a b",
+    "",
+    "\xff",
+    "<a>",
+)
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def api(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+    with TARGETS[request.param]() as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def no_fault_of_ours(
+    api: httpx.Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    stay_here(monkeypatch)
+    with unharmed(api, caplog):
+        yield
+
+
+def check_refused(api: httpx.Client, content: bytes, content_type: bytes) -> None:
+    """By its type, or as the JSON that it is not, where it is said to be some (REQ-3, REQ-19)."""
+    for sent, expected in ((content_type, OTHER_TYPE), (b"application/json", NOT_JSON)):
+        headers = {b"Content-Type": sent}
+        answer = api.post("/upscaling", content=content, headers=headers)
+        check(answer, (sent, content))
+        if sent == content_type or not is_json(content):
+            assert errors(answer) == expected, (sent, content)
+
+
+boundaries = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=70)
+names = st.sampled_from([*VALID, "unknown", "", "_charset_"]) | st.text(max_size=20)
+values = st.sampled_from([literal.strip('"') for literal in VALID.values()]).map(str.encode)
+odd = st.sampled_from([b"", b"\r\n", b"\r", b"\n", b"--", b"\0", b'"', b";", b"\xff", b"=" * 999])
+
+
+@st.composite
+def parts(draw: st.DrawFn) -> bytes:
+    """A part of a form: a field, a file, or one that says too much of itself, or nothing."""
+    name = quote(draw(names), safe=" ;=")
+    head = f'Content-Disposition: form-data; name="{name}"'
+    more = st.sampled_from(
+        [
+            "",
+            '; filename="photo.png"\r\nContent-Type: image/png',
+            "; filename=\"..\\..\\a\"; filename*=UTF-8''%ff%00",
+            "\r\nContent-Type: multipart/mixed; boundary=inner",
+            "\r\nContent-Transfer-Encoding: base64",
+            "\r\nContent-Length: -1",
+            "\r\n" + "X: y\r\n" * 500,
+        ]
+    )
+    return (head + draw(more)).encode() + b"\r\n\r\n" + draw(values | st.binary(max_size=60))
+
+
+@st.composite
+def forms(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A form and its content type."""
+    boundary = draw(boundaries).encode()
+    all_parts = draw(st.lists(parts(), max_size=4))
+    content = b"".join(b"--%s\r\n%s\r\n" % (boundary, part) for part in all_parts)
+    return content + b"--%s--\r\n" % boundary, b"multipart/form-data; boundary=" + boundary
+
+
+content_types = st.sampled_from(
+    [
+        b"multipart/form-data",
+        b"multipart/form-data; boundary=",
+        b'multipart/form-data; boundary="',
+        b"multipart/form-data; boundary=" + b"b" * 5000,
+        b"multipart/form-data; boundary=a; boundary=b",
+        b"multipart/form-data; boundary*=UTF-8''%ff",
+        b"multipart/mixed; boundary=a",
+        b"multipart/form-data; boundary=\xff",
+        b"multipart/application/json",
+        b"application/json, multipart/form-data; boundary=a",
+    ]
+)
+
+
+@SHARED
+@given(forms())
+def test_a_form_is_refused(api: httpx.Client, form: tuple[bytes, bytes]) -> None:
+    check_refused(api, *form)
+
+
+@SHARED
+@given(forms(), st.data())
+def test_a_form_that_is_damaged_is_refused(
+    api: httpx.Client, form: tuple[bytes, bytes], data: st.DataObject
+) -> None:
+    content, content_type = form
+    at, gone = data.draw(st.integers(0, len(content))), data.draw(st.integers(0, 60))
+    new = data.draw(odd | st.binary(max_size=20))
+    damaged = content[:at] + new + content[at + gone :]
+    check_refused(api, damaged, data.draw(st.just(content_type) | content_types))
+
+
+@SHARED
+@given(st.lists(st.tuples(names, values), max_size=5), odd)
+@example([], b"1")
+@example([("init_image", b"QUJD"), ("scale", b"2")], b"&" * 99_999)
+def test_fields_in_url_encoding_are_refused(
+    api: httpx.Client, fields: list[tuple[str, bytes]], end: bytes
+) -> None:
+    content = urlencode(fields).encode() + end
+    check_refused(api, content, b"application/x-www-form-urlencoded")
+
+
+def test_the_table_of_methods_has_every_route_there_is(api: httpx.Client) -> None:
+    described = api.get("/openapi.json").json()["paths"]
+    ours = {path: methods for path, methods in METHODS.items() if path in described}
+    assert described.keys() == ours.keys()
+    for path, methods in ours.items():
+        assert [method.lower() for method in methods] == list(described[path])
+
+
+def check_method(answer: httpx.Response, method: str, path: str, case: object) -> None:
+    """405 unless the route can be asked so; and before the token is looked at (REQ-19)."""
+    check(answer, case)
+    if method in METHODS[path]:
+        assert answer.status_code in (200, 401), case
+        return
+    assert answer.status_code == 405, case
+    assert sorted(answer.headers["Allow"].split(", ")) == sorted(METHODS[path]), case
+    if method == "HEAD":
+        assert answer.content == b"", case
+    else:
+        assert answer.json() == {"detail": "Method Not Allowed"}, case
+
+
+@pytest.mark.parametrize("path", METHODS)
+@pytest.mark.parametrize("method", OTHER_METHODS)
+def test_a_method_that_a_route_has_not_is_a_405(api: httpx.Client, method: str, path: str) -> None:
+    """Also of the page, and whatever is sent along."""
+    for headers, content in (({}, None), (JSON_HEADERS, body())):
+        sent = {**headers, "Authorization": ""}
+        answer = api.request(method, path, headers=sent, content=content)
+        check_method(answer, method, path, (method, path))
+
+
+tokens = st.text(
+    st.sampled_from("!#$%&'*+-.^_`|~019AZaz"), min_size=1, max_size=40
+)  # as RFC 9110, 5.6.2, has them
+ids = st.one_of(
+    st.text(min_size=1, max_size=40).map(quote).map(lambda text: text.replace("/", "%2E")),
+    st.text(st.sampled_from("!#$%&'()*+,-.:;<=>@[]^_`{|}~\"\\"), min_size=1, max_size=20).map(
+        lambda text: text.replace("#", "")  # where a URL ends
+    ),
+    st.sampled_from(["%", "%0", "%00", "%FF", "%C0%AF", "%u0041", "%0D%0A", ".", "..", "a" * 9000]),
+).filter(bool)
+
+
+@SHARED
+@given(tokens | st.sampled_from(OTHER_METHODS), st.sampled_from(sorted(METHODS)), ids)
+@example("GET", "/v1/requests/{response_id}", "%00")
+def test_a_method_that_nobody_has_is_a_405(
+    api: httpx.Client, method: str, path: str, response_id: str
+) -> None:
+    target = path.format(response_id=response_id).encode()
+    answer = api.request(method, "/", extensions={"target": target}, headers={"Authorization": ""})
+    check_method(answer, method, path, (method, target))
+
+
+@SHARED
+@given(st.sampled_from(["/v1/requests/", "/v1/responses/"]), ids)
+@example("/v1/requests/", "a%2Fb")
+def test_an_id_that_is_none_is_a_404(api: httpx.Client, path: str, response_id: str) -> None:
+    """ASY-4."""
+    target = (path + response_id).encode()
+    answer = api.get("/", extensions={"target": target})
+    check(answer, target)
+    assert answer.status_code == 404, target
+
+
+@pytest.mark.parametrize("host", ODD_HOSTS)
+def test_whatever_host_is_asked_gives_addresses_to_go_on_with(api: httpx.Client, host: str) -> None:
+    """ASY-1, ASY-2. With a Starlette before 1.0.1 some of them were a 500."""
+    headers = {"Host": host.encode("latin-1")}
+    _, response_path = completed(api, headers)
+    decoded(api.get(response_path))
