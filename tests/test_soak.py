@@ -6,18 +6,20 @@ from benchmarks import soak
 from tests.children import needs_proc
 from upscaler.models import UpscalingModel
 
-AT_LEAST = 0.7
-"""In a minute on a machine that others use, too, the capacity itself changes by so much."""
+AT_LEAST = 0.5
+"""Of the lower of the two capacities. In a minute, on a machine that others use as well, they
+differ by that much themselves; in twenty it is nine tenths of their mean."""
 
 
 @needs_proc
 def test_a_minute_of_overload_loses_nothing() -> None:
     found = soak.soak(60, UpscalingModel.ANIMEVIDEO_V3, 320)
-    assert soak.judged(found, AT_LEAST) == [], soak.report(found)
+    assert soak.judged(found, 0) == [], soak.report(found)
+    assert found.throughput > AT_LEAST * min(found.capacity), soak.report(found)
     assert found.answers["good: 200"] > 10
     assert {"hung: head", "hung: body", "hung: answer"} <= found.answers.keys()
     # None of it would go unseen.
-    assert soak.judged(replace(found, throughput=0.0), AT_LEAST)
-    assert soak.judged(replace(found, peak_bytes=found.bound_bytes + 1), AT_LEAST)
-    assert soak.judged(replace(found, faults=["a picture was wrong"]), AT_LEAST)
-    assert soak.judged(replace(found, descriptors=(7, 8)), AT_LEAST)
+    assert soak.judged(replace(found, throughput=0.0), 0.9)
+    assert soak.judged(replace(found, peak_bytes=found.bound_bytes + 1), 0)
+    assert soak.judged(replace(found, faults=["a picture was wrong"]), 0)
+    assert soak.judged(replace(found, descriptors=(7, 8)), 0)
