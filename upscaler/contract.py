@@ -272,7 +272,9 @@ def parse_request(body: bytes | bytearray) -> UpscalingRequest:
 
 def validate_request(fields: object) -> UpscalingRequest:
     """The request that a mapping of field names to raw values makes, or InvalidRequest."""
-    if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
+    if not isinstance(fields, dict):
+        raise InvalidRequest(FieldError(("body",), "send a JSON object", "model_type"))
+    if len(fields) > MAX_FIELDS:
         msg = f"a request has {len(UpscalingRequest.model_fields)} fields, and not {len(fields)}"
         raise InvalidRequest(FieldError(("body",), msg, "too_many_fields"))
     try:
