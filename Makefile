@@ -27,7 +27,7 @@ help:
 	@echo "make demo [IMAGE=FILE] [SCALE=F] [MODEL=NAME]  upscale a picture, into the folder demo"
 	@echo "make serve [PORT=8000]                         serve the API, with a page to try it on"
 	@echo "make test                                      run all tests"
-	@echo "make check                                     formatting, lint, types, floors"
+	@echo "make check                                     formatting, lint, types, floors, known vulnerabilities"
 	@echo "make clean                                     remove what the others made"
 
 demo: $(VENV)/engine.done
@@ -46,6 +46,7 @@ check: $(VENV)/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.audit
 
 clean:
 	rm -rf $(VENV) $(BASE) .corpora demo

@@ -1,0 +1,55 @@
+"""Look the pinned versions up among the published vulnerabilities, where those can be reached.
+
+    python -m tests.audit
+
+pip-audit itself ends well if it could look up nothing at all, so what it found is read here. It is
+a failure if a version is known to be vulnerable, and it is said plainly if nothing was looked up.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+CONSTRAINTS: Final = Path(__file__).parent.parent / "constraints.txt"
+TIMEOUT_S: Final = 300
+
+
+def verdict(report: dict[str, Any]) -> tuple[int, str]:
+    """The exit status and what to say of a report of pip-audit's."""
+    packages = report["dependencies"]
+    audited = [package for package in packages if "skip_reason" not in package]
+    told = [
+        f"{package['name']} {package['version']}: {fault['id']}, mended in "
+        f"{', '.join(fault['fix_versions']) or 'no version yet'}"
+        for package in audited
+        for fault in package["vulns"]
+    ]
+    if told:
+        return 1, "\n".join(told)
+    if not audited:
+        return 0, "NOT AUDITED: the published vulnerabilities cannot be reached from here"
+    unknown = [package["name"] for package in packages if package not in audited]
+    rest = f"; not published and so not audited: {', '.join(unknown)}" if unknown else ""
+    return 0, f"no known vulnerability in {len(audited)} packages{rest}"
+
+
+def main() -> int:
+    options = ["--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"]
+    command = [sys.executable, "-m", "pip_audit", "--requirement", str(CONSTRAINTS), *options]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+        )
+        status, words = verdict(json.loads(done.stdout))
+    except subprocess.TimeoutExpired:
+        status, words = 0, f"NOT AUDITED: no answer within {TIMEOUT_S} seconds"
+    except json.JSONDecodeError:
+        status, words = 0, f"NOT AUDITED: {done.stderr.strip() or 'pip-audit said nothing'}"
+    sys.stdout.write(f"{words}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
