@@ -8,6 +8,7 @@ seen by Linux's /proc.
 
 import asyncio
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,12 @@ class Child:
     def forget_peak(self) -> None:
         """Let the peak count from here."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def processor_seconds(self) -> float:
+        """How long it has kept cores busy so far, by itself and in the kernel (proc(5), stat)."""
+        _, _, fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")
+        by_itself, in_kernel = fields.split()[11:13]
+        return (int(by_itself) + int(in_kernel)) / os.sysconf("SC_CLK_TCK")
 
     def threads(self) -> int:
         return self._status("Threads")

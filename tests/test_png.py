@@ -1,5 +1,6 @@
 """Files that are damaged, or hold more than one picture: most are PNGs that mislead a decoder."""
 
+import io
 import struct
 import zlib
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.picture_files import (
     BLOCKS,
@@ -32,7 +34,7 @@ from tests.picture_files import (
     scanlines,
     tiff,
 )
-from upscaler.images import Pixels, read_header
+from upscaler.images import Pixels
 
 # Damage
 
@@ -150,7 +152,7 @@ def test_an_animation_of_one_frame_is_a_still_picture() -> None:
 
 def test_a_jpeg_with_another_behind_it_is_its_first_picture() -> None:
     data = animation("MPO")
-    assert read_header(data).image.format == "MPO"
+    assert Image.open(io.BytesIO(data)).format == "MPO"
     assert off_by(decode(data), decode(saved(NOISE, "JPEG"))) == 0
 
 

@@ -7,14 +7,16 @@ go out is in `upscaler.encoding`.
 
 import io
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageDraw, ImageFont
+from PIL import Image, ImageCms, ImageDraw, ImageFile, ImageFont, PngImagePlugin
 
-from upscaler import png
+from upscaler import icc, jpeg, png, webp
 from upscaler.contract import MAX_INPUT_PX, Size
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.parallel import in_order
@@ -24,6 +26,8 @@ Pixels = NDArray[np.uint8]
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """What is read. Pillow knows many more formats, each of them another parser to attack."""
+SIGNATURES: Final = (png.SIGNATURE, jpeg.SIGNATURE, b"RIFF")
+"""How they begin."""
 LANCZOS: Final = Image.Resampling.LANCZOS
 RESIZE_PX: Final = 64
 """How many rows, or columns, are resized at a time."""
@@ -32,6 +36,9 @@ PANEL_PX: Final = 768
 PANEL_GAP_PX: Final = 8
 """Of a before/after picture: the longest side of each half, and what lies between them."""
 
+_MAX_EXIF_BYTES: Final = 65_536
+"""As much EXIF is read: a JPEG has no more in a segment, and what says which side is up comes
+first. Pillow takes seconds for a list of millions of numbers in that place."""
 _ORIENTATION_TAG: Final = 0x0112
 _TRANSPOSE: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,6 +52,14 @@ _TRANSPOSE: Final = {
 """What makes a picture upright, by its EXIF orientation."""
 _SIDEWAYS: Final = (5, 6, 7, 8)
 """The orientations that swap width and height."""
+
+# Pillow refuses a PNG whose profile is larger than this, by default than 1 MiB, as some printers'
+# are. A JPEG can hold so much of a profile: 255 parts (ICC.1:2022, annex B).
+PngImagePlugin.MAX_TEXT_CHUNK = 255 * 65_519
+
+_WEBP: Final = Lock()
+"""Held while a WebP is decoded. libwebp makes tables for each of up to 65,536 groups of codes, in
+all 700 MiB, and nobody can tell before it does: never for two files at once."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +90,7 @@ class Picture:
         file that is truncated or damaged. Reads the file once: call it once.
         """
         try:
-            if self.image.format == "PNG":
-                png.check_complete(self.data)
-            image = _decode(self.image, self.data)
+            image = _decode(*_loaded(self.image, self.data))
             if self.orientation in _TRANSPOSE:
                 image = image.transpose(_TRANSPOSE[self.orientation])
             return np.array(image)
@@ -92,17 +105,15 @@ def read_header(data: bytes, field: str = "init_image") -> Picture:
     Raises InvalidRequest on `field` for anything but one still PNG, JPEG or WebP image.
     """
     try:
-        if data.startswith(png.SIGNATURE):
-            data = png.reduced(data)
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        data, image = _opened(data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         msg = f"each side may have at most {MAX_INPUT_PX} pixels, and this image has far more"
         raise _invalid(field, msg, "image_too_large") from error
     except Exception as error:  # see Picture.pixels
         msg = "this is not a PNG, JPEG or WebP image"
+        msg += " that can be read" if data.startswith(SIGNATURES) else ""
         raise _invalid(field, msg, "image_unreadable") from error
-    # A JPEG with previews behind it (MPO, as many cameras write it) is still one picture.
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+    if getattr(image, "n_frames", 1) > 1:
         raise _invalid(field, "this image is animated: send a still one", "image_animated")
     orientation = _orientation(image)
     width, height = image.size
@@ -166,20 +177,58 @@ def _invalid(field: str, msg: str, kind: str) -> InvalidRequest:
     return InvalidRequest(FieldError(("body", field), msg, kind))
 
 
+def _opened(data: bytes) -> tuple[bytes, Image.Image]:
+    """What makes up the picture in a file, and the same to Pillow.
+
+    A JPEG with others behind it, as many cameras write it (MPO), is its first picture.
+    """
+    if data.startswith(png.SIGNATURE):
+        data = png.reduced(data)
+    elif data.startswith(jpeg.SIGNATURE):
+        data = jpeg.reduced(data)
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if image.format == "WEBP" and getattr(image, "n_frames", 1) == 1:
+        webp.check_canvas(data)
+    return data, image
+
+
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8, without decoding a pixel; 1 if the EXIF cannot be read."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # or Pillow decodes the pixels to look behind them, where `reduced` left nothing
+    exif = Image.Exif()
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        exif.load(image.info.get("exif", b"")[:_MAX_EXIF_BYTES])
+        orientation = exif.get(_ORIENTATION_TAG, 1)
     except Exception:  # see Picture.pixels; such files are common and their pixels are fine
         return 1
     return orientation if orientation in range(1, 9) else 1
 
 
+def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, bytes]:
+    """The image with its pixels, and the file that they were read from; or an exception."""
+    if image.format == "PNG":
+        data = png.inflated(data)
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+    with _WEBP if image.format == "WEBP" else nullcontext():
+        _load(image, data)
+    if image.format == "JPEG":
+        jpeg.check_scans(data)
+        more = jpeg.with_more(data)
+        again = Image.open(io.BytesIO(more), formats=["JPEG"])
+        _load(again, more)
+        if again.tobytes() != image.tobytes():
+            raise ValueError("a scan is cut short")
+    return image, data
+
+
+def _load(image: Image.Image, data: bytes) -> None:
+    """Decode the file in one piece: in many, Pillow copies what is not read yet again and again."""
+    if isinstance(image, ImageFile.ImageFile):
+        image.decodermaxblock = len(data)
+    image.load()
+
+
 def _decode(image: Image.Image, data: bytes) -> Image.Image:
     """RGB, or RGBA if the file has transparency, in sRGB."""
-    image.load()
     colours, alpha = _colours_and_alpha(image, data)
     colours = _to_srgb(colours, image.info.get("icc_profile"))
     if alpha:
@@ -195,7 +244,11 @@ def _colours_and_alpha(image: Image.Image, data: bytes) -> tuple[Image.Image, Im
     """
     key = image.info.get("transparency")
     if image.mode == "P":
+        if np.array(image).max() >= png.palette_size(data):
+            raise ValueError("a colour is not in the palette")
         image = image.convert("RGB" if key is None else "RGBA")
+    elif key is not None:
+        key = png.transparent(data)
     if image.mode == "LA" or (image.mode == "RGBA" and _is_grey(image, data)):
         return image.getchannel(0), image.getchannel("A")
     if image.mode == "RGBA":
@@ -218,17 +271,18 @@ def _is_grey(image: Image.Image, data: bytes) -> bool:
     return image.format == "PNG" and png.colour_type(data) == png.GREY_ALPHA
 
 
-def _samples(image: Image.Image, data: bytes) -> NDArray[np.int64]:
+def _samples(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
     """Samples as the PNG file counts them, of shape (height, width, channels)."""
-    samples: NDArray[np.int64] = np.atleast_3d(np.array(image)).astype(np.int64)
+    samples: NDArray[np.uint16] = np.atleast_3d(np.array(image)).astype(np.uint16)
     depth = png.bit_depth(data)
-    if depth in (2, 4):
+    if depth < 8:
         samples //= 255 // (2**depth - 1)
     if depth == 16 and image.mode == "RGB":
         # Pillow has kept the upper bytes: let it read the lower ones as if they were upper.
         again = Image.open(io.BytesIO(data), formats=["PNG"])
         again.tile = [again.tile[0]._replace(args="RGB;16L")]
-        samples = samples * 256 + np.array(again)
+        samples <<= 8
+        samples |= np.array(again)
     return samples
 
 
@@ -241,7 +295,7 @@ def _to_srgb(colours: Image.Image, profile: bytes | None) -> Image.Image:
     if not profile:
         return colours.convert("RGB")
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        source = ImageCms.ImageCmsProfile(io.BytesIO(icc.without_programs(profile)))
         srgb = ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(colours, source, srgb, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):

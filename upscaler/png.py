@@ -1,14 +1,15 @@
 """What must be known of a PNG file before it is left to a decoder.
 
 Pillow takes a text called "transparency" for transparency, looks at each of millions of empty
-chunks, lets an animation's control chunk shrink the still picture, and paints black what a short
-stream of pixels leaves out. So a file is first reduced to the chunks that make up its picture, and
-asked whether all its rows are there. Chunks and filters are those of the W3C's PNG specification.
+chunks, believes the last of several headers, lets an animation's control chunk shrink the still
+picture, and paints black what a short stream of pixels leaves out. So a file is first reduced to
+the chunks that make up its picture, and its rows are inflated here: once, as far as they go, and
+all of them. Chunks and filters are those of the W3C's PNG specification, third edition.
 """
 
 import zlib
 from collections.abc import Iterator
-from struct import unpack_from
+from struct import iter_unpack, pack, unpack_from
 from typing import Final
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -17,8 +18,14 @@ ONE_FRAME: Final = b"\0\0\0\1"
 MAX_CHUNKS: Final = 65_536
 """A 2048x2048 picture has about 2,000 if its encoder makes them of 8 KiB, as most do."""
 
+HEADER: Final = b"\0\0\0\x0dIHDR"
+"""How the first chunk begins (11.2.1)."""
 BEFORE_PIXELS: Final = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf")
-"""The chunks that say how to read the pixels."""
+"""The chunks that say how to read the pixels. Each may be there once (5.6)."""
+PALETTE_BYTES: Final = range(12 + 3, 12 + 3 * 256 + 1, 3)
+"""How long the chunk of a palette may be, with its length, type and checksum (11.2.2)."""
+ANYWHERE: Final = (b"eXIf", b"acTL")
+"""Those that are looked for behind the pixels, too."""
 SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples in a pixel, by colour type."""
 INDEXED: Final = 3
@@ -39,30 +46,65 @@ ADAM7: Final = (
 def reduced(data: bytes) -> bytes:
     """The same picture without any other chunk, and its EXIF, wherever it was, before its pixels.
 
-    Raises ValueError for a palette that is missing, and for more than MAX_CHUNKS chunks.
+    Raises ValueError for a header that does not come first, chunks of BEFORE_PIXELS that are
+    there twice or too late, those that may not be passed over (5.4), a palette that is missing,
+    and more than MAX_CHUNKS chunks.
     """
-    header, pixels = [], []
+    if data[8:16] != HEADER or data[26:28] != b"\0\0" or data[28] > 1:
+        raise ValueError("this does not begin with a header")
+    header: dict[bytes, memoryview] = {}
+    pixels: list[memoryview] = []
     for count, (kind, content, chunk) in enumerate(_chunks(data)):
         if count == MAX_CHUNKS:
             raise ValueError(f"more than {MAX_CHUNKS} chunks")
-        if kind in BEFORE_PIXELS or (kind == b"acTL" and content[:4] > ONE_FRAME):
-            header.append(chunk)
+        if kind in BEFORE_PIXELS or (kind == b"acTL" and bytes(content[:4]) > ONE_FRAME):
+            if kind in header or (pixels and kind not in ANYWHERE):
+                raise ValueError(f"{kind!r} is there twice or too late")
+            header[kind] = chunk
         elif kind in (b"IDAT", b"IEND"):
             pixels.append(chunk)
-    if colour_type(data) == INDEXED and not any(chunk[4:8] == b"PLTE" for chunk in header):
-        raise ValueError("a palette is missing")
-    return b"".join((SIGNATURE, *header, *pixels))
+        elif not kind[:1].islower():
+            raise ValueError(f"{kind!r} is not known, and needed for the picture")
+    if colour_type(data) == INDEXED and len(header.get(b"PLTE", b"")) not in PALETTE_BYTES:
+        raise ValueError("a palette is missing, or not of whole colours")
+    return b"".join((SIGNATURE, *header.values(), *pixels))
 
 
-def check_complete(data: bytes) -> None:
-    """Raise ValueError unless the stream of pixels holds every row of the picture."""
-    missing = _stream_bytes(data)
+def inflated(data: bytes) -> bytes:
+    """The same picture with its rows uncompressed, and nothing behind them.
+
+    Raises ValueError unless all rows are there, and zlib.error if they are damaged.
+    """
+    wanted = _stream_bytes(data)
+    rows, others = bytearray(), []
     stream = zlib.decompressobj()
-    for kind, content, _ in _chunks(data):
-        if kind == b"IDAT" and missing > 0:
-            missing -= len(stream.decompress(content, missing))
-    if missing > 0:
+    for kind, content, chunk in _chunks(data):
+        if kind == b"IDAT":
+            # One byte more, so that the stream comes to its checksum. Behind its end, whatever it
+            # is given would be kept, and copied with each chunk.
+            if len(rows) <= wanted and not stream.eof:
+                rows += stream.decompress(content, wanted + 1 - len(rows))
+        elif kind != b"IEND":
+            others.append(chunk)
+    if len(rows) < wanted:
         raise ValueError("rows are missing")
+    stored = zlib.compress(memoryview(rows)[:wanted], 0)
+    del rows
+    return b"".join((SIGNATURE, *others, *_chunk(b"IDAT", stored), *_chunk(b"IEND", b"")))
+
+
+def transparent(data: bytes) -> tuple[int, ...] | None:
+    """The samples of the one colour that stands for transparent, at their own depth (11.3.1.1)."""
+    for kind, content, _ in _chunks(data):
+        if kind == b"tRNS":
+            samples = content[: 2 * SAMPLES[colour_type(data)]]
+            return tuple(sample % 2 ** bit_depth(data) for (sample,) in iter_unpack(">H", samples))
+    return None
+
+
+def palette_size(data: bytes) -> int:
+    """How many colours the palette has."""
+    return sum(len(content) // 3 for kind, content, _ in _chunks(data) if kind == b"PLTE")
 
 
 def bit_depth(data: bytes) -> int:
@@ -75,13 +117,21 @@ def colour_type(data: bytes) -> int:
     return data[25]
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Each chunk's type, its content, and the whole of it with length and checksum."""
-    at = len(SIGNATURE)
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
+    """Each chunk's type, its content, and the whole of it with length and checksum, to the last."""
+    view, at = memoryview(data), len(SIGNATURE)
     while at + 8 <= len(data):
         length, kind = unpack_from(">I4s", data, at)
-        yield kind, data[at + 8 : at + 8 + length], data[at : at + 12 + length]
+        yield kind, view[at + 8 : at + 8 + length], view[at : at + 12 + length]
+        if kind == b"IEND":
+            return
         at += 12 + length
+
+
+def _chunk(kind: bytes, content: bytes) -> tuple[bytes, bytes, bytes]:
+    """The parts of a chunk."""
+    checksum = zlib.crc32(content, zlib.crc32(kind))
+    return pack(">I4s", len(content), kind), content, pack(">I", checksum)
 
 
 def _stream_bytes(data: bytes) -> int:
