@@ -14,6 +14,7 @@ from typing import Any, Final
 
 CONSTRAINTS: Final = Path(__file__).parent.parent / "constraints.txt"
 TIMEOUT_S: Final = 300
+NEWLINE: Final = "\n"
 
 
 def verdict(report: dict[str, Any]) -> tuple[int, str]:
@@ -46,7 +47,7 @@ def main() -> int:
     except subprocess.TimeoutExpired:
         status, words = 0, f"NOT AUDITED: no answer within {TIMEOUT_S} seconds"
     except json.JSONDecodeError:
-        status, words = 0, f"NOT AUDITED: {done.stderr.strip() or 'pip-audit said nothing'}"
+        status, words = 0, f"NOT AUDITED: {done.stderr.strip().rpartition(NEWLINE)[2]}"
     sys.stdout.write(f"{words}\n")
     return status
 
