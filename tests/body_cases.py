@@ -19,9 +19,9 @@ MIB: Final = 2**20
 FULL: Final = MAX_BODY_BYTES - 1000
 """Nearly as long as a body may be."""
 SECONDS: Final = 15
-"""A request's time at most, on a machine that does other things, too; the slowest takes 5 s."""
+"""A request's time at most, on a machine that does other things, too; the slowest takes 1.4 s."""
 MEMORY: Final = 260 * MIB
-"""A request's memory at most, over the resting service: seven times the largest body, for it, its
+"""A request's memory at most, over the resting service: eight times the largest body, for it, its
 text, what is read of that, and what the allocator keeps in between."""
 SURPLUS: Final = 16 * MIB
 """How much more is sent than a body may have."""

@@ -44,8 +44,8 @@ ASYNC_MAX_BODY_BYTES: Final = 10 * 2**20
 """The most bytes the body of an asynchronous request may have: 10 MB, in the larger sense of the
 word (ASY-4)."""
 MAX_COMMAS: Final = 10_000
-"""How many commas a body may have (our choice). A request needs seven, and a URL may have some;
-each that stands between two values makes an object of 32 bytes or more out of two."""
+"""How many commas a body may have (our choice). A request needs seven, and a URL may have some. An
+empty object and a comma are three bytes, and become one of 64 in memory."""
 MAX_FIELDS: Final = 100
 """How many fields a request may have. There are eight, and for each other one an error is told."""
 MAX_NAME_SHOWN: Final = 100

@@ -33,9 +33,9 @@ ANSWER_BYTES_PER_S: Final = 125_000
 pass besides. Until it is taken, the service holds it."""
 MAX_HEAD_BYTES: Final = 64 * 2**10
 """The most that a request's line and headers may have together: eight times the longest URL that
-RFC 9110, 4.1, wants anybody to take, and as much as proxies pass on."""
+RFC 9110, 4.1, wants anybody to take."""
 PART_BYTES: Final = 16 * 2**10
-"""How much is read at once, and so by how much a head may be longer."""
+"""How much is looked at before heads are measured, and so by how much one may be longer."""
 MAX_CONNECTIONS: Final = 500
 """Each takes one of the 1024 files that a process may usually have open, and the service needs
 some of its own: for weights, downloads, and answers to those who are already here."""
