@@ -21,7 +21,7 @@ import pytest
 
 from tests.serving import SETTINGS, TOKENS, Resizer, running
 from upscaler.app import create_app
-from upscaler.orders import Backend
+from upscaler.orders import Enlarger, InProcess
 
 HEADERS = {"Authorization": f"Bearer {TOKENS[0]}"}
 ROOT = Path(__file__).parent.parent
@@ -101,10 +101,10 @@ def child(
     assert process.returncode == 0 or not must_end_well, said.read_text()
 
 
-def serve(backend: Backend) -> None:
+def serve(enlarger: Enlarger) -> None:
     """Be such a process."""
     logging.basicConfig(level=logging.WARNING)
-    app = create_app(backend, SETTINGS)
+    app = create_app(InProcess(enlarger), SETTINGS)
 
     async def tasks() -> int:
         return len(asyncio.all_tasks())

@@ -20,7 +20,7 @@ from upscaler.errors import WeightsUnavailable
 from upscaler.images import Pixels, resize
 from upscaler.jobs import Jobs
 from upscaler.models import UpscalingModel
-from upscaler.orders import Backend, Progress
+from upscaler.orders import Enlarger, InProcess, Progress
 from upscaler.server import server
 from upscaler.settings import Settings
 
@@ -79,11 +79,11 @@ def running(app: FastAPI) -> Iterator[str]:
 
 @contextmanager
 def serving(
-    backend: Backend, settings: Settings = SETTINGS, jobs: Jobs | None = None
+    enlarger: Enlarger, settings: Settings = SETTINGS, jobs: Jobs | None = None
 ) -> Iterator[httpx.Client]:
-    """A client, with a valid token, of a service on top of `backend`."""
+    """A client, with a valid token, of a service on top of `enlarger`."""
     with (
-        running(create_app(backend, settings, jobs)) as url,
+        running(create_app(InProcess(enlarger), settings, jobs)) as url,
         httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
     ):
         yield client

@@ -32,7 +32,7 @@ from upscaler.contract import MAX_BODY_BYTES, Size
 from upscaler.errors import WeightsUnavailable
 from upscaler.images import Pixels, resize
 from upscaler.models import UpscalingModel
-from upscaler.orders import Progress
+from upscaler.orders import InProcess, Progress
 from upscaler.parallel import THREAD_NAME
 from upscaler.settings import Settings
 
@@ -117,7 +117,7 @@ def test_every_configured_token_is_valid(api: httpx.Client, token: str, scheme: 
 
 def test_a_service_without_a_token_does_not_start() -> None:
     with pytest.raises(ValueError, match="token"):
-        create_app(Resizer(), Settings())
+        create_app(InProcess(Resizer()), Settings())
 
 
 @pytest.mark.parametrize(

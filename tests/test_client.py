@@ -19,6 +19,7 @@ from tests.conftest import PHOTO
 from tests.serving import running
 from upscaler.app import create_app
 from upscaler.engines import Engines
+from upscaler.orders import InProcess
 from upscaler.settings import Settings
 
 with warnings.catch_warnings():
@@ -32,7 +33,7 @@ PHOTO_B64 = base64.b64encode(PHOTO.read_bytes()).decode()
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     settings = Settings(tokens=(TOKEN,))
-    with running(create_app(Engines(settings), settings)) as url:
+    with running(create_app(InProcess(Engines(settings)), settings)) as url:
         yield url
 
 

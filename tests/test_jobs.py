@@ -17,31 +17,32 @@ from upscaler.errors import Busy, UnknownJob, WeightsUnavailable
 from upscaler.images import Pixels
 from upscaler.jobs import InProcessJobs
 from upscaler.models import UpscalingModel
-from upscaler.orders import Backend, Progress, Stopwatch, Task, Workshop
+from upscaler.orders import Enlarger, InProcess, Progress, Stopwatch, Task, Workshop
 from upscaler.responses import JobStatus
 
 DAY_S = 24 * 60 * 60
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-TASK = Task(PIXELS, UpscalingModel.X4_PLUS, (60, 40), ImageEncoding.PNG)
+TASK = Task(b"", PIXELS, UpscalingModel.X4_PLUS, (60, 40), ImageEncoding.PNG)
 ROOM = most_bytes(TASK.size, 3)
 
 
 class Scene:
     """A store with a clock of its own, before a workshop with room for three."""
 
-    def __init__(self, capacity_bytes: int = 100 * ROOM, backend: Backend | None = None) -> None:
+    def __init__(self, capacity_bytes: int = 100 * ROOM, enlarger: Enlarger | None = None) -> None:
         self.now_s = 1e6
-        self.shop = Workshop(backend or Moody(), Admission(2, 2**20), lambda _: None)
+        self.shop = Workshop(InProcess(enlarger or Moody()), Admission(2, 2**20), lambda _: None)
         self.jobs = InProcessJobs(capacity_bytes, clock=lambda: self.now_s)
 
-    def start(self, model: UpscalingModel = UpscalingModel.X4_PLUS) -> str:
-        task = Task(PIXELS, model, TASK.size, TASK.encoding)
-        return self.jobs.start(self.shop.order(task, Stopwatch()))
+    async def start(self, model: UpscalingModel = UpscalingModel.X4_PLUS) -> str:
+        task = Task(b"", PIXELS, model, TASK.size, TASK.encoding)
+        return await self.jobs.start(self.shop.order(task, Stopwatch()))
 
     async def finish(self, *job_ids: str) -> None:
         async with asyncio.timeout(30):
-            while any(self.jobs.status(each) is not JobStatus.COMPLETED for each in job_ids):
-                await asyncio.sleep(0.001)
+            for job_id in job_ids:
+                while await self.jobs.status(job_id) is not JobStatus.COMPLETED:
+                    await asyncio.sleep(0.001)
 
 
 def play(work: Callable[[Scene], Coroutine[Any, Any, None]], scene: Scene | None = None) -> None:
@@ -50,16 +51,17 @@ def play(work: Callable[[Scene], Coroutine[Any, Any, None]], scene: Scene | None
 
 def test_a_job_is_pending_then_running_then_completed() -> None:
     async def act(scene: Scene) -> None:
-        first, second = scene.start(), scene.start()
-        assert scene.jobs.status(first) is scene.jobs.status(second) is JobStatus.PENDING
+        first, second = await scene.start(), await scene.start()
+        assert await scene.jobs.status(first) is JobStatus.PENDING
+        assert await scene.jobs.status(second) is JobStatus.PENDING
         seen: set[tuple[JobStatus, JobStatus]] = set()
         async with asyncio.timeout(30):
-            while scene.jobs.status(second) is not JobStatus.COMPLETED:
-                seen.add((scene.jobs.status(first), scene.jobs.status(second)))
+            while await scene.jobs.status(second) is not JobStatus.COMPLETED:
+                seen.add((await scene.jobs.status(first), await scene.jobs.status(second)))
                 await asyncio.sleep(0)
         assert (JobStatus.RUNNING, JobStatus.PENDING) in seen
         assert (JobStatus.COMPLETED, JobStatus.RUNNING) in seen
-        assert scene.jobs.result(first).size == (60, 40)
+        assert (await scene.jobs.result(first)).size == (60, 40)
         assert scene.shop.admission.line == []
         assert scene.shop.admission.held_bytes == 0
 
@@ -68,11 +70,11 @@ def test_a_job_is_pending_then_running_then_completed() -> None:
 
 def test_there_is_no_result_before_it_is_completed() -> None:
     async def act(scene: Scene) -> None:
-        job_id = scene.start()
+        job_id = await scene.start()
         with pytest.raises(UnknownJob, match="not completed"):
-            scene.jobs.result(job_id)
+            await scene.jobs.result(job_id)
         await scene.finish(job_id)
-        assert scene.jobs.result(job_id).file_bytes > 0
+        assert (await scene.jobs.result(job_id)).file_bytes > 0
 
     play(act)
 
@@ -81,31 +83,31 @@ def test_ids_cannot_be_guessed_and_unknown_ones_are_told() -> None:
     async def act(scene: Scene) -> None:
         ids = set()
         for _ in range(50):
-            ids.add(job_id := scene.start())
+            ids.add(job_id := await scene.start())
             await scene.finish(job_id)
         assert len(ids) == 50
         assert min(map(len, ids)) * 6 >= 128, "bits of base64"
         for job_id in ("", "0", next(iter(ids))[:-1], next(iter(ids)).swapcase()):
             with pytest.raises(UnknownJob):
-                scene.jobs.status(job_id)
+                await scene.jobs.status(job_id)
             with pytest.raises(UnknownJob):
-                scene.jobs.result(job_id)
+                await scene.jobs.result(job_id)
 
     play(act)
 
 
 def test_a_result_is_kept_for_a_day_from_when_it_is_there_and_no_longer() -> None:
     async def act(scene: Scene) -> None:
-        job_id = scene.start()
+        job_id = await scene.start()
         scene.now_s += 2 * DAY_S  # it may wait in line as long as it has to
         await scene.finish(job_id)
         scene.now_s += DAY_S - 1
-        assert scene.jobs.result(job_id).size == (60, 40)
+        assert (await scene.jobs.result(job_id)).size == (60, 40)
         scene.now_s += 1
         with pytest.raises(UnknownJob):
-            scene.jobs.status(job_id)
+            await scene.jobs.status(job_id)
         with pytest.raises(UnknownJob):
-            scene.jobs.result(job_id)
+            await scene.jobs.result(job_id)
         assert scene.jobs.held_bytes == 0
 
     play(act)
@@ -119,12 +121,13 @@ def test_a_job_that_fails_is_completed_keeps_its_error_and_harms_no_other(
     model: UpscalingModel, kind: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def act(scene: Scene) -> None:
-        before, failed, after = scene.start(), scene.start(model), scene.start()
+        before, failed, after = await scene.start(), await scene.start(model), await scene.start()
         await scene.finish(before, failed, after)
         for _ in range(2):
             with pytest.raises(kind):
-                scene.jobs.result(failed)
-        assert scene.jobs.result(before).size == scene.jobs.result(after).size == (60, 40)
+                await scene.jobs.result(failed)
+        for job_id in (before, after):
+            assert (await scene.jobs.result(job_id)).size == (60, 40)
         assert scene.shop.admission.line == []
 
     with caplog.at_level(logging.ERROR):
@@ -134,23 +137,23 @@ def test_a_job_that_fails_is_completed_keeps_its_error_and_harms_no_other(
 
 def test_a_job_for_which_there_is_no_place_in_line_is_refused_at_once() -> None:
     async def act(scene: Scene) -> None:
-        ids = [scene.start() for _ in range(3)]
+        ids = [await scene.start() for _ in range(3)]
         held = scene.jobs.held_bytes
         with pytest.raises(Busy):
-            scene.start()
+            await scene.start()
         assert scene.jobs.held_bytes == held
         await scene.finish(*ids)
-        scene.start()
+        await scene.start()
 
     play(act)
 
 
 def test_room_is_reserved_for_the_largest_file_and_given_back_when_it_is_smaller() -> None:
     async def act(scene: Scene) -> None:
-        job_id = scene.start()
+        job_id = await scene.start()
         assert scene.jobs.held_bytes == ROOM
         await scene.finish(job_id)
-        assert scene.jobs.held_bytes == scene.jobs.result(job_id).file_bytes < ROOM
+        assert scene.jobs.held_bytes == (await scene.jobs.result(job_id)).file_bytes < ROOM
 
     play(act)
 
@@ -159,15 +162,15 @@ def test_results_that_nobody_has_fetched_are_kept_and_new_jobs_refused() -> None
     async def act(scene: Scene) -> None:
         ids = []
         while scene.jobs.held_bytes + ROOM <= scene.jobs.capacity_bytes:
-            ids.append(scene.start())
+            ids.append(await scene.start())
             await scene.finish(ids[-1])
         with pytest.raises(Busy) as refusal:
-            scene.start()
+            await scene.start()
         assert int(refusal.value.headers["Retry-After"]) > 0
         assert scene.shop.admission.line == [], "a refused job leaves the line"
-        assert len({scene.jobs.result(each).size for each in ids}) == 1
+        assert len({(await scene.jobs.result(each)).size for each in ids}) == 1
         scene.now_s += DAY_S
-        await scene.finish(scene.start())
+        await scene.finish(await scene.start())
 
     play(act, Scene(capacity_bytes=3 * ROOM))
 
@@ -176,15 +179,15 @@ def test_where_room_is_needed_the_oldest_fetched_results_make_it() -> None:
     async def act(scene: Scene) -> None:
         ids = []
         while scene.jobs.held_bytes + ROOM <= scene.jobs.capacity_bytes:
-            ids.append(scene.start())
+            ids.append(await scene.start())
             await scene.finish(ids[-1])
         for each in (ids[2], ids[1]):
-            scene.jobs.result(each)
-        await scene.finish(newest := scene.start())
+            await scene.jobs.result(each)
+        await scene.finish(newest := await scene.start())
         with pytest.raises(UnknownJob):
-            scene.jobs.status(ids[1])
+            await scene.jobs.status(ids[1])
         for each in (*ids[:1], *ids[2:], newest):
-            assert scene.jobs.status(each) is JobStatus.COMPLETED
+            assert await scene.jobs.status(each) is JobStatus.COMPLETED
         assert scene.jobs.held_bytes <= scene.jobs.capacity_bytes
 
     play(act, Scene(capacity_bytes=5 * ROOM))
@@ -195,9 +198,9 @@ def test_there_are_never_more_than_so_many_jobs(monkeypatch: pytest.MonkeyPatch)
 
     async def act(scene: Scene) -> None:
         for _ in range(3):
-            await scene.finish(scene.start(UpscalingModel.X2_PLUS))
+            await scene.finish(await scene.start(UpscalingModel.X2_PLUS))
         with pytest.raises(Busy):
-            scene.start()
+            await scene.start()
 
     play(act)
 
@@ -213,13 +216,13 @@ class Endless(Resizer):
 
 
 def test_with_its_event_loop_ends_what_is_not_completed() -> None:
-    scene = Scene(backend=Endless())
+    scene = Scene(enlarger=Endless())
 
     async def act(scene: Scene) -> None:
-        running = scene.start()
-        scene.start()
+        running = await scene.start()
+        await scene.start()
         async with asyncio.timeout(30):
-            while scene.jobs.status(running) is not JobStatus.RUNNING:
+            while await scene.jobs.status(running) is not JobStatus.RUNNING:
                 await asyncio.sleep(0.001)
 
     play(act, scene)
@@ -228,7 +231,7 @@ def test_with_its_event_loop_ends_what_is_not_completed() -> None:
 
 def test_failed_jobs_take_up_no_room() -> None:
     async def act(scene: Scene) -> None:
-        await scene.finish(scene.start(UpscalingModel.X2_PLUS))
+        await scene.finish(await scene.start(UpscalingModel.X2_PLUS))
         assert scene.jobs.held_bytes == 0
 
     play(act)

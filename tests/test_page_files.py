@@ -18,6 +18,7 @@ from upscaler.contract import (
     UpscalingRequest,
 )
 from upscaler.models import MODELS, UpscalingModel
+from upscaler.orders import InProcess
 from upscaler.settings import Settings
 
 PATHS = ["/", "/page/facts.json", *(f"/page/{name}" for name in page.FILES)]
@@ -26,7 +27,7 @@ SOURCES = {path.name: path.read_text() for path in Path(page.__file__).parent.gl
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[httpx.Client]:
-    app = create_app(Resizer(), Settings(tokens=("secret",)))
+    app = create_app(InProcess(Resizer()), Settings(tokens=("secret",)))
     with running(app) as url, httpx.Client(base_url=url) as client:
         yield client
 

@@ -18,6 +18,7 @@ from tests.test_serve import served
 from tests.wires import answers, exchange
 from upscaler import logs, page
 from upscaler.app import create_app
+from upscaler.orders import InProcess
 from upscaler.settings import Settings
 
 CANARY = "canary-Ab3.token_9f"
@@ -36,7 +37,7 @@ def api() -> Iterator[httpx.Client]:
 
 def paths() -> Iterator[tuple[str, str]]:
     """Each path of the service, as its route declares it, with each of its methods."""
-    for route in create_app(Resizer(), Settings(tokens=TOKENS)).routes:
+    for route in create_app(InProcess(Resizer()), Settings(tokens=TOKENS)).routes:
         router = getattr(route, "original_router", None)
         assert router in (None, page.router), "another one must be looked into"
         for each in [route] if router is None else page.router.routes:
@@ -171,7 +172,7 @@ def test_a_token_is_not_even_in_the_log_of_a_fault(capsys: pytest.CaptureFixture
 
 def test_a_token_is_in_no_representation() -> None:
     settings = Settings(tokens=(CANARY,))
-    app = create_app(Resizer(), settings)
+    app = create_app(InProcess(Resizer()), settings)
     objects: list[object] = [settings, app, app.state, *app.routes, app.user_middleware]
     objects += [vars(route) for route in app.routes]
     objects += [route.endpoint for route in app.routes if isinstance(route, Route)]

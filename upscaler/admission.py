@@ -17,16 +17,16 @@ MAX_RETRY_AFTER_S: Final = 600
 
 
 class Admission:
-    """The line before the machine, which makes one picture at a time, and the memory of all."""
+    """The line before the machine, which makes few pictures at a time, and the memory of all."""
 
-    def __init__(self, queue_length: int, memory_bytes: int) -> None:
-        """Let `queue_length` pictures wait while one is made."""
+    def __init__(self, queue_length: int, memory_bytes: int, at_once: int = 1) -> None:
+        """Let `queue_length` pictures wait while `at_once` are made."""
         self.queue_length = queue_length
         self.memory_bytes = memory_bytes
         self.held_bytes = 0
         self.line: list[Place] = []
-        # An inference uses every core, and memory is for one picture.
-        self.machine = asyncio.Lock()
+        self.at_once = at_once
+        self.machine = asyncio.Semaphore(at_once)
 
     @property
     def waiting(self) -> int:
@@ -36,7 +36,7 @@ class Admission:
     @property
     def is_full(self) -> bool:
         """Whether another picture would be refused."""
-        return len(self.line) > self.queue_length
+        return len(self.line) >= self.queue_length + self.at_once
 
     def check_room(self) -> None:
         """Raise Busy if another picture would be refused."""
@@ -92,14 +92,14 @@ class Memory:
 class Place:
     """A place in line."""
 
-    def __init__(self, machine: asyncio.Lock, estimated_s: float) -> None:
+    def __init__(self, machine: asyncio.Semaphore, estimated_s: float) -> None:
         self.estimated_s = estimated_s
         self.has_turn = False
         self._machine = machine
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for the machine, first come, first served, and have it alone."""
+        """Wait for the machine, first come, first served, and have a share of it."""
         async with self._machine:
             self.has_turn = True
             yield

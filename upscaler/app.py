@@ -1,4 +1,4 @@
-"""The API over HTTP: `create_app` puts the contract in front of anything that can enlarge pixels.
+"""The API over HTTP: `create_app` puts the contract in front of anything that enlarges pictures.
 
 `Service.upscaling` reads in the order in which errors are told (REQ-19): method and path by the
 router, then token, body size, JSON, fields, image header, input size, output size; only then is
@@ -60,7 +60,7 @@ def create_app(backend: Backend, settings: Settings, jobs: Jobs | None = None) -
     """
     if not settings.tokens:
         raise ValueError("the service needs at least one token")
-    admission = Admission(settings.queue_length, settings.queue_memory)
+    admission = Admission(settings.queue_length, settings.queue_memory, backend.at_once)
     metrics = Metrics(admission)
     workshop = Workshop(backend, admission, metrics.made)
     service = Service(workshop, settings, jobs or InProcessJobs(settings.results_memory), metrics)
@@ -125,14 +125,14 @@ class Service:
 
     async def poll(self, request: Request, response_id: str) -> PollResponse:
         """Say how far an asynchronous inference is."""
-        status = self.jobs.status(response_id)
+        status = await self.jobs.status(response_id)
         completed = status is JobStatus.COMPLETED
         url = str(request.url_for("result", response_id=response_id)) if completed else None
         return PollResponse(status=status, response_url=url)
 
     async def result(self, request: Request, response_id: str) -> Response:
         """Give what the synchronous request would have given."""
-        return self._told(request, self.jobs.result(response_id))
+        return self._told(request, await self.jobs.result(response_id))
 
     async def _answer(self, request: Request, wanted: UpscalingRequest) -> Response:
         """The answer to a request whose fields are right."""
@@ -153,13 +153,13 @@ class Service:
         admission.check_room()
         with watch.stage("decode"):
             pixels = await self._in_thread(picture.pixels)
-        del data, picture
         encoding = kind or wanted.output_image_encoding
-        task = Task(pixels, wanted.model, size, encoding, as_file=kind is not None)
+        task = Task(data, pixels, wanted.model, size, encoding, as_file=kind is not None)
+        request.state.memory.keep(0)  # from here on the order holds all of it
         order = self.workshop.order(task, watch)
         if request.headers.get(ASYNC_HEADER) == "1":
             facts["asynchronous"] = True
-            return self._promised(request, self.jobs.start(order))
+            return self._promised(request, await self.jobs.start(order))
         with order as entered:
             return self._told(request, await entered.make())
 

@@ -159,6 +159,7 @@ def _serve(args: argparse.Namespace) -> int:
     from upscaler import logs
     from upscaler.app import create_app
     from upscaler.engines import Engines
+    from upscaler.orders import InProcess
     from upscaler.server import server
 
     settings = _settings(args)
@@ -170,7 +171,7 @@ def _serve(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     logs.to_stderr(settings.tokens)
-    running = server(create_app(engines, settings), args.host, args.port)
+    running = server(create_app(InProcess(engines), settings), args.host, args.port)
     try:
         running.run()
     except SystemExit as stop:  # uvicorn's own way to say that it could not start

@@ -23,7 +23,7 @@ RETRY_AFTER_S: Final = 60.0
 
 
 class Engines:
-    """The `Backend` of `upscaler.app`: each model is loaded when it is asked for, and kept."""
+    """The `Enlarger` of `upscaler.orders`: each model is loaded when it is asked for, and kept."""
 
     face_enhance = False
 

@@ -20,7 +20,8 @@
         `-- OutOfMemory         503  there is not enough memory for this picture
 
 An error is raised where the fault is known and says what its reader can do about it. The service
-and the command line each turn it into an answer in one place. This module imports nothing of ours.
+and the command line each turn it into an answer in one place. All of them can be pickled, since
+some come from another machine. This module imports nothing of ours.
 """
 
 from typing import NamedTuple
@@ -66,8 +67,11 @@ class InvalidRequest(UpscalerError):
     status = 422
 
     def __init__(self, *errors: FieldError) -> None:
-        super().__init__("; ".join(f"{error.loc[-1]}: {error.msg}" for error in errors))
+        super().__init__(*errors)
         self.errors = errors
+
+    def __str__(self) -> str:
+        return "; ".join(f"{error.loc[-1]}: {error.msg}" for error in self.errors)
 
     @property
     def detail(self) -> list[dict[str, object]]:
@@ -126,8 +130,12 @@ class FileRefused(UpscalerError):
     """A file that a command cannot read or write as asked; `path` is as its user wrote it."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(path, reason)
         self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 class WorkerFailed(UpscalerError):
@@ -144,8 +152,12 @@ class Busy(UpscalerError):
     status = 503
 
     def __init__(self, reason: str, retry_after_s: int) -> None:
-        super().__init__(reason)
+        super().__init__(reason, retry_after_s)
+        self.reason = reason
         self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.reason
 
     @property
     def headers(self) -> dict[str, str]:

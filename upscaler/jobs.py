@@ -32,18 +32,18 @@ MAX_RETRY_AFTER_S: Final = 600
 class Jobs(Protocol):
     """Where asynchronous inferences are kept. An id that is not known raises UnknownJob."""
 
-    def start(self, order: AbstractContextManager[Order]) -> str:
+    async def start(self, order: AbstractContextManager[Order]) -> str:
         """Enter `order`, have it made, leave it, and return the id to ask by.
 
         Raises Busy if there is no place in line, or no room for the result.
         """
         ...
 
-    def status(self, job_id: str) -> JobStatus:
+    async def status(self, job_id: str) -> JobStatus:
         """How far the job is."""
         ...
 
-    def result(self, job_id: str) -> Made:
+    async def result(self, job_id: str) -> Made:
         """What was made. Raises UnknownJob until it is, and what making it raised if it failed."""
         ...
 
@@ -85,7 +85,7 @@ class InProcessJobs:
         """What the results take up, and those to come at most."""
         return sum(job.room_bytes for job in self._jobs.values())
 
-    def start(self, order: AbstractContextManager[Order]) -> str:
+    async def start(self, order: AbstractContextManager[Order]) -> str:
         stack = ExitStack()
         try:
             entered = stack.enter_context(order)
@@ -102,10 +102,10 @@ class InProcessJobs:
         running.add_done_callback(self._tasks.discard)
         return job_id
 
-    def status(self, job_id: str) -> JobStatus:
+    async def status(self, job_id: str) -> JobStatus:
         return self._job(job_id).status
 
-    def result(self, job_id: str) -> Made:
+    async def result(self, job_id: str) -> Made:
         job = self._job(job_id)
         if job.error is not None:
             raise job.error.with_traceback(None)

@@ -37,11 +37,11 @@ FIRST_GUESS_FLOPS: Final = 3e11
 """Operations per second before anything was measured: two cores of docs/PERFORMANCE.md."""
 
 
-class Backend(Protocol):
-    """What enlarges pictures for the service. Calls come from worker threads."""
+class Enlarger(Protocol):
+    """What enlarges pictures in this process. Calls come from worker threads."""
 
     face_enhance: bool
-    """Whether the backend can honour `face_enhance` (REQ-10)."""
+    """Whether it can honour `face_enhance` (REQ-10)."""
 
     def load(self, model: UpscalingModel) -> str:
         """Make `model` ready, however long that takes; called before each `upscale`.
@@ -68,9 +68,12 @@ class Backend(Protocol):
 class Task:
     """What to make: `pixels` (see `images`) at `size` by `model`, as a file in `encoding`.
 
-    `as_file` says that the client wants the file itself, and not JSON around it (RES-8).
+    `source` is the file that the pixels are from: where another machine does the work, it is
+    less to send. `as_file` says that the client wants the file itself, and not JSON around it
+    (RES-8).
     """
 
+    source: bytes
     pixels: Pixels
     model: UpscalingModel
     size: Size
@@ -81,6 +84,11 @@ class Task:
     def input_size(self) -> Size:
         height, width, _ = self.pixels.shape
         return width, height
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory it takes up."""
+        return len(self.source) + self.pixels.nbytes
 
 
 @dataclass(frozen=True)
@@ -117,12 +125,104 @@ class Stopwatch:
             self.seconds[name] += time.perf_counter() - started
 
 
+class Backend(Protocol):
+    """What makes files of tasks, here or elsewhere."""
+
+    face_enhance: bool
+    """Whether it can honour `face_enhance` (REQ-10)."""
+    at_once: int
+    """How many tasks it carries out at the same time; the others wait in line."""
+    first_guess_flops: float
+    """Operations per second, before anything was measured."""
+
+    def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
+        """How many pieces a picture of that size is cut into; called for dry runs alone."""
+        ...
+
+    async def load(self, model: UpscalingModel) -> None:
+        """Make `model` ready, however long that takes; called before each `make`."""
+        ...
+
+    async def make(self, task: Task, watch: Stopwatch) -> Made:
+        """Carry a task out and tell `watch` of the stages; cancelled, stop as soon as may be."""
+        ...
+
+
+class InProcess:
+    """The backend that has the work done by this process: one picture at a time, on every core."""
+
+    at_once = 1
+    first_guess_flops = FIRST_GUESS_FLOPS
+
+    def __init__(self, enlarger: Enlarger) -> None:
+        self.face_enhance = enlarger.face_enhance
+        self.bands = enlarger.bands
+        self._enlarger = enlarger
+        # Whoever waits for weights occupies no thread but the one that fetches them.
+        self._loading = {model: asyncio.Lock() for model in UpscalingModel}
+        self._digests: dict[UpscalingModel, str] = {}
+
+    async def load(self, model: UpscalingModel) -> None:
+        """Load the weights. Raises WeightsUnavailable."""
+        async with self._loading[model]:
+            load = self._enlarger.load
+            self._digests[model] = await to_thread.run_sync(load, model, abandon_on_cancel=True)
+
+    async def make(self, task: Task, watch: Stopwatch) -> Made:
+        """Carry a task out in a thread. Cancelled, it stops at the next rows."""
+        digest = self._digests[task.model]
+        return await _in_thread(
+            lambda stopped: made_by(self._enlarger, task, digest, watch, stopped)
+        )
+
+
+def made_by(
+    enlarger: Enlarger,
+    task: Task,
+    weights_sha256: str,
+    watch: Stopwatch,
+    stopped: threading.Event | None = None,
+) -> Made:
+    """What comes of a task; its file is encoded while the rows below are still being made.
+
+    The weights must have been loaded. Raises what the enlarger raises, and Cancelled at the next
+    rows once `stopped` is set.
+    """
+
+    def check(_done: int = 0, _total: int = 0) -> None:
+        if stopped and stopped.is_set():
+            raise Cancelled("nobody waits for this picture any more")
+
+    def strips() -> Iterator[Pixels]:
+        began_s = time.perf_counter()
+        for strip in enlarger.upscale(task.pixels, task.model, task.size, check):
+            watch.seconds["infer"] += time.perf_counter() - began_s
+            check()
+            yield strip
+            began_s = time.perf_counter()
+        watch.seconds["infer"] += time.perf_counter() - began_s
+
+    began_s = time.perf_counter()
+    file = list(encode_strips(strips(), task.size[1], task.encoding))
+    watch.seconds["encode"] = time.perf_counter() - began_s - watch.seconds["infer"]
+    return Made(
+        file=file,
+        encoding=task.encoding,
+        as_file=task.as_file,
+        model=task.model,
+        weights_sha256=weights_sha256,
+        input_size=task.input_size,
+        size=task.size,
+        seconds=watch.seconds,
+    )
+
+
 class Pace:
     """How fast the models have been here, to tell how long a picture will take."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_guess_flops: float = FIRST_GUESS_FLOPS) -> None:
         self._flops: dict[UpscalingModel, float] = {}
-        self._latest = FIRST_GUESS_FLOPS
+        self._latest = first_guess_flops
 
     def estimate_s(self, model: UpscalingModel, size: Size) -> float:
         """How many seconds `model` takes for a picture of `size`, by those it has made before.
@@ -148,22 +248,15 @@ class Workshop:
         self.backend = backend
         self.admission = admission
         self.on_made = on_made
-        self.pace = Pace()
-        # Whoever waits for weights occupies no thread but the one that fetches them.
-        self._loading = {model: asyncio.Lock() for model in UpscalingModel}
+        self.pace = Pace(backend.first_guess_flops)
 
     @contextmanager
     def order(self, task: Task, watch: Stopwatch) -> Iterator["Order"]:
         """Take `task` on, or raise Busy; it has a place in line until the end."""
         estimated_s = self.pace.estimate_s(task.model, task.input_size)
         with self.admission.holding() as memory, self.admission.place(estimated_s) as place:
-            memory.hold(task.pixels.nbytes)
+            memory.hold(task.held_bytes)
             yield Order(self, task, watch, place)
-
-    async def load(self, model: UpscalingModel) -> str:
-        """Make `model` ready; the SHA-256 of its weights. Raises WeightsUnavailable."""
-        async with self._loading[model]:
-            return await to_thread.run_sync(self.backend.load, model, abandon_on_cancel=True)
 
 
 class Order:
@@ -176,54 +269,23 @@ class Order:
         self._place = place
 
     async def make(self, on_start: Callable[[], None] = lambda: None) -> Made:
-        """Wait in line, call `on_start`, and carry the task out.
+        """Wait in line, call `on_start`, and have the task carried out.
 
-        Cancelled, it stops at the next rows. Raises whatever the backend raises.
+        Raises whatever the backend raises.
         """
         task, watch = self.task, self._watch
+        backend = self._workshop.backend
         with watch.stage("load"):
-            digest = await self._workshop.load(task.model)
+            await backend.load(task.model)
         began_s = time.perf_counter()
         async with self._place.turn():
-            watch.seconds["queue"] = time.perf_counter() - began_s
+            watch.seconds["queue"] += time.perf_counter() - began_s
             on_start()
-            file = await _in_thread(self._file)
+            made = await backend.make(task, watch)
         spent_s = watch.seconds["infer"] + watch.seconds["encode"]
         self._workshop.pace.note(task.model, task.input_size, spent_s)
-        made = Made(
-            file=file,
-            encoding=task.encoding,
-            as_file=task.as_file,
-            model=task.model,
-            weights_sha256=digest,
-            input_size=task.input_size,
-            size=task.size,
-            seconds=watch.seconds,
-        )
         self._workshop.on_made(made)
         return made
-
-    def _file(self, stopped: threading.Event) -> list[bytes]:
-        """The pieces of the file, encoded while the rows below them are still being made."""
-        began_s = time.perf_counter()
-        pieces = list(encode_strips(self._strips(stopped), self.task.size[1], self.task.encoding))
-        spent_s = time.perf_counter() - began_s
-        self._watch.seconds["encode"] = spent_s - self._watch.seconds["infer"]
-        return pieces
-
-    def _strips(self, stopped: threading.Event) -> Iterator[Pixels]:
-        def check(_done: int, _total: int) -> None:
-            if stopped.is_set():
-                raise Cancelled("nobody waits for this picture any more")
-
-        task, upscale = self.task, self._workshop.backend.upscale
-        began_s = time.perf_counter()
-        for strip in upscale(task.pixels, task.model, task.size, check):
-            self._watch.seconds["infer"] += time.perf_counter() - began_s
-            check(0, 0)
-            yield strip
-            began_s = time.perf_counter()
-        self._watch.seconds["infer"] += time.perf_counter() - began_s
 
 
 async def _in_thread(work: Callable[[threading.Event], Result]) -> Result:

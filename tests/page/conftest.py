@@ -23,6 +23,7 @@ from tests.page.desk import CHROMIUM, DESKTOP, TOKEN, Darkroom
 from tests.serving import running
 from upscaler.app import create_app
 from upscaler.models import UpscalingModel
+from upscaler.orders import InProcess
 from upscaler.settings import Settings
 
 
@@ -55,7 +56,7 @@ def service(darkroom: Darkroom, elsewhere: str) -> Iterator[str]:
         fetch_ports=(int(re.split("[:/]", elsewhere)[4]),),
         fetch_networks=(ip_network("127.0.0.0/8"),),
     )
-    with running(create_app(darkroom, settings)) as url:
+    with running(create_app(InProcess(darkroom), settings)) as url:
         yield url
         darkroom.open.set()
 
