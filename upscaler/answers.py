@@ -1,9 +1,13 @@
 """Pictures and errors as HTTP responses."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
+from typing import Any, Final
 
+from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from upscaler.contract import (
     COST_HEADER,
@@ -18,6 +22,10 @@ from upscaler.errors import UpscalerError
 from upscaler.intake import JSON, MEDIA_TYPES
 from upscaler.orders import WORK, Made
 
+BEAT_S: Final = 15.0
+"""How often something is sent of an answer that has begun: OctoAI's client waits 60 s for it."""
+VARY: Final = {"Vary": "Accept"}
+
 
 def in_pixels(size: Size) -> str:
     """A size as headers and logs have it: 608x512."""
@@ -27,7 +35,7 @@ def in_pixels(size: Size) -> str:
 def picture(made: Made, price_per_second: Decimal | None) -> Response:
     """The answer that holds a picture: JSON (RES-1) or the file itself (RES-8)."""
     headers = {
-        "Vary": "Accept",
+        **VARY,
         "Server-Timing": ", ".join(f"{k};dur={1000 * v:.1f}" for k, v in made.seconds.items()),
         INPUT_SIZE_HEADER: in_pixels(made.input_size),
         OUTPUT_SIZE_HEADER: in_pixels(made.size),
@@ -41,6 +49,41 @@ def picture(made: Made, price_per_second: Decimal | None) -> Response:
         return StreamingResponse(_pieces(made), 200, headers, MEDIA_TYPES[made.encoding])
     headers["Content-Length"] = str(json_bytes(made.file_bytes))
     return StreamingResponse(in_json(made.file), 200, headers, JSON)
+
+
+class Begun(StreamingResponse):
+    """The answer in JSON to a request whose picture is still being made.
+
+    Until it is there, spaces come, which may stand before any JSON (RFC 8259, 2). What fails now
+    can have no status any more: the connection is cut off, and no client takes that for an answer.
+    """
+
+    def __init__(self, making: asyncio.Future[Made], on_made: Callable[[Made], None]) -> None:
+        """Answer with what comes of `making`, which is given up if the client goes."""
+        super().__init__(self._pieces(), 200, VARY, JSON)
+        self._making = making
+        self._on_made = on_made
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await given_up(self._making)
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        while not self._making.done():
+            yield b" "
+            await asyncio.wait({self._making}, timeout=BEAT_S)
+        made = self._making.result()
+        self._on_made(made)
+        async for piece in iterate_in_threadpool(in_json(made.file)):
+            yield piece
+
+
+async def given_up(making: asyncio.Future[Any]) -> None:
+    """Cancel what is being made, unless it is done, and wait until it has ended."""
+    making.cancel()
+    await asyncio.gather(making, return_exceptions=True)
 
 
 def cost_usd(made: Made, price_per_second: Decimal) -> Decimal:

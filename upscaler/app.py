@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 import anyio
@@ -30,14 +31,14 @@ from upscaler.contract import (
     parse_request,
 )
 from upscaler.envelope import Envelope
-from upscaler.errors import Busy, FieldError, InvalidRequest, UpscalerError
+from upscaler.errors import Busy, FieldError, InvalidRequest, TooSlow, UpscalerError
 from upscaler.fetch import Fetcher
 from upscaler.images import Picture
-from upscaler.intake import accepted, read_json, token_check
+from upscaler.intake import JSON, accepted, read_json, token_check
 from upscaler.jobs import InProcessJobs, Jobs
 from upscaler.metrics import Metrics
 from upscaler.models import MODELS
-from upscaler.orders import Backend, Made, Stopwatch, Task, Workshop
+from upscaler.orders import Backend, Made, Order, Stopwatch, Task, Workshop
 from upscaler.responses import AsyncResponse, DryRunResponse, JobStatus, PollResponse
 from upscaler.settings import Settings
 
@@ -95,7 +96,7 @@ class Service:
         self.workshop = workshop
         self.jobs = jobs
         self._metrics = metrics
-        self._price = settings.price_per_second
+        self._settings = settings
         self._fetcher = Fetcher(ports=settings.fetch_ports, networks=settings.fetch_networks)
         self._downloads = anyio.CapacityLimiter(MAX_DOWNLOADS)
         # JSON and images are taken apart on as many cores as there are: more at once would be no
@@ -160,8 +161,27 @@ class Service:
         if request.headers.get(ASYNC_HEADER) == "1":
             facts["asynchronous"] = True
             return self._promised(request, await self.jobs.start(order))
-        with order as entered:
-            return self._told(request, await entered.make())
+        making = asyncio.ensure_future(_made(order))
+        return await self._in_time(request, making, as_file=task.as_file)
+
+    async def _in_time(
+        self, request: Request, making: asyncio.Future[Made], *, as_file: bool
+    ) -> Response:
+        """The answer that holds what is being made; if it is JSON, it begins before that is there.
+
+        Clients and proxies give up on an answer of which nothing comes: OctoAI's client after 60
+        seconds, Modal's proxy after 150.
+        """
+        patience_s = self._settings.deadline_s if as_file else self._settings.first_byte_s
+        if await done_within(making, patience_s):
+            return self._told(request, making.result())
+        if not as_file:
+            return answers.Begun(making, lambda made: self._note(request, made))
+        await answers.given_up(making)
+        raise TooSlow(
+            f"this picture takes more than {patience_s:g} seconds: accept {JSON} instead of a "
+            f"file, or send the header {ASYNC_HEADER}: 1"
+        )
 
     async def _image(self, request: Request, wanted: UpscalingRequest, watch: Stopwatch) -> bytes:
         """The encoded image of a request, downloaded if it gives a URL."""
@@ -201,7 +221,12 @@ class Service:
         return JSONResponse(AsyncResponse(response_id=job_id, poll_url=str(url)).model_dump())
 
     def _told(self, request: Request, made: Made) -> Response:
-        """The answer that holds a picture, which the log is told of, too."""
+        """The answer that holds a picture."""
+        self._note(request, made)
+        return answers.picture(made, self._settings.price_per_second)
+
+    def _note(self, request: Request, made: Made) -> None:
+        """Tell the log of a picture, and the memory that it is kept until it is sent."""
         request.state.memory.keep(made.file_bytes)
         request.state.facts |= {
             "model": made.model.value,
@@ -209,10 +234,25 @@ class Service:
             "output": answers.in_pixels(made.size),
             "stages": {stage: round(seconds, 4) for stage, seconds in made.seconds.items()},
         }
-        return answers.picture(made, self._price)
 
     async def _in_thread(self, work: Callable[[*Args], Result], *args: *Args) -> Result:
         return await to_thread.run_sync(work, *args, limiter=self._cores)
+
+
+async def _made(order: AbstractContextManager[Order]) -> Made:
+    """Enter an order, have it made, and leave it."""
+    with order as entered:
+        return await entered.make()
+
+
+async def done_within(making: asyncio.Future[Made], seconds: float | None) -> bool:
+    """Whether it is done in that time. If this is cancelled, it is given up as well."""
+    try:
+        await asyncio.wait({making}, timeout=seconds)
+    except asyncio.CancelledError:
+        await answers.given_up(making)
+        raise
+    return making.done()
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -13,6 +13,7 @@
     |-- FileRefused             500  a file that a command cannot read or write as asked
     |-- WorkerFailed            500  a process of a benchmark that failed or died
     |-- Cancelled               500  whoever asked for it has gone; nobody is answered
+    |-- TooSlow                 503  the picture takes longer than its answer may
     |-- Busy                    503  as much is being done as there is room for
     `-- Unavailable             503  this machine cannot do what was asked
         |-- WeightsUnavailable  503  weights are missing, damaged or cannot be fetched
@@ -144,6 +145,12 @@ class WorkerFailed(UpscalerError):
 
 class Cancelled(UpscalerError):
     """The work was given up because nobody waits for it any more."""
+
+
+class TooSlow(UpscalerError):
+    """The picture takes longer than an answer of this kind may."""
+
+    status = 503
 
 
 class Busy(UpscalerError):

@@ -112,13 +112,12 @@ class Connection(H11Protocol):
 
     def _in_time(self, send: Send) -> Send:
         """`send` for one answer, which cuts off a client that is too slow for it."""
-        began_s, sent_bytes = 0.0, 0
+        waited_s, sent_bytes = 0.0, 0  # what the app took between two parts is not the client's
 
         async def timed(message: Message) -> None:
-            nonlocal began_s, sent_bytes
-            now_s = time.monotonic()
-            began_s = began_s or now_s
-            left_s = ANSWER_GRACE_S + sent_bytes / ANSWER_BYTES_PER_S - (now_s - began_s)
+            nonlocal waited_s, sent_bytes
+            began_s = time.monotonic()
+            left_s = ANSWER_GRACE_S + sent_bytes / ANSWER_BYTES_PER_S - waited_s
             sent_bytes += len(message.get("body", b""))
             try:
                 with anyio.fail_after(left_s):
@@ -126,6 +125,7 @@ class Connection(H11Protocol):
             except TimeoutError:
                 log.warning("a client that took its answer too slowly was cut off")
                 self.transport.abort()
+            waited_s += time.monotonic() - began_s
 
         return timed
 

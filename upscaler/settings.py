@@ -77,8 +77,11 @@ class Settings:
     accepts, and are kept out of `repr`. `queue_length` (`UPSCALER_QUEUE`) is how many pictures may
     wait, and `queue_memory` (`UPSCALER_QUEUE_MEMORY`) how many bytes all requests may hold
     together. `results_memory` (`UPSCALER_RESULTS_MEMORY`) is how many bytes of asynchronous results
-    are kept. `price_per_second` (`UPSCALER_PRICE_PER_SECOND`) is what a second of work costs in
-    dollars, or None not to tell. `fetch_ports` (`UPSCALER_FETCH_PORTS`) are the ports that pictures
+    are kept. `first_byte_s` (`UPSCALER_FIRST_BYTE`) is after how many seconds an answer in JSON
+    begins, whether its picture is there or not, and `deadline_s` (`UPSCALER_DEADLINE`) how many
+    any other picture may take, or None for as many as it needs. `price_per_second`
+    (`UPSCALER_PRICE_PER_SECOND`) is what a second of work costs in dollars, or None not to tell.
+    `fetch_ports` (`UPSCALER_FETCH_PORTS`) are the ports that pictures
     are downloaded from, and `fetch_networks` (`UPSCALER_FETCH_NETWORKS`) the networks, separated by
     commas, that they may come from besides the public ones.
     """
@@ -91,6 +94,8 @@ class Settings:
     queue_length: int = 16
     queue_memory: int = 1024 * MIB
     results_memory: int = 1024 * MIB
+    first_byte_s: float = 45.0
+    deadline_s: float | None = None
     price_per_second: Decimal | None = None
     fetch_ports: tuple[int, ...] = (80, 443)
     fetch_networks: tuple[Network, ...] = ()
@@ -146,6 +151,12 @@ def _room(text: str) -> int:
     return room
 
 
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text.strip(), re.ASCII):
+        raise ValueError("must be a number of seconds, such as 45 or 0.5")
+    return float(text)
+
+
 def _ports(text: str) -> tuple[int, ...]:
     words = _words(text)
     numbers = [int(word) for word in words if re.fullmatch("[0-9]{1,5}", word, re.ASCII)]
@@ -167,6 +178,8 @@ VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "queue_length": ("UPSCALER_QUEUE", _length),
     "queue_memory": ("UPSCALER_QUEUE_MEMORY", _room),
     "results_memory": ("UPSCALER_RESULTS_MEMORY", _room),
+    "first_byte_s": ("UPSCALER_FIRST_BYTE", _seconds),
+    "deadline_s": ("UPSCALER_DEADLINE", _seconds),
     "price_per_second": ("UPSCALER_PRICE_PER_SECOND", parse_price),
     "fetch_ports": ("UPSCALER_FETCH_PORTS", _ports),
     "fetch_networks": ("UPSCALER_FETCH_NETWORKS", _networks),

@@ -214,7 +214,7 @@ def _read(path: Path, like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return safetensors.torch.load_file(path)
     if path.suffix == ".bin":
         return _read_ncnn(path.read_bytes(), like)
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     for key in ("params_ema", "params"):
         if key in checkpoint:
             checkpoint = checkpoint[key]

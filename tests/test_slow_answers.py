@@ -1,0 +1,185 @@
+"""Answers that begin before their picture is there, so that no client and no proxy gives up."""
+
+import asyncio
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.serving import GOOD, SETTINGS, Moody, Resizer, decoded, serving, upscale
+from upscaler import answers
+from upscaler.contract import Size
+from upscaler.errors import OutOfMemory
+from upscaler.images import Pixels
+from upscaler.models import UpscalingModel
+from upscaler.orders import Made, Progress
+
+FIRST_BYTE_S = 0.2
+BEAT_S = 0.1
+HURRIED = replace(SETTINGS, first_byte_s=FIRST_BYTE_S, deadline_s=0.6)
+FILE = {"Accept": "image/png"}
+
+
+class Slow(Resizer):
+    """Takes its time, as long as somebody waits."""
+
+    def __init__(self, seconds: float, error: Exception | None = None) -> None:
+        self.seconds = seconds
+        self.error = error
+        self.given_up = threading.Event()
+
+    def upscale(
+        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
+    ) -> Iterable[Pixels]:
+        began_s = time.monotonic()
+        while time.monotonic() < began_s + self.seconds:
+            time.sleep(0.01)
+            try:
+                progress(0, 1)
+            except Exception:
+                self.given_up.set()
+                raise
+        if self.error:
+            raise self.error
+        return super().upscale(pixels, model, size, progress)
+
+
+@pytest.fixture(autouse=True)
+def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "BEAT_S", BEAT_S)
+
+
+@contextmanager
+def arriving(api: httpx.Client, read_s: float = 5) -> Iterator[httpx.Response]:
+    """An answer of which nothing was read yet, for a client that waits so long for each part."""
+    timeout = httpx.Timeout(10, read=read_s)
+    with api.stream("POST", "/upscaling", json=GOOD, timeout=timeout) as answer:
+        yield answer
+
+
+def test_an_answer_begins_in_time_and_the_picture_comes_when_it_is_there() -> None:
+    with serving(Slow(1.0), HURRIED) as api:
+        began_s = time.monotonic()
+        with arriving(api) as answer:
+            head_s = time.monotonic() - began_s
+            parts = [(time.monotonic() - began_s, part) for part in answer.iter_raw()]
+    assert FIRST_BYTE_S <= head_s < 0.8, "long before the picture"
+    body = b"".join(part for _, part in parts)
+    assert answer.headers["Content-Type"] == "application/json"
+    assert "Content-Length" not in answer.headers
+    assert body.startswith(b"     "), "a space every tenth of a second"
+    assert body.strip() == upscale_at_once().content
+    assert json.loads(body)["removed_for_safety"] is False
+
+
+def upscale_at_once() -> httpx.Response:
+    with serving(Resizer()) as api:
+        return upscale(api, **GOOD)
+
+
+def test_a_client_that_waits_half_as_long_as_the_picture_takes_gets_it() -> None:
+    """As OctoAI's does, with its 60 seconds for each part."""
+    with serving(Slow(1.2), HURRIED) as api, arriving(api, read_s=0.6) as answer:
+        answer.read()
+        assert decoded(answer).size == (608, 512)
+
+
+def test_with_more_patience_the_same_client_gives_up() -> None:
+    patient = replace(HURRIED, first_byte_s=45)
+    with serving(Slow(1.2), patient) as api, pytest.raises(httpx.ReadTimeout), arriving(api, 0.6):
+        pytest.fail("nothing came of it for so long")
+
+
+def test_a_picture_that_is_there_in_time_comes_with_its_length_and_its_facts() -> None:
+    with serving(Resizer(), HURRIED) as api:
+        answer = upscale(api, **GOOD)
+    assert int(answer.headers["Content-Length"]) == len(answer.content)
+    assert "Server-Timing" in answer.headers
+    assert answer.content[:1] == b"{"
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("far too large"), ZeroDivisionError()])
+def test_what_fails_after_the_answer_has_begun_is_no_answer(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(Slow(0.5, error), HURRIED) as api:
+        with pytest.raises(httpx.RemoteProtocolError), arriving(api) as answer:
+            answer.read()
+        assert any(record.levelname == "ERROR" for record in caplog.records)
+        assert api.get("/livez").status_code == 200
+
+
+def test_what_fails_in_time_has_its_status() -> None:
+    with serving(Moody(), HURRIED) as api:
+        assert upscale(api, **GOOD, model="real-esrgan-x4-v3").status_code == 503
+        assert upscale(api, **GOOD, model="real-esrgan-x2-plus").status_code == 500
+
+
+def hang_up_before_it_began(api: httpx.Client) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        api.post("/upscaling", json=GOOD, timeout=httpx.Timeout(10, read=FIRST_BYTE_S / 4))
+
+
+def hang_up_after_it_began(api: httpx.Client) -> None:
+    with arriving(api) as answer:
+        assert next(answer.iter_raw()) == b" "
+
+
+@pytest.mark.parametrize("hang_up", [hang_up_before_it_began, hang_up_after_it_began])
+def test_whoever_hangs_up_is_worked_for_no_longer(hang_up: Callable[[httpx.Client], None]) -> None:
+    slow = Slow(30)
+    with serving(slow, HURRIED) as api:
+        hang_up(api)
+        assert slow.given_up.wait(5)
+        slow.seconds = 0
+        assert decoded(upscale(api, **GOOD)).size == (608, 512), "the machine is free again"
+
+
+def test_a_file_cannot_begin_so_its_client_is_told_what_to_do() -> None:
+    slow = Slow(30)
+    with serving(slow, HURRIED) as api:
+        began_s = time.monotonic()
+        answer = api.post("/upscaling", json=GOOD, headers=FILE, timeout=10)
+        assert 0.6 <= time.monotonic() - began_s < 5
+        assert answer.status_code == 503
+        assert "X-OctoAI-Async: 1" in answer.json()["detail"]
+        assert slow.given_up.wait(5)
+
+
+def test_without_a_deadline_a_file_takes_what_it_takes() -> None:
+    with serving(Slow(1.0), replace(HURRIED, deadline_s=None)) as api:
+        answer = api.post("/upscaling", json=GOOD, headers=FILE, timeout=10)
+    assert Image.open(io.BytesIO(answer.content)).size == (608, 512)
+
+
+def test_what_is_held_for_it_is_held_no_longer_than_it_takes() -> None:
+    with serving(Slow(0.5), HURRIED) as api:
+        with arriving(api) as answer:
+            answer.read()
+        text = api.get("/metrics").text
+    (held,) = [line for line in text.splitlines() if line.startswith("upscaler_held_bytes ")]
+    assert float(held.split()[1]) == 0
+
+
+def test_an_answer_that_nobody_takes_gives_up_what_is_made_for_it() -> None:
+    async def act() -> None:
+        making: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
+
+        async def gone() -> dict[str, str]:
+            return {"type": "http.disconnect"}
+
+        async def send(_message: object) -> None:
+            await asyncio.sleep(0)
+
+        answer = answers.Begun(making, lambda _: None)
+        await answer({"type": "http"}, gone, send)
+        assert making.cancelled()
+
+    asyncio.run(act())
