@@ -25,7 +25,7 @@ from PIL import Image
 from platformdirs import user_cache_path
 
 from upscaler import encoding, images
-from upscaler.contract import ImageEncoding
+from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels
 
 PHOTO: Final = Path(__file__).parent.parent / "docs" / "photo.png"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.serving import GOOD, Resizer, decoded, serving, upscale
-from upscaler.contract import ImageEncoding
 from upscaler.errors import NotAcceptable
+from upscaler.formats import ImageEncoding
 from upscaler.intake import accepted
 
 PNG, JPEG = ImageEncoding.PNG, ImageEncoding.JPEG

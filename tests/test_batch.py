@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upscaler.batch import Batch, Job, plan
-from upscaler.contract import ImageEncoding
 from upscaler.errors import FileRefused
+from upscaler.formats import ImageEncoding
 
 PNG, JPEG = ImageEncoding.PNG, ImageEncoding.JPEG
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from tests.serving import GOOD, SETTINGS, Resizer, only_error, png, serving, upscale
 from upscaler.answers import cost_usd
-from upscaler.contract import ImageEncoding, Size, output_size, validate_request
+from upscaler.contract import Size, output_size, validate_request
+from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
 from upscaler.orders import FIRST_GUESS_FLOPS, STAGES, WORK, Made, Progress

@@ -37,8 +37,9 @@ from tests.picture_files import (
     tiff,
 )
 from upscaler import encoding
-from upscaler.contract import ImageEncoding, Size
+from upscaler.contract import Size
 from upscaler.encoding import encode, encode_strips, in_json, most_bytes
+from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels, on_white
 from upscaler.parallel import THREAD_NAME
 

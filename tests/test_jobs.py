@@ -11,9 +11,10 @@ import pytest
 from tests.serving import Moody, Resizer
 from upscaler import jobs as module
 from upscaler.admission import Admission
-from upscaler.contract import ImageEncoding, Size
+from upscaler.contract import Size
 from upscaler.encoding import most_bytes
 from upscaler.errors import Busy, UnknownJob, WeightsUnavailable
+from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels
 from upscaler.jobs import InProcessJobs
 from upscaler.models import UpscalingModel

@@ -11,9 +11,10 @@ import pytest
 
 from tests.serving import Resizer
 from upscaler.admission import Admission
-from upscaler.contract import ImageEncoding, Size
+from upscaler.contract import Size
 from upscaler.encoding import encode
 from upscaler.errors import Busy, Cancelled
+from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels, resize
 from upscaler.models import MODELS, UpscalingModel, flop
 from upscaler.orders import (

@@ -21,8 +21,8 @@ from PIL import Image
 
 from tests.picture_files import noise
 from upscaler import encoding
-from upscaler.contract import ImageEncoding
 from upscaler.encoding import encode
+from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels
 
 PICTURES = {

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from upscaler.contract import ImageEncoding
 from upscaler.errors import FileRefused
 from upscaler.files import identity
+from upscaler.formats import ImageEncoding
 
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 """What is taken from a folder. A file named on its own may be called anything."""

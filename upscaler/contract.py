@@ -7,7 +7,6 @@ mock server both stand on it, so they cannot drift apart.
 
 import base64
 import re
-from enum import StrEnum
 from fractions import Fraction
 from math import ceil, floor
 from typing import Annotated, Any, Final, Self
@@ -25,6 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, from_json
 
 from upscaler.errors import BodyTooLarge, FieldError, InvalidRequest
+from upscaler.formats import ImageEncoding
 from upscaler.models import UpscalingModel
 
 Size = tuple[int, int]
@@ -74,13 +74,6 @@ SIZE_FIELDS: Final = ("scale", "output_image_height", "output_image_width")
 
 _DATA_PREFIX: Final = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE | re.ASCII)
 _LINE_BREAKS: Final = str.maketrans("", "", "\r\n")
-
-
-class ImageEncoding(StrEnum):
-    """The file formats an output can have."""
-
-    JPEG = "jpeg"
-    PNG = "png"
 
 
 def _decode_base64(value: object) -> object:

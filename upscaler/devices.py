@@ -30,6 +30,11 @@ def pick_device(device: Device) -> torch.device:
     return torch.device(device)
 
 
+def name_of(device: torch.device) -> str:
+    """What the device calls itself, such as NVIDIA L4; a CPU is only called cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def pick_precision(precision: Precision, device: torch.device) -> Precision:
     """What to compute in; raises DeviceUnavailable for what the device cannot do or is slow at."""
     if precision is Precision.AUTO:

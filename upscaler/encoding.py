@@ -23,7 +23,8 @@ import numpy as np
 import pybase64
 from PIL import Image
 
-from upscaler.contract import ImageEncoding, Size
+from upscaler.contract import Size
+from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels, on_white
 from upscaler.parallel import in_order
 from upscaler.png import SIGNATURE

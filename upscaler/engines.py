@@ -3,12 +3,12 @@
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from upscaler import weights
 from upscaler.contract import Size
-from upscaler.devices import pick_device, pick_precision
+from upscaler.devices import name_of, pick_device, pick_precision
 from upscaler.engine import Engine, Progress
 from upscaler.errors import WeightsUnavailable
 from upscaler.footprints import footprint
@@ -27,8 +27,10 @@ class Engines:
 
     face_enhance = False
 
-    def __init__(self, settings: Settings) -> None:
-        """Take note of what to load and how.
+    def __init__(
+        self, settings: Settings, read: Mapping[UpscalingModel, weights.Loaded] | None = None
+    ) -> None:
+        """Take note of what to load and how; `read` are networks that have their weights already.
 
         Raises DeviceUnavailable and WeightsUnavailable at once for settings that cannot be met,
         not at the first picture.
@@ -36,10 +38,17 @@ class Engines:
         self.settings = settings
         self._device = pick_device(settings.device)
         self._precision = pick_precision(settings.precision, self._device)
-        weights.find(MODELS[UpscalingModel.X4_PLUS], settings.weights)
+        self._read = dict(read or {})
+        if not self._read:
+            weights.find(MODELS[UpscalingModel.X4_PLUS], settings.weights)
         self._loaded: dict[UpscalingModel, tuple[Engine, str]] = {}
         self._failures: dict[UpscalingModel, tuple[float, WeightsUnavailable]] = {}
         self._loading = {name: threading.Lock() for name in UpscalingModel}
+
+    @property
+    def device_name(self) -> str:
+        """What the device calls itself."""
+        return name_of(self._device)
 
     def load(self, model: UpscalingModel, progress: weights.Progress | None = None) -> str:
         """Load `model` once, however many threads ask; return the SHA-256 of its weights' file.
@@ -97,7 +106,8 @@ class Engines:
             raise failure
         spec = MODELS[model]
         try:
-            net, sha256 = weights.load(spec, self.settings.weights, progress)
+            read = self._read.pop(model, None)
+            net, sha256 = read or weights.load(spec, self.settings.weights, progress)
         except WeightsUnavailable as error:
             self._failures[model] = time.monotonic(), error
             raise

@@ -18,6 +18,8 @@
     `-- Unavailable             503  this machine cannot do what was asked
         |-- WeightsUnavailable  503  weights are missing, damaged or cannot be fetched
         |-- DeviceUnavailable   503  the device or the precision does not exist here
+        |-- RemoteFailed        503  a container that was to do the work failed
+        |-- Unreachable         503  nothing is known of the container: Modal does not answer
         `-- OutOfMemory         503  there is not enough memory for this picture
 
 An error is raised where the fault is known and says what its reader can do about it. The service
@@ -190,6 +192,14 @@ class WeightsUnavailable(Unavailable):
 
 class DeviceUnavailable(Unavailable):
     """The device asked for is not on this machine, or cannot compute in that precision."""
+
+
+class RemoteFailed(Unavailable):
+    """A container that was to do the work died, took too long, or has a fault."""
+
+
+class Unreachable(Unavailable):
+    """Modal does not answer as it should, so that nothing is known of the work."""
 
 
 class OutOfMemory(Unavailable):

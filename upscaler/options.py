@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from upscaler.bench.contenders import Peer
-from upscaler.contract import ImageEncoding
+from upscaler.formats import ImageEncoding
 from upscaler.models import UpscalingModel
 from upscaler.settings import Device, Precision, parse_bytes
 

@@ -15,9 +15,10 @@ from typing import Final, Protocol, TypeVar
 from anyio import to_thread
 
 from upscaler.admission import Admission, Place
-from upscaler.contract import ImageEncoding, Size
+from upscaler.contract import Size
 from upscaler.encoding import encode_strips
 from upscaler.errors import Cancelled
+from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
 

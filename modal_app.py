@@ -1,0 +1,176 @@
+"""octo-upscaler on Modal: a CPU front that knows the API, and GPU containers that know the models.
+
+    modal deploy modal_app.py                                  the service, at a URL that it prints
+    modal run modal_app.py --image photo.png --scale 2         pictures from a terminal
+    modal run modal_app.py::selfcheck                          the GPU against the reference
+
+Both kinds of containers start when they are needed and end when they are not. What can be set by
+the environment of these commands is in `upscaler/deployment.py`, and explained in docs/MODAL.md.
+"""
+
+from pathlib import Path
+
+import modal
+
+from upscaler import terminal
+from upscaler.deployment import GPU_CORES, GPU_MEMORY_MIB, Deployment, check_secret
+from upscaler.models import MODELS, RELEASES
+
+MINUTES = 60
+HERE = Path(__file__).parent
+SOURCES = ("upscaler",)
+NOT_SOURCES = ["**/__pycache__", "**/*.pyc"]  # the page's files have to come along
+FRONT_INPUTS = 8
+
+settings = Deployment.from_environment()
+app = modal.App("octo-upscaler")
+token = modal.Secret.from_name("upscaler-token", required_keys=["UPSCALER_TOKEN"])
+check_secret(token, "upscaler-token", "UPSCALER_TOKEN")
+
+# Each layer is built anew only when it or one below it changes: first the weights, which never do,
+# then what is installed, and last our own code, which is no layer and is added at a start.
+base = modal.Image.debian_slim("3.12")
+fetched = base.apt_install("curl").run_commands(
+    *[
+        f"curl -fsSL --retry 3 --create-dirs -o /weights/{file.filename} {RELEASES}/{file.path}"
+        f" && echo '{file.sha256}  /weights/{file.filename}' | sha256sum --check"
+        for file in (model.official for model in MODELS.values())
+    ]
+)
+
+
+def installed(image: modal.Image, *extras: str) -> modal.Image:
+    """`image` with what the product needs, in the versions that are known to work together."""
+    return image.add_local_file(
+        HERE / "constraints.txt", "/constraints.txt", copy=True
+    ).pip_install_from_pyproject(
+        str(HERE / "pyproject.toml"), [*extras, "modal"], extra_options="-c /constraints.txt"
+    )
+
+
+front_image = (
+    installed(base)
+    .env(
+        {
+            # A file cannot begin before it is there, and the proxy gives up after 150 s.
+            "UPSCALER_DEADLINE": "140",
+            # Of results that were just polled for, so that they are not fetched twice.
+            "UPSCALER_RESULTS_MEMORY": "512M",
+        }
+    )
+    .add_local_python_source(*SOURCES, ignore=NOT_SOURCES)
+)
+# PyPI's torch for Linux is the one for CUDA.
+installed_gpu = installed(fetched, "engine").env(
+    {"UPSCALER_WEIGHTS": "/weights", "UPSCALER_DEVICE": "cuda"}
+)
+gpu_image = installed_gpu.add_local_python_source(*SOURCES, ignore=NOT_SOURCES)
+# The reference asks for torchvision, which asks for another torch, and needs neither to run.
+check_image = (
+    installed(installed_gpu, "reference")
+    .run_commands("pip install --no-deps --no-build-isolation basicsr==1.4.2 realesrgan==0.3.0")
+    .add_local_file(HERE / "docs" / "photo.png", "/root/docs/photo.png")
+    .add_local_python_source(*SOURCES, ignore=NOT_SOURCES)
+)
+
+# Imported at the start of a container, before the snapshot is taken.
+with front_image.imports():  # type: ignore[no-untyped-call]
+    from upscaler import logs
+    from upscaler.app import create_app
+    from upscaler.remote import Remote, RemoteJobs
+    from upscaler.settings import Settings
+with gpu_image.imports():  # type: ignore[no-untyped-call]
+    from upscaler import logs
+    from upscaler.worker import Worker
+
+
+@app.cls(
+    image=gpu_image,
+    gpu=list(settings.gpus),  # the first that is free, cheapest for its speed first
+    cpu=GPU_CORES,
+    memory=GPU_MEMORY_MIB,
+    region=list(settings.region) or None,
+    min_containers=0,  # nothing runs and nothing is paid while nobody asks
+    max_containers=settings.max_containers,  # a cap on what can be spent
+    scaledown_window=settings.window_s,  # an idle GPU costs as much as a busy one
+    timeout=10 * MINUTES,  # the largest picture takes seconds: what takes longer hangs
+    startup_timeout=5 * MINUTES,  # else `timeout` counts the start as well
+    retries=0,  # Modal would repeat pictures that cannot be made, too
+    **settings.snapshots,
+)
+class Upscaler:
+    """One GPU with all six models; it makes one picture at a time, for the memory is for one."""
+
+    @modal.enter(snap=True)
+    def read(self) -> None:
+        """Before the snapshot: no word to CUDA."""
+        logs.to_stderr()
+        self.worker = Worker()
+        self.worker.read()
+
+    @modal.enter(snap=False)
+    def wake(self) -> None:
+        """After it, at every start."""
+        self.worker.wake()
+
+    @modal.method()
+    def make(self, *task):  # type: ignore[no-untyped-def]  # noqa: ANN002, ANN201
+        """For the front: see `Worker.make`."""
+        return self.worker.make(*task)
+
+    @modal.method()
+    def upscale(self, *file):  # type: ignore[no-untyped-def]  # noqa: ANN002, ANN201
+        """For a terminal: see `Worker.upscale`."""
+        return self.worker.upscale(*file)
+
+
+@app.function(
+    image=front_image,
+    secrets=[token],
+    cpu=1.0,
+    memory=2048,  # bodies, pixels and answers of as many requests as it takes at once
+    region=list(settings.region) or None,
+    min_containers=0,
+    max_containers=settings.max_containers,
+    scaledown_window=5 * MINUTES,  # a core is cheap, and the next client does not wait
+    timeout=15 * MINUTES,  # a picture, and a cold start, and the others in line before it
+    enable_memory_snapshot=settings.snapshots["enable_memory_snapshot"],
+)
+@modal.concurrent(max_inputs=FRONT_INPUTS)  # else a request waits for another's picture
+@modal.asgi_app(requires_proxy_auth=settings.proxy_auth)
+def web():  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """The API: what is wrong is told here, and no GPU wakes up for it."""
+    service = Settings.from_environment()
+    logs.to_stderr(service.tokens)
+    make = Upscaler().make
+    # Ids are signed with the first token: they are of no use once that is another.
+    jobs = RemoteJobs(make, service.tokens[0].encode(), service.results_memory)
+    return create_app(Remote(make, at_once=FRONT_INPUTS), service, jobs)
+
+
+@app.function(
+    image=check_image,
+    gpu=list(settings.gpus),
+    cpu=GPU_CORES,
+    memory=16384,  # RealESRGANer holds the whole picture several times
+    max_containers=1,
+    scaledown_window=2,
+    timeout=60 * MINUTES,
+)
+def bench(*arguments: str) -> int:
+    """`upscaler bench` beside RealESRGANer on a GPU; its status."""
+    from upscaler import cli
+
+    return cli.main(["bench", *arguments])
+
+
+@app.local_entrypoint()
+def main(*arguments: str) -> None:
+    """Enlarge pictures: `modal run modal_app.py --image photo.png --scale 2`."""
+    terminal.main(arguments, Upscaler().upscale)
+
+
+@app.local_entrypoint()
+def selfcheck(*arguments: str) -> None:
+    """Differences, speed and memory: `modal run modal_app.py::selfcheck [arguments of bench]`."""
+    raise SystemExit(bench.remote(*(arguments or ("--model", "all"))))

@@ -1,0 +1,132 @@
+"""What can be set when the app is deployed to Modal, and what has to be there.
+
+Read by the machine that deploys. It imports neither torch nor what the service needs: a venv with
+modal alone is enough to deploy from.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Self
+
+import click
+import modal
+
+from upscaler.errors import InvalidSetting
+
+GPU_CORES: Final = 2.0
+"""Of a GPU container: one decodes and encodes while the other feeds the GPU."""
+GPU_MEMORY_MIB: Final = 8192
+"""Of a GPU container: torch and six networks, and the largest picture with its file."""
+
+
+class Snapshot(StrEnum):
+    """What a container begins with: an image of the CPU's memory, of the GPU's too, or nothing."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+    OFF = "off"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The settings of one deployment, each with the variable that it is read from.
+
+    `gpus` (`UPSCALER_GPU`) are the cards to ask for, the first that is free being taken.
+    `max_containers` (`UPSCALER_MAX_CONTAINERS`) is how many of them may run, and `window_s`
+    (`UPSCALER_SCALEDOWN_WINDOW`) how many seconds one waits for its next picture. `snapshot`
+    (`UPSCALER_SNAPSHOT`) and `region` (`UPSCALER_REGION`, by Modal's names, separated by commas)
+    are for both kinds of containers. `proxy_auth` (`UPSCALER_PROXY_AUTH`, 1 or 0) puts Modal's own
+    tokens before the service's.
+    """
+
+    gpus: tuple[str, ...] = ("L4", "A10", "T4")
+    max_containers: int = 4
+    window_s: int = 60
+    snapshot: Snapshot = Snapshot.CPU
+    region: tuple[str, ...] = ()
+    proxy_auth: bool = False
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """The settings in `environment`; a variable that is empty counts as not set.
+
+        Raises InvalidSetting, with the variable's name, for a value that it cannot have.
+        """
+        given = {}
+        for name, (variable, parse) in VARIABLES.items():
+            if text := environment.get(variable, "").strip():
+                try:
+                    given[name] = parse(text)
+                except ValueError as error:
+                    raise InvalidSetting(f"{variable}: {error}") from error
+        return cls(**given)
+
+    @property
+    def snapshots(self) -> dict[str, Any]:
+        """The arguments of Modal's that stand for `snapshot`."""
+        options = {"enable_gpu_snapshot": True} if self.snapshot is Snapshot.GPU else {}
+        return {
+            "enable_memory_snapshot": self.snapshot is not Snapshot.OFF,
+            "experimental_options": options,
+        }
+
+
+def check_secret(secret: modal.Secret, name: str, key: str) -> None:
+    """Raise click.ClickException, saying what to create, if `secret` is not there.
+
+    Does nothing unless Modal's command line is at work: whoever only imports the app, as tests and
+    containers do, need not be logged in.
+    """
+    if click.get_current_context(silent=True) is None or not modal.is_local():
+        return
+    try:
+        secret.hydrate()
+    except (modal.exception.NotFoundError, modal.exception.InvalidError) as error:
+        raise click.ClickException(
+            f"the service needs a token that its clients have to send. Create one, and try again:\n"
+            f"\n  modal secret create {name} {key}=$(openssl rand -hex 24)\n\n"
+            f"Modal says: {error}"
+        ) from error
+
+
+def _words(text: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words or not all(re.fullmatch(r"[A-Za-z0-9:!+-]+", word) for word in words):
+        raise ValueError("must be names as Modal has them, separated by commas")
+    return words
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _snapshot(text: str) -> Snapshot:
+    if text not in set(Snapshot):
+        raise ValueError(f"must be one of {', '.join(Snapshot)}")
+    return Snapshot(text)
+
+
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("must be 1 or 0")
+    return text == "1"
+
+
+VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    "gpus": ("UPSCALER_GPU", _words),
+    "max_containers": ("UPSCALER_MAX_CONTAINERS", _number(1, 1000)),
+    "window_s": ("UPSCALER_SCALEDOWN_WINDOW", _number(2, 1200)),
+    "snapshot": ("UPSCALER_SNAPSHOT", _snapshot),
+    "region": ("UPSCALER_REGION", _words),
+    "proxy_auth": ("UPSCALER_PROXY_AUTH", _switch),
+}
+"""How each setting is read: its variable, and what makes of the text a value or a ValueError.
+Modal keeps a container for 2 to 1200 seconds."""

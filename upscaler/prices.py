@@ -1,0 +1,40 @@
+"""What Modal charges for containers, in dollars a second, as read in November 2026."""
+
+from typing import Final
+
+OCTOAI_USD: Final = 0.004
+"""What OctoAI took for a request (docs/CONTRACT.md)."""
+USD_PER_CORE_S: Final = 0.000_013_1
+USD_PER_GIB_S: Final = 0.000_002_22
+GPU_USD_PER_S: Final = {
+    "T4": 0.000_164,
+    "L4": 0.000_222,
+    "A10": 0.000_306,
+    "L40S": 0.000_542,
+    "A100-40GB": 0.000_583,
+    "A100-80GB": 0.000_694,
+    "H100": 0.001_097,
+}
+"""By Modal's name of the card."""
+
+
+def card(device: str) -> str | None:
+    """Modal's name of a device, by the name that it has for CUDA, such as NVIDIA L4; or None.
+
+    An A10 calls itself A10G, an A100 has its memory's size behind other words, and so on: a name
+    stands for a card whose words it begins with, and the longest such name counts.
+    """
+    words = device.removeprefix("NVIDIA ").removeprefix("Tesla ")
+    if words.startswith("A100"):
+        return "A100-40GB" if "40GB" in words else "A100-80GB"
+    fitting = [name for name in GPU_USD_PER_S if words.startswith(name)]
+    return max(fitting, key=len, default=None)
+
+
+def container_usd_per_s(device: str, cores: float, memory_gib: float) -> float | None:
+    """What a second of a container with that device costs, or None for a card without a price."""
+    name = card(device)
+    if name is None and device != "cpu":
+        return None
+    gpu = GPU_USD_PER_S[name] if name else 0.0
+    return gpu + cores * USD_PER_CORE_S + memory_gib * USD_PER_GIB_S

@@ -1,0 +1,233 @@
+"""Pictures from a terminal through GPU containers: `modal run modal_app.py --image photos/`.
+
+Needs nothing but modal and what modal brings: what a file holds, and whether a size is one that it
+can have, is found out in the container.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+import modal
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from upscaler import batch, prices
+from upscaler.deployment import GPU_CORES, GPU_MEMORY_MIB
+from upscaler.errors import FileRefused
+from upscaler.files import replacing
+from upscaler.formats import ImageEncoding
+from upscaler.models import MODELS, UpscalingModel
+
+MAX_FILE_BYTES: Final = 64 * 2**20
+"""Twice what the largest input has uncompressed, with 16 bits a sample and alpha."""
+
+Method = modal.Function[..., Any, Any]
+
+
+class Outcome(TypedDict):
+    """What a container says of the picture `key`: an error for people, or else a file."""
+
+    key: int
+    error: str | None
+    file: list[bytes]
+    size: tuple[int, int]
+    seconds: float
+    device: str
+
+
+@dataclass
+class Tally:
+    """What became of a batch so far. `seconds` are of work, by the device that did it."""
+
+    made: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+def main(arguments: Sequence[str], upscale: Method) -> None:
+    """Enlarge what `arguments` name by `upscale`, which takes a key, a file and fields.
+
+    Ends the process with status 1 if a picture failed, and 2 if the command is wrong.
+    """
+    args = parser().parse_args(arguments)
+    try:
+        todo = batch.plan(args.image, args.output, args.encoding)
+    except FileRefused as error:
+        parser().error(str(error))
+    console = Console(stderr=True)
+    tally = Tally(failures=[str(refusal) for refusal in todo.refused])
+    jobs = [job for job in todo.jobs if args.again or not job.target.exists()]
+    if skipped := len(todo.jobs) - len(jobs):
+        console.print(f"{skipped} of {len(todo.jobs)} are there already, and are left as they are")
+    began_s = time.monotonic()
+    with _bar(console, len(jobs)) as advance:
+        _carry_out(jobs, _fields(args, todo.encoding), upscale, tally, advance)
+    console.print(_summary(tally, time.monotonic() - began_s), highlight=False)
+    if tally.failures:
+        total = len(todo.jobs) + len(todo.refused)
+        failed = "\n  ".join([f"{len(tally.failures)} of {total} failed:", *tally.failures])
+        console.print(failed, highlight=False, markup=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """What can be said behind `modal run modal_app.py`."""
+    whole = argparse.ArgumentParser(
+        prog="modal run modal_app.py",
+        description="Upscale pictures (PNG, JPEG, WebP) of 256 to 2048 pixels a side to at most "
+        "8192. Without a size, a picture becomes as large as the model makes it. A result that is "
+        "there already is left as it is, so a batch that was interrupted can be taken up again.",
+    )
+    add = whole.add_argument
+    add("--image", nargs="+", required=True, metavar="INPUT",
+        help="pictures, folders of pictures, and globs")  # fmt: skip
+    add("--output", type=Path, metavar="FILE|DIR", help="default: the folder `upscaled`")
+    size = whole.add_mutually_exclusive_group()
+    size.add_argument("--scale", type=_positive, metavar="F", help="how many times longer")
+    size.add_argument("--width", type=_pixels, metavar="N", help="width of the result in pixels")
+    size.add_argument("--height", type=_pixels, metavar="N", help="height of the result in pixels")
+    add("--model", choices=[*map(str, UpscalingModel)], default=str(UpscalingModel.X4_PLUS),
+        metavar="NAME", help=f"one of: {', '.join(UpscalingModel)}")  # fmt: skip
+    add("--encoding", type=ImageEncoding, choices=[*ImageEncoding], metavar="NAME",
+        help="png (default) or jpeg")  # fmt: skip
+    add("--again", action="store_true", help="make anew what is there already")
+    return whole
+
+
+def _carry_out(
+    jobs: Sequence[batch.Job],
+    fields: dict[str, object],
+    upscale: Method,
+    tally: Tally,
+    advance: Callable[[str], None],
+) -> None:
+    """Send all files out and write what comes back, in the order in which it does."""
+    waiting = dict(enumerate(jobs))
+    lost: list[str] = []
+
+    def sources() -> Iterator[tuple[int, bytes, dict[str, object]]]:
+        for key, job in enumerate(jobs):
+            try:
+                data = _read(job.source)
+            except (OSError, FileRefused) as error:
+                tally.failures.append(_in_words(job.source, error))
+                advance("")
+                del waiting[key]
+            else:
+                yield key, data, fields
+
+    for outcome in upscale.starmap(sources(), order_outputs=False, return_exceptions=True):
+        if isinstance(outcome, BaseException):  # of a container, which cannot say for which file
+            lost.append(f"{type(outcome).__name__}: {outcome}")
+            continue
+        job = waiting.pop(outcome["key"])
+        advance(_written(job, outcome, tally))
+    reasons = "; ".join(sorted(set(lost)))
+    tally.failures += [f"{job.source}: {reasons}" for job in waiting.values()]
+
+
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise FileRefused(str(path), "no picture of 2048x2048 pixels is as large as this file")
+    return path.read_bytes()
+
+
+def _written(job: batch.Job, outcome: Outcome, tally: Tally) -> str:
+    """Write a file and tell of it, or take note of the failure."""
+    error = outcome["error"]
+    if error is None:
+        try:
+            with replacing(job.target) as file:
+                file.writelines(outcome["file"])
+        except OSError as failure:
+            error = _in_words(job.target, failure)
+    if error is not None:
+        tally.failures.append(f"{job.source}: {error}")
+        return ""
+    tally.made += 1
+    device, seconds = outcome["device"], outcome["seconds"]
+    tally.seconds[device] = tally.seconds.get(device, 0.0) + seconds
+    width, height = outcome["size"]
+    return f"{job.source} -> {job.target} ({width}x{height}, {seconds:.2f} s on {device})"
+
+
+class _bar:  # noqa: N801  used like a function
+    """A progress bar on a terminal; what it is told of is printed above it."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+        self._progress = Progress(
+            *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+        )
+        self._task = self._progress.add_task("upscaling", total=total)
+
+    def __enter__(self) -> Callable[[str], None]:
+        self._progress.start()
+        return self._advance
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _advance(self, text: str) -> None:
+        if text:
+            sys.stdout.write(f"{text}\n")
+        self._progress.advance(self._task)
+
+
+def _fields(args: argparse.Namespace, encoding: ImageEncoding) -> dict[str, object]:
+    """The request's fields for all pictures, the image itself apart."""
+    fields: dict[str, object] = {
+        "scale": args.scale,
+        "output_image_width": args.width,
+        "output_image_height": args.height,
+    }
+    if all(value is None for value in fields.values()):
+        fields["scale"] = MODELS[UpscalingModel(args.model)].scale
+    return {**fields, "model": args.model, "output_image_encoding": encoding.value}
+
+
+def _summary(tally: Tally, wall_s: float) -> str:
+    """What it took, and what that cost beside OctoAI's price."""
+    if not tally.made:
+        return "nothing was made"
+    lines = [f"{tally.made} in {wall_s:.1f} s, of which containers worked:"]
+    total_usd: float | None = 0.0
+    for device, seconds in tally.seconds.items():
+        rate = prices.container_usd_per_s(device, GPU_CORES, GPU_MEMORY_MIB / 1024)
+        usd = None if rate is None else rate * seconds
+        total_usd = None if usd is None or total_usd is None else total_usd + usd
+        cost = "no price known" if usd is None else f"${usd:.5f}"
+        lines.append(f"  {seconds:.1f} s on {device}: {cost}")
+    octoai_usd = tally.made * prices.OCTOAI_USD
+    lines.append(f"  OctoAI took ${octoai_usd:.3f}, {_ratio(octoai_usd, total_usd)}")
+    lines.append("  Modal charges starts and idle seconds as well: see docs/cost.md")
+    return "\n".join(lines)
+
+
+def _ratio(octoai_usd: float, usd: float | None) -> str:
+    return "" if not usd else f"{octoai_usd / usd:.1f} times as much"
+
+
+def _in_words(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{path}: {error.strerror}"
+    return str(error)
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number
+
+
+def _pixels(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number

@@ -1,0 +1,157 @@
+"""What a GPU container does, in the order of its life: read, wake up, and make pictures.
+
+Modal takes a snapshot of its memory between the first two, and later containers begin with that. So
+`read` leaves the GPU alone: what a snapshot holds of CUDA is of a device that is no longer there.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+
+import numpy as np
+import psutil
+
+from upscaler import images, weights
+from upscaler.contract import Size, output_size, validate_request
+from upscaler.engines import Engines
+from upscaler.errors import DeviceUnavailable, RemoteFailed, UpscalerError
+from upscaler.formats import ImageEncoding
+from upscaler.models import MODELS, UpscalingModel
+from upscaler.orders import Made, Stopwatch, Task, made_by
+from upscaler.remote import Delivery, packed
+from upscaler.settings import Settings
+from upscaler.terminal import Outcome
+
+WAKE_TRIES: Final = 3
+WAKE_PAUSE_S: Final = 1.0
+"""On a container that has just started CUDA may not answer yet."""
+WARM_UP_PX: Final = 256
+"""The first picture on a GPU waits for its kernels to be loaded and chosen: let it be this."""
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Worker:
+    """The six models on the GPU of one container; `read` and `wake` come before all else."""
+
+    def __init__(self) -> None:
+        self.settings = Settings.from_environment()
+        self._read: dict[UpscalingModel, weights.Loaded] = {}
+        self._engines: Engines | None = None
+        self._woke_s = 0.0
+
+    def read(self) -> None:
+        """Have all weights in the CPU's memory, and log how long that and the imports took."""
+        began_s = time.perf_counter()
+        started_s = time.time() - psutil.Process().create_time()
+        for spec in MODELS.values():
+            self._read[spec.name] = weights.load(spec, self.settings.weights)
+        _log_times("read", imports_s=started_s, weights_s=time.perf_counter() - began_s)
+
+    def wake(self) -> None:
+        """Bring all weights to the device, and enlarge a first picture for nobody."""
+        began_s = time.perf_counter()
+        self._engines = _patiently(lambda: Engines(self.settings, self._read))
+        for model in UpscalingModel:
+            self._engines.load(model)
+        loaded_s = time.perf_counter()
+        self._warm_up()
+        self._woke_s = time.perf_counter()
+        _log_times(
+            "awake", to_device_s=loaded_s - began_s, warm_up_s=self._woke_s - loaded_s,
+            device=self.device,
+        )  # fmt: skip
+
+    @property
+    def engines(self) -> Engines:
+        assert self._engines, "a worker wakes up before it works"
+        return self._engines
+
+    @property
+    def device(self) -> str:
+        """The name of what computes."""
+        return self.engines.device_name
+
+    def make(self, source: bytes, model: str, size: Size, encoding: str, as_file: bool) -> Delivery:
+        """What the service asks for, in the order of `remote.arguments`: all of it was checked."""
+
+        def work(watch: Stopwatch) -> Made:
+            with watch.stage("decode"):
+                pixels = images.read_header(source).pixels()
+            task = Task(
+                source, pixels, UpscalingModel(model), size, ImageEncoding(encoding), as_file
+            )
+            return self._made(task, watch)
+
+        return self._delivered(work)
+
+    def upscale(self, key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+        """A file enlarged as a request with these fields asks for, or why it cannot be.
+
+        The text of an error is for whoever sent the file, who can do something about most of them.
+        """
+
+        def work(watch: Stopwatch) -> Made:
+            request = validate_request({**fields, "init_image": source})
+            with watch.stage("decode"):
+                picture = images.read_header(source)
+                size = output_size(request, picture.size)
+                pixels = picture.pixels()
+            task = Task(source, pixels, request.model, size, request.output_image_encoding)
+            return self._made(task, watch)
+
+        outcome: Outcome = {
+            "key": key, "error": None, "file": [], "size": (0, 0), "seconds": 0.0,
+            "device": self.device,
+        }  # fmt: skip
+        try:
+            made = self._delivered(work)
+        except UpscalerError as error:
+            return {**outcome, "error": str(error)}
+        seconds = sum(made["seconds"].values())
+        return {**outcome, "file": made["file"], "size": made["size"], "seconds": seconds}
+
+    def _made(self, task: Task, watch: Stopwatch) -> Made:
+        with watch.stage("load"):
+            digest = self.engines.load(task.model)
+        return made_by(self.engines, task, digest, watch)
+
+    def _delivered(self, work: Callable[[Stopwatch], Made]) -> Delivery:
+        """What `work` makes. Raises RemoteFailed for a fault that nobody foresaw.
+
+        That one has the reason as text: where it goes, there is no torch to tell it in its words.
+        """
+        try:
+            made = work(Stopwatch())
+        except UpscalerError:
+            raise
+        except Exception as error:
+            log.exception("a picture failed")
+            raise RemoteFailed(f"{type(error).__name__}: {error}") from None
+        log.info("made a picture", extra={"model": made.model.value, "stages": made.seconds})
+        return packed(made, self.device)
+
+    def _warm_up(self) -> None:
+        pixels = np.zeros((WARM_UP_PX, WARM_UP_PX, 3), np.uint8)
+        side = WARM_UP_PX * MODELS[UpscalingModel.X4_PLUS].scale
+        task = Task(b"", pixels, UpscalingModel.X4_PLUS, (side, side), ImageEncoding.PNG)
+        self._made(task, Stopwatch())
+
+
+def _patiently(work: Callable[[], Result]) -> Result:
+    """What `work` returns, tried again while there is no device."""
+    for _ in range(WAKE_TRIES - 1):
+        try:
+            return work()
+        except DeviceUnavailable as error:
+            log.warning("%s; trying again", error)
+            time.sleep(WAKE_PAUSE_S)
+    return work()
+
+
+def _log_times(event: str, **facts: float | str) -> None:
+    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in facts.items()}
+    log.info("cold start: %s", event, extra=rounded)
