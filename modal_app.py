@@ -9,11 +9,11 @@ the environment of these commands is in `upscaler/deployment.py`, and explained 
 """
 
 from pathlib import Path
+from typing import Any
 
 import modal
 
-from upscaler import terminal
-from upscaler.deployment import GPU_CORES, GPU_MEMORY_MIB, Deployment, check_secret
+from upscaler.deployment import GPU_CORES, GPU_MEMORY_MIB, settings_or_exit, token_or_exit
 from upscaler.models import MODELS, RELEASES
 
 MINUTES = 60
@@ -22,10 +22,9 @@ SOURCES = ("upscaler",)
 NOT_SOURCES = ["**/__pycache__", "**/*.pyc"]  # the page's files have to come along
 FRONT_INPUTS = 8
 
-settings = Deployment.from_environment()
+settings = settings_or_exit()
 app = modal.App("octo-upscaler")
-token = modal.Secret.from_name("upscaler-token", required_keys=["UPSCALER_TOKEN"])
-check_secret(token, "upscaler-token", "UPSCALER_TOKEN")
+token = token_or_exit("upscaler-token", "UPSCALER_TOKEN")
 
 # Each layer is built anew only when it or one below it changes: first the weights, which never do,
 # then what is installed, and last our own code, which is no layer and is added at a start.
@@ -44,7 +43,7 @@ def installed(image: modal.Image, *extras: str) -> modal.Image:
     return image.add_local_file(
         HERE / "constraints.txt", "/constraints.txt", copy=True
     ).pip_install_from_pyproject(
-        str(HERE / "pyproject.toml"), [*extras, "modal"], extra_options="-c /constraints.txt"
+        str(HERE / "pyproject.toml"), list(extras), extra_options="-c /constraints.txt"
     )
 
 
@@ -101,7 +100,7 @@ with gpu_image.imports():  # type: ignore[no-untyped-call]
 class Upscaler:
     """One GPU with all six models; it makes one picture at a time, for the memory is for one."""
 
-    @modal.enter(snap=True)
+    @modal.enter(snap=settings.snapshots["enable_memory_snapshot"])
     def read(self) -> None:
         """Before the snapshot: no word to CUDA."""
         logs.to_stderr()
@@ -114,12 +113,12 @@ class Upscaler:
         self.worker.wake()
 
     @modal.method()
-    def make(self, *task):  # type: ignore[no-untyped-def]  # noqa: ANN002, ANN201
+    def make(self, *task: Any) -> Any:
         """For the front: see `Worker.make`."""
         return self.worker.make(*task)
 
     @modal.method()
-    def upscale(self, *file):  # type: ignore[no-untyped-def]  # noqa: ANN002, ANN201
+    def upscale(self, *file: Any) -> Any:
         """For a terminal: see `Worker.upscale`."""
         return self.worker.upscale(*file)
 
@@ -138,7 +137,7 @@ class Upscaler:
 )
 @modal.concurrent(max_inputs=FRONT_INPUTS)  # else a request waits for another's picture
 @modal.asgi_app(requires_proxy_auth=settings.proxy_auth)
-def web():  # type: ignore[no-untyped-def]  # noqa: ANN201
+def web() -> Any:
     """The API: what is wrong is told here, and no GPU wakes up for it."""
     service = Settings.from_environment()
     logs.to_stderr(service.tokens)
@@ -157,20 +156,17 @@ def web():  # type: ignore[no-untyped-def]  # noqa: ANN201
     scaledown_window=2,
     timeout=60 * MINUTES,
 )
-def bench(*arguments: str) -> int:
-    """`upscaler bench` beside RealESRGANer on a GPU; its status."""
+def selfcheck(*arguments: str) -> None:
+    """Differences, speed and memory on the GPU, beside RealESRGANer; takes what `bench` takes."""
     from upscaler import cli
 
-    return cli.main(["bench", *arguments])
+    if cli.main(["bench", *(arguments or ("--model", "all"))]):
+        raise RuntimeError("something failed: see the table above")
 
 
 @app.local_entrypoint()
 def main(*arguments: str) -> None:
     """Enlarge pictures: `modal run modal_app.py --image photo.png --scale 2`."""
+    from upscaler import terminal
+
     terminal.main(arguments, Upscaler().upscale)
-
-
-@app.local_entrypoint()
-def selfcheck(*arguments: str) -> None:
-    """Differences, speed and memory: `modal run modal_app.py::selfcheck [arguments of bench]`."""
-    raise SystemExit(bench.remote(*(arguments or ("--model", "all"))))

@@ -6,16 +6,18 @@ modal alone is enough to deploy from.
 
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Self
 
-import click
 import modal
 
 from upscaler.errors import InvalidSetting
 
+REFUSED: Final = (modal.exception.InvalidError, modal.exception.NotFoundError)
+"""What Modal's client raises for a secret that is not there, or has not all keys."""
 GPU_CORES: Final = 2.0
 """Of a GPU container: one decodes and encodes while the other feeds the GPU."""
 GPU_MEMORY_MIB: Final = 8192
@@ -74,27 +76,45 @@ class Deployment:
         }
 
 
-def check_secret(secret: modal.Secret, name: str, key: str) -> None:
-    """Raise click.ClickException, saying what to create, if `secret` is not there.
+def settings_or_exit() -> Deployment:
+    """The settings of this deployment; ends the process, saying what is wrong, if one cannot be.
 
-    Does nothing unless Modal's command line is at work: whoever only imports the app, as tests and
+    Modal shows whatever else is raised while it imports the app with all its frames.
+    """
+    try:
+        return Deployment.from_environment()
+    except InvalidSetting as error:
+        sys.exit(str(error))
+
+
+def token_or_exit(name: str, key: str) -> modal.Secret:
+    """The secret that holds the service's tokens; ends the process, saying what to create, if none.
+
+    It is asked for only by Modal's command line: whoever just imports the app, as tests and
     containers do, need not be logged in.
     """
-    if click.get_current_context(silent=True) is None or not modal.is_local():
-        return
-    try:
-        secret.hydrate()
-    except (modal.exception.NotFoundError, modal.exception.InvalidError) as error:
-        raise click.ClickException(
-            f"the service needs a token that its clients have to send. Create one, and try again:\n"
-            f"\n  modal secret create {name} {key}=$(openssl rand -hex 24)\n\n"
-            f"Modal says: {error}"
-        ) from error
+    secret = modal.Secret.from_name(name, required_keys=[key])
+    if modal.is_local() and _deploying():
+        try:
+            secret.hydrate()
+        except REFUSED as error:
+            sys.exit(
+                "The service needs a token that its clients have to send. Make one, and try again:"
+                f"\n\n  modal secret create {name} {key}=$(openssl rand -hex 24)\n\n"
+                f"(Modal says: {error})"
+            )
+    return secret
+
+
+def _deploying() -> bool:
+    import click  # noqa: PLC0415  containers need not have it
+
+    return click.get_current_context(silent=True) is not None
 
 
 def _words(text: str) -> tuple[str, ...]:
     words = tuple(word.strip() for word in text.split(",") if word.strip())
-    if not words or not all(re.fullmatch(r"[A-Za-z0-9:!+-]+", word) for word in words):
+    if not words or not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*[!+]?", word) for word in words):
         raise ValueError("must be names as Modal has them, separated by commas")
     return words
 

@@ -1,8 +1,4 @@
-"""Work that is done in other containers: a backend and jobs for the service, by Modal's calls.
-
-What goes there and comes back consists of plain values alone, so that a container of yesterday's
-deployment and one of today's still understand each other.
-"""
+"""Work that is done in other containers: a backend and jobs for the service, by Modal's calls."""
 
 import base64
 import hashlib
@@ -10,12 +6,13 @@ import hmac
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 import modal
 from modal import exception as faults
 
 from upscaler.contract import RESULT_LIFETIME_S, Size
+from upscaler.delivery import Delivery
 from upscaler.errors import RemoteFailed, UnknownJob, Unreachable
 from upscaler.footprints import footprint
 from upscaler.formats import ImageEncoding
@@ -50,21 +47,6 @@ NO_ANSWER: Final = (
     faults.ServiceError,
 )
 """What it raises when it cannot be asked."""
-
-
-class Delivery(TypedDict):
-    """What comes back: `Made` in plain values, when it was made, and on which device."""
-
-    file: list[bytes]
-    encoding: str
-    as_file: bool
-    model: str
-    weights_sha256: str
-    input_size: Size
-    size: Size
-    seconds: dict[str, float]
-    finished_s: float
-    device: str
 
 
 def packed(made: Made, device: str) -> Delivery:

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 import modal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from upscaler import batch, prices
+from upscaler.delivery import Outcome
 from upscaler.deployment import GPU_CORES, GPU_MEMORY_MIB
 from upscaler.errors import FileRefused
 from upscaler.files import replacing
@@ -27,17 +28,6 @@ MAX_FILE_BYTES: Final = 64 * 2**20
 """Twice what the largest input has uncompressed, with 16 bits a sample and alpha."""
 
 Method = modal.Function[..., Any, Any]
-
-
-class Outcome(TypedDict):
-    """What a container says of the picture `key`: an error for people, or else a file."""
-
-    key: int
-    error: str | None
-    file: list[bytes]
-    size: tuple[int, int]
-    seconds: float
-    device: str
 
 
 @dataclass
@@ -84,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         "there already is left as it is, so a batch that was interrupted can be taken up again.",
     )
     add = whole.add_argument
-    add("--image", nargs="+", required=True, metavar="INPUT",
+    add("--image", nargs="+", action="extend", required=True, metavar="INPUT",
         help="pictures, folders of pictures, and globs")  # fmt: skip
     add("--output", type=Path, metavar="FILE|DIR", help="default: the folder `upscaled`")
     size = whole.add_mutually_exclusive_group()

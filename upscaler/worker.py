@@ -14,14 +14,14 @@ import psutil
 
 from upscaler import images, weights
 from upscaler.contract import Size, output_size, validate_request
+from upscaler.delivery import Delivery, Outcome
 from upscaler.engines import Engines
 from upscaler.errors import DeviceUnavailable, RemoteFailed, UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.orders import Made, Stopwatch, Task, made_by
-from upscaler.remote import Delivery, packed
+from upscaler.remote import packed
 from upscaler.settings import Settings
-from upscaler.terminal import Outcome
 
 WAKE_TRIES: Final = 3
 WAKE_PAUSE_S: Final = 1.0
@@ -131,7 +131,6 @@ class Worker:
         except Exception as error:
             log.exception("a picture failed")
             raise RemoteFailed(f"{type(error).__name__}: {error}") from None
-        log.info("made a picture", extra={"model": made.model.value, "stages": made.seconds})
         return packed(made, self.device)
 
     def _warm_up(self) -> None:

@@ -1,0 +1,162 @@
+"""What Modal charges, what a picture takes on each of its cards, and how the app is deployed there.
+
+Nothing here was measured on a GPU. Prices and peaks were read, in November 2026; the seconds of
+decoding and encoding were measured on two cores of an AMD EPYC (Zen 4); the rest is assumed. Most
+of it can be set on the command line of `benchmarks.modal_cost`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.scaling import Pool, Work
+from upscaler.models import MODELS, UpscalingModel, flop
+from upscaler.prices import GPU_USD_PER_S, USD_PER_CORE_S, USD_PER_GIB_S
+
+DECODE_S_PER_PX: Final = 50e-9
+"""A PNG of a photo, 1024x1024, takes 0.05 s."""
+ENCODE_S_PER_PX: Final = 6.6e-9
+"""`upscaler.encoding` takes 0.44 s for a PNG of 8192x8192. Most of it overlaps with the network:
+here it is added all the same."""
+FILE_BYTES_PER_PX: Final = 1.1
+"""The same PNG has 75 MB; a file that comes in is taken to be like it."""
+INLINE_BYTES: Final = 2 * 2**20
+"""What is longer goes from container to container by way of Modal's blob store."""
+BLOB_S: Final = 0.1
+BLOB_BYTES_PER_S: Final = 100e6
+"""Into the store or out of it: assumed."""
+HANDLING_S: Final = 0.05
+"""For Modal to hand over an input and take its result, during which a container works on no other:
+assumed."""
+
+LEAST_MAX: Final = 4
+"""The app's own `max_containers`, which is raised where it would not do."""
+HEADROOM: Final = 1.25
+"""Where it is raised: the containers for the traffic's height, times this."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU of Modal's, and its peak in dense fp16 by its maker's data sheet."""
+
+    name: str
+    peak_flop_per_s: float
+
+    @property
+    def usd_per_s(self) -> float:
+        """Its price alone."""
+        return GPU_USD_PER_S[self.name]
+
+
+CARDS: Final = {
+    card.name: card
+    for card in (
+        Card("L4", 121e12),
+        Card("A10", 70e12),  # an A10G
+        Card("T4", 65e12),
+        Card("L40S", 362e12),
+        Card("A100-40GB", 312e12),
+        Card("A100-80GB", 312e12),
+        Card("H100", 989e12),
+    )
+}
+"""The three that the app asks for, in its order, and faster ones."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a container reserves and so is charged for."""
+
+    cores: float
+    memory_gib: float
+
+    @property
+    def usd_per_s(self) -> float:
+        return self.cores * USD_PER_CORE_S + self.memory_gib * USD_PER_GIB_S
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is asked for: a square picture, and how many times longer its sides become."""
+
+    model: UpscalingModel = UpscalingModel.X4_PLUS
+    side_px: int = 1024
+    scale: float = 2
+
+    def __str__(self) -> str:
+        made_px = round(self.side_px * self.scale)
+        return f"{self.model}, {self.side_px}x{self.side_px} to {made_px}x{made_px}"
+
+    def flop(self) -> int:
+        return flop(MODELS[self.model], self.side_px, self.side_px)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The app's settings, and what is taken to be so of Modal and of the engine."""
+
+    picture: Picture = Picture()
+    peak_fraction: float = 0.4
+    window_s: float = 60
+    start_s: float = 6
+    max_containers: int | None = None
+    """Of each function. None: LEAST_MAX, or what the traffic's height needs."""
+    spread: bool = False
+    size: Size = Size(2, 8)
+    front_window_s: float = 300
+    front_start_s: float = 2
+    front_slots: int = 8
+    front_s: float = 0.5
+    """For a request to come in, be looked at, and its answer to leave."""
+    front_size: Size = Size(1, 2)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Both functions of the app, what their containers cost, and what a picture takes in them."""
+
+    front: Pool
+    gpu: Pool
+    front_usd_per_s: float
+    gpu_usd_per_s: float
+    work: Work
+
+    def bears(self, per_s: float) -> bool:
+        """Whether so many pictures a second can be made at all."""
+        return per_s * self.work.busy_s < self.gpu.max_containers
+
+
+def work_of(settings: Settings, card: Card) -> Work:
+    """A container of the class is busy until its result is in the store: Modal's client says so."""
+    picture = settings.picture
+    pixels, made = picture.side_px**2, (picture.side_px * picture.scale) ** 2
+    infer_s = picture.flop() / (card.peak_flop_per_s * settings.peak_fraction)
+    files_s = DECODE_S_PER_PX * pixels + ENCODE_S_PER_PX * made
+    in_s, out_s = _blob_s(pixels), _blob_s(made)
+    half_s = settings.front_s / 2
+    return Work(half_s + in_s, in_s + infer_s + files_s + out_s + HANDLING_S, out_s + half_s)
+
+
+def _blob_s(pixels: float) -> float:
+    """To put a file of so many pixels into the blob store, or to fetch it from there."""
+    size = pixels * FILE_BYTES_PER_PX
+    return 0 if size <= INLINE_BYTES else BLOB_S + size / BLOB_BYTES_PER_S
+
+
+def deployment(settings: Settings, card: Card, height_per_s: float = 0) -> Deployment:
+    """The app on that card, with containers enough for `height_per_s` pictures a second."""
+    work = work_of(settings, card)
+    gpus = settings.max_containers or enough(height_per_s * work.busy_s)
+    fronts = settings.max_containers or enough(height_per_s * work.total_s / settings.front_slots)
+    return Deployment(
+        Pool(settings.front_start_s, settings.front_window_s, fronts, settings.front_slots),
+        Pool(settings.start_s, settings.window_s, gpus, spread=settings.spread),
+        settings.front_size.usd_per_s,
+        settings.size.usd_per_s + card.usd_per_s,
+        work,
+    )
+
+
+def enough(containers: float) -> int:
+    """How many to allow where so many are busy on average."""
+    return max(LEAST_MAX, math.ceil(HEADROOM * containers))
