@@ -13,7 +13,13 @@ from typing import Any
 
 import modal
 
-from upscaler.deployment import GPU_CORES, GPU_MEMORY_MIB, settings_or_exit, token_or_exit
+from upscaler.deployment import (
+    GPU_CORES,
+    GPU_MEMORY_MIB,
+    Snapshot,
+    settings_or_exit,
+    token_or_exit,
+)
 from upscaler.models import MODELS, RELEASES
 
 MINUTES = 60
@@ -63,7 +69,9 @@ front_image = (
 installed_gpu = installed(fetched, "engine").env(
     {"UPSCALER_WEIGHTS": "/weights", "UPSCALER_DEVICE": "cuda"}
 )
-gpu_image = installed_gpu.add_local_python_source(*SOURCES, ignore=NOT_SOURCES)
+gpu_image = installed_gpu.env(
+    {"UPSCALER_SNAPSHOT": settings.snapshot.value}  # which a container has to know, too
+).add_local_python_source(*SOURCES, ignore=NOT_SOURCES)
 # The reference asks for torchvision, which asks for another torch, and needs neither to run.
 check_image = (
     installed(installed_gpu, "reference")
@@ -102,15 +110,18 @@ class Upscaler:
 
     @modal.enter(snap=settings.snapshots["enable_memory_snapshot"])
     def read(self) -> None:
-        """Before the snapshot: no word to CUDA."""
+        """Before the snapshot: no word to CUDA, unless its memory is in the snapshot as well."""
         logs.to_stderr()
         self.worker = Worker()
         self.worker.read()
+        if settings.snapshot is Snapshot.GPU:
+            self.worker.wake()
 
     @modal.enter(snap=False)
     def wake(self) -> None:
         """After it, at every start."""
-        self.worker.wake()
+        if settings.snapshot is not Snapshot.GPU:
+            self.worker.wake()
 
     @modal.method()
     def make(self, *task: Any) -> Any:

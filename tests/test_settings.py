@@ -18,6 +18,8 @@ VARIABLES = {
     "UPSCALER_QUEUE": "3",
     "UPSCALER_QUEUE_MEMORY": "500M",
     "UPSCALER_RESULTS_MEMORY": "2G",
+    "UPSCALER_FIRST_BYTE": "30",
+    "UPSCALER_DEADLINE": "140.5",
     "UPSCALER_PRICE_PER_SECOND": "0.000222",
     "UPSCALER_FETCH_PORTS": "443, 8443",
     "UPSCALER_FETCH_NETWORKS": "10.1.0.0/16, fd00::/8",
@@ -49,6 +51,8 @@ def test_every_variable_sets_its_own_field() -> None:
         queue_length=3,
         queue_memory=500 * 2**20,
         results_memory=2 * 2**30,
+        first_byte_s=30,
+        deadline_s=140.5,
         price_per_second=Decimal("0.000222"),
         fetch_ports=(443, 8443),
         fetch_networks=(ip_network("10.1.0.0/16"), ip_network("fd00::/8")),
@@ -89,6 +93,13 @@ def test_a_tilde_in_the_weights_folder_is_the_home_folder(
     monkeypatch.setenv("HOME", str(tmp_path))
     settings = Settings.from_environment({"UPSCALER_WEIGHTS": "~/weights"})
     assert settings.weights == tmp_path / "weights"
+
+
+@pytest.mark.parametrize("name", ["UPSCALER_FIRST_BYTE", "UPSCALER_DEADLINE"])
+@pytest.mark.parametrize("value", ["soon", "-1", "1e3", "inf", "nan", "1.", "45 s", "9" * 7, "٤٥"])
+def test_seconds_are_plain_numbers(name: str, value: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"{name}: must be a number of seconds"):
+        Settings.from_environment({name: value})
 
 
 @pytest.mark.parametrize("value", ["auto", "cpu", "cuda", "mps"])

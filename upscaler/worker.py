@@ -41,7 +41,6 @@ class Worker:
         self.settings = Settings.from_environment()
         self._read: dict[UpscalingModel, weights.Loaded] = {}
         self._engines: Engines | None = None
-        self._woke_s = 0.0
 
     def read(self) -> None:
         """Have all weights in the CPU's memory, and log how long that and the imports took."""
@@ -52,18 +51,27 @@ class Worker:
         _log_times("read", imports_s=started_s, weights_s=time.perf_counter() - began_s)
 
     def wake(self) -> None:
-        """Bring all weights to the device, and enlarge a first picture for nobody."""
+        """Make ready for pictures, and log how long that took."""
         began_s = time.perf_counter()
+        self.bring()
+        brought_s = time.perf_counter()
+        self.warm_up()
+        warm_s = time.perf_counter()
+        times = {"to_device_s": brought_s - began_s, "warm_up_s": warm_s - brought_s}
+        _log_times("awake", **times, device=self.device)
+
+    def bring(self) -> None:
+        """Bring all weights to the device. Raises DeviceUnavailable if there is none for long."""
         self._engines = _patiently(lambda: Engines(self.settings, self._read))
         for model in UpscalingModel:
             self._engines.load(model)
-        loaded_s = time.perf_counter()
-        self._warm_up()
-        self._woke_s = time.perf_counter()
-        _log_times(
-            "awake", to_device_s=loaded_s - began_s, warm_up_s=self._woke_s - loaded_s,
-            device=self.device,
-        )  # fmt: skip
+
+    def warm_up(self) -> None:
+        """Enlarge a picture for nobody."""
+        pixels = np.zeros((WARM_UP_PX, WARM_UP_PX, 3), np.uint8)
+        side = WARM_UP_PX * MODELS[UpscalingModel.X4_PLUS].scale
+        task = Task(b"", pixels, UpscalingModel.X4_PLUS, (side, side), ImageEncoding.PNG)
+        self._made(task, Stopwatch())
 
     @property
     def engines(self) -> Engines:
@@ -132,12 +140,6 @@ class Worker:
             log.exception("a picture failed")
             raise RemoteFailed(f"{type(error).__name__}: {error}") from None
         return packed(made, self.device)
-
-    def _warm_up(self) -> None:
-        pixels = np.zeros((WARM_UP_PX, WARM_UP_PX, 3), np.uint8)
-        side = WARM_UP_PX * MODELS[UpscalingModel.X4_PLUS].scale
-        task = Task(b"", pixels, UpscalingModel.X4_PLUS, (side, side), ImageEncoding.PNG)
-        self._made(task, Stopwatch())
 
 
 def _patiently(work: Callable[[], Result]) -> Result:
