@@ -60,6 +60,30 @@ class Moody(Resizer):
         return super().upscale(pixels, model, size, progress)
 
 
+class Slow(Resizer):
+    """Takes its time, as long as somebody waits."""
+
+    def __init__(self, seconds: float, error: Exception | None = None) -> None:
+        self.seconds = seconds
+        self.error = error
+        self.given_up = threading.Event()
+
+    def upscale(
+        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
+    ) -> Iterable[Pixels]:
+        began_s = time.monotonic()
+        while time.monotonic() < began_s + self.seconds:
+            time.sleep(0.01)
+            try:
+                progress(0, 1)
+            except Exception:
+                self.given_up.set()
+                raise
+        if self.error:
+            raise self.error
+        return super().upscale(pixels, model, size, progress)
+
+
 @contextmanager
 def running(app: FastAPI) -> Iterator[str]:
     """Serve `app` on a free port of this machine, and give the URL."""

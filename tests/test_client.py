@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import PHOTO
-from tests.serving import running
+from tests.serving import Slow, running
+from upscaler import answers
 from upscaler.app import create_app
 from upscaler.engines import Engines
 from upscaler.orders import InProcess
@@ -56,6 +57,24 @@ def test_infer_gets_a_png_of_the_exact_size(
     assert answer["removed_for_safety"] is False
     image = Image.open(io.BytesIO(base64.b64decode(answer["image_b64"])))
     assert (image.format, image.size) == ("PNG", size)
+
+
+def test_infer_gets_a_picture_that_takes_longer_than_it_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By default it waits 60 seconds for each part of an answer; here half a second."""
+    monkeypatch.setattr(answers, "BEAT_S", 0.2)
+    hurried = Settings(tokens=(TOKEN,), first_byte_s=0.2)
+    inputs = {"init_image": PHOTO_B64, "scale": 2}
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with (
+        running(create_app(InProcess(Slow(1.5)), hurried)) as url,
+        httpx.Client(headers=headers, timeout=0.5) as carrier,
+    ):
+        client = OctoAI(api_key=TOKEN, httpx_client=carrier)
+        answer = client.infer(endpoint_url=f"{url}/upscaling", inputs=inputs)
+    image = Image.open(io.BytesIO(base64.b64decode(answer["image_b64"])))
+    assert image.size == (608, 512)
 
 
 def test_infer_async_is_polled_until_its_result_is_there(client: OctoAI, url: str) -> None:

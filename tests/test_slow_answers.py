@@ -3,9 +3,8 @@
 import asyncio
 import io
 import json
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,42 +12,15 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.serving import GOOD, SETTINGS, Moody, Resizer, decoded, serving, upscale
+from tests.serving import GOOD, SETTINGS, Moody, Resizer, Slow, decoded, serving, upscale
 from upscaler import answers
-from upscaler.contract import Size
 from upscaler.errors import OutOfMemory
-from upscaler.images import Pixels
-from upscaler.models import UpscalingModel
-from upscaler.orders import Made, Progress
+from upscaler.orders import Made
 
 FIRST_BYTE_S = 0.2
 BEAT_S = 0.1
 HURRIED = replace(SETTINGS, first_byte_s=FIRST_BYTE_S, deadline_s=0.6)
 FILE = {"Accept": "image/png"}
-
-
-class Slow(Resizer):
-    """Takes its time, as long as somebody waits."""
-
-    def __init__(self, seconds: float, error: Exception | None = None) -> None:
-        self.seconds = seconds
-        self.error = error
-        self.given_up = threading.Event()
-
-    def upscale(
-        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
-    ) -> Iterable[Pixels]:
-        began_s = time.monotonic()
-        while time.monotonic() < began_s + self.seconds:
-            time.sleep(0.01)
-            try:
-                progress(0, 1)
-            except Exception:
-                self.given_up.set()
-                raise
-        if self.error:
-            raise self.error
-        return super().upscale(pixels, model, size, progress)
 
 
 @pytest.fixture(autouse=True)
