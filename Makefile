@@ -17,7 +17,7 @@ INPUTS := pyproject.toml constraints.txt
 BASE_TESTS := $(patsubst %,tests/%.py,without_torch test_accept test_addresses test_admission \
 	test_answer_memory test_app test_asynchronous test_batch test_contract* test_costs \
 	test_encoding test_errors test_fetch* test_hostile test_hostile_bodies test_hostile_forms test_image* \
-	test_jobs test_models test_operations test_orders test_overload test_page_files \
+	test_jobs test_mock test_modal_cost test_models test_operations test_orders test_overload test_page_files \
 	test_parallel test_plan test_png test_report test_server test_settings test_slow_answers test_tiling \
 	test_url_input)
 

@@ -1,5 +1,6 @@
 """Who is sent what no client should send, and what is asked of every answer to it."""
 
+import importlib.util
 import json
 import logging
 import re
@@ -13,14 +14,20 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.mocking import mocking
 from tests.request_literals import SIZE_GROUP
 from tests.serving import Resizer, png, serving
 from upscaler.contract import ASYNC_HEADER, REQUEST_ID_HEADER
 
 TARGETS: Final[dict[str, Callable[[], AbstractContextManager[httpx.Client]]]] = {
-    "service": lambda: serving(Resizer()),
+    "mock": mocking,
 }
-"""A client of each server that keeps the contract, by the server's name."""
+"""A client of each server that keeps the contract, by the server's name.
+
+Where torch is not, nobody can run the service, so that the mock alone is asked.
+"""
+if importlib.util.find_spec("torch"):
+    TARGETS["service"] = lambda: serving(Resizer())
 
 SHARED: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 """For a property whose examples all ask the same server."""

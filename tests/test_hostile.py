@@ -10,23 +10,22 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.hostile import SHARED, TARGETS
 from tests.request_literals import ANY_FIELDS
-from tests.serving import GOOD, PHOTO_B64, Resizer, serving
+from tests.serving import GOOD, PHOTO_B64
 from tests.wires import CLOSE, END, HEAD, answers, exchange, request
-
-SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 SMALL = {**GOOD, "scale": 0.9}
 VALID = request(SMALL, HEAD + CLOSE)
 
 
-@pytest.fixture(scope="module")
-def api() -> Iterator[httpx.Client]:
-    with serving(Resizer()) as client:
+@pytest.fixture(scope="module", params=TARGETS)
+def api(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+    with TARGETS[request.param]() as client:
         yield client
 
 

@@ -1,4 +1,4 @@
-"""Requests that are made to cost the service time or memory cost it little."""
+"""Requests that are made to cost a server time or memory cost it little."""
 
 from collections.abc import Iterator
 
@@ -7,14 +7,21 @@ import pytest
 
 from tests.body_cases import CASES, MEMORY, SECONDS, Case, check, send, warmed
 from tests.children import Child, child, needs_proc
+from tests.hostile import TARGETS
+from tests.mocking import MOCK_TOKENS, mock_child
 
 pytestmark = needs_proc
 
+CHILDREN = {"service": child, "mock": lambda folder: mock_child(folder, *MOCK_TOKENS)}
+"""Each of the targets as a process of its own."""
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Child, int]]:
-    """A service, and what it holds at rest."""
-    with child(tmp_path_factory.mktemp("service")) as service:
+
+@pytest.fixture(scope="module", params=TARGETS)
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Child, int]]:
+    """A server, and what it holds at rest."""
+    with CHILDREN[request.param](tmp_path_factory.mktemp("service")) as service:
         yield service, warmed(service)
         assert "Traceback" not in service.said.read_text()
 

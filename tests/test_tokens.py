@@ -3,18 +3,23 @@
 import hmac
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
-from tests.serving import GOOD, Moody, Resizer, serving
-from tests.test_serve import served
+import mock_server.app
+from tests.children import Child
+from tests.mocking import mock_child
+from tests.serving import GOOD, Moody, Resizer, running, serving
+from tests.test_serve import Served, served
 from tests.wires import answers, exchange
 from upscaler import logs, page
 from upscaler.app import create_app
@@ -26,18 +31,32 @@ CANARY = "canary-Ab3.token_9f"
 OPEN = ("/", "/livez", "/healthcheck", "/docs", "/redoc", "/openapi.json")
 """What needs no token: health, the page, and the description of the API."""
 TOKENS = ("canary-first", "canary-sécond", "canary-third")
+APPS: dict[str, Callable[[Settings], FastAPI]] = {
+    "service": lambda settings: create_app(InProcess(Resizer()), settings),
+    "mock": mock_server.app.create_app,
+}
+"""Each server's app, by its name."""
+SERVERS: dict[str, Callable[[Path, str], AbstractContextManager[Served | Child]]] = {
+    "service": lambda folder, token: served(folder, f"other-token,{token}"),
+    "mock": lambda folder, token: mock_child(folder, "--token", "other-token", "--token", token),
+}
+"""Each server as a process of its own, which writes into a folder and takes a token."""
+
+
+@pytest.fixture(params=APPS)
+def app(request: pytest.FixtureRequest) -> FastAPI:
+    return APPS[request.param](Settings(tokens=TOKENS))
 
 
 @pytest.fixture
-def api() -> Iterator[httpx.Client]:
-    with serving(Resizer(), Settings(tokens=TOKENS)) as client:
-        client.headers.pop("Authorization")
+def api(app: FastAPI) -> Iterator[httpx.Client]:
+    with running(app) as url, httpx.Client(base_url=url) as client:
         yield client
 
 
-def paths() -> Iterator[tuple[str, str]]:
-    """Each path of the service, as its route declares it, with each of its methods."""
-    for route in create_app(InProcess(Resizer()), Settings(tokens=TOKENS)).routes:
+def paths(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Each path of a server, as its route declares it, with each of its methods."""
+    for route in app.routes:
         router = getattr(route, "original_router", None)
         assert router in (None, page.router), "another one must be looked into"
         for each in [route] if router is None else page.router.routes:
@@ -45,9 +64,9 @@ def paths() -> Iterator[tuple[str, str]]:
             yield from ((each.path, method) for method in each.methods or ())
 
 
-def test_every_route_but_the_open_ones_wants_a_token(api: httpx.Client) -> None:
+def test_every_route_but_the_open_ones_wants_a_token(app: FastAPI, api: httpx.Client) -> None:
     guarded, free = set(), set()
-    for path, method in paths():
+    for path, method in paths(app):
         answer = api.request(method, path)
         if answer.status_code == 401:
             assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -119,28 +138,29 @@ def assert_absent(token: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("token", [CANARY, "canarÿ-token", "secret"])
-def test_a_token_comes_out_nowhere(tmp_path: Path, token: str) -> None:
-    """Neither in what the service says and writes, nor in what it answers or measures."""
-    with served(tmp_path, f"other-token,{token}") as server:
-        with httpx.Client(base_url=server.url, timeout=60) as api:
-            for method, path, headers, fields in requests_with(token):
-                content = b"" if fields is None else json.dumps(fields).encode()
-                lines = {"Content-Type": "application/json", **headers}
-                raw = {name.encode(): value.encode() for name, value in lines.items()}
-                if token.isascii() or method != token:
-                    answer = api.request(method, path, headers=raw, content=content)
-                    assert answer.status_code < 500
-                    assert_absent(token, told(answer))
-            found = exchange(api, f"{token} is not HTTP\r\n\r\n".encode())
-            assert answers(found)[0].status == 400
-            assert_absent(token, found.decode("latin-1"))
-        server.stop()
-        server.process.wait(timeout=60)
-    written = [file for file in tmp_path.rglob("*") if file.is_file()]
-    assert written, "what the service said is among them"
-    for file in written:
-        assert_absent(token, file.read_bytes().decode("utf-8", "replace"))
-    assert '"POST /***"' in server.errors.read_text(), "and what was not a secret was said"
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_token_comes_out_nowhere(tmp_path: Path, name: str, token: str) -> None:
+    """Neither in what a server says and writes, nor in what it answers or measures."""
+    with (
+        SERVERS[name](tmp_path, token) as server,
+        httpx.Client(base_url=server.url, timeout=60) as api,
+    ):
+        for method, path, headers, fields in requests_with(token):
+            content = b"" if fields is None else json.dumps(fields).encode()
+            lines = {"Content-Type": "application/json", **headers}
+            raw = {name.encode(): value.encode() for name, value in lines.items()}
+            if token.isascii() or method != token:
+                answer = api.request(method, path, headers=raw, content=content)
+                assert answer.status_code < 500
+                assert_absent(token, told(answer))
+        found = exchange(api, f"{token} is not HTTP\r\n\r\n".encode())
+        assert answers(found)[0].status == 400
+        assert_absent(token, found.decode("latin-1"))
+    written = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+    for content in written:
+        assert_absent(token, content.decode("utf-8", "replace"))
+    said = b'"POST /***"'
+    assert any(said in content for content in written), "what was not a secret was said"
 
 
 def test_a_token_is_not_even_in_the_log_of_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,9 +190,10 @@ def test_a_token_is_not_even_in_the_log_of_a_fault(capsys: pytest.CaptureFixture
     assert_absent(CANARY, said)
 
 
-def test_a_token_is_in_no_representation() -> None:
+@pytest.mark.parametrize("name", APPS)
+def test_a_token_is_in_no_representation(name: str) -> None:
     settings = Settings(tokens=(CANARY,))
-    app = create_app(InProcess(Resizer()), settings)
+    app = APPS[name](settings)
     objects: list[object] = [settings, app, app.state, *app.routes, app.user_middleware]
     objects += [vars(route) for route in app.routes]
     objects += [route.endpoint for route in app.routes if isinstance(route, Route)]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import mock_server
 import upscaler
 from upscaler import cli
 
@@ -26,10 +27,13 @@ ENGINE = {
         "samples",
         "streams",
         "weights",
+        "worker",
     )
 } | {f"upscaler.bench.{name}" for name in ("peak", "peers", "reference", "worker")}
 TORCH_FREE = {
-    module.name for module in pkgutil.walk_packages(upscaler.__path__, "upscaler.")
+    module.name
+    for package in (upscaler, mock_server)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 } - ENGINE
 
 

@@ -1,0 +1,77 @@
+"""The mock: in this process, and as the command in one of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Timer
+
+import httpx
+
+from mock_server.app import create_app
+from tests.children import Child
+from tests.serving import SETTINGS, TOKENS, running
+from upscaler.settings import Settings
+
+MOCK = str(Path(sys.executable).parent / "upscaler-mock")
+MOCK_TOKENS = tuple(word for token in TOKENS for word in ("--token", token))
+"""The options for the tokens of `SETTINGS`."""
+
+
+@contextmanager
+def mocking(settings: Settings = SETTINGS) -> Iterator[httpx.Client]:
+    """A client, with a valid token, of a mock in this process."""
+    headers = {"Authorization": f"Bearer {settings.tokens[0]}"}
+    with (
+        running(create_app(settings)) as url,
+        httpx.Client(base_url=url, headers=headers) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def mock_child(
+    folder: Path,
+    *options: str,
+    stop: signal.Signals = signal.SIGTERM,
+    environment: dict[str, str] | None = None,
+) -> Iterator[Child]:
+    """`upscaler-mock`, which must have said nothing but its URL, and end well when told to."""
+    said = folder / "said"
+    set_here = ("UPSCALER_", "PYTHONUNBUFFERED")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(set_here)}
+    with (
+        said.open("w") as file,
+        subprocess.Popen(
+            [MOCK, *options],
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            env=ours | (environment or {}),
+        ) as process,
+    ):
+        assert process.stdout
+        try:
+            url = _first_line(process)
+            assert url.startswith("http://"), said.read_text()
+            assert url.endswith("\n")
+            yield Child(url.strip(), process.pid, said)
+            process.send_signal(stop)
+            assert process.wait(timeout=60) == 0, said.read_text()
+            assert process.stdout.read() == ""
+        finally:
+            process.kill()
+
+
+def _first_line(process: "subprocess.Popen[str]") -> str:
+    """The first line that a process prints; of one that prints none for long, nothing."""
+    assert process.stdout
+    too_late = Timer(60, process.kill)
+    too_late.start()
+    try:
+        return process.stdout.readline()
+    finally:
+        too_late.cancel()
