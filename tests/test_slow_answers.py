@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,6 +62,15 @@ def test_a_client_that_waits_half_as_long_as_the_picture_takes_gets_it() -> None
     with serving(Slow(1.2), HURRIED) as api, arriving(api, read_s=0.6) as answer:
         answer.read()
         assert decoded(answer).size == (608, 512)
+
+
+def test_the_log_tells_of_its_picture_as_of_any(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), serving(Slow(0.5), HURRIED) as api, arriving(api) as answer:
+        answer.read()
+    (line,) = [vars(each) for each in caplog.records if each.getMessage() == "POST /upscaling"]
+    assert (line["status"], line["input"], line["output"]) == (200, "304x256", "608x512")
+    assert line["stages"]["infer"] > 0.4
+    assert line["sent_bytes"] == len(answer.content)
 
 
 def test_with_more_patience_the_same_client_gives_up() -> None:

@@ -8,7 +8,7 @@ work done.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar, TypeVarTuple
 
@@ -45,6 +45,9 @@ from upscaler.settings import Settings
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
 
+Fetch = Callable[[str, Callable[[int], None]], Awaitable[bytes]]
+"""The bytes at a URL, while the other argument is told how many are held: see `Fetcher.fetch`."""
+
 MAX_DOWNLOADS: Final = 32
 """How many pictures are downloaded at once; each may keep a connection and a thread for a while."""
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -53,18 +56,30 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 log = logging.getLogger(__name__)
 
 
-def create_app(backend: Backend, settings: Settings, jobs: Jobs | None = None) -> FastAPI:
+def create_app(
+    backend: Backend,
+    settings: Settings,
+    jobs: Jobs | None = None,
+    fetch: Fetch | None = None,
+) -> FastAPI:
     """The service on top of `backend`, for the bearer tokens in `settings`.
 
-    Asynchronous inferences are kept in `jobs`, by default in this process. Raises ValueError
-    without any token: a service that lets everybody in is never meant.
+    Asynchronous inferences are kept in `jobs`, by default in this process, and pictures come from
+    URLs by `fetch`, by default from the public internet. Raises ValueError without any token: a
+    service that lets everybody in is never meant.
     """
     if not settings.tokens:
         raise ValueError("the service needs at least one token")
     admission = Admission(settings.queue_length, settings.queue_memory, backend.at_once)
     metrics = Metrics(admission)
     workshop = Workshop(backend, admission, metrics.made)
-    service = Service(workshop, settings, jobs or InProcessJobs(settings.results_memory), metrics)
+    service = Service(
+        workshop,
+        settings,
+        jobs or InProcessJobs(settings.results_memory),
+        fetch or Fetcher(ports=settings.fetch_ports, networks=settings.fetch_networks).fetch,
+        metrics,
+    )
 
     app = FastAPI(
         title="Upscaling API",
@@ -91,13 +106,18 @@ class Service:
     """The routes, and what they share."""
 
     def __init__(
-        self, workshop: Workshop, settings: Settings, jobs: Jobs, metrics: Metrics
+        self,
+        workshop: Workshop,
+        settings: Settings,
+        jobs: Jobs,
+        fetch: Fetch,
+        metrics: Metrics,
     ) -> None:
         self.workshop = workshop
         self.jobs = jobs
         self._metrics = metrics
         self._settings = settings
-        self._fetcher = Fetcher(ports=settings.fetch_ports, networks=settings.fetch_networks)
+        self._fetch = fetch
         self._downloads = anyio.CapacityLimiter(MAX_DOWNLOADS)
         # JSON and images are taken apart on as many cores as there are: more at once would be no
         # faster, and each takes several times the memory of what it reads.
@@ -192,7 +212,7 @@ class Service:
             return wanted.init_image
         with watch.stage("fetch"):
             async with self._downloads:
-                data = await self._fetcher.fetch(wanted.init_image_url, memory.hold)
+                data = await self._fetch(wanted.init_image_url, memory.hold)
         request.state.facts["source"] = httpx.URL(wanted.init_image_url).host  # all that is logged
         return data
 
