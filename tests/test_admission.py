@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given
@@ -48,6 +49,42 @@ def test_a_place_is_given_back_whatever_happens_to_the_picture() -> None:
 
 def scene(work: Callable[[Admission], Awaitable[None]]) -> None:
     asyncio.run(work(Admission(queue_length=9, memory_bytes=0)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_as_many_have_the_machine_as_may_and_no_more(at_once: int) -> None:
+    most = 0
+
+    async def act() -> None:
+        admission = Admission(queue_length=9, memory_bytes=0, at_once=at_once)
+        running = 0
+
+        async def one() -> None:
+            nonlocal running, most
+            with admission.place(1) as place:
+                async with place.turn():
+                    running += 1
+                    most = max(most, running)
+                    assert admission.waiting == len(admission.line) - running
+                    await asyncio.sleep(0.001)
+                    running -= 1
+
+        await asyncio.gather(*(one() for _ in range(9)))
+        assert admission.line == []
+
+    asyncio.run(act())
+    assert most == at_once
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_those_at_work_do_not_count_as_waiting(at_once: int) -> None:
+    admission = Admission(queue_length=1, memory_bytes=0, at_once=at_once)
+    with ExitStack() as places:
+        for _ in range(at_once + 1):
+            admission.check_room()
+            places.enter_context(admission.place(1))
+        with pytest.raises(Busy):
+            admission.check_room()
 
 
 def test_turns_come_one_at_a_time_and_in_order() -> None:
