@@ -252,6 +252,15 @@ def test_who_does_not_take_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch)
         assert len(answer.body) < int(answer.headers["content-length"])
 
 
+def test_who_takes_a_little_all_the_time_is_cut_off_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "ANSWER_GRACE_S", 0.5)
+    monkeypatch.setattr(server, "ANSWER_BYTES_PER_S", 10**9)
+    with serving(Resizer()) as api, pytest.raises(AssertionError, match="all of it"):
+        take_slowly(api)
+
+
 def test_who_takes_an_answer_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Far longer than the time that may pass besides, but fast enough."""
     monkeypatch.setattr(server, "ANSWER_GRACE_S", 0.5)
@@ -269,9 +278,9 @@ def take_slowly(api: httpx.Client) -> None:
         while part := connection.recv(2**20):
             data += part
             time.sleep(max(0, began_s + len(data) / 8_000_000 - time.monotonic()))
-    assert time.monotonic() - began_s > 2
     (answer,) = answers(bytes(data))
-    assert len(answer.body) == int(answer.headers["content-length"])
+    assert len(answer.body) == int(answer.headers["content-length"]), "all of it"
+    assert time.monotonic() - began_s > 2
 
 
 class Roomy(server.Connection):

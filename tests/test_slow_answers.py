@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.serving import GOOD, SETTINGS, Moody, Resizer, Slow, decoded, serving, upscale
-from upscaler import answers
+from upscaler import answers, server
 from upscaler.errors import OutOfMemory
 from upscaler.orders import Made
 
@@ -30,10 +30,10 @@ def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def arriving(api: httpx.Client, read_s: float = 5) -> Iterator[httpx.Response]:
+def arriving(api: httpx.Client, read_s: float = 5, **fields: object) -> Iterator[httpx.Response]:
     """An answer of which nothing was read yet, for a client that waits so long for each part."""
     timeout = httpx.Timeout(10, read=read_s)
-    with api.stream("POST", "/upscaling", json=GOOD, timeout=timeout) as answer:
+    with api.stream("POST", "/upscaling", json=GOOD | fields, timeout=timeout) as answer:
         yield answer
 
 
@@ -71,6 +71,17 @@ def test_the_log_tells_of_its_picture_as_of_any(caplog: pytest.LogCaptureFixture
     assert (line["status"], line["input"], line["output"]) == (200, "304x256", "608x512")
     assert line["stages"]["infer"] > 0.4
     assert line["sent_bytes"] == len(answer.content)
+
+
+def test_what_the_picture_takes_is_not_the_time_in_which_the_client_must_take_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "ANSWER_GRACE_S", 0.5)
+    monkeypatch.setattr(server, "ANSWER_BYTES_PER_S", 10**9)
+    with serving(Slow(1.5), HURRIED) as api, arriving(api, scale=16) as answer:
+        answer.read()
+        assert len(answer.content) > 2**22, "more than the system takes before the client does"
+        assert decoded(answer).size == (4864, 4096)
 
 
 def test_with_more_patience_the_same_client_gives_up() -> None:
