@@ -16,10 +16,11 @@ INPUTS := pyproject.toml constraints.txt
 # The one test file that must run where torch is not, and those that need no torch.
 BASE_TESTS := $(patsubst %,tests/%.py,without_torch test_accept test_addresses test_admission \
 	test_answer_memory test_app test_asynchronous test_batch test_contract* test_costs \
-	test_encoding test_errors test_fetch* test_hostile test_hostile_bodies test_hostile_forms test_image* \
-	test_jobs test_mock test_modal_cost test_models test_operations test_orders test_overload test_page_files \
-	test_parallel test_plan test_png test_report test_server test_settings test_slow_answers test_tiling \
-	test_url_input)
+	test_deployment test_encoding test_errors test_fetch* test_hostile test_hostile_bodies \
+	test_hostile_forms test_image* test_jobs test_mock* test_modal_app test_modal_cost \
+	test_models test_operations test_orders test_overload test_page_files test_parallel \
+	test_plan test_png test_remote test_report test_server test_settings test_slow_answers \
+	test_terminal test_tiling test_url_input)
 
 .PHONY: help demo serve test check clean
 
@@ -27,7 +28,7 @@ help:
 	@echo "make demo [IMAGE=FILE] [SCALE=F] [MODEL=NAME]  upscale a picture, into the folder demo"
 	@echo "make serve [PORT=8000]                         serve the API, with a page to try it on"
 	@echo "make test                                      run all tests"
-	@echo "make check                                     formatting, lint, types, floors, known vulnerabilities"
+	@echo "make check                                     formatting, lint, types, floors, advisories"
 	@echo "make clean                                     remove what the others made"
 
 demo: $(VENV)/engine.done
@@ -78,5 +79,6 @@ $(VENV)/corpora.done: tests/corpora.py $(VENV)/dev.done
 		|| echo "the corpora cannot be downloaded here: the tests with them will be skipped"
 
 $(BASE)/done: $(INPUTS) | $(BASE)/bin/python
-	@$(BASE)/bin/python $(PIP) --editable '.[modal,mock,contract]' pytest-timeout trustme
+	@$(BASE)/bin/python $(PIP) --editable '.[modal,mock,contract]' httpx2 pytest-timeout \
+		pytest-xdist pyyaml trio trustme uvloop
 	@touch $@

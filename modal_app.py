@@ -163,6 +163,7 @@ def web() -> Any:
     gpu=list(settings.gpus),
     cpu=GPU_CORES,
     memory=16384,  # RealESRGANer holds the whole picture several times
+    region=list(settings.region) or None,
     max_containers=1,
     scaledown_window=2,
     timeout=60 * MINUTES,

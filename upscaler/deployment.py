@@ -101,8 +101,11 @@ def token_or_exit(name: str, key: str) -> modal.Secret:
             sys.exit(
                 "The service needs a token that its clients have to send. Make one, and try again:"
                 f"\n\n  modal secret create {name} {key}=$(openssl rand -hex 24)\n\n"
+                f"A secret of that name without {key} is replaced with --force. "
                 f"(Modal says: {error})"
             )
+        except modal.exception.Error:
+            pass  # nobody is logged in, say: the command comes to that as well, and tells it better
     return secret
 
 

@@ -21,14 +21,15 @@ GPU_USD_PER_S: Final = {
 def card(device: str) -> str | None:
     """Modal's name of a device, by the name that it has for CUDA, such as NVIDIA L4; or None.
 
-    An A10 calls itself A10G, an A100 has its memory's size behind other words, and so on: a name
-    stands for a card whose words it begins with, and the longest such name counts.
+    That is the first of its words, but some A10 call themselves A10G, and an A100 has its memory's
+    size behind other words.
     """
     words = device.removeprefix("NVIDIA ").removeprefix("Tesla ")
-    if words.startswith("A100"):
+    first = words.replace("-", " ").partition(" ")[0]
+    if first == "A100":
         return "A100-40GB" if "40GB" in words else "A100-80GB"
-    fitting = [name for name in GPU_USD_PER_S if words.startswith(name)]
-    return max(fitting, key=len, default=None)
+    name = "A10" if first == "A10G" else first
+    return name if name in GPU_USD_PER_S else None
 
 
 def container_usd_per_s(device: str, cores: float, memory_gib: float) -> float | None:

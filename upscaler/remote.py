@@ -38,15 +38,7 @@ CALL_FAILED: Final = (
     faults.InternalFailure,
     faults.RemoteError,
 )
-"""What Modal raises when a container died, or took too long."""
-NO_ANSWER: Final = (
-    faults.AuthError,
-    faults.ConnectionError,
-    faults.InternalError,
-    faults.ResourceExhaustedError,
-    faults.ServiceError,
-)
-"""What it raises when it cannot be asked."""
+"""What Modal raises when a container died, or took too long; all else it raises is of its own."""
 
 
 def packed(made: Made, device: str) -> Delivery:
@@ -212,11 +204,11 @@ class RemoteJobs:
 async def _outcome(call_id: str) -> Delivery:
     """What a call returned. Raises TimeoutError until it has, UnknownJob, and what it raised."""
     call: modal.FunctionCall[Any] = modal.FunctionCall.from_id(call_id)
-    try:
-        with telling_what_failed():
+    with telling_what_failed():
+        try:
             delivery: Delivery = await call.get.aio(timeout=0)
-    except (faults.NotFoundError, faults.OutputExpiredError) as error:
-        raise UnknownJob("the result of this inference is no longer kept") from error
+        except (faults.NotFoundError, faults.OutputExpiredError) as error:
+            raise UnknownJob("the result of this inference is no longer kept") from error
     return delivery
 
 
@@ -227,7 +219,7 @@ def telling_what_failed() -> Iterator[None]:
         yield
     except CALL_FAILED as error:
         raise RemoteFailed(f"a GPU container failed: {error}") from error
-    except NO_ANSWER as error:
+    except faults.Error as error:
         raise Unreachable(f"Modal cannot be asked: {error}") from error
 
 

@@ -5,17 +5,16 @@ can have, is found out in the container.
 """
 
 import argparse
+import asyncio
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import modal
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from upscaler import batch, prices
 from upscaler.delivery import Outcome
@@ -27,6 +26,12 @@ from upscaler.models import MODELS, UpscalingModel
 
 MAX_FILE_BYTES: Final = 64 * 2**20
 """Twice what the largest input has uncompressed, with 16 bits a sample and alpha."""
+
+AT_ONCE: Final = 100
+"""How many pictures are on their way at the same time: a large folder does not fit into memory."""
+
+INTERRUPTED: Final = 128 + 2
+"""The status of a process that a signal has ended, as shells have it: 128 and SIGINT's number."""
 
 Method = modal.Function[..., Any, Any]
 
@@ -43,26 +48,31 @@ class Tally:
 def main(arguments: Sequence[str], upscale: Method) -> None:
     """Enlarge what `arguments` name by `upscale`, which takes a key, a file and fields.
 
-    Ends the process with status 1 if a picture failed, and 2 if the command is wrong.
+    Ends the process with status 1 if a picture failed, 2 if the command is wrong, and 130 if it was
+    interrupted.
     """
     args = parser().parse_args(arguments)
     try:
         todo = batch.plan(args.image, args.output, args.encoding)
     except FileRefused as error:
         parser().error(str(error))
-    console = Console(stderr=True)
     tally = Tally(failures=[str(refusal) for refusal in todo.refused])
     jobs = [job for job in todo.jobs if args.again or not job.target.exists()]
     if skipped := len(todo.jobs) - len(jobs):
-        console.print(f"{skipped} of {len(todo.jobs)} are there already, and are left as they are")
+        _tell(f"{skipped} of {len(todo.jobs)} are there already, and are left as they are")
     began_s = time.monotonic()
-    with _bar(console, len(jobs)) as advance:
-        _carry_out(jobs, _fields(args, todo.encoding), upscale, tally, advance)
-    console.print(_summary(tally, time.monotonic() - began_s), highlight=False)
+    interrupted = False
+    try:
+        asyncio.run(_carry_out(jobs, _fields(args, todo.encoding), upscale, tally))
+    except KeyboardInterrupt:
+        interrupted = True
+    _tell(_summary(tally, time.monotonic() - began_s))
+    if interrupted:
+        _tell("interrupted: the same command makes what is missing")
+        sys.exit(INTERRUPTED)
     if tally.failures:
         total = len(todo.jobs) + len(todo.refused)
-        failed = "\n  ".join([f"{len(tally.failures)} of {total} failed:", *tally.failures])
-        console.print(failed, highlight=False, markup=False, soft_wrap=True)
+        _tell("\n  ".join([f"{len(tally.failures)} of {total} failed:", *tally.failures]))
         sys.exit(1)
 
 
@@ -90,34 +100,39 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _carry_out(
-    jobs: Sequence[batch.Job],
-    fields: dict[str, object],
-    upscale: Method,
-    tally: Tally,
-    advance: Callable[[str], None],
+async def _carry_out(
+    jobs: Sequence[batch.Job], fields: dict[str, object], upscale: Method, tally: Tally
 ) -> None:
-    """Send all files out and write what comes back, in the order in which it does."""
+    """Send all files out and write what comes back, in the order in which it does.
+
+    Modal shows how far that is on a terminal.
+    """
     waiting = dict(enumerate(jobs))
+    room = asyncio.Semaphore(AT_ONCE)
     lost: list[str] = []
 
-    def sources() -> Iterator[tuple[int, bytes, dict[str, object]]]:
+    async def sources() -> AsyncIterator[tuple[int, bytes, dict[str, object]]]:
         for key, job in enumerate(jobs):
+            await room.acquire()
             try:
                 data = _read(job.source)
             except (OSError, FileRefused) as error:
+                room.release()
                 tally.failures.append(_in_words(job.source, error))
-                advance("")
                 del waiting[key]
             else:
                 yield key, data, fields
 
-    for outcome in upscale.starmap(sources(), order_outputs=False, return_exceptions=True):
-        if isinstance(outcome, BaseException):  # of a container, which cannot say for which file
-            lost.append(f"{type(outcome).__name__}: {outcome}")
-            continue
-        job = waiting.pop(outcome["key"])
-        advance(_written(job, outcome, tally))
+    try:
+        outcomes = upscale.starmap.aio(sources(), order_outputs=False, return_exceptions=True)
+        async for outcome in outcomes:
+            room.release()
+            if isinstance(outcome, BaseException):  # of a container: it cannot say for which file
+                lost.append(f"{type(outcome).__name__}: {outcome}")
+            else:
+                _write(waiting.pop(outcome["key"]), outcome, tally)
+    except modal.exception.Error as error:
+        lost.append(f"Modal cannot be asked: {error}")
     reasons = "; ".join(sorted(set(lost)))
     tally.failures += [f"{job.source}: {reasons}" for job in waiting.values()]
 
@@ -128,7 +143,7 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _written(job: batch.Job, outcome: Outcome, tally: Tally) -> str:
+def _write(job: batch.Job, outcome: Outcome, tally: Tally) -> None:
     """Write a file and tell of it, or take note of the failure."""
     error = outcome["error"]
     if error is None:
@@ -139,35 +154,19 @@ def _written(job: batch.Job, outcome: Outcome, tally: Tally) -> str:
             error = _in_words(job.target, failure)
     if error is not None:
         tally.failures.append(f"{job.source}: {error}")
-        return ""
+        return
     tally.made += 1
     device, seconds = outcome["device"], outcome["seconds"]
     tally.seconds[device] = tally.seconds.get(device, 0.0) + seconds
     width, height = outcome["size"]
-    return f"{job.source} -> {job.target} ({width}x{height}, {seconds:.2f} s on {device})"
+    facts = f"{width}x{height}, {seconds:.2f} s on {device}"
+    sys.stdout.write(f"{job.source} -> {job.target} ({facts})\n")
+    sys.stdout.flush()
 
 
-class _bar:  # noqa: N801  used like a function
-    """A progress bar on a terminal; what it is told of is printed above it."""
-
-    def __init__(self, console: Console, total: int) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-        self._progress = Progress(
-            *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
-        )
-        self._task = self._progress.add_task("upscaling", total=total)
-
-    def __enter__(self) -> Callable[[str], None]:
-        self._progress.start()
-        return self._advance
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def _advance(self, text: str) -> None:
-        if text:
-            sys.stdout.write(f"{text}\n")
-        self._progress.advance(self._task)
+def _tell(text: str) -> None:
+    """Say something besides: on a terminal Modal's progress bar makes way for what comes here."""
+    sys.stderr.write(f"{text}\n")
 
 
 def _fields(args: argparse.Namespace, encoding: ImageEncoding) -> dict[str, object]:
@@ -195,13 +194,10 @@ def _summary(tally: Tally, wall_s: float) -> str:
         cost = "no price known" if usd is None else f"${usd:.5f}"
         lines.append(f"  {seconds:.1f} s on {device}: {cost}")
     octoai_usd = tally.made * prices.OCTOAI_USD
-    lines.append(f"  OctoAI took ${octoai_usd:.3f}, {_ratio(octoai_usd, total_usd)}")
+    ratio = f", {octoai_usd / total_usd:.1f} times as much" if total_usd else ""
+    lines.append(f"  OctoAI took ${octoai_usd:.3f}{ratio}")
     lines.append("  Modal charges starts and idle seconds as well: see docs/cost.md")
     return "\n".join(lines)
-
-
-def _ratio(octoai_usd: float, usd: float | None) -> str:
-    return "" if not usd else f"{octoai_usd / usd:.1f} times as much"
 
 
 def _in_words(path: Path, error: Exception) -> str:
