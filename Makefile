@@ -38,7 +38,7 @@ demo: $(VENV)/engine.done
 serve: $(VENV)/engine.done
 	@$(BIN)/upscaler serve --port "$(PORT)"
 
-test: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(BASE)/done
+test: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(BASE)/done
 	$(BIN)/python -m pytest
 	$(BASE)/bin/python -m pytest $(BASE_TESTS)
 
@@ -77,6 +77,11 @@ $(VENV)/reference.done: $(VENV)/dev.done
 $(VENV)/corpora.done: tests/corpora.py $(VENV)/dev.done
 	@$(BIN)/python -m tests.corpora && touch $@ \
 		|| echo "the corpora cannot be downloaded here: the tests with them will be skipped"
+
+# OctoAI's clients that cannot stand beside the one in the environment, from PyPI and npm.
+$(VENV)/clients.done: tests/clients/packages.py tests/clients/package-lock.json $(VENV)/dev.done
+	@$(BIN)/python -m tests.clients.packages && touch $@ \
+		|| echo "the clients cannot be installed here: the tests with them will be skipped"
 
 $(BASE)/done: $(INPUTS) | $(BASE)/bin/python
 	@$(BASE)/bin/python $(PIP) --editable '.[modal,mock,contract]' httpx2 pytest-timeout \

@@ -5,6 +5,7 @@ wrong.
 """
 
 import argparse
+import re
 import signal
 import socket
 import sys
@@ -14,27 +15,39 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
 
-from mock_server.app import create_app
+from mock_server import rules
+from mock_server.heap import keep_freed_memory
+from mock_server.limits import parse_rate
+from mock_server.mock import DEFAULT_TOKEN, Mock
+from mock_server.scenario import FETCHES
+from mock_server.wire import Wire
 from upscaler import logs
 from upscaler.errors import InvalidSetting
 from upscaler.files import replacing
+from upscaler.formats import ImageEncoding
 from upscaler.server import server
 from upscaler.settings import Settings
 
 NAME: Final = "upscaler-mock"
-DEFAULT_TOKEN: Final = "mock-token"  # noqa: S105  known to everybody, and guards nothing
-"""A mock makes no secret of anything: its users shall be able to write the token down."""
+DIALECTS: Final = {"strict": ImageEncoding.PNG, "octoai": ImageEncoding.JPEG}
+"""What an answer is encoded in if the request does not say (REQ-9)."""
+PRINTED: Final = {"text": rules.in_words, "json": rules.in_json}
+"""How the rules can be printed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the mock as `argv` says, by default the process's own arguments; return the status."""
     args = _parser().parse_args(argv)
+    if args.rules:
+        print("\n".join(PRINTED[args.rules]()))  # noqa: T201  what was asked for
+        return 0
     try:
-        settings = _settings(args.token)
+        mock = _mock(args)
         with _listening(args.host, args.port) as listener:
             _end_well_when_told()
-            logs.to_stderr(settings.tokens)
-            running = server(create_app(settings), args.host, args.port)
+            keep_freed_memory()
+            logs.to_stderr(mock.tokens)
+            running = server(mock.app, args.host, args.port, Wire)
             with _port_file(args.port_file, listener.getsockname()[1]):
                 # Whoever connects from here on is answered, if only once the server runs.
                 print(_url(listener), flush=True)  # noqa: T201  what it is started for
@@ -69,6 +82,25 @@ def _parser() -> argparse.ArgumentParser:
     add("--token", type=_token, action="append", metavar="TOKEN",
         help="a bearer token to accept, can be given several times; "
         f"default: those in UPSCALER_TOKEN (a,b,...), or else {DEFAULT_TOKEN}")  # fmt: skip
+    add("--dialect", choices=DIALECTS,
+        help="strict: an answer is a PNG unless the request says otherwise, as OctoAI's page has "
+        "it; octoai: a JPEG, as its published schema has it; "
+        "default: as UPSCALER_DEFAULT_ENCODING says, or else strict")  # fmt: skip
+    add("--rate-limit", type=_rate, metavar="LIMIT",
+        help="how many requests a minute each token has: free (10), pro (60), or a number such as "
+        "5/min; default: as many as it likes")  # fmt: skip
+    add("--scenario", type=_file, metavar="FILE",
+        help="how to start, in TOML: faults, tokens and others; options go before it")  # fmt: skip
+    add("--seed", type=_seed, metavar="N",
+        help="random faults come in the order that belongs to this number; default: 0")  # fmt: skip
+    add("--fetch", choices=FETCHES,
+        help="made: pictures of URLs are made here, without a network; real: they are downloaded; "
+        "default: made")  # fmt: skip
+    add("--no-admin", action="store_true",
+        help="leave out the routes below /_mock, by which tests steer the mock")  # fmt: skip
+    add("--rules", nargs="?", const="text", choices=PRINTED,
+        help="print the rules that the mock holds to, what each is supported by, and end; "
+        "--rules json: for programs")  # fmt: skip
     return parser
 
 
@@ -90,10 +122,33 @@ def _token(text: str) -> str:
     return text
 
 
-def _settings(tokens: Sequence[str] | None) -> Settings:
-    """The environment's settings, and over them what was given on the command line."""
+def _rate(text: str) -> int:
+    try:
+        return parse_rate(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch("-?[0-9]{1,18}", text, re.ASCII):
+        raise argparse.ArgumentTypeError("a seed is a whole number")
+    return int(text)
+
+
+def _mock(args: argparse.Namespace) -> Mock:
+    """The mock by the environment's settings, the scenario, and over them the command line."""
     settings = Settings.from_environment()
-    return replace(settings, tokens=tuple(tokens or settings.tokens or (DEFAULT_TOKEN,)))
+    if args.dialect:
+        settings = replace(settings, default_encoding=DIALECTS[args.dialect])
+    return Mock(
+        tokens=args.token,
+        settings=settings,
+        seed=args.seed,
+        scenario=args.scenario,
+        admin=not args.no_admin,
+        fetch=args.fetch,
+        rate_limit=args.rate_limit,
+    )
 
 
 def _listening(host: str, port: int) -> socket.socket:

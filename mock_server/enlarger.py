@@ -26,7 +26,7 @@ class MockEnlarger:
     the same on every machine.
     """
 
-    face_enhance = False
+    face_enhance = True
 
     def load(self, model: UpscalingModel) -> str:
         """Load nothing. The SHA-256 tells models apart, as that of real weights would."""
@@ -43,11 +43,15 @@ class MockEnlarger:
         progress: Progress,
     ) -> Iterator[Pixels]:
         """Strips of `pixels` at exactly `size` (width, height)."""
-        height, width, _ = pixels.shape
-        wide = pixels.take(_nearest(width, size[0]), axis=1)
+        height, width, channels = pixels.shape
+        # Taking bytes is faster than taking pixels, which would be copied three bytes at a time.
+        samples = pixels.reshape(height, width * channels)
+        columns = (_nearest(width, size[0])[:, None] * channels + np.arange(channels)).ravel()
         rows = _nearest(height, size[1])
         for top in range(0, size[1], STRIP_ROWS):
-            strip = wide.take(rows[top : top + STRIP_ROWS], axis=0)
+            some, which = np.unique(rows[top : top + STRIP_ROWS], return_inverse=True)
+            wide = samples.take(some, axis=0).take(columns, axis=1)
+            strip = wide.take(which, axis=0).reshape(-1, size[0], channels)
             progress(top + len(strip), size[1])
             yield strip
 

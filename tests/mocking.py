@@ -11,7 +11,8 @@ from threading import Timer
 
 import httpx
 
-from mock_server.app import create_app
+from mock_server.mock import Mock
+from mock_server.wire import Wire
 from tests.children import Child
 from tests.serving import SETTINGS, TOKENS, running
 from upscaler.settings import Settings
@@ -24,10 +25,17 @@ MOCK_TOKENS = tuple(word for token in TOKENS for word in ("--token", token))
 @contextmanager
 def mocking(settings: Settings = SETTINGS) -> Iterator[httpx.Client]:
     """A client, with a valid token, of a mock in this process."""
-    headers = {"Authorization": f"Bearer {settings.tokens[0]}"}
+    with mocked(Mock(settings=settings)) as client:
+        yield client
+
+
+@contextmanager
+def mocked(mock: Mock) -> Iterator[httpx.Client]:
+    """A client, with a valid token, of `mock`, which is served in this process."""
+    headers = {"Authorization": f"Bearer {mock.tokens[0]}"}
     with (
-        running(create_app(settings)) as url,
-        httpx.Client(base_url=url, headers=headers) as client,
+        running(mock.app, Wire) as url,
+        httpx.Client(base_url=url, headers=headers, timeout=30) as client,
     ):
         yield client
 

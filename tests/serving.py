@@ -21,7 +21,7 @@ from upscaler.images import Pixels, resize
 from upscaler.jobs import Jobs
 from upscaler.models import UpscalingModel
 from upscaler.orders import Enlarger, InProcess, Progress
-from upscaler.server import server
+from upscaler.server import Connection, server
 from upscaler.settings import Settings
 
 TOKENS = ("first-token", "zweites-schlüsselwort")
@@ -85,9 +85,9 @@ class Slow(Resizer):
 
 
 @contextmanager
-def running(app: FastAPI) -> Iterator[str]:
+def running(app: FastAPI, connection: type[Connection] | None = None) -> Iterator[str]:
     """Serve `app` on a free port of this machine, and give the URL."""
-    served = server(app, "127.0.0.1", 0)
+    served = server(app, "127.0.0.1", 0, connection)
     thread = threading.Thread(target=served.run)
     thread.start()
     try:

@@ -277,6 +277,23 @@ def test_more_padding_than_is_due_is_refused(data: bytes, surplus: int) -> None:
     assert refusal(body("init_image", f'"{text}"')) == [("init_image", "base64_invalid")]
 
 
+@given(st.integers(1000, 9000), st.integers(0), st.sampled_from("*-_ =\t\0.é"))
+def test_one_wrong_character_in_a_long_text_is_found_wherever_it_is(
+    size: int, at: int, wrong: str
+) -> None:
+    """Decoders take many characters at once, and the last ones by themselves."""
+    text = base64.b64encode(bytes(3 * size)).decode()
+    at %= len(text) - 2  # where = would be right
+    literal = json.dumps(text[:at] + wrong + text[at + 1 :])
+    assert refusal(body("init_image", literal)) == [("init_image", "base64_invalid")]
+
+
+@given(st.binary(min_size=1, max_size=9000))
+def test_what_is_base64_is_decoded_as_pythons_own_decoder_does(data: bytes) -> None:
+    text = base64.b64encode(data).decode()
+    assert asking("init_image", f'"{text}"').init_image == data
+
+
 @pytest.mark.parametrize("text", ["", "\n", "\r\n\r\n", "data:image/png;base64,"])
 def test_an_empty_image_is_refused(text: str) -> None:
     assert refusal(body("init_image", json.dumps(text))) == [("init_image", "base64_empty")]

@@ -1,10 +1,16 @@
 """The published description and ours."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
+from tests.mocking import mocking
+from tests.serving import SETTINGS, Resizer, serving
 from upscaler.contract import UpscalingRequest
+from upscaler.formats import ImageEncoding
 from upscaler.responses import ImageResponse
 
 SENTENCES: Final = {"description", "examples", "title"}
@@ -27,8 +33,8 @@ def facts(schema: Any) -> Any:
     return kept
 
 
-def published() -> Any:
-    return facts(json.loads(Path(__file__).with_name("published_schema.json").read_text("utf-8")))
+def published(name: str = "published_schema.json") -> Any:
+    return facts(json.loads(Path(__file__).with_name(name).read_text("utf-8")))
 
 
 def ours(model: type[UpscalingRequest | ImageResponse]) -> dict[str, Any]:
@@ -57,3 +63,47 @@ def test_the_schema_of_a_request_is_the_published_one() -> None:
 def test_the_schema_of_a_response_is_the_published_one() -> None:
     """RES-1."""
     assert ours(ImageResponse) == {"ImageResponse": published()["ImageResponse"]}
+
+
+# The document that is served
+
+
+@pytest.mark.parametrize("default", ImageEncoding)
+@pytest.mark.parametrize("kind", ["service", "mock"])
+def test_what_is_published_is_in_the_document_that_is_served(
+    kind: str, default: ImageEncoding
+) -> None:
+    """The route, its request and its answers; of the request's schema all but the bounds.
+
+    What is more is ours: other routes, the token, four request headers, other statuses, pictures
+    as files, and in JSON what comes of dry runs and asynchronous requests.
+    """
+    settings = replace(SETTINGS, default_encoding=default)
+    with serving(Resizer(), settings) if kind == "service" else mocking(settings) as api:
+        document = api.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    wanted = published("published_paths.json")
+    route = facts(document["paths"]["/upscaling"])
+    (post,) = route.values()
+    assert {parameter["in"] for parameter in post.pop("parameters")} == {"header"}
+    assert post.pop("security") == [{"HTTPBearer": []}]
+    answers = post["responses"]
+    assert [answers.pop(status) for status in ("401", "406", "408", "413", "503")]
+    assert answers["200"].pop("headers")
+    content = answers["200"]["content"]
+    assert content.pop("image/png") == content.pop("image/jpeg")
+    (first, *_) = content["application/json"]["schema"].pop("anyOf")
+    content["application/json"]["schema"] = first
+    assert {"/upscaling": route} == wanted["paths"]
+
+    schemas = {name: facts(schema) for name, schema in document["components"]["schemas"].items()}
+    fields = schemas["UpscalingRequest"]["properties"]
+    assert fields["scale"]["anyOf"][0].pop("exclusiveMinimum") == 0
+    assert fields["output_image_height"]["anyOf"][0].pop("minimum") == 1
+    assert fields["output_image_width"]["anyOf"][0].pop("minimum") == 1
+    assert schemas["HTTPValidationError"].pop("required") == ["detail"]
+    wanted_schemas = published() | wanted["schemas"]
+    encoding = wanted_schemas["UpscalingRequest"]["properties"]["output_image_encoding"]
+    assert encoding["default"] == "jpeg"
+    encoding["default"] = default.value
+    assert {name: schemas[name] for name in wanted_schemas} == wanted_schemas

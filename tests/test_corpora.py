@@ -74,6 +74,8 @@ IGNORED_HEADERS = (
     "X-Forwarded-Proto",
     "X-OctoAI-Queue-Dispatch",
 )
+MADE_OF_A_URL: Final = (51, 51)
+"""The size of what the mock makes of a picture that it has made for a URL."""
 EVERY: Final = {"service": 1, "mock": 3}
 """The service is sent all inputs. The mock, in which nothing but the network is another, is sent
 every third of them, for the sake of time."""
@@ -124,6 +126,8 @@ def check_made(answer: httpx.Response, field: str, value: Any, case: object) -> 
     size = MADE
     if value is not None and field == "scale":
         size = half_up(width * Decimal(value)), half_up(height * Decimal(value))
+    elif value is not None and field == "init_image_url":
+        size = MADE_OF_A_URL
     elif value is not None and field == "output_image_width":
         size = int(Decimal(value)), half_up(height * Decimal(value) / width)
     elif value is not None and field == "output_image_height":

@@ -78,6 +78,14 @@ def test_a_png_holds_every_pixel_and_every_alpha(pixels: Pixels, at: list[int], 
     assert np.array_equal(np.array(image), pixels)
 
 
+def test_a_row_that_is_the_one_above_it_takes_up_next_to_nothing() -> None:
+    """As in flat parts, and in whatever was enlarged by repeating pixels."""
+    once = noise(200, 300, 3)
+    thrice = encode(once.repeat(3, axis=0), PNG)
+    assert np.array_equal(opened(thrice), once.repeat(3, axis=0))
+    assert len(thrice) < 1.05 * len(encode(once, PNG))
+
+
 @given(any_picture, cuts, strip_bytes)
 def test_a_jpeg_shows_what_pillows_own_shows(pixels: Pixels, at: list[int], size: int) -> None:
     """To the last bit: with full chroma no block of 8x8 pixels depends on another."""

@@ -27,7 +27,7 @@ from mock_server.enlarger import MockEnlarger
 from tests.hostile import SHARED, completed, stay_here
 from tests.mocking import MOCK, mock_child, mocking
 from tests.request_literals import half_up
-from tests.serving import GOOD, decoded, only_error, upscale
+from tests.serving import GOOD, decoded, upscale
 from upscaler.contract import DRY_RUN_HEADER, Size
 from upscaler.images import Pixels, on_white
 from upscaler.models import MODELS, UpscalingModel
@@ -201,9 +201,9 @@ def test_a_dry_run_tells_of_one_piece_and_makes_nothing(api: httpx.Client) -> No
     assert (told["output_width"], told["output_height"], told["tiles"]) == (608, 512, 1)
 
 
-def test_what_the_service_does_not_do_the_mock_does_not_do(api: httpx.Client) -> None:
-    error = only_error(upscale(api, **GOOD, face_enhance=True))
-    assert error["type"] == "face_enhance_unavailable"
+def test_faces_are_taken_for_enhanced(api: httpx.Client) -> None:
+    """REQ-10: the mock of a service that has a face model."""
+    assert decoded(upscale(api, **GOOD, face_enhance=True)).size == (608, 512)
 
 
 # The command

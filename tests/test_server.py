@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -11,11 +12,13 @@ from contextlib import ExitStack, suppress
 import httpx
 import pytest
 
-from tests.serving import GOOD, Resizer, serving
+from tests.serving import GOOD, SETTINGS, Resizer, serving
 from tests.test_operations import eventually, metrics
 from tests.wires import CLOSE, END, HEAD, answers, connected, exchange, request, rest, send
 from upscaler import logs, server
+from upscaler.app import create_app
 from upscaler.models import UpscalingModel
+from upscaler.orders import InProcess
 from upscaler.server import MAX_HEAD_BYTES, PART_BYTES
 
 LARGE = {**GOOD, "scale": 26}
@@ -343,3 +346,31 @@ def test_a_connection_too_many_is_refused_with_when_to_come_back(
         while answer.status != 200:
             assert time.monotonic() < deadline_s
             (answer,) = answers(exchange(api, request(GOOD, HEAD + CLOSE)))
+
+
+# The end of an answer
+
+
+def test_the_end_of_an_answer_does_not_wait_for_the_client() -> None:
+    """Whoever has made the socket: asyncio sees to it on its own ones alone."""
+    options: list[int] = []
+
+    class Seen(server.Connection):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            made = transport.get_extra_info("socket")
+            options.append(made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    app = create_app(InProcess(Resizer()), SETTINGS)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        served = server.server(app, "127.0.0.1", 0, Seen)
+        served.config.loop = "asyncio"  # uvloop, where it is installed, sees to it on all
+        thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            port = listener.getsockname()[1]
+            assert httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
+        finally:
+            served.should_exit = True
+            thread.join()
+    assert options == [1]

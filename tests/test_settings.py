@@ -1,4 +1,5 @@
 from decimal import Decimal
+from enum import StrEnum
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upscaler.errors import InvalidSetting
+from upscaler.formats import ImageEncoding
 from upscaler.settings import Device, Precision, Settings, parse_bytes
 
 VARIABLES = {
@@ -15,6 +17,7 @@ VARIABLES = {
     "UPSCALER_DEVICE": "cpu",
     "UPSCALER_PRECISION": "bf16",
     "UPSCALER_MEMORY": "2G",
+    "UPSCALER_DEFAULT_ENCODING": "jpeg",
     "UPSCALER_QUEUE": "3",
     "UPSCALER_QUEUE_MEMORY": "500M",
     "UPSCALER_RESULTS_MEMORY": "2G",
@@ -48,6 +51,7 @@ def test_every_variable_sets_its_own_field() -> None:
         device=Device.CPU,
         precision=Precision.BF16,
         memory=2 * 2**30,
+        default_encoding=ImageEncoding.JPEG,
         queue_length=3,
         queue_memory=500 * 2**20,
         results_memory=2 * 2**30,
@@ -158,6 +162,7 @@ def test_units_are_powers_of_1024(number: int, unit: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        *(("UPSCALER_DEFAULT_ENCODING", text) for text in ("jpg", "PNG", "webp", " ")),
         ("UPSCALER_DEVICE", "gpu"),
         ("UPSCALER_DEVICE", "CPU"),
         ("UPSCALER_DEVICE", "cuda:0"),
@@ -183,9 +188,14 @@ def test_a_value_that_cannot_be_is_refused_with_the_name_of_its_variable(
 
 
 @pytest.mark.parametrize(
-    ("name", "choices"), [("UPSCALER_DEVICE", Device), ("UPSCALER_PRECISION", Precision)]
+    ("name", "choices"),
+    [
+        ("UPSCALER_DEFAULT_ENCODING", ImageEncoding),
+        ("UPSCALER_DEVICE", Device),
+        ("UPSCALER_PRECISION", Precision),
+    ],
 )
-def test_the_refusal_names_the_choices(name: str, choices: type[Device] | type[Precision]) -> None:
+def test_the_refusal_names_the_choices(name: str, choices: type[StrEnum]) -> None:
     with pytest.raises(InvalidSetting) as caught:
         Settings.from_environment({name: "nonsense"})
     assert all(choice.value in str(caught.value) for choice in choices)

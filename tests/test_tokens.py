@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
-import mock_server.app
+from mock_server import Mock
 from tests.children import Child
 from tests.mocking import mock_child
 from tests.serving import GOOD, Moody, Resizer, running, serving
@@ -33,7 +33,7 @@ OPEN = ("/", "/livez", "/healthcheck", "/docs", "/redoc", "/openapi.json")
 TOKENS = ("canary-first", "canary-sécond", "canary-third")
 APPS: dict[str, Callable[[Settings], FastAPI]] = {
     "service": lambda settings: create_app(InProcess(Resizer()), settings),
-    "mock": mock_server.app.create_app,
+    "mock": lambda settings: Mock(settings=settings).app,
 }
 """Each server's app, by its name."""
 SERVERS: dict[str, Callable[[Path, str], AbstractContextManager[Served | Child]]] = {

@@ -98,7 +98,9 @@ def create_app(
     app.get("/v1/requests/{response_id}", **description.POLL, **guarded)(service.poll)
     app.get("/v1/responses/{response_id}", **description.RESULT, **guarded)(service.result)
     app.get("/metrics", **description.METRICS, **guarded)(service.measured)
-    app.openapi = description.with_request_schema(app.openapi)  # type: ignore[method-assign]
+    app.openapi = description.with_request_schema(  # type: ignore[method-assign]
+        app.openapi, settings.default_encoding
+    )
     return app
 
 
@@ -142,6 +144,7 @@ class Service:
         body = await read_json(request, request.state.memory, asynchronous=asynchronous)
         wanted = await self._in_thread(parse_request, body)
         del body
+        wanted = wanted.or_encoded(self._settings.default_encoding)
         return await unless_gone(request, self._answer(request, wanted))
 
     async def poll(self, request: Request, response_id: str) -> PollResponse:

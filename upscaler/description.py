@@ -17,6 +17,7 @@ from upscaler.contract import (
     WEIGHTS_HEADER,
     UpscalingRequest,
 )
+from upscaler.formats import ImageEncoding
 from upscaler.responses import (
     AsyncResponse,
     DryRunResponse,
@@ -136,16 +137,25 @@ RESULT: Final[dict[str, Any]] = {
 }
 
 
-def with_request_schema(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """`openapi` with the schemas that no route names by itself, and what those refer to."""
+def with_request_schema(
+    openapi: Callable[[], dict[str, Any]], default_encoding: ImageEncoding
+) -> Callable[[], dict[str, Any]]:
+    """`openapi` with the schemas that no route names by itself, and what those refer to.
+
+    A request's output_image_encoding is `default_encoding` by default.
+    """
 
     def complete() -> dict[str, Any]:
         document = openapi()
         schemas = document["components"]["schemas"]
-        for model in (UpscalingRequest, ImageResponse, DryRunResponse, AsyncResponse):
+        # The last is there, but in FastAPI's words, with fields that no answer of ours has.
+        models = (UpscalingRequest, ImageResponse, DryRunResponse, AsyncResponse)
+        for model in (*models, HTTPValidationError):
             schema = model.model_json_schema(ref_template=SCHEMAS + "{model}")
             schemas |= schema.pop("$defs", {})
             schemas[model.__name__] = schema
+        encoding = schemas[UpscalingRequest.__name__]["properties"]["output_image_encoding"]
+        encoding["default"] = default_encoding.value
         return document
 
     return complete

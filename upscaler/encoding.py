@@ -27,7 +27,7 @@ from upscaler.contract import Size
 from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels, on_white
 from upscaler.parallel import in_order
-from upscaler.png import SIGNATURE
+from upscaler.png import SIGNATURE, ZLIB_HEADER
 from upscaler.responses import ImageResponse
 
 try:
@@ -40,15 +40,15 @@ STRIP_BYTES: Final = 3 * 2**19
 are handed around too often, and larger ones take longer until the first byte."""
 
 DEFLATE_LEVEL: Final = 1
-ZLIB_HEADER: Final = b"\x78\x01"
-"""Deflate with a window of 32 KiB, the fastest level (RFC 1950, 2.2)."""
 LAST_BLOCK: Final = b"\x03\x00"
 """An empty block that is marked as the last (RFC 1951, 3.2.6), so that no strip needs to be."""
 ADLER_BASE: Final = 65521
 """Adler-32 counts modulo this prime (RFC 1950, 8.2)."""
 FILTER_AVERAGE: Final = 3
-"""The filter of every row: each sample less the mean of the ones on its left and above it. On
-enlarged photos and drawings it makes smaller files than any other single filter."""
+"""The filter of rows: each sample less the mean of the ones on its left and above it. On enlarged
+photos and drawings it makes smaller files than any other single filter."""
+FILTER_UP: Final = 2
+"""The filter of a row that is the same as the one above it: each sample less that one is 0."""
 COLOUR_TYPES: Final = {3: 2, 4: 6}
 """PNG's numbers for RGB and RGBA, by how many samples a pixel has."""
 
@@ -206,6 +206,9 @@ def _filtered(lot: Pixels) -> Pixels:
     mean >>= 1
     mean += left & above
     np.subtract(rows[:, channels:], mean, out=differences[:, channels:])
+    repeated = (samples[1:] == samples[:-1]).all(axis=1)
+    result[repeated] = 0
+    result[repeated, 0] = FILTER_UP
     return result
 
 

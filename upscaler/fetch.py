@@ -112,6 +112,11 @@ class Fetcher:
             return await self._follow(url, hold)
         raise _late()
 
+    async def check(self, text: str) -> None:
+        """Raise InvalidRequest for a URL that is never asked for, as `fetch` does; ask for none."""
+        url = self._parsed(text)
+        await self._backend.checked(url.raw_host.decode(), _port(url))
+
     async def _follow(self, text: str, hold: Callable[[int], None]) -> bytes:
         url = self._parsed(text)
         for _ in range(1 + MAX_REDIRECTS):
@@ -201,7 +206,7 @@ class _CheckingBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         failure: Exception = httpcore.ConnectError()
-        for address in (await self._checked(host, port))[:MAX_ADDRESSES]:
+        for address in (await self.checked(host, port))[:MAX_ADDRESSES]:
             try:
                 return await self._plain.connect_tcp(
                     str(address), port, timeout, local_address, socket_options
@@ -210,7 +215,7 @@ class _CheckingBackend(httpcore.AsyncNetworkBackend):
                 failure = error
         raise failure
 
-    async def _checked(self, host: str, port: int) -> list[Address]:
+    async def checked(self, host: str, port: int) -> list[Address]:
         """The addresses of `host`, or InvalidRequest if one of them may not be connected to.
 
         One bad address spoils all: a host of the public internet has none, and which of them a name

@@ -27,6 +27,7 @@ ID_BYTES: Final = 24
 MAX_JOBS: Final = 10_000
 """Failed jobs take hardly any memory, and yet there must not be any number of them."""
 MAX_RETRY_AFTER_S: Final = 600
+NOT_COMPLETED: Final = "this inference is not completed: ask its poll_url how far it is"
 
 
 class Jobs(Protocol):
@@ -110,7 +111,7 @@ class InProcessJobs:
         if job.error is not None:
             raise job.error.with_traceback(None)
         if job.made is None:
-            raise UnknownJob("this inference is not completed: ask its poll_url how far it is")
+            raise UnknownJob(NOT_COMPLETED)
         job.fetched = True
         return job.made
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from upscaler.errors import InvalidSetting
+from upscaler.formats import ImageEncoding
 
 Network = IPv4Network | IPv6Network
 
@@ -74,15 +75,16 @@ class Settings:
     None for half of what is free.
 
     Of the service: `tokens` (`UPSCALER_TOKEN`, separated by commas) are the bearer tokens that it
-    accepts, and are kept out of `repr`. `queue_length` (`UPSCALER_QUEUE`) is how many pictures may
-    wait, and `queue_memory` (`UPSCALER_QUEUE_MEMORY`) how many bytes all requests may hold
-    together. `results_memory` (`UPSCALER_RESULTS_MEMORY`) is how many bytes of asynchronous results
-    are kept. `first_byte_s` (`UPSCALER_FIRST_BYTE`) is after how many seconds an answer in JSON
-    begins, whether its picture is there or not, and `deadline_s` (`UPSCALER_DEADLINE`) how many
-    any other picture may take, or None for as many as it needs. `price_per_second`
-    (`UPSCALER_PRICE_PER_SECOND`) is what a second of work costs in dollars, or None not to tell.
-    `fetch_ports` (`UPSCALER_FETCH_PORTS`) are the ports that pictures
-    are downloaded from, and `fetch_networks` (`UPSCALER_FETCH_NETWORKS`) the networks, separated by
+    accepts, and are kept out of `repr`. `default_encoding` (`UPSCALER_DEFAULT_ENCODING`) is what a
+    picture is encoded in if the request does not say (REQ-9). `queue_length` (`UPSCALER_QUEUE`) is
+    how many pictures may wait, and `queue_memory` (`UPSCALER_QUEUE_MEMORY`) how many bytes all
+    requests may hold together. `results_memory` (`UPSCALER_RESULTS_MEMORY`) is how many bytes of
+    asynchronous results are kept. `first_byte_s` (`UPSCALER_FIRST_BYTE`) is after how many seconds
+    an answer in JSON begins, whether its picture is there or not, and `deadline_s`
+    (`UPSCALER_DEADLINE`) how many any other picture may take, or None for as many as it needs.
+    `price_per_second` (`UPSCALER_PRICE_PER_SECOND`) is what a second of work costs in dollars, or
+    None not to tell. `fetch_ports` (`UPSCALER_FETCH_PORTS`) are the ports that pictures are
+    downloaded from, and `fetch_networks` (`UPSCALER_FETCH_NETWORKS`) the networks, separated by
     commas, that they may come from besides the public ones.
     """
 
@@ -91,6 +93,7 @@ class Settings:
     device: Device = Device.AUTO
     precision: Precision = Precision.AUTO
     memory: int | None = None
+    default_encoding: ImageEncoding = ImageEncoding.PNG
     queue_length: int = 16
     queue_memory: int = 1024 * MIB
     results_memory: int = 1024 * MIB
@@ -175,6 +178,7 @@ VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "device": ("UPSCALER_DEVICE", _choice(Device)),
     "precision": ("UPSCALER_PRECISION", _choice(Precision)),
     "memory": ("UPSCALER_MEMORY", parse_bytes),
+    "default_encoding": ("UPSCALER_DEFAULT_ENCODING", _choice(ImageEncoding)),
     "queue_length": ("UPSCALER_QUEUE", _length),
     "queue_memory": ("UPSCALER_QUEUE_MEMORY", _room),
     "results_memory": ("UPSCALER_RESULTS_MEMORY", _room),

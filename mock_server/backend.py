@@ -1,0 +1,38 @@
+"""What makes the mock's pictures, and wrong ones when it is told to."""
+
+from dataclasses import replace
+
+from mock_server.enlarger import MockEnlarger
+from mock_server.faults import current
+from upscaler.formats import ImageEncoding
+from upscaler.orders import InProcess, Made, Stopwatch, Task
+
+OTHER: dict[ImageEncoding, ImageEncoding] = {
+    ImageEncoding.PNG: ImageEncoding.JPEG,
+    ImageEncoding.JPEG: ImageEncoding.PNG,
+}
+
+
+class MockBackend(InProcess):
+    """A backend without a network, whose pictures may be of a wrong size or encoding.
+
+    Everything that is said about them is what was asked for: they are wrong and not told of so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(MockEnlarger())
+
+    async def make(self, task: Task, watch: Stopwatch) -> Made:
+        made = await super().make(_wrong(task), watch)
+        return replace(made, size=task.size, encoding=task.encoding)
+
+
+def _wrong(task: Task) -> Task:
+    """The task that is carried out in place of `task`, by the fault of its request."""
+    words = current.get().words
+    if "wrong-size" in words:
+        width, height = task.size
+        task = replace(task, size=(width - 1 if width > 1 else 2, height))
+    if "wrong-encoding" in words:
+        task = replace(task, encoding=OTHER[task.encoding])
+    return task

@@ -1,0 +1,230 @@
+"""The rules of the API, and what supports each: so much of a refusal is OctoAI's, so much ours.
+
+docs/CONTRACT.md has the same rules to the last detail, with the same ids and the same support.
+"""
+
+import json
+import textwrap
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+WIDTH: Final = 96
+"""How many columns `upscaler-mock --rules` fills at most."""
+
+LABELS: Final = {
+    "page": "documented",
+    "platform": "documented",
+    "schema": "published schema",
+    "client": "observed in clients",
+    "ours": "our choice",
+}
+"""How faithful a rule is to the original, by the words of its support."""
+SOURCES: Final = {
+    "page": "OctoAI's documentation page of the Upscaling REST API, as of July 2024",
+    "schema": "the OpenAPI 3.1 description that it published of its media utilities, July 2024",
+    "platform": "its pages on asynchronous inference, rate limits, and trust and safety",
+    "client": "its clients on PyPI (octoai 1.11.0, octoai-sdk 0.10.1) and npm",
+    "ours": "no source speaks, and we had to choose",
+}
+"""What the words of a support stand for."""
+
+
+class Rule(NamedTuple):
+    """A rule by its id. `support` says where it is from, in the words of docs/CONTRACT.md."""
+
+    id: str
+    text: str
+    support: str
+
+    @property
+    def fidelity(self) -> tuple[str, ...]:
+        """The labels that go with its support, each once."""
+        return tuple(dict.fromkeys(LABELS[word] for word in LABELS if word in self.support))
+
+
+RULES: Final = (
+    Rule("REQ-1", "POST /upscaling with one JSON object as its body", "page, schema"),
+    Rule(
+        "REQ-2",
+        "the header Authorization: Bearer TOKEN is required, or else it is a 401",
+        "page; the status is ours",
+    ),
+    Rule(
+        "REQ-3",
+        "the header Content-Type: application/json is required, or else it is a 422",
+        "page; the status is ours",
+    ),
+    Rule(
+        "REQ-4",
+        "exactly one of init_image and init_image_url is given; null counts as absent",
+        "page, schema",
+    ),
+    Rule(
+        "REQ-5",
+        "exactly one of scale, output_image_height and output_image_width is given; null counts as "
+        "absent",
+        "page, schema",
+    ),
+    Rule("REQ-6", "scale is a finite number above 0", "schema; the bounds are ours"),
+    Rule(
+        "REQ-7",
+        "output_image_height and output_image_width are integers of at least 1, and the other side "
+        "keeps the aspect ratio",
+        "page, schema; the bound is ours",
+    ),
+    Rule("REQ-8", "model is one of six names, by default real-esrgan-x4-plus", "page, schema"),
+    Rule(
+        "REQ-9",
+        "output_image_encoding is png or jpeg. Its default is png, as the page has it, and in the "
+        "dialect octoai jpeg, as the schema has it",
+        "page, schema",
+    ),
+    Rule(
+        "REQ-10",
+        "face_enhance is a boolean, by default false; without a face model, true is a 422",
+        "schema; the 422 is ours",
+    ),
+    Rule(
+        "REQ-11",
+        "an unknown field is a 422, and so are more fields or values than any request has",
+        "schema; the bounds are ours",
+    ),
+    Rule(
+        "REQ-12",
+        'values are coerced as pydantic 2 does by default: "2.5" is a number, "abc" is not',
+        "ours, from the shape of the schema",
+    ),
+    Rule("REQ-13", "both sides of the input have 256 to 2048 pixels", "page"),
+    Rule("REQ-14", "both sides of the output have at most 8192 pixels", "page"),
+    Rule(
+        "REQ-15",
+        "REQ-13 and REQ-14 are told from the header of the image, before its pixels are decoded",
+        "ours",
+    ),
+    Rule(
+        "REQ-16",
+        "the size of the output: a computed side is rounded half up, by exact arithmetic on the "
+        "decimal as written, and is at least 1",
+        "page; the rounding is ours",
+    ),
+    Rule(
+        "REQ-17",
+        "init_image is standard base64 of an encoded image; a prefix data:image/...;base64, and "
+        "line breaks are tolerated, and nothing else",
+        "page; the tolerance is ours",
+    ),
+    Rule("REQ-18", "unknown headers are ignored, X-OctoAI-Queue-Dispatch among them", "platform"),
+    Rule(
+        "REQ-19",
+        "errors are told in this order: path and method, token, body size, content type, JSON, "
+        "fields (all of a request's at once), Accept, the image, input size, output size",
+        "ours",
+    ),
+    Rule(
+        "RES-1",
+        "a picture is 200 with image_b64 and removed_for_safety; spaces may stand before it",
+        "schema; the spaces are ours",
+    ),
+    Rule(
+        "RES-2",
+        "image_b64 is standard base64, without line breaks, of one PNG or JPEG of exactly the size "
+        "of REQ-16",
+        "page, schema",
+    ),
+    Rule("RES-3", "removed_for_safety: true goes with a null image_b64", "schema, platform"),
+    Rule(
+        "RES-4",
+        "a broken rule is a 422 with a list of loc, msg and type; no value is repeated in it",
+        "schema; no repeating is ours",
+    ),
+    Rule(
+        "RES-5",
+        "429 with Retry-After when a rate limit is hit: 10 requests a minute free, 60 for pro. "
+        "Clients retry 429 and 5xx, so a client's fault is never a 5xx",
+        "platform, client; the header is ours",
+    ),
+    Rule(
+        "RES-6",
+        "every answer has the header X-User-Request-ID: the request's own, or a new one",
+        "client; keeping it is ours",
+    ),
+    Rule(
+        "RES-7",
+        'other errors are {"detail": "..."}: 400, 401, 404, 405, 406, 408, 413 (above 32 MiB), '
+        "431, 500, 503",
+        "ours",
+    ),
+    Rule(
+        "RES-8",
+        "Accept: application/json, */* or none gets JSON, image/png and image/jpeg the file "
+        "itself; 406 if it names nothing that an answer can be",
+        "page; the files are ours",
+    ),
+    Rule(
+        "RES-9",
+        "GET /healthcheck is 200, without a token, when requests are taken",
+        "schema, client; the 503 is ours",
+    ),
+    Rule(
+        "ASY-1",
+        "the header X-OctoAI-Async: 1 on the same POST is answered at once with response_id and "
+        "poll_url, and what is wrong with the request is told at once",
+        "platform, client",
+    ),
+    Rule(
+        "ASY-2",
+        "GET poll_url with the token says pending, running, or completed with a response_url",
+        "platform, client",
+    ),
+    Rule(
+        "ASY-3",
+        "GET response_url with the token gives what the synchronous call would have given; until "
+        "it is completed: 404",
+        "platform, client",
+    ),
+    Rule(
+        "ASY-4",
+        "an asynchronous body has at most 10 MiB, 413 above; results are kept for 24 hours, and "
+        "after that, or for an unknown id: 404",
+        "platform",
+    ),
+    Rule("ASY-5", "an id cannot be guessed, and is of no use without a valid token", "ours"),
+    Rule("OWN-1", "X-Upscaler-Dry-Run: 1 has everything checked and nothing made", "ours"),
+    Rule(
+        "OWN-2",
+        "answers with a picture have Server-Timing and X-Upscaler-... headers that tell of it",
+        "ours",
+    ),
+    Rule(
+        "OWN-3",
+        "a download that fails, or is no picture, is a 422 on init_image_url, of a type that says "
+        "how",
+        "ours",
+    ),
+    Rule(
+        "OWN-4",
+        "beyond a full line, or with all memory in use, a request is a 503 with Retry-After",
+        "ours",
+    ),
+    Rule("OWN-5", "GET /livez, GET /metrics with the token, and GET / for people", "ours"),
+)
+ORDER: Final = {rule.id: number for number, rule in enumerate(RULES)}
+"""Where each rule stands among them."""
+
+
+def in_words() -> Iterator[str]:
+    """The lines of all rules for people, and of what the words of their support stand for."""
+    for rule in RULES:
+        yield from textwrap.wrap(
+            rule.text, WIDTH, initial_indent=f"{rule.id:8}", subsequent_indent=" " * 8
+        )
+        yield f"{'':8}[{', '.join(rule.fidelity)}] {rule.support}"
+        yield ""
+    for word, meaning in SOURCES.items():
+        yield f"{word:10}{meaning}"
+
+
+def in_json() -> Iterator[str]:
+    """The lines of all rules for programs: a list of objects."""
+    rules = [{**rule._asdict(), "fidelity": rule.fidelity} for rule in RULES]
+    yield json.dumps(rules, indent=2)

@@ -1,0 +1,236 @@
+"""The GitHub Action and the image: their scripts and commands, as far as one gets without either.
+
+Where the action installs the mock, the test has the one that is installed here; what is installed
+in the image is what lies in the environment of the tests.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+import yaml
+
+from tests.children import ROOT
+from tests.mocking import MOCK
+from tests.serving import GOOD
+from tests.test_mock_project import by_url, project
+
+ACTION: Final = yaml.safe_load((ROOT / "action.yml").read_text())
+INSTALL, START = ACTION["runs"]["steps"]
+BASH: Final = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
+"""As GitHub calls it for `shell: bash`."""
+DOCKERFILE: Final = (ROOT / "Dockerfile").read_text()
+
+
+def test_the_action_is_a_composite_one_whose_parts_are_there() -> None:
+    assert ACTION["runs"]["using"] == "composite"
+    assert [step["shell"] for step in (INSTALL, START)] == ["bash", "bash"]
+    for name, output in ACTION["outputs"].items():
+        assert output["value"] == f"${{{{ steps.{START['id']}.outputs.{name} }}}}"
+    used = re.findall(r"\${{ inputs\.([a-z-]+) }}", str(ACTION))
+    assert sorted(used) == sorted(ACTION["inputs"])
+
+
+@pytest.mark.parametrize("step", [INSTALL, START], ids=["install", "start"])
+def test_nothing_that_is_given_becomes_part_of_a_script(step: dict[str, Any]) -> None:
+    assert "${{" not in step["run"]
+    assert subprocess.run([*BASH, "-n", "-c", step["run"]], check=True).returncode == 0
+
+
+def test_what_is_installed_is_what_the_action_lies_in(tmp_path: Path) -> None:
+    """With a Python that only notes what it is called with."""
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\nmkdir -p "$3/bin"\n'
+        'printf "%s\\n" "$@" > "$3/made"\n'
+        'printf \'#!/bin/sh\\nprintf "%%s\\\\n" "$@" > "%s/../../installed"\\n\' "$3/bin"'
+        ' > "$3/bin/python"\nchmod +x "$3/bin/python"\n'
+    )
+    python.chmod(0o755)
+    done, told = step(INSTALL, tmp_path, {"python": str(python)})
+    assert done.returncode == 0, done.stderr
+    folder = Path(told["GITHUB_OUTPUT"]["folder"])
+    assert folder.parent == tmp_path
+    called = (folder / "installed").read_text().splitlines()
+    assert called[:3] == ["-m", "pip", "install"]
+    assert called[-2:] == [str(ROOT / "constraints.txt"), str(ROOT)]
+
+
+def test_a_project_has_a_passing_and_a_failing_test_with_the_action(tmp_path: Path) -> None:
+    with started(tmp_path, {"rate-limit": "pro", "token": "one,two"}) as told:
+        output, environment = told["GITHUB_OUTPUT"], told["GITHUB_ENV"]
+        url = output["url"]
+        assert environment == {"UPSCALING_MOCK_URL": url, "UPSCALING_MOCK_TOKEN": "one"}
+        counts = by_url(project(tmp_path), url, output["token"])
+        assert counts == {"passed": 1, "failed": 1}
+        headers = {"Authorization": "Bearer two"}
+        assert httpx.post(f"{url}/upscaling", json=GOOD, headers=headers).status_code == 200
+        assert '"status": 200' in Path(output["log"]).read_text()
+
+
+def test_the_mock_starts_as_it_is_told(tmp_path: Path) -> None:
+    scenario = tmp_path / "a scenario.toml"
+    scenario.write_text('[faults]\nupscaling = "502"\n')
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    given = {"scenario": str(scenario), "port": port, "seed": "-3", "rate-limit": "2/min"}
+    with started(tmp_path, given) as told:
+        url = f"http://127.0.0.1:{port}"
+        assert told["GITHUB_OUTPUT"]["url"] == url
+        headers = {"Authorization": f"Bearer {ACTION['inputs']['token']['default']}"}
+        answers = [httpx.post(f"{url}/upscaling", json=GOOD, headers=headers) for _ in range(4)]
+        assert answers[0].status_code == 502
+        assert answers[-1].status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"rate-limit": "many"}, "argument --rate-limit"),
+        ({"scenario": "nowhere.toml"}, "nowhere.toml: No such file or directory"),
+        ({"token": "a b"}, "a token has at least one character, and no spaces"),
+        ({"port": "0; touch $RUNNER_TEMP/pwned"}, "a port is a number"),
+        ({"seed": "$(touch $RUNNER_TEMP/pwned)"}, "a seed is a whole number"),
+    ],
+)
+def test_a_mock_that_does_not_start_fails_the_step_and_says_why(
+    tmp_path: Path, given: dict[str, str], words: str
+) -> None:
+    done, told = step(START, tmp_path, given)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "::error::the mock of the Upscaling API has not started" in done.stdout
+    assert told == {"GITHUB_OUTPUT": {}, "GITHUB_ENV": {}}
+    assert not (tmp_path / "pwned").exists()
+
+
+@contextmanager
+def started(folder: Path, given: dict[str, str]) -> Iterator[dict[str, dict[str, str]]]:
+    """What the action tells the job, while its mock runs."""
+    done, told = step(START, folder, given)
+    try:
+        assert done.returncode == 0, done.stderr
+        yield told
+    finally:
+        with suppress(ProcessLookupError, FileNotFoundError):
+            os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+
+
+def step(
+    which: dict[str, Any], folder: Path, given: dict[str, str]
+) -> tuple["subprocess.CompletedProcess[str]", dict[str, dict[str, str]]]:
+    """Run a step as GitHub does, in a job whose mock is that of these tests; what it has told."""
+    program = folder / "venv" / "bin" / "upscaler-mock"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(f'#!/bin/sh\necho $$ > "{folder}/pid"\nexec "{MOCK}" "$@"\n')
+    program.chmod(0o755)
+    values = {name: each["default"] for name, each in ACTION["inputs"].items()} | given
+    known = {f"inputs.{name}": value for name, value in values.items()}
+    known["steps.install.outputs.folder"] = str(folder)
+    told = {name: folder / name for name in ("GITHUB_OUTPUT", "GITHUB_ENV")}
+    environment = {"GITHUB_ACTION_PATH": str(ROOT), "RUNNER_TEMP": str(folder)}
+    for name, path in told.items():
+        path.touch()
+        environment[name] = str(path)
+    for name, text in which["env"].items():
+        match = re.fullmatch(r"\${{ (.+) }}", text)
+        assert match, text
+        environment[name] = known[match[1]]
+    script = folder / f"{which['id']}.sh"
+    script.write_text(which["run"])
+    done = subprocess.run(
+        [*BASH, str(script)],
+        cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False,
+        timeout=60,
+    )  # fmt: skip
+    return done, {name: lines(path) for name, path in told.items()}
+
+
+def lines(path: Path) -> dict[str, str]:
+    """What a step has told in a file of NAME=VALUE."""
+    return dict(line.split("=", 1) for line in path.read_text().splitlines())
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Those of the Dockerfile."""
+    joined = DOCKERFILE.replace("\\\n", " ").splitlines()
+    found = [line.split(None, 1) for line in joined if line.strip() and not line.startswith("#")]
+    return [(name, rest) for name, rest in found]
+
+
+def copied() -> list[str]:
+    """What is copied into the image."""
+    return [source for name, rest in instructions() if name == "COPY"
+            for source in rest.split()[:-1]]  # fmt: skip
+
+
+def only(instruction: str) -> str:
+    (rest,) = (rest for name, rest in instructions() if name == instruction)
+    return rest
+
+
+def test_the_image_has_a_small_base_no_torch_and_no_root() -> None:
+    assert re.fullmatch(r"python:3\.11-slim", only("FROM"))
+    user, group = only("USER").split(":")
+    assert int(user) > 0
+    assert int(group) > 0
+    order = [name for name, _ in instructions()]
+    assert order.index("USER") > order.index("RUN"), "what is installed is root's"
+    assert order.index("USER") < order.index("ENTRYPOINT")
+    assert only("EXPOSE") == "8000"
+    assert not re.search("torch|engine", re.sub("#.*", "", DOCKERFILE))
+
+
+def test_what_is_copied_is_there_and_is_all_that_is_needed_to_install() -> None:
+    for name in copied():
+        assert (ROOT / name).exists(), name
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        config = tomllib.load(file)
+    wheel = config["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {
+        "pyproject.toml", config["project"]["readme"], *config["project"]["license-files"],
+        *wheel["packages"], *wheel["force-include"], "constraints.txt",
+    }  # fmt: skip
+    assert needed == {*copied()}
+    let_in = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {line[1:] for line in let_in if line.startswith("!")} == needed
+    assert only("RUN").startswith("pip install --constraint /source/constraints.txt /source &&")
+
+
+def test_its_command_serves_from_what_is_copied_and_is_healthy(tmp_path: Path) -> None:
+    """On this machine alone and on a free port, which stand in place of the image's."""
+    for name in copied():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(ROOT / name)
+    command = json.loads(only("ENTRYPOINT"))
+    assert command == ["upscaler-mock", "--host", "0.0.0.0", "--port", "8000"]
+    program = "import sys; from mock_server.cli import main; sys.exit(main())"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    options = [{"0.0.0.0": "127.0.0.1", "8000": port}.get(word, word) for word in command[1:]]
+    check = json.loads(only("HEALTHCHECK").partition(" CMD ")[2])
+    checked = [sys.executable, *(word.replace("8000", port) for word in check[1:])]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    assert subprocess.run(checked, check=False, capture_output=True).returncode != 0
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *options, "--token", "secret"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == f"http://127.0.0.1:{port}\n"
+            assert subprocess.run(checked, check=False).returncode == 0
+        finally:
+            process.terminate()
+    assert process.returncode == 0

@@ -1,0 +1,227 @@
+"""Scenario files: how a mock starts, and what is said of a wrong one."""
+
+import tomllib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mock_server import Mock, Progress, Scenario, cli
+from mock_server.admin import FILTERS
+from mock_server.faults import HEADER, STATUSES, WORDS, parse_sequence
+from mock_server.schedule import ROUTES
+from tests.mocking import mock_child, mocked
+from tests.serving import GOOD, decoded
+from upscaler.errors import InvalidSetting
+
+SMALL = {**GOOD, "scale": 0.5}
+PROGRESS = ("pending", "running", "fails")
+DOCUMENT = Path(__file__).parent.parent / "docs" / "MOCK.md"
+WHOLE = """
+tokens = ["one", "two"]
+seed = 7
+fetch = "real"
+rate-limit = "600/min"
+
+[faults]
+upscaling = "429x2,ok"
+healthcheck = "503"
+
+[random]
+"503" = 0.5
+
+[progress]
+pending = 1
+running = 2
+fails = 503
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "scenario.toml"
+    path.write_text(WHOLE)
+    return path
+
+
+def statuses(api: httpx.Client, times: int) -> list[int]:
+    return [api.post("/upscaling", json=SMALL).status_code for _ in range(times)]
+
+
+def test_a_scenario_says_how_a_mock_starts_and_where_a_reset_leads_to(file: Path) -> None:
+    mock = Mock(scenario=file)
+    assert mock.tokens == ("one", "two")
+    assert mock.rate_limit == 600
+    assert mock.jobs.progress == Progress(1, 2, 503)
+    with mocked(mock) as api:
+        for _ in range(2):
+            assert api.get("/healthcheck").status_code == 503
+            assert statuses(api, 3) == [429, 429, 200]
+            drawn = statuses(api, 8)
+            assert set(drawn) == {200, 503}
+            mock.faults.set("500")
+            mock.jobs.progress = Progress()
+            mock.reset()
+            assert mock.jobs.progress == Progress(1, 2, 503)
+        assert statuses(api, 11)[3:] == drawn
+
+
+def test_what_is_told_besides_goes_before_the_scenario(file: Path) -> None:
+    mock = Mock(scenario=file, tokens=["three"], seed=8, fetch="made", rate_limit=5)
+    assert (mock.tokens, mock.faults.seed, mock.rate_limit) == (("three",), 8, 5)
+    with mocked(mock) as api:
+        mock.faults.clear()
+        fields = {"init_image_url": "https://pictures.example/a.png", "scale": 1}
+        assert decoded(api.post("/upscaling", json=fields)).size == (512, 512)
+        assert statuses(api, 5) == [200] * 4 + [429]
+        mock.reset()
+        mock.faults.clear()
+        assert statuses(api, 1) == [200], "whose rate limit begins anew, too"
+
+
+def test_without_a_scenario_nothing_goes_wrong() -> None:
+    mock = Mock()
+    assert (mock.tokens, mock.faults.seed, mock.rate_limit) == (("mock-token",), 0, None)
+    assert Scenario() == Scenario.parse({})
+    with mocked(mock) as api:
+        assert statuses(api, 3) == [200] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("colour = 1", "there is no 'colour'; what there is: tokens, seed, fetch, rate-limit"),
+        ("tokens = []", "tokens: these are texts, and one at least"),
+        ('tokens = "one"', "tokens: these are texts, and one at least"),
+        ('tokens = [""]', "tokens: these are texts, and one at least"),
+        ("seed = 1.5", "seed: this is a whole number"),
+        ("seed = true", "seed: this is a whole number"),
+        ('fetch = "maybe"', "fetch: this is one of made, real"),
+        ('rate-limit = "many"', "rate-limit: a rate limit is free, pro, or a number"),
+        ("rate-limit = 5", "rate-limit: this is a text"),
+        ("faults = 1", "faults: this is a table of upscaling, poll, result, healthcheck"),
+        ('faults.tea = "ok"', "faults: there is no 'tea'; what there is: upscaling, poll"),
+        ("faults.upscaling = 429", "faults.upscaling: this is a text"),
+        ('faults.poll = "ok,teapot"', "faults.poll: there is no fault 'teapot'; what there is: ok"),
+        ("random = 1", 'random: this is a table of probabilities, such as "429" = 0.05'),
+        ("random.teapot = 1", "random: there is no fault 'teapot'"),
+        ("random.429 = 2", "random: the probability of 429 is a number from 0 to 1"),
+        ("progress.pending = -1", "progress: pending is a number of polls"),
+        ("progress.fails = 200", "progress: fails is one of 500, 503"),
+        ("progress.colour = 1", "progress: there is no 'colour'; what there is: pending, running"),
+        ("= 1", "(at line 1, column 1)"),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_file_and_the_key(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    path = tmp_path / "scenario.toml"
+    path.write_text(text)
+    with pytest.raises(InvalidSetting) as caught:
+        Scenario.read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert words in str(caught.value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=5,
+)
+keys = st.sampled_from(["tokens", "seed", "fetch", "rate-limit", "faults", "random", "progress"])
+
+
+@given(st.dictionaries(keys | st.text(max_size=5), json_values, max_size=3))
+def test_any_table_is_a_scenario_or_is_refused(table: dict[str, Any]) -> None:
+    with suppress(InvalidSetting, ValueError):
+        Scenario.parse(table)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidSetting, match="utf-8"):
+        Scenario.read(path)
+
+
+def test_tokens_are_in_no_representation() -> None:
+    assert "hidden" not in repr(Scenario(tokens=("hidden-token",)))
+
+
+# The command
+
+
+def test_the_command_starts_as_the_scenario_says(tmp_path: Path, file: Path) -> None:
+    options = ("--scenario", str(file), "--token", "three", "--fetch", "made", "--seed", "7")
+    with mock_child(tmp_path, *options) as child:
+        headers = {"Authorization": "Bearer three"}
+        with httpx.Client(base_url=child.url, headers=headers, timeout=60) as api:
+            assert statuses(api, 3) == [429, 429, 200]
+            drawn = statuses(api, 8)
+            fields = {"init_image_url": "https://pictures.example/300x400.png", "scale": 1}
+            made = api.post("/upscaling", json=fields, headers={HEADER: "ok"})
+            assert decoded(made).size == (300, 400)
+            assert len(api.get("/_mock/requests").json()["requests"]) == 12
+    with mocked(Mock(scenario=file, tokens=["three"])) as api:
+        assert statuses(api, 11)[3:] == drawn, "the same seed, the same faults"
+
+
+def test_the_command_can_leave_the_routes_out_and_takes_the_scenarios_tokens(
+    tmp_path: Path, file: Path
+) -> None:
+    with mock_child(tmp_path, "--no-admin", "--scenario", str(file)) as child:
+        assert httpx.get(f"{child.url}/_mock/requests").status_code == 404
+        metrics = f"{child.url}/metrics"
+        for token, status in (("one", 200), ("two", 200), ("mock-token", 401)):
+            answer = httpx.get(metrics, headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == status
+
+
+def test_a_wrong_scenario_is_told_in_a_line_and_is_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "scenario.toml"
+    assert cli.main(["--scenario", str(path)]) == 1
+    assert capsys.readouterr().err == f"upscaler-mock: {path}: No such file or directory\n"
+    path.write_text("faults.upscaling = 'teapot'")
+    assert cli.main(["--scenario", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"upscaler-mock: {path}: faults.upscaling: there is no fault 'teapot'")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--seed", "x"), "argument --seed: a seed is a whole number"),
+        (("--fetch", "maybe"), "argument --fetch: invalid choice: 'maybe'"),
+        (("--scenario", ""), "argument --scenario: this is no name of a file"),
+    ],
+)
+def test_a_wrong_option_is_told_in_a_line_and_is_status_2(
+    options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(options)
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+# The document
+
+
+def test_each_fault_and_route_is_in_the_document() -> None:
+    text = DOCUMENT.read_text()
+    for word in (*WORDS, *map(str, STATUSES), *ROUTES, *PROGRESS, *FILTERS, "reset"):
+        assert f"`{word}`" in text or f'"{word}"' in text or f"/{word}`" in text, word
+
+
+def test_the_example_in_the_document_is_a_scenario() -> None:
+    example = DOCUMENT.read_text().partition("```toml\n")[2].partition("```")[0]
+    scenario = Scenario.parse(tomllib.loads(example))
+    assert scenario.faults["upscaling"] == parse_sequence("429x2,ok")
+    assert scenario.progress == Progress(2, 1)
