@@ -18,9 +18,12 @@ BASE_TESTS := $(patsubst %,tests/%.py,without_torch test_accept test_addresses t
 	test_answer_memory test_app test_asynchronous test_batch test_contract* test_costs \
 	test_deployment test_encoding test_errors test_fetch* test_hostile test_hostile_bodies \
 	test_hostile_forms test_image* test_jobs test_mock* test_modal_app test_modal_cost \
-	test_models test_operations test_orders test_overload test_page_files test_parallel \
-	test_plan test_png test_remote test_report test_server test_settings test_slow_answers \
-	test_terminal test_tiling test_url_input)
+	test_models test_operations test_oracle test_orders test_overload test_page_files \
+	test_parallel test_plan test_png test_remote test_report test_server test_settings \
+	test_slow_answers test_terminal test_tiling test_url_input)
+# Torch makes no difference to these, and they start many processes: once is enough.
+ONCE := $(filter-out %_clients.py,$(wildcard tests/test_mock*.py)) tests/test_deployment.py \
+	tests/test_oracle.py tests/test_terminal.py
 
 .PHONY: help demo serve test check clean
 
@@ -39,7 +42,7 @@ serve: $(VENV)/engine.done
 	@$(BIN)/upscaler serve --port "$(PORT)"
 
 test: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(BASE)/done
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(ONCE))
 	$(BASE)/bin/python -m pytest $(BASE_TESTS)
 
 check: $(VENV)/dev.done

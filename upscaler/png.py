@@ -7,15 +7,14 @@ the chunks that make up its picture, and its rows are inflated here: once, as fa
 all of them. Chunks and filters are those of the W3C's PNG specification, third edition.
 """
 
-import zlib
 from collections.abc import Iterator
 from struct import iter_unpack, pack, unpack_from
 from typing import Final
 
 try:
-    from isal.isal_zlib import adler32, crc32
+    from isal import isal_zlib as deflate
 except ModuleNotFoundError:  # it has no build for Windows on ARM; zlib takes several times as long
-    from zlib import adler32, crc32
+    import zlib as deflate  # type: ignore[no-redef]
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 ONE_FRAME: Final = b"\0\0\0\1"
@@ -83,11 +82,11 @@ def reduced(data: bytes) -> bytes:
 def inflated(data: bytes) -> bytes:
     """The same picture with its rows uncompressed, and nothing behind them.
 
-    Raises ValueError unless all rows are there, and zlib.error if they are damaged.
+    Raises ValueError unless all rows are there, and the inflater's own error if they are damaged.
     """
     wanted = _stream_bytes(data)
     rows, others = bytearray(), []
-    stream = zlib.decompressobj()
+    stream = deflate.decompressobj()
     for kind, content, chunk in _chunks(data):
         if kind == b"IDAT":
             # One byte more, so that the stream comes to its checksum. Behind its end, whatever it
@@ -140,7 +139,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
 
 def _chunk(kind: bytes, content: bytes) -> tuple[bytes, bytes, bytes]:
     """The parts of a chunk."""
-    checksum = crc32(content, crc32(kind))
+    checksum = deflate.crc32(content, deflate.crc32(kind))
     return pack(">I4s", len(content), kind), content, pack(">I", checksum)
 
 
@@ -155,7 +154,7 @@ def _stored(rows: memoryview) -> Iterator[bytes | memoryview]:
         is_last = at + len(block) == len(rows)
         yield pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF)
         yield block
-    yield pack(">I", adler32(rows))
+    yield pack(">I", deflate.adler32(rows))
 
 
 def _stream_bytes(data: bytes) -> int:
