@@ -1,7 +1,7 @@
 """What Modal charges, what a picture takes on each of its cards, and how the app is deployed there.
 
 Nothing here was measured on a GPU. Prices and peaks were read, in November 2026; the seconds of
-decoding and encoding were measured on two cores of an AMD EPYC (Zen 4); the rest is assumed. Most
+encoding were measured on two cores of an AMD EPYC (Zen 4); the rest is assumed. Most
 of it can be set on the command line of `benchmarks.modal_cost`.
 """
 
@@ -14,7 +14,7 @@ from upscaler.models import MODELS, UpscalingModel, flop
 from upscaler.prices import GPU_USD_PER_S, USD_PER_CORE_S, USD_PER_GIB_S
 
 DECODE_S_PER_PX: Final = 50e-9
-"""A PNG of a photo, 1024x1024, takes 0.05 s."""
+"""Assumed: 0.05 s for a PNG of 1024x1024, twice what `benchmarks.mock` finds."""
 ENCODE_S_PER_PX: Final = 6.6e-9
 """`upscaler.encoding` takes 0.44 s for a PNG of 8192x8192. Most of it overlaps with the network:
 here it is added all the same."""
