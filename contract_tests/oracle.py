@@ -110,11 +110,17 @@ does not fit it; for what only the page forbids, no source names a status."""
 _ALLOWED: Final = {Level.STRICT: _STRICT, Level.DOCUMENTED: _DOCUMENTED}
 
 
-def judge(fields: Mapping[str, object], image: Facts | None, level: Level) -> Verdict:
+def judge(
+    fields: Mapping[str, object],
+    image: Facts | None,
+    level: Level,
+    default_encoding: str = readings.ENCODINGS[0],
+) -> Verdict:
     """What may be answered to these fields, as `json.loads` gives them.
 
     `image` tells of the picture in `init_image`, or of the one behind `init_image_url`; None if
-    nothing is known of it, and then both a picture and a refusal are right.
+    nothing is known of it, and then both a picture and a refusal are right. `default_encoding` is
+    the implementation's own, where the sources disagree (REQ-9).
     """
     read = {name: readings.FIELDS[name](fields[name]) for name in _given(fields)}
     findings = list(_fields(fields, read))
@@ -129,7 +135,7 @@ def judge(fields: Mapping[str, object], image: Facts | None, level: Level) -> Ve
         tuple(each for each in told if 200 not in _ALLOWED[level][each.standing]),
         _refusals(findings, later) if level is Level.STRICT else frozenset(),
         size if 200 in statuses else None,
-        _encodings(read, level),
+        _encodings(read, level, default_encoding),
         _model(read),
     )
 
@@ -237,13 +243,12 @@ def _refusals(findings: list[Broken], later: list[Broken]) -> frozenset[frozense
     return frozenset(told - {frozenset()})
 
 
-def _encodings(read: Mapping[str, Reading], level: Level) -> frozenset[str]:
-    """The named one. If none is, the page and the schema disagree, and we follow the page."""
+def _encodings(read: Mapping[str, Reading], level: Level, default: str) -> frozenset[str]:
+    """The named one. If none is, the page and the schema disagree, and an implementation chose."""
     if "output_image_encoding" in read:
         named = read["output_image_encoding"]
         return frozenset() if named.standing is WRONG else frozenset({str(named.value)})
-    either = level is Level.DOCUMENTED
-    return frozenset(readings.ENCODINGS if either else readings.ENCODINGS[:1])
+    return frozenset(readings.ENCODINGS if level is Level.DOCUMENTED else {default})
 
 
 def _model(read: Mapping[str, Reading]) -> str | None:

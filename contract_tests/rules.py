@@ -164,6 +164,60 @@ _ALL: Final = (
         (SCHEMA, CHOICE),
         "that nothing is repeated",
     ),
+    Rule(
+        "RES-5",
+        "Over a rate limit the answer is a 429 with Retry-After. Clients ask again after a 429 and "
+        "a 5xx, so a client's own fault is never a 5xx.",
+        (PLATFORM, CLIENT, CHOICE),
+        "the header",
+    ),
+    Rule(
+        "RES-6",
+        "Every answer has the header X-User-Request-ID: the request's own, or a new one.",
+        (CLIENT, CHOICE),
+        "that the request's own is kept",
+    ),
+    Rule(
+        "RES-7",
+        'Other errors are {"detail": "..."}, and 404, 405 and 413 are what HTTP has them for.',
+        (CHOICE,),
+    ),
+    Rule(
+        "RES-8",
+        "Accept: application/json, */* or none gets JSON. image/png and image/jpeg get the file "
+        "itself, and what cannot be given is a 406.",
+        (PAGE, CHOICE),
+        "the files and the 406",
+    ),
+    Rule(
+        "RES-9",
+        "GET /healthcheck is a 200, without a token, if work is taken.",
+        (SCHEMA, CLIENT),
+    ),
+    Rule(
+        "ASY-1",
+        "The header X-OctoAI-Async: 1 on the same POST is answered at once with response_id and "
+        "poll_url, and what is wrong with the request is told at once.",
+        (PLATFORM, CLIENT, CHOICE),
+        "the status 200 among all of 2xx",
+    ),
+    Rule(
+        "ASY-2",
+        "GET poll_url with the token says pending, running, or completed with a response_url.",
+        (PLATFORM, CLIENT),
+    ),
+    Rule(
+        "ASY-3",
+        "GET response_url with the token gives what the synchronous request would have given.",
+        (PLATFORM, CLIENT),
+    ),
+    Rule(
+        "ASY-4",
+        "An asynchronous body has at most 10 MB, or it is a 413; an unknown id is a 404.",
+        (PLATFORM, CHOICE),
+        "both statuses",
+    ),
+    Rule("ASY-5", "An id cannot be guessed, and is of no use without a valid token.", (CHOICE,)),
 )
 RULES: Final = {rule.id: rule for rule in _ALL}
 """Each rule by its id."""

@@ -1,0 +1,324 @@
+"""The pictures that the tests send: small files that can be recognised whatever is done to them.
+
+Each shows 8 x 8 large blocks of colours drawn at random. That is little to compress, survives being
+enlarged, shrunk and encoded with losses, and looks different when it is turned, mirrored, or has
+its channels exchanged. `likeness` tells whether an answer shows the same.
+"""
+
+import base64
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import repeat
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract_tests.oracle import Facts
+
+Cells = NDArray[np.uint8]
+"""The colours of a picture's blocks: uint8 RGBA of shape (rows, columns, 4), straight alpha."""
+
+MODES: Final = {
+    "png": (
+        *("colour", "grey", "alpha", "grey alpha", "palette", "palette alpha", "sixteen"),
+        *("bilevel", "interlaced"),
+    ),
+    "jpeg": ("colour", "grey", "cmyk", "progressive"),
+    "webp": ("colour", "alpha", "lossy", "lossy alpha"),
+}
+"""The modes of each format. "sixteen" has 16 bits a sample, "bilevel" one bit a pixel."""
+FORMATS: Final = tuple(MODES)
+DAMAGES: Final = (
+    *("truncated", "header only", "signature only", "wrong signature", "garbage", "text"),
+)
+"""What makes a file no picture. The first two leave its header as it was."""
+MAX_SIDE: Final = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
+"""The longest side in pixels that a file of each format can name, and Pillow can write."""
+
+_CELLS: Final = 8
+# Never black or white, so that an answer of one pixel can still be told from a blank one.
+_LEVELS: Final = (40, 99, 157, 216)
+_ALPHAS: Final = (0, 85, 170, 255)
+_WHOLE_BYTES: Final = 2**26
+"""A PNG whose pixels take more than this has not got them."""
+_WHOLE_PX: Final = 2**23
+"""A JPEG or WebP of more pixels has not got them: Pillow would hold them all in memory."""
+_HOLLOW_PX: Final = 256
+"""Both sides of the picture whose pixels a file has where it has not got its own."""
+_UNTURNED: Final[dict[int, Callable[[Cells], Cells]]] = {
+    1: lambda cells: cells,
+    2: lambda cells: cells[:, ::-1],
+    3: lambda cells: cells[::-1, ::-1],
+    4: lambda cells: cells[::-1],
+    5: lambda cells: cells.swapaxes(0, 1),
+    6: lambda cells: np.rot90(cells, -1),
+    7: lambda cells: cells.swapaxes(0, 1)[::-1, ::-1],
+    8: np.rot90,
+}
+"""What makes a picture upright, by its EXIF orientation."""
+_ADAM7: Final = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
+"""The passes of an interlaced PNG: first column, first row, and the steps between them."""
+_AS_JPEG: Final = {"quality": 90, "optimize": True}
+_SAVED: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("jpeg", "progressive"): {**_AS_JPEG, "progressive": True},
+    ("webp", "colour"): {"lossless": True, "quality": 0, "method": 0},
+    ("webp", "alpha"): {"lossless": True, "quality": 0, "method": 0, "exact": True},
+    ("webp", "lossy"): {"quality": 80, "method": 0},
+    ("webp", "lossy alpha"): {"quality": 80, "method": 0},
+}
+"""How Pillow saves what is not `_AS_JPEG`: as fast as it can."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture's file, by what it is to be. Equal ones have the same bytes.
+
+    `width` and `height` are those in the file's header, in pixels and before EXIF turns it.
+    `seed`, from 0 up, draws its colours. `mode` is one of MODES for its format, `orientation` the
+    EXIF orientation from 1 to 8, and `damage` empty or one of DAMAGES.
+
+    A file whose header names a huge size is small all the same: beyond some millions of pixels
+    the pixels are not there. Only a "bilevel" PNG has them up to 20,000 x 20,000.
+
+    Raises ValueError for what there cannot be.
+    """
+
+    width: int
+    height: int
+    format: str = "png"
+    seed: int = 0
+    mode: str = "colour"
+    orientation: int = 1
+    damage: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES.get(self.format, ()):
+            raise ValueError(f"no {self.format} is {self.mode}")
+        if not all(1 <= side <= MAX_SIDE[self.format] for side in (self.width, self.height)):
+            raise ValueError(f"no {self.format} has {self.width} x {self.height} pixels")
+        if self.orientation not in _UNTURNED or self.damage not in ("", *DAMAGES):
+            raise ValueError("there is no such orientation or damage")
+
+    def __repr__(self) -> str:
+        turned = f"orientation {self.orientation}" if self.orientation != 1 else ""
+        told = (f"{self.width}x{self.height} {self.format}", self.mode, turned, self.damage)
+        return f"Picture({', '.join(filter(None, told))}, seed {self.seed})"
+
+    @property
+    def sideways(self) -> bool:
+        """Whether EXIF swaps its width and height."""
+        return self.orientation >= 5
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels as a viewer shows it."""
+        return (self.height, self.width) if self.sideways else (self.width, self.height)
+
+    @property
+    def transparent(self) -> bool:
+        """Whether its file has alpha."""
+        return "alpha" in self.mode
+
+    def facts(self) -> Facts:
+        """What the judge has to know of it: the upright size, or what is wrong."""
+        return Facts(fault=self.damage) if self.damage else Facts(*self.size)
+
+    def file(self) -> bytes:
+        """Its bytes."""
+        return _file(self)
+
+    def base64(self) -> str:
+        """Its bytes in standard base64, on one line."""
+        return base64.b64encode(self.file()).decode()
+
+    def upright(self) -> Cells:
+        """Its blocks as a viewer shows them: uint8 RGBA of shape (rows, columns, 4).
+
+        The block in row r of R is what lies between r/R and (r+1)/R of the height, to a pixel.
+        Both sides are 8, or that of the picture where it has fewer pixels.
+        """
+        return np.ascontiguousarray(_UNTURNED[self.orientation](_cells(self)))
+
+
+@lru_cache(maxsize=256)
+def _file(picture: Picture) -> bytes:
+    damage = picture.damage
+    if damage == "garbage":
+        return b"\xff" + np.random.default_rng(picture.seed).bytes(2_000)
+    if damage == "text":
+        return b"<!doctype html><title>404</title><p>There is no such picture.</p>\n"
+    file = _png(picture) if picture.format == "png" else _by_pillow(picture)
+    if damage == "truncated":
+        return file[: len(file) * 2 // 3]
+    if damage == "header only":
+        return file[: max(at + len(size) for at, size in _sizes(file, 1, 1))]
+    if damage == "signature only":
+        return file[:12] if picture.format == "webp" else file[:8]
+    return b"PICTURE!" + file[8:] if damage == "wrong signature" else file
+
+
+def _cells(picture: Picture) -> Cells:
+    """The blocks as they are stored: uint8 RGBA of shape (rows, columns, 4)."""
+    generator = np.random.default_rng(picture.seed)
+    cells = np.empty((_CELLS, _CELLS, 4), np.uint8)
+    cells[..., :3] = generator.choice(_LEVELS, (_CELLS, _CELLS, 3))
+    cells[..., 3] = generator.choice(_ALPHAS, (_CELLS, _CELLS)) if picture.transparent else 255
+    if picture.mode == "bilevel":
+        cells[..., 0] = np.where(cells[..., 0] < 128, 0, 255)
+    if picture.mode in ("grey", "grey alpha", "bilevel"):
+        cells[..., 1:3] = cells[..., :1]
+    return cells[: picture.height, : picture.width]
+
+
+# PNG, row by row
+
+
+def _png(picture: Picture) -> bytes:
+    colour_type, bits, samples, palette = _png_samples(_cells(picture), picture.mode)
+    width, height = picture.width, picture.height
+    if width * height * samples[0, 0].nbytes * min(bits, 8) / 8 > _WHOLE_BYTES:
+        return _with_size(_file(_small(picture)), width, height)
+    interlaced = picture.mode == "interlaced"
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, interlaced)
+    exif = _exif(picture)
+    deflate = zlib.compressobj()
+    pixels = b"".join(map(deflate.compress, _scanlines(picture, samples, bits)))
+    chunks = (
+        _chunk(b"IHDR", header),
+        _chunk(b"eXIf", exif) if exif else b"",
+        palette,
+        _chunk(b"IDAT", pixels + deflate.flush()),
+        _chunk(b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _png_samples(cells: Cells, mode: str) -> tuple[int, int, NDArray[Any], bytes]:
+    """Colour type, bits a sample, samples of shape (rows, columns, channels), palette's chunks."""
+    if mode == "sixteen":
+        return 2, 16, (cells[..., :3] * np.uint16(257)).astype(">u2"), b""
+    if mode.startswith("palette"):
+        entries = cells.reshape(-1, 4)
+        chunks = _chunk(b"PLTE", entries[:, :3].tobytes())
+        chunks += _chunk(b"tRNS", entries[:, 3].tobytes()) if "alpha" in mode else b""
+        return 3, 8, np.arange(len(entries), dtype=np.uint8).reshape(*cells.shape[:2], 1), chunks
+    if mode == "bilevel":
+        return 0, 1, cells[..., :1] // 255, b""
+    if mode.startswith("grey"):
+        return (4, 8, cells[..., ::3], b"") if "alpha" in mode else (0, 8, cells[..., :1], b"")
+    return (6, 8, cells, b"") if mode == "alpha" else (2, 8, cells[..., :3], b"")
+
+
+def _scanlines(picture: Picture, samples: NDArray[Any], bits: int) -> Iterator[bytes]:
+    """The rows before compression, in Adam7's passes if the picture is interlaced.
+
+    A row like the one above it is told as that, and many of them take next to nothing.
+    """
+    rows, columns = samples.shape[:2]
+    down, across = _cell_of_each(picture.height, rows), _cell_of_each(picture.width, columns)
+    passes = _ADAM7 if picture.mode == "interlaced" else ((0, 0, 1, 1),)
+    for left, top, right, below in passes:
+        if len(across[left::right]) == 0:
+            continue  # such a pass has no rows at all
+        for row, count in zip(*np.unique(down[top::below], return_counts=True), strict=True):
+            line = samples[row, across[left::right]]
+            data = np.packbits(line).tobytes() if bits == 1 else line.tobytes()
+            yield b"\0" + data
+            yield from repeat(b"\2" + bytes(len(data)), count - 1)
+
+
+def _cell_of_each(pixels: int, cells: int) -> NDArray[np.intp]:
+    """In which cell the centre of each pixel of a side lies."""
+    return (2 * np.arange(pixels) + 1) * cells // (2 * pixels)
+
+
+# JPEG and WebP
+
+
+def _by_pillow(picture: Picture) -> bytes:
+    width, height = picture.width, picture.height
+    if width * height > _WHOLE_PX:
+        return _with_size(_file(_small(picture)), width, height)
+    image = _image(_cells(picture), picture).resize((width, height), Image.Resampling.NEAREST)
+    exif = _exif(picture)
+    options = _SAVED.get((picture.format, picture.mode), _AS_JPEG)
+    buffer = io.BytesIO()
+    image.save(buffer, picture.format, exif=b"Exif\0\0" + exif if exif else b"", **options)
+    return buffer.getvalue()
+
+
+def _image(cells: Cells, picture: Picture) -> Image.Image:
+    if picture.transparent:
+        return Image.fromarray(cells)
+    if picture.mode == "grey":
+        return Image.fromarray(np.ascontiguousarray(cells[..., 0]))
+    if picture.mode == "cmyk":
+        # Without black: whoever has no profile takes the complement, however it treats black.
+        inks = np.concatenate((255 - cells[..., :3], 0 * cells[..., 3:]), axis=-1)
+        return Image.frombytes("CMYK", cells.shape[1::-1], inks.tobytes())
+    return Image.fromarray(np.ascontiguousarray(cells[..., :3]))
+
+
+# Headers
+
+
+def _small(picture: Picture) -> Picture:
+    """The one that lends its pixels to a file that has not got its own."""
+    return replace(picture, width=_HOLLOW_PX, height=_HOLLOW_PX, damage="")
+
+
+def _exif(picture: Picture) -> bytes:
+    """A TIFF of one entry, the orientation; nothing if the picture is upright."""
+    if picture.orientation == 1:
+        return b""
+    return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, picture.orientation, 0, 0)
+
+
+def _with_size(file: bytes, width: int, height: int) -> bytes:
+    """The file, with another size in its header."""
+    for at, size in _sizes(file, width, height):
+        file = file[:at] + size + file[at + len(size) :]
+    if file.startswith(b"\x89PNG"):
+        return file[:29] + struct.pack(">I", zlib.crc32(file[12:29])) + file[33:]
+    return file
+
+
+def _sizes(file: bytes, width: int, height: int) -> Iterator[tuple[int, bytes]]:
+    """Where in the file a size stands, and how this one would be written there."""
+    if file.startswith(b"\x89PNG"):
+        yield 16, struct.pack(">II", width, height)
+    elif file.startswith(b"RIFF"):
+        yield from _webp_sizes(file, width, height)
+    else:
+        at = 2
+        while file[at + 1] not in (0xC0, 0xC2):
+            at += 2 + int.from_bytes(file[at + 2 : at + 4])
+        yield at + 5, struct.pack(">HH", height, width)
+
+
+def _webp_sizes(file: bytes, width: int, height: int) -> Iterator[tuple[int, bytes]]:
+    at = 12
+    while at < len(file):
+        kind, length = struct.unpack_from("<4sI", file, at)
+        if kind == b"VP8X":
+            yield at + 12, (width - 1 | height - 1 << 24).to_bytes(6, "little")
+        elif kind == b"VP8L":
+            above = file[at + 12] & 0xF0  # whether there is alpha, and the version
+            size = width - 1 | height - 1 << 14 | above << 24
+            yield at + 9, size.to_bytes(4, "little")
+        elif kind == b"VP8 ":
+            yield at + 14, struct.pack("<HH", width, height)
+        at += 8 + length + length % 2

@@ -1,0 +1,141 @@
+"""A request as it is sent, to the byte, and the command by which a person repeats it."""
+
+import base64
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final, Self
+
+from contract_tests.pictures import Picture
+
+TOKEN: Final = "$TOKEN"  # noqa: S105  stands for the token in headers, and in curl lines
+LONGER: Final = "${TOKEN}x"
+SHORTER: Final = "${TOKEN%?}"
+"""The token with a character more, and without its last: as the shell writes it."""
+AUTHORIZATION: Final = ("Authorization", f"Bearer {TOKEN}")
+JSON_TYPE: Final = ("Content-Type", "application/json")
+ASYNC: Final = ("X-OctoAI-Async", "1")
+UPSCALING: Final = "/upscaling"
+SHORT_BYTES: Final = 2000
+"""A body of up to this length stands in the curl line itself, and a longer one before a pipe."""
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is sent. `picture` is the one in init_image, if it is one that we made.
+
+    `path` may be a whole URL, as asynchronous answers give it. In headers `$TOKEN` stands for the
+    token, so that neither a report nor a curl line has it.
+    """
+
+    body: bytes = b""
+    picture: Picture | None = None
+    headers: Headers = (AUTHORIZATION, JSON_TYPE)
+    method: str = "POST"
+    path: str = UPSCALING
+
+    def also(self, *headers: tuple[str, str]) -> Self:
+        """The same with these headers, instead of its own of the same names."""
+        names = {name.lower() for name, _ in headers}
+        kept = tuple(pair for pair in self.headers if pair[0].lower() not in names)
+        return replace(self, headers=(*kept, *headers))
+
+    def without(self, *names: str) -> Self:
+        """The same without headers of these names."""
+        gone = {name.lower() for name in names}
+        return replace(
+            self, headers=tuple(pair for pair in self.headers if pair[0].lower() not in gone)
+        )
+
+    def with_model(self, model: str) -> Self:
+        """The same with this model, if its body is an object that names none."""
+        try:
+            fields = json.loads(self.body)
+        except ValueError:
+            return self
+        if not isinstance(fields, dict) or "model" in fields:
+            return self
+        return replace(self, body=json.dumps({"model": model, **fields}).encode())
+
+    def header(self, name: str) -> str | None:
+        """What a header says: all of its lines, with commas between, or None if there is none."""
+        found = [value for key, value in self.headers if key.lower() == name.lower()]
+        return ", ".join(found) if found else None
+
+    @property
+    def asynchronous(self) -> bool:
+        return self.header(ASYNC[0]) == ASYNC[1]
+
+    def __repr__(self) -> str:
+        """What a person wants to see of it: all but the digits of its picture."""
+        more = [f"{name}: {value}" for name, value in self.headers
+                if (name, value) not in (AUTHORIZATION, JSON_TYPE)]  # fmt: skip
+        picture = [str(self.picture)] if self.picture else []
+        return f"<{' | '.join([f'{self.method} {self.path}', *more, self.shown_body, *picture])}>"
+
+    @cached_property
+    def shown_body(self) -> str:
+        """The body, with long texts in it cut off."""
+        text = self.body.decode(errors="backslashreplace")
+        if self.picture:
+            text = text.replace(self.picture.base64(), "(base64)")
+        return text if len(text) <= 300 else f"{text[:200]}... of {len(self.body)} bytes"
+
+    def curl(self, base_url: str) -> str:
+        """A command for a POSIX shell that sends the same, the token being in `$TOKEN`."""
+        url = self.path if "://" in self.path else base_url.rstrip("/") + self.path
+        # A header is left out by curl if nothing stands behind its colon.
+        silent = [f"{name}:" for name in ("Content-Type", "Accept") if self.header(name) is None]
+        headers = [*(f"{name}: {value}" if value else f"{name};" for name, value in self.headers)]
+        words = ["curl", "-sS", "-i", *(["-I"] if self.method == "HEAD" else ["-X", self.method])]
+        words += [word for text in (*headers, *silent) for word in ("-H", _quoted(text))]
+        before, data = self._data()
+        return " ".join([*before, *words, *data, shlex.quote(url)])
+
+    def _data(self) -> tuple[list[str], list[str]]:
+        """What stands before the command and feeds it, and what it says of that."""
+        if not self.body:
+            return [], []
+        from_pipe = ["--data-binary", "@-"]
+        if len(self.body) > SHORT_BYTES and not self.body.strip(b" "):
+            return ["head", "-c", str(len(self.body)), "/dev/zero", "|", "tr", r"'\0'", "' '",
+                    "|"], from_pipe  # fmt: skip
+        text = _text(self.body)
+        if text is None:
+            encoded = base64.b64encode(self.body).decode()
+            return ["printf", "%s", encoded, "|", "base64", "-d", "|"], from_pipe
+        if len(self.body) > SHORT_BYTES:
+            return ["printf", "%s", shlex.quote(text), "|"], from_pipe
+        return [], ["--data-raw", shlex.quote(text)]
+
+
+def _quoted(header: str) -> str:
+    """A header for the shell, which puts the token in."""
+    if "$" not in header:
+        return shlex.quote(header)
+    return f'"{header}"'
+
+
+def _text(body: bytes) -> str | None:
+    """The body, if it can stand in a command."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
+def upscaling(fields: Mapping[str, object], picture: Picture | None = None) -> Request:
+    """A request with these fields, and with `picture` in init_image if it is given.
+
+    Fields stand before the picture, so that a person sees them first; a field init_image of its
+    own goes before the picture's, which is then only what is known of it.
+    """
+    told = dict(fields)
+    if picture is not None:
+        told.setdefault("init_image", picture.base64())
+    return Request(json.dumps(told).encode(), picture)

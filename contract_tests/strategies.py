@@ -1,0 +1,298 @@
+"""What Hypothesis draws: values, fields, pictures, and whole requests, near where it matters.
+
+Pictures are small files whatever their size. Requests that cost money make small pictures, unless
+it is the size that they are about.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from hypothesis import strategies as st
+
+from contract_tests.oracle import (
+    IMAGE_FIELDS,
+    MAX_INPUT_PX,
+    MAX_OUTPUT_PX,
+    MIN_INPUT_PX,
+    SIZE_FIELDS,
+)
+from contract_tests.pictures import DAMAGES, MODES, Picture
+from contract_tests.readings import ENCODINGS, MODELS
+from contract_tests.request import Request, upscaling
+
+Fields = dict[str, Any]
+
+# Values
+
+NUMBERS: Final = (
+    *(0, 1, 2, 4, -1, 512, 10**40, -(10**40), 2**31, 2**63, 2**53 + 1, 10**310),
+    *(0.0, -0.0, 0.5, 1.5, 2.5, -0.5, 512.0, 512.5, 1e-9, 5e-324, 2.0**63, 1e300),
+)
+NUMERALS: Final = (
+    *("2", "2.5", " 2 ", "\t2\n", "+2", "-2", "0", "02", "2.", ".5", "512", "512.0", "512.5"),
+    *("1e3", "1E+3", "1e400", "-1e400", "nan", "inf", "-INF", "Infinity", "1_000", "1__0", "_1"),
+    *("", " ", "--2", "+ 2", "0x10", "1,5", "2x", "x2", "1 2", "2\x00", "\u0662", "\u00bd"),
+    *("\u30002\u2003", "\xa02", "2\x1c", "9" * 40, "two"),
+)
+WORDS: Final = (
+    *("true", "False", "yes", "No", "on", "oFF", "t", "F", "y", "n", "maybe", " true", "2"),
+    *("png", "jpeg", "jpg", "PNG", "webp", "image/png", "gif", "", " png", "jpeg "),
+    *(*MODELS, "REAL-ESRGAN-X4-PLUS", "real_esrgan_x4_plus", "x4-plus", "real-esrgan-x4-plus "),
+    *("real-esrgan-x4", "real-esrgan-x8-plus", "null", "\u00e9", "\U0001f600"),
+)
+REPEATABLE: Final = st.integers(10**9, 10**12).map(lambda number: f"do-not-repeat-{number}")
+"""Texts that no message has by chance: whoever tells one has repeated it (RES-4)."""
+OTHERS: Final[tuple[Any, ...]] = (
+    *(None, True, False, [], {}, [2], [[]], {"scale": 2}, ["do-not-repeat-0"]),
+    {"value": "do-not-repeat-0"},
+)
+values: Final[st.SearchStrategy[Any]] = st.one_of(
+    st.sampled_from(NUMBERS),
+    st.sampled_from(NUMERALS),
+    st.sampled_from(WORDS),
+    st.sampled_from(OTHERS),
+    REPEATABLE,
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(-(10**12), 10**12),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12),
+)
+"""Anything that JSON can say, most of it close to what some field takes."""
+
+# Pictures
+
+EDGES: Final = (MIN_INPUT_PX, MIN_INPUT_PX + 1, MAX_INPUT_PX - 1, MAX_INPUT_PX)
+BEYOND: Final = (MIN_INPUT_PX - 1, MAX_INPUT_PX + 1)
+seeds: Final = st.integers(0, 2**32 - 1)
+small_sides: Final = st.sampled_from((256, 257, 300)) | st.integers(256, 320)
+COMMON: Final = (("png", "palette"), ("png", "colour"), ("jpeg", "colour"), ("png", "grey"))
+"""What every implementation knows; the first is the smallest."""
+small_pictures: Final = st.builds(
+    lambda width, height, kind, seed: Picture(width, height, kind[0], seed, kind[1]),
+    small_sides,
+    small_sides,
+    st.sampled_from(COMMON),
+    seeds,
+)
+"""Pictures that are quick to enlarge."""
+kinds: Final = st.sampled_from([(name, mode) for name, modes in MODES.items() for mode in modes])
+"""Every format, in every mode."""
+odd_pictures: Final = st.builds(
+    lambda width, height, kind, seed, turned: Picture(
+        width, height, kind[0], seed, kind[1], turned
+    ),
+    small_sides,
+    small_sides,
+    kinds,
+    seeds,
+    st.integers(1, 8),
+)
+"""The same of every kind, turned by EXIF."""
+no_pictures: Final = st.builds(
+    lambda picture, damage: Picture(
+        picture.width, picture.height, picture.format, picture.seed, picture.mode, 1, damage
+    ),
+    small_pictures,
+    st.sampled_from(DAMAGES),
+)
+
+
+def _unfit(inside: int, beyond: int, swapped: bool, kind: tuple[str, str], seed: int) -> Picture:
+    width, height = (beyond, inside) if swapped else (inside, beyond)
+    return Picture(width, height, kind[0], seed, kind[1])
+
+
+unfit_pictures: Final = st.builds(
+    _unfit,
+    st.sampled_from((*EDGES, *BEYOND, 1, 20_000)) | st.integers(256, 2048),
+    st.sampled_from(BEYOND) | st.integers(1, 255) | st.integers(2049, 8192) | st.just(20_000),
+    st.booleans(),
+    st.sampled_from(COMMON),
+    seeds,
+)
+"""Pictures with a side, or both, outside of the limits (REQ-13)."""
+
+# Fields
+
+scales: Final = st.one_of(
+    st.sampled_from((1, 2, 1.5, 0.5, 0.35, 1.0025)),
+    st.integers(5, 250).map(lambda hundredths: hundredths / 100),
+)
+sides: Final = st.sampled_from((1, 255, 256, 257, 512)) | st.integers(1, 640)
+RIGHT: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "scale": scales,
+    "output_image_height": sides,
+    "output_image_width": sides,
+    "model": st.sampled_from(MODELS),
+    "output_image_encoding": st.sampled_from(ENCODINGS),
+    "face_enhance": st.just(False),
+    "init_image_url": st.sampled_from(("https://pictures.example/512x512.png", "x", "")),
+}
+EXTRAS: Final = ("model", "output_image_encoding", "face_enhance")
+sizes: Final[st.SearchStrategy[Fields]] = st.one_of(
+    *(st.fixed_dictionaries({name: RIGHT[name]}) for name in SIZE_FIELDS)
+)
+"""One of the three fields that ask for a size (REQ-5), for a small picture."""
+
+
+def some(names: tuple[str, ...], drawn: Mapping[str, st.SearchStrategy[Any]]) -> Any:  # noqa: ANN401  a strategy
+    """Some of these fields, in any order that a dictionary may have."""
+    return st.fixed_dictionaries({}, optional={name: drawn[name] for name in names})
+
+
+unknown_names: Final = st.one_of(
+    st.sampled_from(
+        ("surplus", "Scale", "scale ", "", "image", "init-image", "n" * 100, "n" * 200)
+    ),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20),
+)
+nulls: Final = st.lists(st.sampled_from((*IMAGE_FIELDS, *SIZE_FIELDS)), unique=True)
+
+
+def _with_nulls(fields: Fields, names: list[str]) -> Fields:
+    return {**{name: None for name in names if name not in fields}, **fields}
+
+
+# Requests
+
+right_requests: Final = st.builds(
+    lambda picture, size, more: upscaling({**more, **size}, picture),
+    small_pictures,
+    sizes,
+    some(EXTRAS, RIGHT),
+)
+"""Requests that are right, for small pictures."""
+wrong_values: Final = st.builds(
+    lambda name, value, picture, size: upscaling(
+        {**({} if name in SIZE_FIELDS else size), name: value},
+        picture if name not in IMAGE_FIELDS else None,
+    ),
+    st.sampled_from((*IMAGE_FIELDS, *SIZE_FIELDS, *EXTRAS)),
+    values,
+    small_pictures,
+    sizes,
+)
+"""Requests of which one field has any value: some of them are right."""
+wrong_anyhow: Final = st.builds(
+    lambda drawn, more, picture: upscaling(
+        {**more, **drawn}, picture if "init_image" not in drawn else None
+    ),
+    some((*SIZE_FIELDS, *EXTRAS, "init_image_url"), dict.fromkeys(RIGHT, values)),
+    st.dictionaries(unknown_names, values, max_size=2),
+    small_pictures | unfit_pictures | no_pictures,
+)
+"""Requests of which much is wrong."""
+groups: Final = st.builds(
+    lambda given, size, names, picture: upscaling(_with_nulls({**size, **given}, names), picture),
+    some(("init_image_url",), RIGHT),
+    some(SIZE_FIELDS, RIGHT),
+    nulls,
+    small_pictures | st.none(),
+)
+"""Requests with any number of pictures and sizes, nulls among them (REQ-4, REQ-5)."""
+
+
+def _beyond_outputs(name: str, width: int, height: int, past: int, seed: int) -> Request:
+    """One whose longer side of the output is `past` pixels past the limit."""
+    picture = Picture(width, height, "png", seed, "palette")
+    longest = max(width, height)
+    if name == "scale":
+        scale = math.ceil((MAX_OUTPUT_PX + past - 0.5) / longest * 10_000) / 10_000
+        return upscaling({name: scale}, picture)
+    given = height if name == "output_image_height" else width
+    least = math.ceil(((MAX_OUTPUT_PX + past) * 2 - 1) * given / (2 * longest))
+    return upscaling({name: max(1, least)}, picture)
+
+
+input_sides: Final = st.sampled_from(EDGES) | st.integers(256, 2048)
+beyond_outputs: Final = st.builds(
+    _beyond_outputs,
+    st.sampled_from(SIZE_FIELDS),
+    input_sides,
+    input_sides,
+    st.sampled_from((1, 1, 1, 2, 100)),
+    seeds,
+)
+"""Requests whose output is a little too large, on a side that is asked for or computed (REQ-14)."""
+
+WRONG_JSON: Final = (
+    *(b"", b" ", b"{", b"}", b"[]", b'""', b"null", b"2", b"true", b"{]", b"nonsense", b"\0"),
+    *(b'{"scale": 2,}', b"{'scale': 2}", b'{"scale": 2} x', b'{"scale": 02}', b'{"scale": +2}'),
+    *(b'{"scale": .5}', b'{"scale": 2.}', b"{scale: 2}", b'{"scale"; 2}', b'{"scale": 2 "a": 1}'),
+    *(b'[{"scale": 2}]', b'{"model": "\xff"}', b'{"model": "\xed\xa0\x80"}', b'{"a": "\n"}'),
+    *(
+        b"\xff\xfe{\0}\0",
+        b'{"scale": 1e}',
+        b'{"scale": 2} {"scale": 2}',
+        b"[" * 2000,
+        b'{"a":' * 2000,
+    ),
+)
+NO_NUMBERS: Final = ("NaN", "Infinity", "-Infinity")
+SURROGATES: Final = (r'"\ud800"', r'"\udfff"', r'"\udc00\ud800"')
+"""Halves of pairs, which no UTF-8 has: whoever repeats one cannot write the answer."""
+wrong_bodies: Final = st.one_of(
+    st.sampled_from(WRONG_JSON),
+    st.builds(
+        lambda name, number: f'{{"init_image": "QUJD", "{name}": {number}}}'.encode(),
+        st.sampled_from((*SIZE_FIELDS, *EXTRAS, "surplus")),
+        st.sampled_from((*NO_NUMBERS, *SURROGATES)),
+    ),
+    st.binary(max_size=40).filter(lambda body: b"\0" not in body),
+)
+"""Bodies that are no JSON object (REQ-1)."""
+WRONG_TYPES: Final = (
+    *(None, "", "text/plain", "text/json", "application/x-www-form-urlencoded", "application/jso"),
+    *("multipart/form-data; boundary=x", "application/octet-stream", "image/png", "json"),
+    *("application/jsonp", "application/json, text/plain"),
+)
+RIGHT_TYPES: Final = (
+    *("application/json; charset=utf-8", "application/json;charset=UTF-8", "Application/JSON"),
+    "application/json; version=1",
+)
+WRONG_BASE64: Final = (
+    *("", "\n", "=", "====", "Q", "QQ", "QQ=", "QUI", "QUJDR", "QQ===", "=QUJ", "Q=Q=", "QQ==QUJD"),
+    *("data:image/png;base64,", "data:text/plain;base64,QUJD", "data:image/png,QUJD", "QUJD QUJD"),
+)
+wrong_base64: Final = st.one_of(
+    st.sampled_from(WRONG_BASE64),
+    st.builds(
+        lambda picture, at, surplus: _inserted(picture.base64(), at, surplus),
+        small_pictures,
+        st.integers(0, 400),
+        st.sampled_from((" ", "\t", "-", "_", "*", "=", "\u00e9", "%2B", ".", "\u200b")),
+    ),
+    small_pictures.map(lambda picture: picture.base64().rstrip("=")[:-1]),
+    small_pictures.map(lambda picture: f"data:text/plain;base64,{picture.base64()}"),
+    small_pictures.map(lambda picture: f" {picture.base64()}"),
+)
+"""Texts that are no standard base64, most of them nearly (REQ-17)."""
+
+
+def _inserted(text: str, at: int, surplus: str) -> str:
+    return f"{text[:at]}{surplus}{text[at:]}"
+
+
+PREFIXES: Final = (
+    "",
+    "data:image/png;base64,",
+    "data:image/jpeg;base64,",
+    "DATA:image/svg+xml;BASE64,",
+)
+tolerated: Final = st.builds(
+    lambda picture, prefix, width, ending: (
+        picture,
+        prefix + _in_lines(picture.base64(), width, ending),
+    ),
+    small_pictures,
+    st.sampled_from(PREFIXES),
+    st.sampled_from((0, 64, 76)),
+    st.sampled_from(("\n", "\r\n")),
+)
+"""A picture, and its base64 with what is tolerated around and in it (REQ-17)."""
+
+
+def _in_lines(text: str, width: int, ending: str) -> str:
+    if not width:
+        return text
+    return "".join(text[at : at + width] + ending for at in range(0, len(text), width))

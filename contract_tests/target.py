@@ -1,0 +1,169 @@
+"""The implementation that is judged, at its URL: requests go there one by one, politely.
+
+What is answered with 429 or 5xx is asked again after a while, as OctoAI's own clients did.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from contract_tests.answer import Answer
+from contract_tests.request import LONGER, SHORTER, TOKEN, Request
+from contract_tests.violation import Inconclusive, Unreachable
+
+BUSY: Final = frozenset({429, 502, 503, 504})
+"""Statuses that say nothing of the request: it may be asked again, and be answered."""
+FIRST_PAUSE_S: Final = 0.5
+"""Without Retry-After: the pause after the first such answer; each one is twice as long."""
+MAX_ATTEMPTS: Final = 6
+"""OctoAI's clients asked up to five times again (RES-5)."""
+MAX_ANSWER_BYTES: Final = 2**29
+"""No picture within the limits is longer: 8192x8192 pixels of noise in base64 are half of it."""
+MAX_REDIRECTS: Final = 20
+"""Modal's proxy sends one of them for each 150 seconds that a picture takes."""
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How long to wait for the target, and how often to ask it."""
+
+    timeout_s: float = 300.0
+    """How long an answer may take."""
+    patience_s: float = 120.0
+    """How long a busy target is waited for, all pauses of one request together."""
+    per_minute: float | None = None
+    """At most so many requests in a minute, evenly; None: the next once the last is answered."""
+
+
+class Target:
+    """What answers at `base_url`, for the bearer `token`."""
+
+    def __init__(self, base_url: str, token: str, manners: Manners | None = None) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._token = token
+        self.manners = manners or Manners()
+        self._client = httpx.Client(timeout=self.manners.timeout_s, headers=httpx.Headers())
+        # A header that a request does not have is not sent at all.
+        self._client.headers.clear()
+        self._next_s = 0.0
+        self._fails = False
+        """Whether a 500 has come twice for the same request: the next is believed at once."""
+
+    def close(self) -> None:
+        self._client.close()
+
+    def probe(self) -> None:
+        """Raise Unreachable unless anything answers here at all."""
+        try:
+            self._asked(Request(method="GET", path="/healthcheck", headers=()))
+        except httpx.TransportError as error:
+            raise Unreachable(f"nothing answers at {self.base_url}: {_reason(error)}") from error
+
+    def ask(self, request: Request, before: Callable[[], None] = lambda: None) -> Answer:
+        """What is answered in the end; `before` is called before each attempt.
+
+        Raises Inconclusive if the target is busy for too long, does not answer in time, or hangs
+        up on us, and Unreachable if it does not answer anything else either.
+        """
+        waited_s, pause_s = 0.0, FIRST_PAUSE_S
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            before()
+            answer = self._attempt(request, last=attempt == MAX_ATTEMPTS)
+            if answer is not None and answer.status not in BUSY and answer.status < 500:
+                return answer
+            if answer is not None and answer.status == 500 and (attempt > 1 or self._fails):
+                self._fails = True
+                return answer
+            wait_s = _retry_after_s(answer) if answer else None
+            wait_s = pause_s if wait_s is None else wait_s
+            waited_s, pause_s = waited_s + wait_s, 2 * pause_s
+            if answer and (waited_s > self.manners.patience_s or attempt == MAX_ATTEMPTS):
+                raise Inconclusive(
+                    f"the target answered {answer.status} {attempt} times, "
+                    f"and asks to wait for {wait_s:g} s more"
+                )
+            time.sleep(wait_s)
+        raise AssertionError("the last attempt has returned or raised")
+
+    def _attempt(self, request: Request, *, last: bool) -> Answer | None:
+        """An answer, or None if the connection failed and there may be another attempt."""
+        try:
+            return self._redirected(request)
+        except httpx.TimeoutException as error:
+            msg = f"the target gave no answer within {self.manners.timeout_s:g} s"
+            raise Inconclusive(msg) from error
+        except httpx.TransportError as error:
+            self.probe()
+            if last:
+                msg = f"the target hung up on this request, each time: {_reason(error)}"
+                raise Inconclusive(msg) from error
+            return None
+
+    def _redirected(self, request: Request) -> Answer:
+        """The answer behind every 303, with which Modal's proxy asks for patience."""
+        answer = self._asked(request)
+        for _ in range(MAX_REDIRECTS):
+            if answer.status != 303 or "location" not in answer.headers:
+                break
+            path = urljoin(self._url(request), answer.headers["location"])
+            request = Request(method="GET", path=path, headers=request.headers)
+            answer = self._asked(request)
+        return answer
+
+    def _asked(self, request: Request) -> Answer:
+        self._keep_pace()
+        headers = [(name, self._with_token(value)) for name, value in request.headers]
+        began_s = time.perf_counter()
+        with self._client.stream(
+            request.method,
+            self._url(request),
+            headers=[(name.encode(), value.encode()) for name, value in headers],
+            content=request.body if request.body or request.method == "POST" else None,
+        ) as response:
+            body = bytearray()
+            for part in response.iter_raw():
+                body += part
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise Inconclusive(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
+        told = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status_code, told, bytes(body), time.perf_counter() - began_s)
+
+    def _url(self, request: Request) -> str:
+        if "://" not in request.path:
+            return self.base_url + request.path
+        if urlsplit(request.path).scheme not in ("http", "https"):
+            raise Inconclusive(f"{request.path} is no URL of HTTP")
+        return request.path
+
+    def _with_token(self, text: str) -> str:
+        text = text.replace(LONGER, f"{self._token}x").replace(SHORTER, self._token[:-1])
+        return text.replace(TOKEN, self._token)
+
+    def _keep_pace(self) -> None:
+        if self.manners.per_minute:
+            time.sleep(max(0.0, self._next_s - time.monotonic()))
+            self._next_s = time.monotonic() + 60 / self.manners.per_minute
+
+
+def _retry_after_s(answer: Answer) -> float | None:
+    """What Retry-After asks for, in seconds or as a date (RFC 9110, 10.2.3)."""
+    text = answer.headers.get("retry-after", "")
+    if text.isdecimal():
+        return float(text)
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+
+
+def _reason(error: httpx.TransportError) -> str:
+    """Why nothing could be sent or read, in a few words."""
+    text = str(error).partition("] ")[2] or str(error)
+    return text or type(error).__name__

@@ -1,0 +1,128 @@
+"""Asynchronous inference: a promise at once, and the picture later."""
+
+import time
+from typing import Final
+from urllib.parse import urljoin
+
+import pytest
+
+from contract_tests.answer import Answer
+from contract_tests.checks import read_object
+from contract_tests.pictures import Picture
+from contract_tests.request import ASYNC, AUTHORIZATION, SHORTER, Request, upscaling
+from contract_tests.run import Run
+
+rule = pytest.mark.rule
+FIRST_PAUSE_S: Final = 0.02
+LONGEST_PAUSE_S: Final = 5.0
+STATUSES: Final = ("pending", "running", "completed")
+MIN_ID: Final = 16
+"""An id that cannot be guessed has at least so many characters."""
+UNKNOWN: Final = "00000000-0000-4000-8000-000000000000"
+
+
+def asked(seed: int, encoding: str = "png") -> Request:
+    """A request for a picture that is told from those of other seeds by its size, too."""
+    fields = {"scale": 1.5, "output_image_encoding": encoding}
+    return upscaling(fields, Picture(256, 300 + seed, "png", seed, "palette"))
+
+
+def get(run: Run, path: str, *, token: bool = True) -> Answer | None:
+    """What is at a path or URL, with the token or without."""
+    headers = (AUTHORIZATION,) if token else ()
+    return run.ask(Request(method="GET", path=path, headers=headers))
+
+
+def promised(run: Run, request: Request) -> dict[str, str]:
+    """The ids and URLs of an asynchronous answer, absolute ones."""
+    answer = run.cheaply(request.also(ASYNC))
+    if answer is None:
+        return {}
+    told = read_object(answer, "ASY-1", run.terms)
+    run.demand(
+        urljoin(f"{run.target.base_url}/", told["poll_url"]) == told["poll_url"],
+        "ASY-1", f"poll_url is no whole URL: {told['poll_url']}",
+    )  # fmt: skip
+    return told
+
+
+def result_url(run: Run, promise: dict[str, str]) -> str:
+    """Where the result is, once it is there (ASY-2)."""
+    began_s, pause_s, reached = time.monotonic(), FIRST_PAUSE_S, 0
+    while time.monotonic() - began_s < run.target.manners.timeout_s:
+        answer = get(run, promise["poll_url"])
+        assert answer is not None, "while planning nothing is promised"
+        run.demand(answer.status in (200, 202), "ASY-2", f"the poll_url answers {answer.shown}")
+        status = read_object(answer, "ASY-2", run.terms).get("status")
+        run.demand(
+            status in STATUSES[reached:],
+            "ASY-2",
+            f"the status is {status} after {STATUSES[reached]}",
+        )
+        reached = STATUSES.index(str(status))
+        if status == "completed":
+            url = answer.json.get("response_url")
+            run.demand(isinstance(url, str) and "://" in url, "ASY-2", f"response_url is {url}")
+            return str(url)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+    run.demand(False, "ASY-2", "the inference was not completed in time")
+    raise AssertionError("unless nothing is said of ASY-2")
+
+
+def check_result(run: Run, request: Request, url: str) -> None:
+    """The result is what the synchronous request would have given (ASY-3)."""
+    answer = get(run, url)
+    assert answer is not None, "while planning nothing is promised"
+    run.judge(request, answer, "ASY-3")
+
+
+@rule("ASY-1", "ASY-2", "ASY-3")
+@pytest.mark.billable
+@pytest.mark.parametrize("encoding", ["png", "jpeg"])
+def test_an_asynchronous_request_gets_its_picture_later(run: Run, encoding: str) -> None:
+    request = asked(51, encoding)
+    promise = promised(run, request)
+    if promise:
+        url = result_url(run, promise)
+        check_result(run, request, url)
+        check_result(run, request, url)  # it is kept
+
+
+@rule("ASY-3", "ASY-5")
+@pytest.mark.billable
+def test_each_request_gets_its_own_picture(run: Run) -> None:
+    requests = [asked(seed) for seed in (52, 53, 54)]
+    promises = [promised(run, request) for request in requests]
+    if not all(promises):
+        return
+    ids = [promise["response_id"] for promise in promises]
+    run.demand(len(set(ids)) == len(ids), "ASY-5", f"several inferences have one id: {ids}")
+    for request, promise in reversed(list(zip(requests, promises, strict=True))):
+        check_result(run, request, result_url(run, promise))
+
+
+@rule("ASY-5")
+@pytest.mark.strict
+@pytest.mark.billable
+def test_an_id_cannot_be_guessed_and_is_of_no_use_without_a_token(run: Run) -> None:
+    promises = [promised(run, asked(55)), promised(run, asked(56))]
+    if not all(promises):
+        return
+    one, two = (promise["response_id"] for promise in promises)
+    apart = sum(a != b for a, b in zip(one, two, strict=False))
+    hard = min(len(one), len(two)) >= MIN_ID and apart >= MIN_ID // 2
+    run.demand(hard, "ASY-5", f"the ids are short or alike: {one}, {two}")
+    for url in (promises[0]["poll_url"], result_url(run, promises[0])):
+        for headers in ((), (("Authorization", f"Bearer {SHORTER}"),)):
+            answer = run.ask(Request(method="GET", path=url, headers=headers))
+            assert answer is not None, "while planning nothing is promised"
+            run.demand(answer.status == 401, "ASY-5", f"without a token: {answer.shown}")
+
+
+@rule("ASY-4", "RES-7")
+@pytest.mark.strict
+@pytest.mark.parametrize("kind", ["requests", "responses"])
+@pytest.mark.parametrize("name", [UNKNOWN, "x", "a" * 32])
+def test_an_unknown_id_is_a_404(run: Run, kind: str, name: str) -> None:
+    run.check(Request(method="GET", path=f"/v1/{kind}/{name}", headers=(AUTHORIZATION,)))

@@ -1,0 +1,121 @@
+"""What is not about the fields of a request: token, path, method, headers, and length."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract_tests import strategies as draw
+from contract_tests.expectations import MAX_ASYNC_BYTES, MAX_BODY_BYTES
+from contract_tests.pictures import Picture
+from contract_tests.request import (
+    ASYNC,
+    AUTHORIZATION,
+    JSON_TYPE,
+    LONGER,
+    SHORTER,
+    TOKEN,
+    Request,
+    upscaling,
+)
+from contract_tests.run import Run
+
+rule = pytest.mark.rule
+TWICE = upscaling({"scale": 2}, Picture(256, 256, "png", 5, "palette"))
+WRONG = upscaling({"scale": "two"})
+NO_TOKENS = (
+    *(None, "", TOKEN, "Bearer", f"Basic {TOKEN}", f"Token {TOKEN}", "Bearer x"),
+    *(f"Bearer {SHORTER}", f"Bearer {LONGER}", f"Bearer {TOKEN}{TOKEN}", f"Bearer x{TOKEN}"),
+    *(f"Bearer Bearer {TOKEN}", f"Bearer {TOKEN} {TOKEN}", f"Bearer,{TOKEN}"),
+)
+OTHER_PATHS = (
+    *("/upscaling/", "/upscale", "/Upscaling", "/v1/upscaling", "/upscaling/x"),
+    "//upscaling",
+)
+
+
+@rule("REQ-2", "RES-7")
+@pytest.mark.parametrize("value", NO_TOKENS)
+def test_without_a_valid_token_nothing_is_given(run: Run, value: str | None) -> None:
+    request = TWICE.without("Authorization")
+    run.check(request if value is None else request.also(("Authorization", value)))
+
+
+@rule("REQ-2", "REQ-19")
+@pytest.mark.parametrize("request_", [WRONG, Request(b"{"), WRONG.without("Content-Type")])
+def test_the_token_is_asked_for_before_anything_is_read(run: Run, request_: Request) -> None:
+    run.check(request_.without("Authorization"))
+
+
+@rule("REQ-3")
+@pytest.mark.parametrize("declared", draw.WRONG_TYPES)
+def test_a_body_that_is_not_said_to_be_json_is_refused(run: Run, declared: str | None) -> None:
+    request = TWICE.without("Content-Type")
+    run.check(request if declared is None else request.also(("Content-Type", declared)))
+
+
+@rule("REQ-1", "RES-7")
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE"])
+def test_an_upscaling_is_a_post(run: Run, method: str) -> None:
+    run.check(Request(method=method, headers=(AUTHORIZATION,)))
+
+
+@rule("REQ-1", "RES-7")
+@pytest.mark.parametrize("path", OTHER_PATHS)
+def test_there_is_no_other_path(run: Run, path: str) -> None:
+    run.check(Request(TWICE.body, path=path))
+
+
+@rule("RES-9")
+def test_the_health_check_needs_no_token(run: Run) -> None:
+    run.check(Request(method="GET", path="/healthcheck", headers=()))
+
+
+@rule("RES-8")
+@pytest.mark.strict
+@pytest.mark.parametrize(
+    "accept", ["text/html", "image/webp", "application/xml", "image/gif;q=0.5", "*/*;q=0"]
+)
+def test_what_nothing_can_be_given_for_is_not_acceptable(run: Run, accept: str) -> None:
+    run.check(TWICE.also(("Accept", accept)))
+
+
+@rule("RES-6")
+@given(own=st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.:", min_size=1, max_size=128))
+def test_a_request_keeps_its_id(run: Run, own: str) -> None:
+    run.check(WRONG.also(("X-User-Request-ID", own)))
+
+
+@rule("RES-6")
+def test_each_request_has_an_id_of_its_own(run: Run) -> None:
+    answers = [run.check(WRONG) for _ in range(3)]
+    ids = {answer.headers["x-user-request-id"] for answer in answers if answer}
+    run.demand(len(ids) in (0, 3), "RES-6", f"three requests have the ids {', '.join(ids)}")
+
+
+@rule("ASY-4")
+def test_an_asynchronous_body_of_more_than_10_mb_is_refused(run: Run) -> None:
+    run.check(Request(b" " * (MAX_ASYNC_BYTES + 1)).also(ASYNC))
+
+
+@rule("RES-7")
+@pytest.mark.strict
+def test_a_body_of_more_than_32_mb_is_refused(run: Run) -> None:
+    run.check(Request(b" " * (MAX_BODY_BYTES + 1)))
+
+
+@rule("RES-7", "ASY-4")
+@pytest.mark.strict
+@pytest.mark.parametrize(("length", "headers"), [(MAX_BODY_BYTES, ()), (MAX_ASYNC_BYTES, (ASYNC,))])
+def test_a_body_as_long_as_may_be_is_read(
+    run: Run, length: int, headers: tuple[tuple[str, str], ...]
+) -> None:
+    """It is refused for what it is, and not for its length."""
+    run.check(Request(b" " * length).also(*headers))
+
+
+@rule("REQ-18")
+@pytest.mark.parametrize(
+    "header", [JSON_TYPE, ("X-OctoAI-Queue-Dispatch", "x"), ("X-Unknown", "1")]
+)
+def test_other_headers_change_nothing_of_a_refusal(run: Run, header: tuple[str, str]) -> None:
+    run.check(WRONG.also(header))

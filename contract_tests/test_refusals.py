@@ -1,0 +1,195 @@
+"""What breaks a rule is refused, in the right place, and costs nothing.
+
+None of these requests may be answered with a picture, so none is paid for; they are sent before all
+that may be.
+"""
+
+import pytest
+from hypothesis import given, target
+
+from contract_tests import strategies as draw
+from contract_tests.expectations import fields
+from contract_tests.oracle import IMAGE_FIELDS, MAX_OUTPUT_PX, SIZE_FIELDS
+from contract_tests.pictures import Picture
+from contract_tests.request import ASYNC, Request, upscaling
+from contract_tests.run import Run
+
+rule = pytest.mark.rule
+PICTURE = Picture(256, 256, "png", 1, "palette")
+
+
+@rule("REQ-6", "REQ-7", "REQ-8", "REQ-9", "REQ-10", "REQ-12", "REQ-17", "RES-4", "RES-5")
+@given(request=draw.wrong_values)
+def test_a_wrong_value_is_refused_where_it_stands(run: Run, request: Request) -> None:
+    run.refuse(request)
+
+
+@rule("REQ-6", "RES-5")
+@pytest.mark.parametrize("scale", [0, -1, -0.0, 1e999, "nan", "-inf", "1e400", "two", [], {}])
+def test_a_scale_is_finite_and_above_0(run: Run, scale: object) -> None:
+    run.refuse(upscaling({"scale": scale}, PICTURE))
+
+
+@rule("REQ-4")
+@pytest.mark.parametrize("given", [{}, dict.fromkeys(IMAGE_FIELDS)], ids=["absent", "null"])
+def test_a_request_without_a_picture_is_refused(run: Run, given: dict[str, object]) -> None:
+    run.check(upscaling({**given, "scale": 2}))
+
+
+@rule("REQ-4")
+def test_two_pictures_are_refused(run: Run) -> None:
+    run.check(upscaling({"init_image_url": "https://pictures.example/a.png", "scale": 2}, PICTURE))
+
+
+@rule("REQ-5")
+@pytest.mark.parametrize("given", [{}, dict.fromkeys(SIZE_FIELDS)], ids=["absent", "null"])
+def test_a_request_without_a_size_is_refused(run: Run, given: dict[str, object]) -> None:
+    run.check(upscaling(given, PICTURE))
+
+
+@rule("REQ-5")
+@pytest.mark.parametrize("left_out", [None, *SIZE_FIELDS])
+def test_two_or_three_sizes_are_refused(run: Run, left_out: str | None) -> None:
+    given = {name: 2 if name == "scale" else 512 for name in SIZE_FIELDS if name != left_out}
+    run.check(upscaling(given, PICTURE))
+
+
+@rule("REQ-4", "REQ-5", "REQ-19")
+@given(request=draw.groups)
+def test_of_each_group_exactly_one_is_given(run: Run, request: Request) -> None:
+    run.refuse(request)
+
+
+@rule("REQ-11")
+@given(name=draw.unknown_names, value=draw.values)
+def test_an_unknown_field_is_refused(run: Run, name: str, value: object) -> None:
+    run.refuse(upscaling({"scale": 2, name: value}, PICTURE))
+
+
+@rule("REQ-11")
+@pytest.mark.strict
+@pytest.mark.parametrize("count", [99, 100, 1000])
+def test_very_many_fields_are_refused(run: Run, count: int) -> None:
+    run.check(upscaling({"scale": 2, **{f"x{number}": 0 for number in range(count)}}, PICTURE))
+
+
+@rule("REQ-11", "RES-5")
+@pytest.mark.strict
+def test_very_many_values_are_refused(run: Run) -> None:
+    run.check(upscaling({"scale": [0] * 20_000}, PICTURE))
+
+
+@rule("REQ-13", "REQ-15", "REQ-19")
+@given(picture=draw.unfit_pictures, size=draw.sizes)
+def test_an_input_beyond_the_limits_is_refused(
+    run: Run, picture: Picture, size: draw.Fields
+) -> None:
+    target(-float(max(256 - min(picture.size), max(picture.size) - 2048)), label="near the limit")
+    run.check(upscaling(size, picture))
+
+
+@rule("REQ-13", "REQ-15")
+@pytest.mark.parametrize("size", [(255, 256), (256, 255), (2049, 256), (256, 2049), (2049, 2049)])
+@pytest.mark.parametrize("kind", draw.COMMON, ids="-".join)
+def test_an_input_one_pixel_beyond_a_limit_is_refused(
+    run: Run, size: tuple[int, int], kind: tuple[str, str]
+) -> None:
+    run.check(upscaling({"scale": 0.5}, Picture(*size, kind[0], 2, kind[1])))
+
+
+@rule("REQ-14", "REQ-15", "REQ-16")
+@given(request=draw.beyond_outputs)
+def test_an_output_beyond_the_limit_is_refused(run: Run, request: Request) -> None:
+    asked = max(value for name, value in fields(request).items() if name in SIZE_FIELDS)
+    target(-abs(float(asked) - MAX_OUTPUT_PX), label="near the limit")
+    run.refuse(request)
+
+
+@rule("REQ-14", "REQ-15")
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ({"output_image_height": 8193}, (256, 2048)),
+        ({"output_image_width": 8193}, (2048, 256)),
+        ({"output_image_height": 1025}, (2048, 256)),  # 8200 wide
+        ({"output_image_width": 1025}, (256, 2048)),
+        ({"scale": 4.1}, (2048, 256)),
+        ({"scale": 4.1}, (256, 2048)),
+        ({"scale": 4.0003}, (2048, 256)),  # 8192.6
+        ({"scale": 4.0003}, (256, 2048)),
+        ({"output_image_height": 8192}, (257, 256)),  # 8224 wide
+        ({"output_image_width": 8192}, (256, 257)),
+    ],
+)
+def test_an_output_a_little_beyond_the_limit_is_refused(
+    run: Run, given: dict[str, float], size: tuple[int, int]
+) -> None:
+    run.refuse(upscaling(given, Picture(*size, "png", 3, "palette")))
+
+
+@rule("REQ-17", "RES-4")
+@given(text=draw.wrong_base64)
+def test_what_is_no_base64_is_refused(run: Run, text: str) -> None:
+    run.refuse(upscaling({"init_image": text, "scale": 2}))
+
+
+@rule("REQ-17", "RES-5")
+@given(picture=draw.no_pictures)
+def test_what_is_no_picture_is_refused(run: Run, picture: Picture) -> None:
+    run.check(upscaling({"scale": 2}, picture))
+
+
+@rule("REQ-19", "RES-4")
+@given(request=draw.wrong_anyhow)
+def test_all_that_is_wrong_with_the_fields_is_told_at_once(run: Run, request: Request) -> None:
+    run.refuse(request)
+
+
+@rule("REQ-1", "RES-4", "RES-5")
+@given(body=draw.wrong_bodies)
+def test_a_body_that_is_no_json_object_is_refused(run: Run, body: bytes) -> None:
+    run.refuse(Request(body))
+
+
+@rule("REQ-1", "RES-4", "RES-5")
+@pytest.mark.parametrize("body", draw.WRONG_JSON, ids=lambda body: repr(body[:30]))
+def test_what_is_nearly_json_is_refused(run: Run, body: bytes) -> None:
+    run.check(Request(body))
+
+
+@rule("REQ-6", "RES-5")
+@pytest.mark.parametrize("number", draw.NO_NUMBERS)
+@pytest.mark.parametrize("name", SIZE_FIELDS)
+def test_what_json_has_no_number_for_is_refused(run: Run, name: str, number: str) -> None:
+    run.check(Request(f'{{"init_image": "{PICTURE.base64()}", "{name}": {number}}}'.encode()))
+
+
+@rule("RES-4", "RES-5")
+@pytest.mark.parametrize("text", draw.SURROGATES)
+@pytest.mark.parametrize("name", ["model", "init_image", "surplus"])
+def test_half_of_a_surrogate_pair_is_refused(run: Run, name: str, text: str) -> None:
+    run.check(Request(f'{{"scale": 2, "{name}": {text}}}'.encode()))
+
+
+@rule("ASY-1")
+@given(request=draw.wrong_anyhow)
+def test_what_is_wrong_is_told_at_once_though_asynchronous(run: Run, request: Request) -> None:
+    run.refuse(request.also(ASYNC))
+
+
+@rule("ASY-1", "REQ-13", "REQ-14")
+@pytest.mark.parametrize(("size", "scale"), [((255, 256), 2), ((256, 2049), 2), ((2048, 256), 9)])
+def test_limits_are_told_at_once_though_asynchronous(
+    run: Run, size: tuple[int, int], scale: float
+) -> None:
+    run.check(upscaling({"scale": scale}, Picture(*size, "png", 4, "palette")).also(ASYNC))
+
+
+@rule("REQ-19")
+@given(request=draw.wrong_anyhow)
+def test_the_same_request_is_refused_in_the_same_way(run: Run, request: Request) -> None:
+    first, second = run.refuse(request), run.refuse(request)
+    if first is None or second is None or first.status != 422:
+        return
+    same = first.status == second.status and first.json == second.json
+    run.demand(same, "REQ-19", "the same request was refused in another way the second time")
