@@ -21,9 +21,16 @@ BASE_TESTS := $(patsubst %,tests/%.py,without_torch test_accept test_addresses t
 	test_models test_operations test_oracle test_orders test_overload test_page_files \
 	test_parallel test_plan test_png test_remote test_report test_server test_settings \
 	test_slow_answers test_terminal test_tiling test_url_input)
-# Torch makes no difference to these, and they start many processes: once is enough.
-ONCE := $(filter-out %_clients.py,$(wildcard tests/test_mock*.py)) tests/test_deployment.py \
-	tests/test_oracle.py tests/test_terminal.py
+# Torch makes no difference to these, and they take long: they start many processes, or wait for
+# clients and hosts to be late. Once is enough.
+ONCE := $(filter-out %_clients.py,$(wildcard tests/test_mock*.py)) \
+	$(patsubst %,tests/test_%.py,deployment fetch fetch_hosts fetch_notations operations oracle \
+	overload server slow_answers terminal)
+# These keep all cores busy by themselves, or measure what the machine can do and what they take of
+# it: nothing may run beside them. Of all others two files run at a time, each in its own order.
+ALONE := $(patsubst %,tests/test_%.py,bench cli convolution engine engines footprints layers \
+	out_of_memory parity soak)
+TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo serve test check clean
 
@@ -42,8 +49,9 @@ serve: $(VENV)/engine.done
 	@$(BIN)/upscaler serve --port "$(PORT)"
 
 test: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(BASE)/done
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(ONCE))
-	$(BASE)/bin/python -m pytest $(BASE_TESTS)
+	$(BIN)/python -m pytest $(ALONE)
+	$(BIN)/python -m pytest $(TOGETHER) $(addprefix --ignore=,$(ONCE) $(ALONE))
+	$(BASE)/bin/python -m pytest $(TOGETHER) $(BASE_TESTS)
 
 check: $(VENV)/dev.done
 	$(BIN)/ruff format --check .

@@ -29,6 +29,7 @@ class Budget:
         limits = [limit for limit in (affordable, max_requests) if limit is not None]
         self.limit = min(limits, default=None)
         self.billed = 0
+        self.surprised = False
         self._lock = threading.Lock()
 
     @property
@@ -39,12 +40,24 @@ class Budget:
     def reserve(self) -> None:
         """Count a request that may be billed; raises BudgetReached if there can be none more."""
         with self._lock:
-            if self.limit is not None and self.billed >= self.limit:
-                raise BudgetReached(
-                    f"{self.billed} requests were paid for, ${self.spent}, and another one is "
-                    f"more than --max-cost {self.max_cost} or --max-requests allows"
-                )
+            self._demand_one()
             self.billed += 1
+
+    def trust(self) -> None:
+        """Let a request through that must be refused, and so costs nothing.
+
+        Raises BudgetReached if such a one did cost something, and nothing is left for another.
+        """
+        with self._lock:
+            if self.surprised:
+                self._demand_one()
+
+    def _demand_one(self) -> None:
+        if self.limit is not None and self.billed >= self.limit:
+            raise BudgetReached(
+                f"{self.billed} requests were paid for, ${self.spent}, and another one is "
+                f"more than --max-cost {self.max_cost} or --max-requests allows"
+            )
 
     def release(self) -> None:
         """Take one back that was answered without a picture, and so cost nothing."""
@@ -54,4 +67,5 @@ class Budget:
     def surprise(self) -> None:
         """Count one that should have been refused, and was not."""
         with self._lock:
+            self.surprised = True
             self.billed += 1

@@ -43,6 +43,8 @@ def _tell_status(answer: Answer, expected: Expected, terms: Terms) -> None:
     if answer.status < 500:
         sentence = f"the status is {answer.status}, and not {wanted}"
         terms.tell(_blamed(answer, expected), sentence)
+        if SUCCESS & expected.statuses:  # there is nothing in which the other rules could be seen
+            raise Inconclusive(f"{sentence}, by a rule that is not judged: {answer.shown}")
         return
     if SUCCESS & expected.statuses:
         raise Inconclusive(f"the target failed: {answer.shown}")

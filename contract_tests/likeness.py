@@ -187,9 +187,14 @@ class _Limits:
 
 # Measured with thousands of pictures of all modes, with each of Pillow's filters, from 1/256 to 4
 # times the size, as PNG and as JPEG down to quality 60 with 4:2:0: at most 3.7 and 17.2 from 100
-# pixels a side up, and 5.8 and 66 below. With three trained networks: 3.5 and 10.2.
+# pixels a side up, and 5.8 and 60 from 16 up. With three trained networks: 3.5 and 10.2.
 _LIMITS: Final = _Limits(6, 24)
 _LIMITS_SMALL: Final = _Limits(8, 80)
+# Of a few pixels each may lie at an edge, where a JPEG or WebP of either side mixes the colour of
+# one block with the light of another. The lightest colour of ours is 39 from white, and the darkest
+# 40 from black: those can still be told, if the input has lost nothing.
+_LIMITS_TINY: Final = _Limits(36, 144)
+_LIMITS_TINY_OF_LOSSY: Final = _Limits(72, 144)
 # Whoever has a profile for inks without one makes far duller colours of them: libvips 23 and 89.
 _LIMITS_CMYK: Final = _Limits(32, 128)
 
@@ -204,10 +209,13 @@ class _Seen:
         sides = zip(image.size, picture.size, strict=True)
         across, down = (own / side + _REACH_OF_INPUT_PX / before for side, before in sides)
         self.reach = (down, across)
-        self.limits = _LIMITS_SMALL if min(image.size) < _SMALL_PX else _LIMITS
+        self.named = min(image.size) >= _NAMED_PX
+        self.limits = _LIMITS if min(image.size) >= _SMALL_PX else _LIMITS_SMALL
+        if not self.named:
+            lossy = picture.format == "jpeg" or "lossy" in picture.mode
+            self.limits = _LIMITS_TINY_OF_LOSSY if lossy else _LIMITS_TINY
         if picture.mode == "cmyk":
             self.limits = _LIMITS_CMYK
-        self.named = min(image.size) >= _NAMED_PX
         self.blank = self.named and _contrast(self.shown) < 8
 
     def shows(self, colours: Colours) -> bool:
@@ -255,10 +263,9 @@ class _Seen:
         """The least and the greatest value within the reach of each part."""
         least, greatest = np.nan_to_num(colours, nan=0), np.nan_to_num(colours, nan=255)
         for axis in (0, 1):
-            count = colours.shape[axis]
-            spans = list(_spans(count, self.shown.shape[axis], self.reach[axis]))
-            least = np.stack([least.take(each, axis).min(axis) for each in spans], axis)
-            greatest = np.stack([greatest.take(each, axis).max(axis) for each in spans], axis)
+            edges = _edges(colours.shape[axis], self.shown.shape[axis], self.reach[axis])
+            least = _within(np.minimum, least, edges, axis)
+            greatest = _within(np.maximum, greatest, edges, axis)
         return least, greatest
 
 
@@ -275,11 +282,19 @@ def _reduced(image: Image.Image) -> Colours:
     return np.concatenate(strips).astype(np.float32)
 
 
-def _spans(cells: int, parts: int, reach: float) -> Iterator[range]:
-    """The blocks within the reach of each part, along one side."""
-    for part in range(parts):
-        start, stop = (part / parts - reach) * cells, ((part + 1) / parts + reach) * cells
-        yield range(max(0, floor(start)), min(cells, ceil(stop)))
+def _edges(blocks: int, parts: int, reach: float) -> NDArray[np.intp]:
+    """The first block within the reach of each part of a side, and the one behind the last."""
+    starts = np.floor((np.arange(parts) / parts - reach) * blocks)
+    stops = np.ceil((np.arange(1, parts + 1) / parts + reach) * blocks)
+    return np.stack((starts, stops), axis=-1).clip(0, blocks).astype(np.intp)
+
+
+def _within(extreme: np.ufunc, values: Colours, edges: NDArray[np.intp], axis: int) -> Colours:
+    """The extremes between all edges along one axis."""
+    # What reduceat gives between one part and the next is left out, and no edge may be its end.
+    behind = values.take([-1], axis)
+    both: Colours = extreme.reduceat(np.concatenate((values, behind), axis), edges.ravel(), axis)
+    return both.take(range(0, edges.size, 2), axis)
 
 
 def _parts(errors: Colours) -> Colours:
@@ -306,7 +321,7 @@ def _wrong(picture: Picture, colours: Colours) -> Iterator[tuple[str, Colours]]:
         if order != (0, 1, 2):
             yield "its colours are exchanged", colours[..., [*order, 3]]
     alpha = colours[..., 3:]
-    for share in (0.8, 0.6, 0.4):
+    for share in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3):
         yield "it is too dark", _with_alpha(colours * share, alpha)
         yield "it is too light", _with_alpha(255 - (255 - colours) * share, alpha)
     yield "it is a negative", _with_alpha(255 - colours, alpha)

@@ -3,7 +3,7 @@
 import base64
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Self
@@ -13,7 +13,9 @@ from contract_tests.pictures import Picture
 TOKEN: Final = "$TOKEN"  # noqa: S105  stands for the token in headers, and in curl lines
 LONGER: Final = "${TOKEN}x"
 SHORTER: Final = "${TOKEN%?}"
-"""The token with a character more, and without its last: as the shell writes it."""
+SWAPPED: Final = '$(printf %s "$TOKEN" | tr a-zA-Z A-Za-z)'
+"""The token with a character more, without its last, and with its letters in the other case: as
+the shell writes it."""
 AUTHORIZATION: Final = ("Authorization", f"Bearer {TOKEN}")
 JSON_TYPE: Final = ("Content-Type", "application/json")
 ASYNC: Final = ("X-OctoAI-Async", "1")
@@ -51,15 +53,18 @@ class Request:
             self, headers=tuple(pair for pair in self.headers if pair[0].lower() not in gone)
         )
 
-    def with_model(self, model: str) -> Self:
-        """The same with this model, if its body is an object that names none."""
+    def by(self, models: Sequence[str]) -> Self:
+        """The same by the first of these models, if its body is an object that names none of them.
+
+        Where there are none, it is the same.
+        """
         try:
             fields = json.loads(self.body)
         except ValueError:
             return self
-        if not isinstance(fields, dict) or "model" in fields:
+        if not models or not isinstance(fields, dict) or fields.get("model") in models:
             return self
-        return replace(self, body=json.dumps({"model": model, **fields}).encode())
+        return replace(self, body=json.dumps({**fields, "model": models[0]}).encode())
 
     def header(self, name: str) -> str | None:
         """What a header says: all of its lines, with commas between, or None if there is none."""

@@ -1,8 +1,9 @@
 """One run of the tests against one target: what was asked, what it cost, and what was found."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from contract_tests.answer import Answer
@@ -12,7 +13,7 @@ from contract_tests.difference import difference
 from contract_tests.expectations import SUCCESS, Expected, Terms, expect
 from contract_tests.request import Request
 from contract_tests.target import Target
-from contract_tests.violation import Enough, Violation
+from contract_tests.violation import Enough, Inconclusive, Violation
 
 SHRINKING_REQUESTS: Final = 100
 """So many requests are spent on making a failure smaller, once a test has found one."""
@@ -61,8 +62,8 @@ class Run:
     other: Target | None = None
     planning: bool = False
     concurrency: int = 1
-    model: str | None = None
-    """The model to name where it does not matter: a machine without a GPU is slow with some."""
+    models: Sequence[str] = ()
+    """The only models to ask for, the first of them where it does not matter; none: all six."""
     image: tuple[str, int, int] | None = None
     """A URL from which the target can download a picture, and that one's width and height."""
     tallies: dict[str, Tally] = field(default_factory=dict)
@@ -91,14 +92,23 @@ class Run:
         if answer is None:
             return None
         self._note_time(answer)
-        try:
-            check(request, answer, expected, self.terms)
-            if self.other:
-                self._compare(self.other, request, answer, expected)
-        except Violation as violation:
-            self._found(violation, request, answer)
-            raise
+        self._judge(request, answer, expected)
         return answer
+
+    def _judge(self, request: Request, answer: Answer, expected: Expected) -> None:
+        """Raise a Violation if a rule is broken, or the other implementation answers otherwise.
+
+        Whichever it is, both are looked at.
+        """
+        failed: Violation | None = None
+        for judge in (check, self._compare):
+            try:
+                judge(request, answer, expected, self.terms)
+            except Violation as violation:
+                self._found(violation, request, answer)
+                failed = violation
+        if failed:
+            raise failed
 
     def refuse(self, request: Request) -> Answer | None:
         """Check a request that must be refused; one that may be taken at this level is not sent."""
@@ -115,8 +125,8 @@ class Run:
             self.demand(False, rule, violation.sentence)
 
     def cheaply(self, request: Request) -> Answer | None:
-        """Check a request by the model that is to be used where it does not matter."""
-        return self.check(request.with_model(self.model) if self.model else request)
+        """Check a request to which the model does not matter, by one of those to ask for."""
+        return self.check(request.by(self.models))
 
     def ask(self, request: Request) -> Answer | None:
         """Ask for something that costs nothing, and let the test judge the answer."""
@@ -132,16 +142,28 @@ class Run:
             self._found(violation, *self._last.exchange)
             raise
 
+    def keep(self, violation: Violation) -> None:
+        """Keep what a test found by itself in what it asked last."""
+        if violation.rule not in self.tally.findings:
+            self._found(violation, *self._last.exchange)
+
+    def need(self, holds: bool, rule: str, sentence: str) -> None:
+        """Demand what a test cannot go on without: it ends, too, if nothing is said of `rule`."""
+        self.demand(holds, rule, sentence)
+        if not holds:
+            raise Inconclusive(f"{sentence}, by a rule that is not judged")
+
     def _sent(self, request: Request, *, billable: bool) -> Answer | None:
         """The answer, paid for beforehand if it may cost money."""
         if self.planning:
             self.tally.planned.append(request)
-            self.tally.billable += billable
+            self.tally.billable += billable * (2 if self.other else 1)
             return None
         paid = billable or self.tally.surprised
+        if request.method == "POST" and not paid:
+            self.budget.trust()
         self._enough(paid=paid)
-        answer = self.target.ask(request, self._counter(paid=paid))
-        self._last.exchange = request, answer
+        answer = self.target.ask(request, self._counter(paid=paid), partial(self._heard, request))
         made = _makes_a_picture(request, answer)
         if paid and not made:
             self._unbilled()
@@ -151,6 +173,12 @@ class Run:
             self.tally.surprised = True
         return answer
 
+    def _heard(self, request: Request, answer: Answer) -> None:
+        """Keep what was answered, and see to it that whoever asks for patience says how long."""
+        self._last.exchange = request, answer
+        silent = self.terms.strict and "retry-after" not in answer.headers
+        self.demand(not (answer.status == 429 and silent), "RES-5", "a 429 has no Retry-After")
+
     def _counter(self, *, paid: bool) -> Callable[[], None]:
         """What counts each attempt of a request, the ones before it being answered without one."""
         attempts = 0
@@ -158,11 +186,11 @@ class Run:
         def count() -> None:
             nonlocal attempts
             attempts += 1
-            with self._lock:
-                self.tally.requests += 1
             if paid and attempts == 1:
                 self.budget.reserve()
                 self.tally.billable += 1
+            with self._lock:
+                self.tally.requests += 1
 
         return count
 
@@ -184,12 +212,14 @@ class Run:
         kind = "made" if answer.status in SUCCESS else "refused"
         self.tally.seconds[kind].append(answer.seconds)
 
-    def _compare(self, other: Target, request: Request, answer: Answer, expected: Expected) -> None:
-        """Raise a Violation if the other implementation answers otherwise."""
-        theirs = other.ask(request, self._counter(paid=expected.billable))
+    def _compare(self, request: Request, answer: Answer, expected: Expected, terms: Terms) -> None:
+        """Raise a Violation if there is another implementation, and it answers otherwise."""
+        if self.other is None:
+            return
+        theirs = self.other.ask(request, self._counter(paid=expected.billable))
         told = difference(request, answer, theirs)
         if told:
-            self.terms.tell("DIFF", told)
+            terms.tell("DIFF", told)
 
     def _found(self, violation: Violation, request: Request, answer: Answer) -> None:
         """Keep what was found, if no smaller request has shown it before."""

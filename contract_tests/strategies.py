@@ -43,6 +43,33 @@ WORDS: Final = (
 )
 REPEATABLE: Final = st.integers(10**9, 10**12).map(lambda number: f"do-not-repeat-{number}")
 """Texts that no message has by chance: whoever tells one has repeated it (RES-4)."""
+_SIDE_MISTAKES: Final[tuple[Any, ...]] = (
+    *(0, -1, -512, "0", "-1", 512.5, "512.5", "", "512px", "1e3", [512], {}, 1e300, "1" * 5000),
+)
+_MISTAKES: Final[dict[str, tuple[Any, ...]]] = {
+    "scale": (
+        *(0, -1, -0.0, 10**400, "0", "-1", "1e400", "nan", "-inf", "", " ", "two", "2,5", "2x"),
+        *("x2", "2 2", [], [2], {}, [[2]]),
+    ),
+    "output_image_height": _SIDE_MISTAKES,
+    "output_image_width": _SIDE_MISTAKES,
+    "model": (
+        *(None, "", " ", 4, True, [], {}, ["real-esrgan-x4-plus"], "REAL-ESRGAN-X4-PLUS"),
+        *("real_esrgan_x4_plus", "x4-plus", "real-esrgan-x4-plus ", "real-esrgan-x8-plus"),
+        "default",
+    ),
+    "output_image_encoding": (
+        *(None, "", "jpg", "JPEG", "PNG", "webp", "gif", "image/png", ".png", "png ", 1, True),
+        ["png"],
+    ),
+    "face_enhance": (None, "", "maybe", "truee", 2, -1, 0.5, [], [True], {}),
+    "init_image": (1, True, [], {}, ["QUJD"]),
+    "init_image_url": (1, True, [], {}, ["https://pictures.example/512x512.png"]),
+}
+LIKELY_MISTAKES: Final[tuple[tuple[str, Any], ...]] = tuple(
+    (name, value) for name, mistakes in _MISTAKES.items() for value in mistakes
+)
+"""Values that no field of this name takes, and that somebody who reads values may well take."""
 OTHERS: Final[tuple[Any, ...]] = (
     *(None, True, False, [], {}, [2], [[]], {"scale": 2}, ["do-not-repeat-0"]),
     {"value": "do-not-repeat-0"},
@@ -254,6 +281,7 @@ WRONG_BASE64: Final = (
     *("", "\n", "=", "====", "Q", "QQ", "QQ=", "QUI", "QUJDR", "QQ===", "=QUJ", "Q=Q=", "QQ==QUJD"),
     *("data:image/png;base64,", "data:text/plain;base64,QUJD", "data:image/png,QUJD", "QUJD QUJD"),
 )
+FOR_URLS: Final = str.maketrans("+/", "-_")
 wrong_base64: Final = st.one_of(
     st.sampled_from(WRONG_BASE64),
     st.builds(
@@ -261,6 +289,9 @@ wrong_base64: Final = st.one_of(
         small_pictures,
         st.integers(0, 400),
         st.sampled_from((" ", "\t", "-", "_", "*", "=", "\u00e9", "%2B", ".", "\u200b")),
+    ),
+    small_pictures.map(lambda picture: picture.base64().translate(FOR_URLS)).filter(
+        lambda text: "-" in text or "_" in text
     ),
     small_pictures.map(lambda picture: picture.base64().rstrip("=")[:-1]),
     small_pictures.map(lambda picture: f"data:text/plain;base64,{picture.base64()}"),

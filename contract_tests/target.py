@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from contract_tests.answer import Answer
-from contract_tests.request import LONGER, SHORTER, TOKEN, Request
+from contract_tests.request import LONGER, SHORTER, SWAPPED, TOKEN, Request
 from contract_tests.violation import Inconclusive, Unreachable
 
 BUSY: Final = frozenset({429, 502, 503, 504})
@@ -55,6 +55,11 @@ class Target:
         self._fails = False
         """Whether a 500 has come twice for the same request: the next is believed at once."""
 
+    @property
+    def has_letters(self) -> bool:
+        """Whether the token has another case."""
+        return self._token.swapcase() != self._token
+
     def close(self) -> None:
         self._client.close()
 
@@ -65,8 +70,15 @@ class Target:
         except httpx.TransportError as error:
             raise Unreachable(f"nothing answers at {self.base_url}: {_reason(error)}") from error
 
-    def ask(self, request: Request, before: Callable[[], None] = lambda: None) -> Answer:
-        """What is answered in the end; `before` is called before each attempt.
+    def ask(
+        self,
+        request: Request,
+        before: Callable[[], None] = lambda: None,
+        heard: Callable[[Answer], None] = lambda _: None,
+    ) -> Answer:
+        """What is answered in the end.
+
+        `before` is called before each attempt, and `heard` with each answer, the last one, too.
 
         Raises Inconclusive if the target is busy for too long, does not answer in time, or hangs
         up on us, and Unreachable if it does not answer anything else either.
@@ -75,6 +87,8 @@ class Target:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             before()
             answer = self._attempt(request, last=attempt == MAX_ATTEMPTS)
+            if answer is not None:
+                heard(answer)
             if answer is not None and answer.status not in BUSY and answer.status < 500:
                 return answer
             if answer is not None and answer.status == 500 and (attempt > 1 or self._fails):
@@ -142,8 +156,15 @@ class Target:
         return request.path
 
     def _with_token(self, text: str) -> str:
-        text = text.replace(LONGER, f"{self._token}x").replace(SHORTER, self._token[:-1])
-        return text.replace(TOKEN, self._token)
+        forms = {
+            SWAPPED: self._token.swapcase(),
+            LONGER: f"{self._token}x",
+            SHORTER: self._token[:-1],
+            TOKEN: self._token,
+        }
+        for form, token in forms.items():
+            text = text.replace(form, token)
+        return text
 
     def _keep_pace(self) -> None:
         if self.manners.per_minute:
@@ -154,12 +175,14 @@ class Target:
 def _retry_after_s(answer: Answer) -> float | None:
     """What Retry-After asks for, in seconds or as a date (RFC 9110, 10.2.3)."""
     text = answer.headers.get("retry-after", "")
-    if text.isdecimal():
+    if text.isascii() and text.isdecimal():
         return float(text)
     try:
         date = parsedate_to_datetime(text)
     except ValueError:
         return None
+    if date.tzinfo is None:  # it has none if it says -0000, or nothing
+        date = date.replace(tzinfo=UTC)
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 

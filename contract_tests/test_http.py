@@ -13,6 +13,7 @@ from contract_tests.request import (
     JSON_TYPE,
     LONGER,
     SHORTER,
+    SWAPPED,
     TOKEN,
     Request,
     upscaling,
@@ -40,10 +41,43 @@ def test_without_a_valid_token_nothing_is_given(run: Run, value: str | None) -> 
     run.check(request if value is None else request.also(("Authorization", value)))
 
 
+@rule("REQ-2")
+def test_a_token_has_its_case(run: Run) -> None:
+    if not run.target.has_letters:
+        pytest.skip("the token has no letters")
+    run.check(TWICE.also(("Authorization", f"Bearer {SWAPPED}")))
+
+
+@rule("REQ-19", "RES-7")
+@pytest.mark.parametrize(("method", "path"), [("POST", "/upscale"), ("GET", "/upscaling")])
+def test_what_is_not_there_is_not_there_without_a_token(run: Run, method: str, path: str) -> None:
+    run.check(Request(method=method, path=path, headers=()))
+
+
 @rule("REQ-2", "REQ-19")
 @pytest.mark.parametrize("request_", [WRONG, Request(b"{"), WRONG.without("Content-Type")])
 def test_the_token_is_asked_for_before_anything_is_read(run: Run, request_: Request) -> None:
     run.check(request_.without("Authorization"))
+
+
+SEVERAL = {
+    "type before JSON": Request(b"{").without("Content-Type"),
+    "type before fields": WRONG.also(("Content-Type", "text/plain")),
+    "JSON before fields": Request(WRONG.body[:-1]),
+    "fields before Accept": WRONG.also(("Accept", "text/html")),
+    "fields before the picture": upscaling({"scale": "two"}, Picture(255, 256)),
+    "Accept before the picture": upscaling({"scale": 2}, Picture(255, 256)).also(
+        ("Accept", "text/html")
+    ),
+    "the picture before the output": upscaling({"scale": 100}, Picture(256, 2049)),
+}
+
+
+@rule("REQ-19")
+@pytest.mark.strict
+@pytest.mark.parametrize("order", SEVERAL)
+def test_errors_are_told_in_their_order(run: Run, order: str) -> None:
+    run.check(SEVERAL[order])
 
 
 @rule("REQ-3")

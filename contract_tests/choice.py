@@ -1,0 +1,63 @@
+"""Which tests are run: what is known of each by its name and its marks."""
+
+from typing import Final
+
+import pytest
+
+from contract_tests.options import Options
+from contract_tests.rules import RULES
+
+MARKERS: Final = (
+    "rule(*ids): the rules of the Upscaling API that a test covers",
+    "billable: sends requests that may cost money",
+    "strict: judges what others than OctoAI had to choose",
+    "together: sends several requests at once",
+    "image_url: needs the URL of a picture",
+)
+PACKAGE: Final = __name__.partition(".")[0]
+
+
+def is_ours(item: pytest.Item) -> bool:
+    """Whether a test is one of the kit's."""
+    module = item.getparent(pytest.Module)
+    return module is not None and module.obj.__name__.startswith(f"{PACKAGE}.")
+
+
+def name(item: pytest.Item) -> str:
+    """The id of a test, which is the same wherever the package lies."""
+    return f"{item.path.name}::{item.nodeid.partition('::')[2]}"
+
+
+def says(item: pytest.Item) -> str:
+    """What holds if a test passes: its name in words."""
+    named = getattr(item, "originalname", None) or item.name
+    return str(named).removeprefix("test_").replace("_", " ")
+
+
+def rules(item: pytest.Item) -> tuple[str, ...]:
+    """The ids of the rules that a test covers, in the order of the rules."""
+    named = {rule for mark in item.iter_markers("rule") for rule in mark.args}
+    return tuple(rule for rule in RULES if rule in named)
+
+
+def is_billable(item: pytest.Item) -> bool:
+    """Whether a test sends requests that may cost money."""
+    return _has(item, "billable")
+
+
+def left_out(item: pytest.Item, options: Options) -> str:
+    """Why a test is not run, or nothing."""
+    judged = set(rules(item)) - options.skipped
+    if _has(item, "strict") and options.level != "strict":
+        return "of the level strict"
+    if not judged:
+        return "of rules that are not judged"
+    if _has(item, "together") and options.concurrency == 1:
+        return "for --concurrency 2 or more"
+    if _has(item, "image_url") and options.image is None:
+        return "for --image"
+    return ""
+
+
+def _has(item: pytest.Item, mark: str) -> bool:
+    return item.get_closest_marker(mark) is not None

@@ -1,0 +1,48 @@
+"""The plugin for pytest: `pytest --pyargs contract_tests --contract-url URL`.
+
+pytest imports this in every suite of an environment with the kit: without a URL, or a target's
+name, it changes nothing but the list of options, and imports nothing of the kit's that is large.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from contract_tests.session import Session
+
+SESSION: "Final[pytest.StashKey[Session]]" = pytest.StashKey()
+"""Where the session is, if there is one."""
+WRONG: Final = 2
+"""The exit status if options are wrong. pytest's own is 4, which means something else here."""
+NO_URL: Final = "the contract tests need an implementation to judge: --contract-url URL"
+ONE_BY_ONE: Final = "the contract tests count what they spend in one process: leave out -n"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tell pytest of the same options as the command has, each with contract- before its name."""
+    from contract_tests.options import add_options
+
+    group = parser.getgroup("contract", "contract of the Upscaling API")
+    add_options(group.addoption, prefix="contract-")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start a session, if there is something to judge, or end it all in a sentence."""
+    asked = config.option
+    if not (asked.contract_url or asked.contract_target):
+        return
+    from contract_tests.options import InvalidOption, options
+
+    if getattr(asked, "numprocesses", None) or hasattr(config, "workerinput"):
+        pytest.exit(ONE_BY_ONE, returncode=WRONG)
+    try:
+        found = options(asked)
+    except InvalidOption as error:
+        pytest.exit(str(error), returncode=WRONG)
+    from contract_tests.session import Session
+    from contract_tests.summary import Summary
+
+    session = Session(found)
+    config.pluginmanager.register(session)
+    config.pluginmanager.register(Summary(session))

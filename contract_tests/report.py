@@ -1,0 +1,233 @@
+"""What came of a run, as data: for the terminal, for pages, and as JSON for programs.
+
+The JSON of `--report` is `Report` with everything in it, in the fields' own names; `schema` counts
+up if a field ever changes its meaning or goes. Times are in seconds, costs in US dollars, `started`
+is UTC in ISO 8601. In `verdict` and `outcome` stand the words of `Verdict` and `Outcome`. The token
+is in none of it: where it was sent or came back, `$TOKEN` stands.
+"""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from contract_tests.rules import RULES, Rule
+
+SCHEMA: Final = 1
+DIFF: Final = Rule("DIFF", "Both implementations answer alike.", ())
+"""What `--diff` judges besides the rules."""
+
+
+class Outcome(StrEnum):
+    """What came of a test."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INCONCLUSIVE = "inconclusive"
+    BUDGET = "budget reached"
+    UNREACHABLE = "unreachable"
+    ERROR = "error"
+    """The test itself is at fault."""
+    PLANNED = "planned"
+    """Nothing was sent."""
+
+
+class Verdict(StrEnum):
+    """What is said of a rule."""
+
+    CONFORMS = "conforms"
+    BROKEN = "broken"
+    INCONCLUSIVE = "inconclusive"
+    NOT_TESTED = "not tested"
+
+
+STATUSES: Final = {
+    "interrupted": 130,
+    Outcome.FAILED: 1,
+    Outcome.ERROR: 1,
+    Outcome.UNREACHABLE: 5,
+    Outcome.BUDGET: 4,
+    Outcome.INCONCLUSIVE: 3,
+    Outcome.PASSED: 0,
+    Outcome.PLANNED: 0,
+}
+"""The exit status of a run in which something came out so: the first one decides."""
+HEADLINES: Final = {
+    "interrupted": "interrupted",
+    Outcome.FAILED: "does not conform",
+    Outcome.ERROR: "the tests themselves failed",
+    Outcome.UNREACHABLE: "unreachable",
+    Outcome.BUDGET: "budget reached",
+    Outcome.INCONCLUSIVE: "inconclusive",
+    Outcome.PASSED: "conforms",
+    Outcome.PLANNED: "planned",
+}
+"""The verdict on all."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A rule that the target breaks, the request that shows it, and the answer, in a line or two.
+
+    `curl` is a command for a POSIX shell that sends the request again.
+    """
+
+    rule: str
+    sentence: str
+    request: str
+    answer: str
+    curl: str
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """What came of a test. `requests` are all, and `billable` those that may have cost money."""
+
+    __test__ = False
+
+    id: str
+    says: str
+    """What holds if it passes, in words."""
+    rules: tuple[str, ...]
+    outcome: Outcome
+    sentence: str
+    """Why nothing can be said, or what is wrong with the test itself."""
+    requests: int
+    billable: int
+    seconds: float
+    findings: tuple[Found, ...] = ()
+
+    @property
+    def function(self) -> str:
+        """The id without what stands for the case."""
+        return self.id.partition("[")[0]
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What is said of a rule; `tests` are the ids of those that cover it and were run."""
+
+    id: str
+    sentence: str
+    sources: tuple[str, ...]
+    chosen: str
+    verdict: Verdict
+    requests: int
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Money:
+    """What was spent. `limit` is how many requests may be billed, or None for any number."""
+
+    price: float
+    max_cost: float
+    limit: int | None
+    billed: int
+    spent: float
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long the answers of a kind took."""
+
+    count: int
+    median: float | None
+    p95: float | None
+    longest: float | None
+    all: tuple[float, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, seconds: Iterable[float]) -> "Times":
+        ordered = sorted(round(each, 4) for each in seconds)
+        if not ordered:
+            return cls(0, None, None, None, ())
+        p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+        return cls(len(ordered), statistics.median(ordered), p95, ordered[-1], tuple(ordered))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a run. `status` is the exit status that goes with the verdict."""
+
+    target: str
+    other: str | None
+    level: str
+    seed: int | None
+    """What random choices depend on; None where they are always the same."""
+    max_examples: int
+    versions: dict[str, str]
+    started: str
+    seconds: float
+    verdict: str
+    """One of `HEADLINES`."""
+    status: int
+    money: Money
+    times: dict[str, Times]
+    """By whether a picture was `refused` or `made`."""
+    reason: str
+    """Why it ended before all was tested, or nothing."""
+    left_out: dict[str, int]
+    """How many tests were left out, by the reason."""
+    rules: tuple[RuleResult, ...]
+    tests: tuple[TestResult, ...]
+    schema: int = SCHEMA
+
+    def broken(self) -> list[RuleResult]:
+        return [rule for rule in self.rules if rule.verdict is Verdict.BROKEN]
+
+    def findings(self, rule: str) -> list[list[tuple[TestResult, Found]]]:
+        """What was found of a rule, by what is wrong; each time the shortest curl line first."""
+        found = [(test, each) for test in self.tests for each in test.findings if each.rule == rule]
+        found.sort(key=lambda pair: len(pair[1].curl))
+        sentences = dict.fromkeys(each.sentence for _, each in found)
+        return [[pair for pair in found if pair[1].sentence == sentence] for sentence in sentences]
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON; raises OSError."""
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def judged(
+    tests: Sequence[TestResult], skipped: Container[str], *, differing: bool
+) -> tuple[RuleResult, ...]:
+    """What is said of each rule, but for those that nothing is to be said of.
+
+    Of `DIFF`, too, if two implementations were compared.
+    """
+    rules = [*RULES.values(), *([DIFF] if differing else [])]
+    return tuple(_judged(rule, [] if rule.id in skipped else tests) for rule in rules)
+
+
+def _judged(rule: Rule, tests: Sequence[TestResult]) -> RuleResult:
+    covering = [test for test in tests if rule.id in test.rules or rule is DIFF]
+    return RuleResult(
+        rule.id,
+        rule.sentence,
+        tuple(map(str, rule.sources)),
+        rule.chosen,
+        _verdict(rule.id, covering, tests),
+        sum(test.requests for test in covering),
+        tuple(test.id for test in covering),
+    )
+
+
+def _verdict(rule: str, covering: Sequence[TestResult], tests: Sequence[TestResult]) -> Verdict:
+    """Of a rule: whoever finds it broken need not be one of its tests.
+
+    A test that found another rule broken did not get to the end, and says nothing of this one.
+    """
+    if any(found.rule == rule for test in tests for found in test.findings):
+        return Verdict.BROKEN
+    outcomes = {test.outcome for test in covering} - {Outcome.PLANNED}
+    if not outcomes:
+        return Verdict.NOT_TESTED
+    undecided = {Outcome.INCONCLUSIVE, Outcome.BUDGET, Outcome.UNREACHABLE, Outcome.ERROR}
+    if outcomes & undecided or Outcome.PASSED not in outcomes:
+        return Verdict.INCONCLUSIVE
+    return Verdict.CONFORMS

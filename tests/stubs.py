@@ -1,0 +1,101 @@
+"""Tiny servers that answer whatever a test wants, and keep what they were asked."""
+
+import http.server
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Asked:
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name), None)
+
+
+Reply = tuple[int, dict[str, str], bytes] | None
+"""A status, headers and a body; None hangs up."""
+OK: Final[Reply] = (200, {}, b"{}")
+
+
+@dataclass
+class Stub:
+    url: str = ""
+    seen: list[Asked] = field(default_factory=list)
+
+    @property
+    def posts(self) -> list[Asked]:
+        return [asked for asked in self.seen if asked.method == "POST"]
+
+
+@contextmanager
+def stub(reply: Callable[[Asked], Reply]) -> Iterator[Stub]:
+    """A server on a free port of this machine that answers as `reply` says."""
+    known = Stub()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            asked = Asked(self.command, self.path, self.headers.items(), self.rfile.read(length))
+            known.seen.append(asked)
+            told = reply(asked)
+            if told is None:
+                self.close_connection = True
+                return
+            status, headers, body = told
+            self.send_response_only(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = do_PATCH = answer  # noqa: N815  its names
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        known.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield known
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def in_turn(*replies: Reply) -> Callable[[Asked], Reply]:
+    """A server's replies, one after the other, and the last one again and again."""
+    left = list(replies)
+
+    def reply(asked: Asked) -> Reply:
+        if asked.path == "/healthcheck":
+            return OK
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return reply
+
+
+def busy(status: int, **headers: str) -> Reply:
+    """An answer that is no picture."""
+    return status, {name.replace("_", "-"): value for name, value in headers.items()}, b""
+
+
+def nobody() -> str:
+    """A URL at which nothing answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"

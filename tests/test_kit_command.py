@@ -1,0 +1,368 @@
+"""The command `upscaler-contract`."""
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from contract_tests.report import Outcome
+from contract_tests.session import GIVE_UP
+from mock_server.server import MockServer
+from tests.kit import COMMAND, HIDDEN, Judged, judged
+from tests.stubs import OK, Asked, Reply, nobody, stub
+
+TOKEN: Final = "a-token-to-be-kept"
+STRICT: Final = ("--level", "strict", "--max-examples", "3")
+FEW: Final = ("--only", "REQ-2", "REQ-13", "RES-9", *STRICT)
+REFUSED: Final = (422, {"Content-Type": "application/json", "X-User-Request-ID": "1"}, b"{}")
+
+
+@pytest.fixture(scope="module")
+def _mock() -> Iterator[MockServer]:
+    with MockServer(tokens=[TOKEN]) as server:
+        yield server
+
+
+@pytest.fixture
+def mock(_mock: MockServer) -> MockServer:
+    _mock.reset()
+    return _mock
+
+
+def paid(mock: MockServer) -> int:
+    """How many pictures the mock has made."""
+    return sum(call.status == 200 for call in mock.calls)
+
+
+def judge(mock: MockServer, *options: str, **environment: str) -> Judged:
+    return judged(mock.url, TOKEN, *options, **environment)
+
+
+def last_line(judged: Judged) -> str:
+    return judged.said.rstrip().rpartition("\n")[2]
+
+
+# Exit statuses
+
+
+def test_one_that_conforms(mock: MockServer) -> None:
+    done = judge(mock, *FEW)
+    assert done.status == 0, done.said
+    assert last_line(done) == "Conforms to 3 rules, at the level strict."
+    assert done.report["verdict"] == "conforms"
+    assert paid(mock) == done.report["money"]["billed"] > 0
+    assert TOKEN not in done.said
+
+
+def test_one_that_does_not(mock: MockServer) -> None:
+    mock.faults.set("wrong-sizex*")
+    done = judge(mock, "--only", "REQ-16", *STRICT)
+    assert done.status == 1, done.said
+    assert last_line(done) == "Does not conform: REQ-16 is broken."
+    assert "source:  page, choice: the rounding" in done.said
+    assert re.search(r'again:   curl .*"Authorization: Bearer \$TOKEN"', done.said)
+    assert mock.url in done.said
+    assert "Traceback" not in done.said
+
+
+def test_one_that_is_always_busy_is_left_in_peace(mock: MockServer) -> None:
+    mock.faults.set("429:retry-after=600x*")
+    done = judge(mock, "--only", "REQ-4", "REQ-5", "RES-9", *STRICT)
+    assert done.status == 3, done.said
+    assert last_line(done).startswith("Inconclusive: 5 tests in a row were inconclusive")
+    assert "asks to wait for 600 s more" in last_line(done)
+    assert len(mock.calls) == GIVE_UP
+    assert done.findings == []
+
+
+def test_one_that_is_busy_for_a_while_is_waited_for(mock: MockServer) -> None:
+    mock.faults.set("429:retry-after=1,503:retry-after=0x3,ok")
+    done = judge(mock, "--only", "REQ-5", "--max-examples", "3")
+    assert done.status == 0, done.said
+
+
+def test_the_budget_is_kept(mock: MockServer) -> None:
+    done = judge(mock, "--only", "REQ-13", "--max-cost", "0.011", *STRICT)
+    assert done.status == 4, done.said
+    assert paid(mock) == 2
+    assert last_line(done).startswith("The budget was reached before all was tested: 2 requests")
+    outcomes = [test["outcome"] for test in done.report["tests"]]
+    assert outcomes.count(Outcome.BUDGET) > outcomes.count(Outcome.FAILED) == 0
+
+
+def test_the_budget_is_kept_while_a_failure_is_made_smaller(mock: MockServer) -> None:
+    mock.faults.set("wrong-sizex*")
+    done = judge(mock, "--only", "REQ-16", "--max-requests", "4", *STRICT)
+    assert done.status == 1, done.said
+    assert paid(mock) == done.report["money"]["billed"] == 4
+
+
+def test_the_budget_is_kept_by_one_that_refuses_nothing() -> None:
+    with stub(lambda _: OK) as server:
+        done = judged(server.url, TOKEN, "--max-requests", "3", *STRICT)
+    assert done.status == 1, done.said
+    made = [asked for asked in server.posts if asked.header("authorization") == f"Bearer {TOKEN}"]
+    assert len(made) <= done.report["money"]["billed"] == 3
+
+
+def test_nobody_there_is_told_in_a_sentence() -> None:
+    url = nobody()
+    done = judged(url, TOKEN)
+    assert done.status == 5
+    assert last_line(done) == f"Unreachable: nothing answers at {url}: Connection refused."
+    assert "Traceback" not in done.said
+
+
+def test_one_that_goes_away_ends_the_run(tmp_path: Path) -> None:
+    gone = threading.Event()
+    error = b'{"detail": [{"loc": ["body", "scale"], "msg": "it is wrong", "type": "wrong"}]}'
+    refusal = (422, {"Content-Type": "application/json"}, error)
+    with stub(lambda _: None if gone.is_set() else refusal) as server:
+        command = [COMMAND, "--base-url", server.url, "--only", "REQ-6"]
+        process = subprocess.Popen(
+            command, env=environment(), cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        )
+        while len(server.posts) < 2:
+            time.sleep(0.005)
+        gone.set()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 5, said
+    assert "Unreachable: nothing answers at" in said
+    assert said.count("\nunreachable") == 1
+
+
+def test_an_interrupted_run_tells_what_it_knows(tmp_path: Path) -> None:
+    def slow(asked: Asked) -> Reply:
+        time.sleep(0.5 if asked.method == "POST" else 0)
+        return REFUSED
+
+    with stub(slow) as server:
+        command = [COMMAND, "--base-url", server.url, "--report", "report.json"]
+        process = subprocess.Popen(
+            command, env=environment(), cwd=tmp_path, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        while len(server.posts) < 2:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert said.rstrip().endswith("Interrupted before all was tested.")
+    assert "Traceback" not in said
+    assert (tmp_path / "report.json").exists()
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment without what belongs to this suite, and with a token."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(HIDDEN)}
+    return {**kept, "CI": "true", "UPSCALER_TOKEN": TOKEN, **more}
+
+
+# What is asked, and what is not
+
+
+def test_a_plan_sends_nothing() -> None:
+    with stub(lambda _: OK) as server:
+        done = judged(server.url, "", "--plan", *STRICT)
+    assert done.status == 0
+    assert server.seen == []
+    assert "of each group exactly one is given" in done.said
+    assert "at most $1.00, whatever is found" in done.said
+
+
+def test_a_plan_needs_neither_a_token_nor_a_url(capsys: Any, tmp_path: Path) -> None:
+    command = [COMMAND, "--plan", "-v", "--only", "REQ-4"]
+    done = subprocess.run(
+        command, env=environment(UPSCALER_TOKEN=""), cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert '<POST /upscaling | {"scale": 2}>' in done.stdout
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_is_what_is_sent(mock: MockServer) -> None:
+    options = ("--only", "REQ-13", "REQ-14", *STRICT)
+    plan = judge(mock, "--plan", *options)
+    billable = int(re.findall(r"^(\d+) requests to pay for", plan.said, re.MULTILINE)[0])
+    free = int(re.findall(r"^(\d+) requests that must be", plan.said, re.MULTILINE)[0])
+    assert mock.calls == []
+    judge(mock, *options)
+    assert paid(mock) == billable
+    assert len(mock.calls) - paid(mock) == free
+
+
+def test_a_plan_beyond_the_budget_says_so(mock: MockServer) -> None:
+    done = judge(mock, "--plan", "--max-cost", "0.02", *STRICT)
+    assert "at most $0.02, whatever is found" in done.said
+    assert "The budget is reached before all is tested" in done.said
+
+
+def test_what_costs_nothing_comes_first(mock: MockServer) -> None:
+    judge(mock, "--only", "REQ-3", "REQ-8", *STRICT)
+    statuses = [call.status for call in mock.calls]
+    assert 200 in statuses
+    assert statuses == [422] * statuses.index(200) + [200] * statuses.count(200)
+
+
+def test_the_list_has_all_rules_and_needs_nobody(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [COMMAND, "--list"], env=environment(), cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "REQ-13  The input has 256 to 2048 pixels on each side." in done.stdout
+    assert "- an input at the limits is taken (may cost money)" in done.stdout
+
+
+def test_rules_that_are_skipped_are_not_judged(mock: MockServer) -> None:
+    mock.faults.set("wrong-sizex*")
+    done = judge(mock, "--only", "REQ-16,REQ-13", "--skip", "REQ-16", *STRICT)
+    assert done.status == 0, done.said
+    verdicts = {rule["id"]: rule["verdict"] for rule in done.report["rules"]}
+    assert verdicts["REQ-13"] == "conforms"
+    assert verdicts["REQ-16"] == "not tested"
+
+
+def test_documented_is_the_level_unless_another_is_named(mock: MockServer) -> None:
+    done = judge(mock, "--only", "RES-8", "--max-examples", "2")
+    assert done.report["level"] == "documented"
+    assert "left out" in done.said
+    assert "of the level strict" in done.said
+
+
+def test_requests_at_once_are_only_made_if_wanted() -> None:
+    with stub(lambda _: OK) as server:
+        one = judged(server.url, TOKEN, "--plan", "--only", "RES-2")
+        two = judged(server.url, TOKEN, "--plan", "--only", "RES-2", "--concurrency", "2")
+    says = "pictures that are asked for at once are not mixed up"
+    assert says not in one.said
+    assert "left out: 1 test for --concurrency 2 or more" in one.said
+    assert says in two.said
+
+
+def bodies(*options: str, **environment: str) -> list[bytes]:
+    """What arrives of a property's requests."""
+    with stub(lambda _: REFUSED) as server:
+        judged(server.url, TOKEN, "--only", "REQ-11", "--max-examples", "5", *options,
+               **environment)  # fmt: skip
+    return [asked.body for asked in server.posts]
+
+
+def test_a_seed_gives_the_same_requests_again() -> None:
+    one = bodies("--seed", "1")
+    assert one == bodies("--seed", "1")
+    assert one != bodies("--seed", "2")
+
+
+def test_in_ci_the_requests_are_always_the_same() -> None:
+    assert bodies() == bodies()
+    assert bodies(CI="") != bodies(CI="")
+
+
+def test_the_first_failure_can_be_the_last(mock: MockServer) -> None:
+    mock.faults.set("401x*")
+    done = judge(mock, "-x", "--only", "REQ-5", *STRICT)
+    assert done.status == 1
+    assert len(done.report["tests"]) == 1
+
+
+def test_a_wrong_token_is_guessed(mock: MockServer) -> None:
+    done = judged(mock.url, "another", "--only", "REQ-5", *STRICT)
+    assert done.status == 1
+    assert "is the token right?" in done.said
+
+
+def test_the_first_of_several_tokens_is_taken(mock: MockServer) -> None:
+    done = judged(mock.url, f" {TOKEN} ,other", "--only", "RES-9", "REQ-8", *STRICT)
+    assert done.status == 0, done.said
+
+
+# Two implementations
+
+
+def test_two_that_agree(mock: MockServer) -> None:
+    with MockServer(tokens=["other-token"]) as other:
+        done = judge(mock, "--diff", other.url, "--diff-token-env", "OTHER",
+                     "--only", "REQ-14", *STRICT, OTHER="other-token")  # fmt: skip
+    assert done.status == 0, done.said
+    assert done.report["rules"][-1]["verdict"] == "conforms"
+    assert done.report["money"]["billed"] == 2 * paid(mock)
+
+
+def test_two_that_do_not(mock: MockServer) -> None:
+    with MockServer(tokens=[TOKEN]) as other:
+        other.faults.set("wrong-encodingx*")
+        done = judge(mock, "--diff", other.url, "--only", "REQ-14", *STRICT)
+    assert done.status == 1, done.said
+    assert last_line(done) == "Does not conform: DIFF is broken."
+    assert "its encoding differs: PNG here, and JPEG there" in done.said
+
+
+# What is written
+
+
+def test_junits_xml_has_the_rules(mock: MockServer, tmp_path: Path) -> None:
+    file = tmp_path / "junit.xml"
+    mock.faults.set("wrong-sizex*")
+    done = judge(mock, "--only", "REQ-16", "--junit", str(file), "--max-requests", "3", *STRICT)
+    assert done.status == 1, done.said
+    suite = ET.parse(file).getroot()[0]
+    failed = [case for case in suite if case.find("failure") is not None]
+    skipped = [case for case in suite if case.find("skipped") is not None]
+    assert failed
+    assert skipped
+    rules = [each.get("value") for each in failed[0].iter("property") if each.get("name") == "rule"]
+    assert "REQ-16" in rules
+    assert "curl" in (failed[0][-1].text or "")
+    assert "budget reached" in (skipped[0][-1].get("message") or "")
+
+
+def test_the_token_is_nowhere_though_it_is_repeated(tmp_path: Path) -> None:
+    def echo(asked: Asked) -> Reply:
+        told = str(asked.headers).encode()
+        return 400, {"Content-Type": "text/plain"}, told
+
+    html, junit = tmp_path / "page.html", tmp_path / "junit.xml"
+    with stub(echo) as server:
+        done = judged(server.url, TOKEN, "--only", "REQ-5", "REQ-1", "RES-7", "RES-6",
+            "--html", str(html), "--junit", str(junit), *STRICT)  # fmt: skip
+    assert done.status == 1
+    assert done.findings
+    written = done.said + str(done.report) + html.read_text() + junit.read_text()
+    assert any("Bearer $TOKEN" in found["answer"] for found in done.findings)
+    assert TOKEN not in written
+
+
+def test_nothing_of_the_users_project_gets_in(mock: MockServer, tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    (tmp_path / "conftest.py").write_text("raise RuntimeError('not mine')\n")
+    (tmp_path / "contract_tests").mkdir()
+    (tmp_path / "contract_tests" / "__init__.py").write_text("raise RuntimeError\n")
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run(
+        [COMMAND, "--base-url", mock.url, *FEW],
+        env=environment(PYTEST_ADDOPTS="--no-such", PYTEST_PLUGINS="nothing", PYTHONWARNINGS=""),
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nobody_needs_to_read_to_the_end(mock: MockServer, tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"{COMMAND} --list | head -1", shell=True, env=environment(), cwd=tmp_path,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.startswith("REQ-1 ")
+    assert done.stderr == ""

@@ -1,0 +1,282 @@
+"""Whether an answer looks like what was sent: honest ones pass, and what is wrong is named."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from contract_tests.likeness import Undecodable, opened, unlike
+from contract_tests.pictures import MODES, Picture
+
+Edit = Callable[[Image.Image], Image.Image]
+Turn = Image.Transpose
+FILTERS = (
+    *(Image.Resampling.NEAREST, Image.Resampling.BOX, Image.Resampling.BILINEAR),
+    *(Image.Resampling.HAMMING, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS),
+)
+KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes]
+# What is wrong with the colours is told of no CMYK, and is no wrong of a grey picture.
+COLOURED = [("png", "colour"), ("png", "interlaced"), ("jpeg", "progressive"), ("webp", "lossy")]
+TRANSPARENT = [(kind, mode) for kind, mode in KINDS if "alpha" in mode and mode != "grey alpha"]
+FEW = settings(max_examples=5)
+
+
+@st.composite
+def pictures(draw: st.DrawFn, kinds: list[tuple[str, str]], turned: bool = False) -> Picture:
+    kind, mode = draw(st.sampled_from(kinds))
+    sides, seeds = st.integers(256, 400), st.integers(0, 2**32)
+    orientation = draw(st.integers(1, 8)) if turned else 1
+    return Picture(draw(sides), draw(sides), kind, draw(seeds), mode, orientation)
+
+
+def upright(picture: Picture) -> Image.Image:
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(picture.file())))
+    return image.convert("RGBA" if picture.transparent else "RGB")
+
+
+def laid_on(colour: str, image: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", image.size, colour), image.convert("RGBA"))
+
+
+def saved(image: Image.Image, encoding: str = "png", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image = image.convert("RGB") if encoding == "jpeg" else image
+    image.save(buffer, encoding, **options)
+    return buffer.getvalue()
+
+
+def answer(image: Image.Image, encoding: str = "png", **options: object) -> Image.Image:
+    return opened(saved(image, encoding, **options), encoding)
+
+
+@settings(max_examples=100)
+@given(
+    pictures(KINDS, turned=True),
+    st.tuples(*[st.one_of(st.integers(1, 40), st.integers(1, 1100))] * 2),
+    st.sampled_from(FILTERS),
+    st.sampled_from(("png", "jpeg")),
+    st.sampled_from((75, 95)),
+)
+def test_whatever_the_filter_an_honest_answer_will_do(
+    picture: Picture, size: tuple[int, int], filter_: Image.Resampling, encoding: str, quality: int
+) -> None:
+    image = upright(picture).resize(size, filter_)
+    if encoding == "jpeg":
+        image = laid_on("white", image)
+    for subsampling in (0, 2):
+        options = {"quality": quality, "subsampling": subsampling} if encoding == "jpeg" else {}
+        image_that_came = answer(image, encoding, **options)
+        assert unlike(picture, image_that_came) == ""
+        assert unlike(picture, image_that_came, None) == ""
+
+
+@FEW
+@given(pictures(TRANSPARENT, turned=True), st.sampled_from(FILTERS))
+def test_colours_and_alpha_may_be_enlarged_apart(
+    picture: Picture, filter_: Image.Resampling
+) -> None:
+    bands = [band.resize((700, 600), filter_) for band in upright(picture).split()]
+    assert unlike(picture, answer(Image.merge("RGBA", bands))) == ""
+
+
+@pytest.mark.parametrize("size", [(8192, 1), (1, 8192), (1, 1), (8192, 8192), (8192, 256)])
+def test_the_most_and_the_least(size: tuple[int, int]) -> None:
+    picture = Picture(256, 256, seed=3)
+    image = upright(picture).resize(size, Image.Resampling.NEAREST)
+    assert unlike(picture, image) == ""
+    if 1 < min(size) < 8192:
+        assert unlike(picture, ImageOps.mirror(image)) == "it is mirrored"
+    assert unlike(picture, Image.new("RGB", size)) != ""
+
+
+def through(change: Callable[[NDArray[Any]], NDArray[Any]]) -> Edit:
+    """An edit of an array: float of shape (height, width, channels), 0 to 255."""
+    return lambda image: Image.fromarray(change(np.array(image).astype(float)).astype(np.uint8))
+
+
+def times(share: float) -> Edit:
+    return through(lambda pixels: pixels * [share, share, share, 1][: pixels.shape[2]])
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    box = (width * 0.05, height * 0.05, width * 0.95, height * 0.95)
+    return image.resize(image.size, Image.Resampling.BICUBIC, box)
+
+
+def letterboxed(image: Image.Image) -> Image.Image:
+    return ImageOps.pad(image.resize((image.width, image.height * 4 // 5)), image.size)
+
+
+def banded(share: float) -> Edit:
+    def edit(image: Image.Image) -> Image.Image:
+        top, height = round(image.height * share), round(image.height * 0.1)
+        image.paste("#808080", (0, top, image.width, top + height))
+        return image
+
+    return edit
+
+
+SOMEWHERE = "a part of it|it is moved|nothing that was sent"
+WRONGS = {
+    "white": (lambda image: Image.new("RGB", image.size, "white"), "it is blank"),
+    "grey": (lambda image: Image.new("RGB", image.size, "#808080"), "it is blank"),
+    "mean": (lambda image: image.resize((1, 1), 4).resize(image.size), "it is blank"),
+    "colourless": (lambda image: image.convert("L"), "its colours are lost"),
+    "BGR": (through(lambda pixels: pixels[..., ::-1]), "its colours are exchanged"),
+    "mirrored": (ImageOps.mirror, "it is mirrored"),
+    "upside down": (ImageOps.flip, "it is upside down"),
+    "90": (lambda image: image.transpose(Turn.ROTATE_270), "it is rotated by 90 degrees"),
+    "180": (lambda image: image.transpose(Turn.ROTATE_180), "it is rotated by 180 degrees"),
+    "270": (lambda image: image.transpose(Turn.ROTATE_90), "it is rotated by 270 degrees"),
+    "transposed": (lambda image: image.transpose(Turn.TRANSPOSE), "it is transposed"),
+    "transverse": (lambda image: image.transpose(Turn.TRANSVERSE), "it is transposed"),
+    "negative": (ImageOps.invert, "it is a negative"),
+    "darker": (times(0.8), "it is too dark"),
+    "lighter": (through(lambda pixels: 255 - (255 - pixels) * 0.7), "it is too light"),
+    "cropped": (cropped, SOMEWHERE),
+    "letterboxed": (letterboxed, SOMEWHERE),
+    "shifted": (through(lambda pixels: np.roll(pixels, pixels.shape[1] // 10, 1)), SOMEWHERE),
+    "sunk": (through(lambda pixels: np.roll(pixels, pixels.shape[0] // 10, 0)), SOMEWHERE),
+    **{f"band {share}": (banded(share), SOMEWHERE) for share in (0, 0.2, 0.45, 0.9)},
+}
+
+
+def check(picture: Picture, edit: Edit, word: str, encoding: str = "png") -> None:
+    image = edit(upright(picture)).resize((200, 150), Image.Resampling.BICUBIC)
+    said = unlike(picture, answer(image, encoding))
+    assert any(each in said for each in word.split("|"))
+
+
+@pytest.mark.parametrize("wrong", WRONGS)
+@FEW
+@given(pictures(COLOURED), st.sampled_from(("png", "jpeg")))
+def test_what_is_wrong_is_named(wrong: str, picture: Picture, encoding: str) -> None:
+    check(picture, *WRONGS[wrong], encoding)
+
+
+@FEW
+@given(pictures(KINDS), st.integers(0, 2**32))
+def test_another_picture_is_refused(picture: Picture, seed: int) -> None:
+    other = upright(Picture(300, 300, picture.format, seed, picture.mode))
+    assert (unlike(picture, answer(other)) == "") == (seed == picture.seed)
+
+
+@FEW
+@given(pictures(KINDS), st.integers(2, 8))
+def test_exif_that_is_not_followed_is_named(upright_one: Picture, orientation: int) -> None:
+    size, kind = (upright_one.width, upright_one.height), upright_one.format
+    picture = Picture(*size, kind, upright_one.seed, upright_one.mode, orientation)
+    word = unlike(picture, answer(upright(upright_one)))
+    assert word == "its EXIF orientation is not followed"
+
+
+ALPHA_WRONGS = {
+    "dropped": (lambda image: image.convert("RGB"), "its transparency is lost"),
+    "on black": (lambda image: laid_on("black", image), "its transparency is lost"),
+    "on white": (lambda image: laid_on("white", image), "its transparency is lost"),
+    "inverted": (
+        through(lambda pixels: np.abs(pixels - [0, 0, 0, 255])),
+        "its transparency is inverted",
+    ),
+    "multiplied": (
+        through(
+            lambda pixels: np.dstack((pixels[..., :3] * pixels[..., 3:] / 255, pixels[..., 3]))
+        ),
+        "its colours are multiplied by its transparency",
+    ),
+    "darker": (times(0.8), "it is too dark"),
+}
+
+
+@pytest.mark.parametrize("wrong", ALPHA_WRONGS)
+@FEW
+@given(pictures(TRANSPARENT))
+def test_what_is_wrong_with_transparency_is_named(wrong: str, picture: Picture) -> None:
+    check(picture, *ALPHA_WRONGS[wrong])
+
+
+@FEW
+@given(pictures(TRANSPARENT))
+def test_on_what_transparency_lies_is_our_choice(picture: Picture) -> None:
+    image = upright(picture)
+    for plain in (laid_on("black", image), image.convert("RGB")):
+        for encoding in ("png", "jpeg"):
+            assert unlike(picture, answer(plain, encoding)) != ""
+            assert unlike(picture, answer(plain, encoding), None) == ""
+    white = laid_on("white", image)
+    assert unlike(picture, answer(white, "jpeg")) == ""
+    assert unlike(picture, answer(white), None) == ""
+    assert unlike(picture, answer(laid_on("red", image)), None) != ""
+
+
+@FEW
+@given(st.integers(0, 2**32))
+def test_ink_may_be_turned_to_light_by_a_profile(seed: int) -> None:
+    picture = Picture(300, 256, "jpeg", seed, "cmyk")
+    # About what libvips makes of it.
+    matrix = (0.75, 0.15, 0.05, 10, 0.05, 0.6, 0.1, 30, 0.1, 0.15, 0.55, 35)
+    dull = upright(picture).convert("RGB", matrix)
+    assert unlike(picture, answer(dull)) == ""
+    assert unlike(picture, answer(ImageOps.mirror(dull))) == "it is mirrored"
+    assert unlike(picture, Image.new("RGB", dull.size, "#808080")) == "it is blank"
+
+
+@FEW
+@given(pictures(COLOURED))
+def test_a_tenth_of_the_light_is_missed(picture: Picture) -> None:
+    assert unlike(picture, answer(times(0.9)(upright(picture)))) == "it is too dark"
+    assert unlike(picture, answer(times(0.97)(upright(picture)))) == ""
+
+
+PLAIN = upright(Picture(300, 256, seed=1))
+FILES = {"png": saved(PLAIN), "jpeg": saved(PLAIN, "jpeg", quality=90)}
+
+
+def ihdr(file: bytes, width: int) -> bytes:
+    head = file[12:16] + struct.pack(">I", width) + file[20:29]
+    return file[:12] + head + struct.pack(">I", zlib.crc32(head)) + file[33:]
+
+
+@pytest.mark.parametrize(
+    ("file", "encoding", "word"),
+    [
+        (FILES["jpeg"], "png", "it is no png"),
+        (FILES["png"], "jpeg", "it is no jpeg"),
+        (b"", "png", "it is no png"),
+        (FILES["png"] + b"\0", "png", "1 bytes are behind the end"),
+        (FILES["jpeg"] + FILES["jpeg"], "jpeg", "bytes are behind the end"),
+        (FILES["png"][:-12], "png", "cut off"),
+        (FILES["png"][:200], "png", "cut off"),
+        (FILES["jpeg"][:-2], "jpeg", "cut off"),
+        (FILES["jpeg"][:20] + b"\0" + FILES["jpeg"][20:], "jpeg", "no marker"),
+        (FILES["png"][:60] + b"\0" + FILES["png"][61:], "png", "checksum"),
+        (ihdr(FILES["png"], 8193), "png", "8193 x 256"),
+        (ihdr(FILES["png"], 2**30), "png", "cannot be decoded"),
+        (ihdr(FILES["png"], 1000), "png", "cannot be decoded"),
+    ],
+)
+def test_what_is_no_whole_file(file: bytes, encoding: str, word: str) -> None:
+    with pytest.raises(Undecodable, match=word):
+        opened(file, encoding)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"progressive": True},
+        {"restart_marker_blocks": 3},
+        {"comment": b"\xff\xd9 is no end here"},
+        {"exif": b"Exif\0\0" + b"\xff\xd9" * 9},
+    ],
+)
+def test_every_kind_of_jpeg_has_an_end(options: dict[str, Any]) -> None:
+    assert answer(PLAIN, "jpeg", **options).size == PLAIN.size

@@ -1,0 +1,94 @@
+"""What the command makes of its options, before anything is asked."""
+
+import subprocess
+import sys
+import textwrap
+from typing import Any, Final
+
+import pytest
+
+from contract_tests.cli import main
+
+TOKEN: Final = "a-token-to-be-kept"
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ((), "nothing to judge: a URL is needed, or a target's name"),
+        (("--base-url", "127.0.0.1:8000"), "is no URL such as"),
+        (("--base-url", "ftp://x"), "is no URL such as"),
+        (("--base-url", "http://"), "is no URL such as"),
+        (("--base-url", "http://x:y"), "is no URL such as"),
+        (("--base-url", "http://a b"), "is no URL such as"),
+        (("--base-url", "http://me@x"), "has a user"),
+        (("--base-url", "http://x?a=1"), "a query"),
+        (("--base-url", "http://x", "--target", "octoai"), "two targets"),
+        (("--target", "acme"), "invalid choice: 'acme'"),
+        (("--target", "octoai"), "in the variable OCTOAI_TOKEN, and it is empty"),
+        (("--base-url", "http://x", "--token-env", "NO"), "in the variable NO, and it is empty"),
+        (("--base-url", "http://x", "--token-env", "BAD"), "it has spaces"),
+        (("--base-url", "http://x", "--token", "secret"), "unrecognized arguments: --token"),
+        (("--base-url", "http://x", "--level", "lax"), "invalid choice: 'lax'"),
+        (("--base-url", "http://x", "--only", "REQ-99"), "there is no rule REQ-99, but REQ-9"),
+        (("--base-url", "http://x", "--skip", "XYZ"), "there is no rule XYZ: --list has them all"),
+        (("--base-url", "http://x", "--only", "REQ-1", "--skip", "req-1"), "no rule is left"),
+        (("--base-url", "http://x", "--only", "ASY-5"), "no rule is left to judge at the level"),
+        (("--base-url", "http://x", "--max-cost", "-1"), "an amount in dollars"),
+        (("--base-url", "http://x", "--max-cost", "NaN"), "an amount in dollars"),
+        (("--base-url", "http://x", "--price", "free"), "an amount in dollars"),
+        (("--base-url", "http://x", "--max-requests", "-1"), "a whole number, from 0 up"),
+        (("--base-url", "http://x", "--max-examples", "0"), "a whole number, from 1 up"),
+        (("--base-url", "http://x", "--rate", "0"), "a number above 0"),
+        (("--base-url", "http://x", "--timeout", "nan"), "a number above 0"),
+        (("--base-url", "http://x", "--concurrency", "0"), "a whole number, from 1 up"),
+        (("--base-url", "http://x", "--seed", "x"), "a seed is a whole number"),
+        (("--base-url", "http://x", "--model", "x8"), "invalid choice: 'x8'"),
+        (("--base-url", "http://x", "--image", "x", "1", "1"), "no URL of a picture"),
+        (("--base-url", "http://x", "--image", "http://x/a", "1", "y"), "whole numbers"),
+        (("--base-url", "http://x", "--html", "/nowhere/at/all.html"), "there is no folder"),
+        (("--base-url", "http://x", "--report", "."), "is no name of a file"),
+        (("--base-url", "http://x", "--junit", "/nowhere/at/all.xml"), "there is no folder"),
+        (("--base-url", "http://x", "--diff", "y"), "is no URL such as"),
+    ],
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, tuple) else "",
+)
+def test_a_wrong_command_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, argv: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.setenv("UPSCALER_TOKEN", TOKEN)
+    monkeypatch.delenv("OCTOAI_TOKEN", raising=False)
+    monkeypatch.setenv("BAD", "a b")
+    try:
+        status = main(argv)
+    except SystemExit as error:
+        status = int(str(error.code))
+    said = capsys.readouterr()
+    assert status == 2
+    assert said.out == ""
+    assert told in said.err
+    assert said.err.startswith("upscaler-contract: ")
+    assert said.err.count("\n") == 1
+
+
+def test_help_and_version_are_quick_to_tell() -> None:
+    code = """
+        import sys
+        from contract_tests.cli import main
+        try:
+            main([sys.argv[1]])
+        except SystemExit as error:
+            assert error.code == 0
+        heavy = {"pytest", "hypothesis", "httpx", "numpy", "PIL"} & set(sys.modules)
+        assert not heavy, heavy
+    """
+    for option, told in (
+        ("--help", "Exit status: 0 conforms"),
+        ("--version", "upscaler-contract "),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), option],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert told in " ".join(done.stdout.split())

@@ -1,0 +1,93 @@
+"""The kit as a plugin for pytest, in suites that judge, and in those that have no use for it."""
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from mock_server.server import MockServer
+from tests.stubs import nobody
+from tests.suites import Outcome, outcome
+
+TOKEN: Final = "a-token-to-be-kept"
+
+
+@pytest.fixture
+def mock() -> Iterator[MockServer]:
+    with MockServer(tokens=[TOKEN]) as server:
+        yield server
+
+
+def suite(folder: Path, *options: str, token: str = TOKEN) -> Outcome:
+    """What pytest says of the kit's tests, with these options."""
+    return outcome(
+        folder, "--pyargs", "contract_tests", "-q", *options, UPSCALER_TOKEN=token, CI="true"
+    )
+
+
+def test_pytest_judges_as_the_command_does(mock: MockServer, tmp_path: Path) -> None:
+    done = suite(tmp_path, "--contract-url", mock.url, "--contract-only", "REQ-13,RES-9",
+                 "--contract-max-examples", "3", "--contract-report", "report.json")  # fmt: skip
+    assert done.status == 0, done.said
+    assert "Conforms to 2 rules, at the level documented." in done.said
+    assert (tmp_path / "report.json").exists()
+
+
+def test_pytest_tells_of_a_failure_without_a_traceback(mock: MockServer, tmp_path: Path) -> None:
+    mock.faults.set("wrong-sizex*")
+    done = suite(tmp_path, "--contract-url", mock.url, "--contract-only", "REQ-16",
+                 "--contract-level", "strict", "--contract-max-examples", "2")  # fmt: skip
+    assert done.status == 1, done.said
+    assert "REQ-16: A side that is asked for is made as asked." in done.said
+    assert "contract_tests/" not in done.said.partition("FAILURES")[2].partition("summary")[0]
+
+
+def test_pytest_without_a_url_says_what_is_missing(tmp_path: Path) -> None:
+    done = suite(tmp_path)
+    assert done.status == 2
+    assert "the contract tests need an implementation to judge: --contract-url URL" in done.said
+    assert "Traceback" not in done.said
+
+
+def test_pytest_without_a_token_says_so(tmp_path: Path) -> None:
+    done = suite(tmp_path, "--contract-url", "http://127.0.0.1:1", token="")
+    assert done.status == 2
+    assert "expected in the variable UPSCALER_TOKEN" in done.said
+
+
+def test_pytest_tells_that_nobody_is_there(tmp_path: Path) -> None:
+    url = nobody()
+    done = suite(tmp_path, "--contract-url", url)
+    assert done.status == 5
+    assert f"nothing answers at {url}" in done.said
+
+
+def test_pytest_with_several_processes_is_refused(mock: MockServer, tmp_path: Path) -> None:
+    done = suite(tmp_path, "--contract-url", mock.url, "-n", "2")
+    assert done.status == 2
+    assert "leave out -n" in done.said
+
+
+def test_a_suite_of_others_is_not_changed(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(
+        textwrap.dedent("""
+        import sys
+
+        import pytest
+
+        @pytest.fixture
+        def run():
+            return "mine"
+
+        def test_mine(run, pytestconfig):
+            assert run == "mine"
+            assert not any("rule(" in line for line in pytestconfig.getini("markers"))
+            assert not [name for name in sys.modules if name.startswith("contract_tests.")
+                        and name.rpartition(".")[2] not in ("plugin", "options", "rules",
+                                                            "readings")]
+    """)
+    )
+    done = outcome(tmp_path, "--strict-markers", "--strict-config")
+    assert done.counts == {"passed": 1}, done.said

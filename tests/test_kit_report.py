@@ -1,0 +1,304 @@
+"""What is made of a run: outcomes, verdicts, the JSON, the text and the page."""
+
+import dataclasses
+import json
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from contract_tests import outcomes, report, text
+from contract_tests.answer import Answer
+from contract_tests.budget import Budget
+from contract_tests.expectations import Terms
+from contract_tests.options import NO_TARGET
+from contract_tests.oracle import Level
+from contract_tests.page import page, write
+from contract_tests.report import Found, Money, Outcome, Report, TestResult, Times, Verdict
+from contract_tests.request import Request, upscaling
+from contract_tests.rules import RULES
+from contract_tests.run import Run
+from contract_tests.target import Target
+from contract_tests.violation import (
+    BudgetReached,
+    Enough,
+    Inconclusive,
+    Unreachable,
+    violated,
+)
+from tests.demands import program
+
+EVIL: Final = (
+    "</pre><script>document.title = 'taken'</script><img src=x onerror=\"alert('x')\">$x &amp;"
+)
+CHROMIUM: Final = program("chromium", "chromium-browser", "google-chrome")
+
+
+def result(
+    name: str, *rules: str, outcome: Outcome = Outcome.PASSED, sentence: str = "", **more: Any
+) -> TestResult:
+    return TestResult(f"test_x.py::{name}", name, rules, outcome, sentence, 3, 1, 0.25, **more)
+
+
+def found(rule: str, sentence: str = "the status is 200, and not 422") -> Found:
+    return Found(rule, sentence, "<POST /upscaling | {}>", f"200: {EVIL}", f"curl '{EVIL}'")
+
+
+def reported(*tests: TestResult, word: str = "", **more: Any) -> Report:
+    """A report of these tests."""
+    told = {test.outcome for test in tests}
+    word = word or next(each for each in report.STATUSES if each in told)
+    made = Report(
+        target="http://127.0.0.1:8000", other=None, level="strict", seed=7, max_examples=25,
+        versions={"python": "3.11"}, started="2026-01-02T03:04:05+00:00", seconds=61.5,
+        verdict=report.HEADLINES[word], status=report.STATUSES[word],
+        money=Money(0.004, 1.0, 250, 5, 0.02),
+        times={"refused": Times.of([0.001, 0.002, 0.1]), "made": Times.of([])},
+        reason="", left_out={"of the level strict": 2},
+        rules=report.judged(tests, frozenset(), differing=False), tests=tests,
+    )  # fmt: skip
+    return dataclasses.replace(made, **more)
+
+
+BROKEN: Final = reported(
+    result("one", "REQ-1"),
+    result("two[a]", "REQ-1", "REQ-6", outcome=Outcome.FAILED, findings=(found("REQ-6"),)),
+    result("two[b]", "REQ-6", outcome=Outcome.FAILED, findings=(found("REQ-6"), found("RES-6"))),
+    result("three", "REQ-8", outcome=Outcome.BUDGET, sentence="all was spent"),
+    result("four", "REQ-9", outcome=Outcome.ERROR, sentence=f"KeyError: {EVIL}"),
+)
+CONFORMING: Final = reported(*(result(f"of {rule}", rule) for rule in RULES))
+
+
+# Outcomes
+
+
+@pytest.fixture
+def run() -> Any:
+    target = Target(NO_TARGET, "the-token")
+    yield Run(target, Terms(Level.STRICT), Budget())
+    target.close()
+
+
+def asked(run: Run, request: Request, *, about: str = "the answer") -> None:
+    """Let `run` have asked this, and been told so."""
+    answer = Answer(200, {"content-type": "text/plain"}, about.encode(), 0.1)
+    run._last.exchange = request, answer
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (None, (Outcome.PASSED, "")),
+        (Inconclusive("busy"), (Outcome.INCONCLUSIVE, "busy")),
+        (BudgetReached("spent"), (Outcome.BUDGET, "spent")),
+        (Unreachable("nobody"), (Outcome.UNREACHABLE, "nobody")),
+        (KeyError("id"), (Outcome.ERROR, "KeyError: 'id'")),
+        (AssertionError("x"), (Outcome.ERROR, "AssertionError: x")),
+        (ExceptionGroup("", [ValueError("a")]), (Outcome.ERROR, "ValueError: a")),
+    ],
+    ids=repr,
+)
+def test_what_a_test_raises_says_what_came_of_it(
+    run: Run, raised: BaseException | None, expected: tuple[Outcome, str]
+) -> None:
+    assert outcomes.outcome(raised, run) == expected
+
+
+def test_a_violation_that_a_test_found_by_itself_is_kept(run: Run) -> None:
+    asked(run, upscaling({"scale": 2}))
+    told = outcomes.outcome(violated("ASY-1", "there is no poll_url"), run)
+    assert told == (Outcome.FAILED, "")
+    assert run.tally.findings["ASY-1"].shown == "200 text/plain: the answer"
+
+
+def test_several_violations_at_once_are_all_kept(run: Run) -> None:
+    asked(run, upscaling({"scale": 2}))
+    both = [violated("RES-1", "one"), ExceptionGroup("", [violated("RES-2", "two")])]
+    assert outcomes.outcome(ExceptionGroup("", both), run)[0] is Outcome.FAILED
+    assert set(run.tally.findings) == {"RES-1", "RES-2"}
+
+
+@pytest.mark.parametrize("last", [Enough(""), BudgetReached(""), Inconclusive(""), KeyError()])
+def test_what_was_found_stands_whatever_comes_after_it(run: Run, last: Exception) -> None:
+    asked(run, upscaling({"scale": 2}))
+    run.keep(violated("RES-1", "one"))
+    assert outcomes.outcome(last, run)[0] is Outcome.FAILED
+
+
+def test_the_token_is_taken_out_of_what_was_found(run: Run) -> None:
+    asked(run, upscaling({"scale": "the-token"}), about="your token is the-token")
+    run.keep(violated("RES-1", "the-token is wrong"))
+    (told,) = outcomes.found(run, lambda text: text.replace("the-token", "$TOKEN"))
+    assert "the-token" not in str(told)
+    assert told.answer == "200 text/plain: your token is $TOKEN"
+    assert told.curl.startswith("curl ")
+
+
+# Verdicts
+
+
+def verdicts(*tests: TestResult) -> dict[str, Verdict]:
+    judged = report.judged(tests, frozenset(), differing=False)
+    assert [rule.id for rule in judged] == list(RULES)
+    return {rule.id: rule.verdict for rule in judged if rule.verdict is not Verdict.NOT_TESTED}
+
+
+def test_a_rule_is_broken_wherever_that_is_found() -> None:
+    failed = result("a", "REQ-1", outcome=Outcome.FAILED, findings=(found("RES-6"),))
+    assert verdicts(failed, result("b", "RES-6")) == {
+        "REQ-1": Verdict.INCONCLUSIVE,  # its test did not get to its end
+        "RES-6": Verdict.BROKEN,
+    }
+
+
+@pytest.mark.parametrize(
+    "outcome", [Outcome.INCONCLUSIVE, Outcome.BUDGET, Outcome.UNREACHABLE, Outcome.ERROR]
+)
+def test_a_rule_conforms_only_if_its_tests_got_to_their_end(outcome: Outcome) -> None:
+    tests = result("a", "REQ-1"), result("b", "REQ-1", "REQ-2", outcome=outcome)
+    assert verdicts(*tests) == {"REQ-1": Verdict.INCONCLUSIVE, "REQ-2": Verdict.INCONCLUSIVE}
+
+
+def test_of_a_rule_that_is_skipped_nothing_is_said() -> None:
+    judged = report.judged([result("a", "REQ-1")], {"REQ-1"}, differing=True)
+    assert judged[0].verdict is Verdict.NOT_TESTED
+    assert judged[-1].id == "DIFF"
+    assert judged[-1].verdict is Verdict.CONFORMS
+
+
+def test_what_is_graver_decides() -> None:
+    assert list(report.STATUSES.values()) == [130, 1, 1, 5, 4, 3, 0, 0]
+    assert set(report.HEADLINES) == set(report.STATUSES)
+
+
+# JSON
+
+
+def test_the_json_has_everything(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    BROKEN.write(file)
+    read = json.loads(file.read_text())
+    assert list(read) == [
+        "target", "other", "level", "seed", "max_examples", "versions", "started", "seconds",
+        "verdict", "status", "money", "times", "reason", "left_out", "rules", "tests", "schema",
+    ]  # fmt: skip
+    assert read["schema"] == 1
+    assert read["status"] == 1
+    assert read["money"] == {
+        "price": 0.004, "max_cost": 1.0, "limit": 250, "billed": 5, "spent": 0.02,
+    }  # fmt: skip
+    assert read["times"]["refused"]["median"] == 0.002
+    assert read["times"]["made"] == {
+        "count": 0, "median": None, "p95": None, "longest": None, "all": [],
+    }  # fmt: skip
+    (rule,) = (each for each in read["rules"] if each["id"] == "REQ-6")
+    assert rule == {
+        "id": "REQ-6",
+        "sentence": RULES["REQ-6"].sentence,
+        "sources": ["schema", "choice"],
+        "chosen": "the bounds",
+        "verdict": "broken",
+        "requests": 6,
+        "tests": ["test_x.py::two[a]", "test_x.py::two[b]"],
+    }
+    assert read["tests"][1]["findings"][0]["answer"] == f"200: {EVIL}"
+
+
+def test_half_of_a_surrogate_pair_can_be_written(tmp_path: Path) -> None:
+    odd = reported(result("\ud800", "REQ-1"))
+    odd.write(tmp_path / "report.json")
+    write(odd, tmp_path / "page.html")
+    assert "\\ud800" in (tmp_path / "report.json").read_text()
+
+
+# Text
+
+
+def test_what_is_broken_is_told_once_for_each_way() -> None:
+    lines = list(text.broken(BROKEN))
+    assert lines.count("REQ-6: " + RULES["REQ-6"].sentence) == 1
+    assert "  The same comes of 1 more test." in lines
+    assert "  source:  client, choice: that the request's own is kept" in lines
+
+
+def test_a_curl_line_that_would_fill_the_screen_is_cut() -> None:
+    long = dataclasses.replace(found("REQ-6"), curl="curl " + "A" * 10**5)
+    told = "\n".join(text.broken(reported(
+        result("a", "REQ-6", outcome=Outcome.FAILED, findings=(long,))
+    )))  # fmt: skip
+    assert len(told) < 2000
+    assert "--report has all of them" in told
+
+
+@pytest.mark.parametrize(
+    ("amount", "told"),
+    [(0, "$0.00"), (1, "$1.00"), (0.548, "$0.548"), (0.5, "$0.50"), (12.3456, "$12.3456")],
+)
+def test_amounts_are_to_the_cent_or_finer(amount: float, told: str) -> None:
+    assert text.dollars(amount) == told
+
+
+@pytest.mark.parametrize("word", list(report.HEADLINES))
+def test_every_verdict_has_a_sentence_and_a_page(word: str) -> None:
+    told = reported(*BROKEN.tests, word=word)
+    assert text.sentence(told).endswith(".")
+    assert report.HEADLINES[word].capitalize() in page(told)
+
+
+# The page
+
+
+class Elements(HTMLParser):
+    """What elements a page has, with their attributes, and all that it could load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+@pytest.mark.parametrize("told", [BROKEN, CONFORMING], ids=["broken", "conforming"])
+def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_else(told: Report) -> None:
+    seen = Elements()
+    seen.feed(page(told))
+    assert seen.tags.count("script") == 1
+    assert not {"img", "link", "iframe", "object", "form", "base"} & set(seen.tags)
+    names = {name for name, _ in seen.attributes}
+    assert not {name for name in names if name in ("src", "href", "style") or name[:2] == "on"}
+
+
+def test_the_page_says_what_was_found_as_it_came() -> None:
+    made = page(BROKEN)
+    assert "&lt;script&gt;document.title" in made
+    assert EVIL not in made
+    assert "Does not conform" in made
+    assert made.count('class="card"') == 3
+    for rule in RULES:
+        assert f">{rule}<" in made
+
+
+def browse(file: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         f"--user-data-dir={file.parent / 'profile'}", *options, file.as_uri()],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
+def test_a_browser_shows_the_page_and_runs_nothing_of_an_answer(tmp_path: Path) -> None:
+    file, picture = tmp_path / "page.html", tmp_path / "page.png"
+    write(BROKEN, file)
+    done = browse(file, "--dump-dom")
+    assert "<title>does not conform: http://127.0.0.1:8000</title>" in done.stdout
+    assert "Refused to" not in done.stderr  # by the policy: what is the page's own may be there
+    assert "violates" not in done.stderr
+    browse(file, f"--screenshot={picture}", "--window-size=400,800")
+    assert len(picture.read_bytes()) > 10_000

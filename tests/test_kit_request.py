@@ -1,0 +1,142 @@
+"""The kit's requests: what is sent, and the curl lines that send the same."""
+
+import http.server
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contract_tests.pictures import Picture
+from contract_tests.request import AUTHORIZATION, LONGER, SHORTER, SWAPPED, Request, upscaling
+from contract_tests.target import Target
+
+TOKEN = "s3cret $HOME `id` \"'\\".replace(" ", "-")
+Seen = list[tuple[str, str, list[tuple[str, str]], bytes]]
+
+needs_curl = pytest.mark.skipif(
+    shutil.which("curl") is None and not os.environ.get("CI"), reason="there is no curl"
+)
+
+
+class Listener(http.server.BaseHTTPRequestHandler):
+    """Keeps what it is asked."""
+
+    protocol_version = "HTTP/1.1"
+
+    def answer(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        seen: Seen = self.server.seen  # type: ignore[attr-defined]
+        seen.append((self.command, self.path, self.headers.items(), self.rfile.read(length)))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = do_PATCH = answer  # noqa: N815  its names
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[http.server.ThreadingHTTPServer]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener) as server:
+        server.seen = []  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def what_is_sent(server: http.server.ThreadingHTTPServer, request: Request) -> object:
+    """What arrives of it, without what is about the connection, and by the kit itself."""
+    url = f"http://127.0.0.1:{server.server_port}"
+    target = Target(url, TOKEN)
+    target.ask(request)
+    target.close()
+    return last(server)
+
+
+def what_curl_sends(server: http.server.ThreadingHTTPServer, request: Request) -> object:
+    line = request.curl(f"http://127.0.0.1:{server.server_port}")
+    assert TOKEN not in line
+    done = subprocess.run(
+        ["sh", "-c", line], env={**os.environ, "TOKEN": TOKEN}, capture_output=True, check=False
+    )
+    assert done.returncode == 0, (line, done.stderr)
+    return last(server)
+
+
+def last(server: http.server.ThreadingHTTPServer) -> object:
+    method, path, headers, body = server.seen[-1]  # type: ignore[attr-defined]
+    ignored = ("host", "connection", "user-agent", "expect", "content-length")
+    kept = [(name.lower(), value) for name, value in headers if name.lower() not in ignored]
+    return method, path, sorted(kept), body
+
+
+PICTURE = Picture(256, 300)
+REQUESTS = [
+    upscaling({"scale": 2}, PICTURE),
+    upscaling({"scale": 2}, Picture(2048, 2048, "jpeg", 1)),
+    upscaling({"model": "'quoted' \"twice\" $TOKEN `id` \\ \n é \U0001f600"}),
+    Request(b"\xff\0 not text"),
+    Request(b"'; echo $HOME; '"),
+    Request(b" " * 3_000_000),
+    Request(b"x" * 5000 + b"'"),
+    Request(b"@/etc/passwd"),
+    Request(b"", headers=()),
+    Request(method="GET", path="/healthcheck", headers=()),
+    Request(method="GET", path="/v1/requests/x", headers=(AUTHORIZATION,)),
+    Request(method="HEAD", headers=(AUTHORIZATION,)),
+    Request(b"{}", method="PUT"),
+    Request(b"{}").without("Content-Type"),
+    Request(b"{}").also(("Content-Type", "")),
+    Request(b"{}").also(("Accept", "image/png, */*;q=0.1"), ("X-Note", 'a "b" \\ `c`')),
+    Request(b"{}").also(("Authorization", f"Bearer {LONGER}")),
+    Request(b"{}").also(("Authorization", f"Bearer {SHORTER}")),
+    Request(b"{}").also(("Authorization", f"Bearer {SWAPPED}")),
+]
+
+
+@needs_curl
+@pytest.mark.parametrize("request_", REQUESTS, ids=range(len(REQUESTS)))
+def test_a_curl_line_sends_the_same(
+    listener: http.server.ThreadingHTTPServer, request_: Request
+) -> None:
+    assert what_curl_sends(listener, request_) == what_is_sent(listener, request_)
+
+
+@needs_curl
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.encode))
+def test_a_curl_line_sends_any_text(listener: http.server.ThreadingHTTPServer, body: bytes) -> None:
+    request = Request(body)
+    assert what_curl_sends(listener, request) == what_is_sent(listener, request)
+
+
+def test_a_token_stands_in_headers_alone_and_by_its_name() -> None:
+    request = upscaling({"scale": 2}, PICTURE)
+    assert "$TOKEN" in request.curl("http://x")
+    assert request.header("authorization") == "Bearer $TOKEN"
+
+
+def test_what_a_person_sees_of_a_request_has_no_base64() -> None:
+    shown = repr(upscaling({"scale": 2}, PICTURE).also(("Accept", "image/png")))
+    assert shown == (
+        '<POST /upscaling | Accept: image/png | {"scale": 2, "init_image": "(base64)"} | '
+        "Picture(256x300 png, colour, seed 0)>"
+    )
+
+
+def test_one_of_the_models_is_named() -> None:
+    request = upscaling({"scale": 2})
+    assert request.by(["m", "n"]).body == b'{"scale": 2, "model": "m"}'
+    assert upscaling({"model": "x"}).by(["m"]).body == b'{"model": "m"}'
+    for other in (upscaling({"model": "n"}), Request(b"[]"), Request(b"{")):
+        assert other.by(["m", "n"]) == other
+    assert request.by([]) == request

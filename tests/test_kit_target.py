@@ -1,0 +1,201 @@
+"""How the kit asks: what it sends, and how it waits."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from contract_tests.pictures import Picture
+from contract_tests.request import AUTHORIZATION, Request, upscaling
+from contract_tests.target import Manners, Target
+from contract_tests.violation import (
+    Inconclusive,
+    Unreachable,
+)
+from tests.stubs import OK, Asked, Reply, Stub, busy, in_turn, nobody, stub
+
+TOKEN = "the-token"
+WRONG = upscaling({"scale": "two"})
+RIGHT = upscaling({"scale": 1}, Picture(256, 256, "png", 1, "palette"))
+QUICK = Manners(timeout_s=5, patience_s=2)
+
+
+OPENED: list[Target] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """No test leaves a connection open."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+def target(server: Stub, manners: Manners = QUICK) -> Target:
+    OPENED.append(Target(server.url, TOKEN, manners))
+    return OPENED[-1]
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was slept, without sleeping."""
+    slept: list[float] = []
+    monkeypatch.setattr("contract_tests.target.time.sleep", slept.append)
+    return slept
+
+
+# What is sent
+
+
+def test_nothing_is_sent_that_a_request_does_not_say() -> None:
+    with stub(in_turn(OK)) as server:
+        target(server).ask(Request(b"{}", headers=(AUTHORIZATION, ("X-One", "1"))))
+    (asked,) = server.seen
+    assert asked.headers == [
+        ("Host", server.url.removeprefix("http://")),
+        ("Authorization", f"Bearer {TOKEN}"),
+        ("X-One", "1"),
+        ("Content-Length", "2"),
+    ]
+
+
+def test_a_request_without_a_token_has_none() -> None:
+    with stub(in_turn(OK)) as server:
+        target(server).ask(WRONG.without("Authorization"))
+    assert server.seen[0].header("authorization") is None
+
+
+def test_a_post_without_a_body_says_that_it_has_none() -> None:
+    with stub(in_turn(OK)) as server:
+        target(server).ask(Request())
+        target(server).ask(Request(method="GET", headers=()))
+    assert [asked.header("content-length") for asked in server.seen] == ["0", None]
+
+
+def test_a_redirect_of_modals_proxy_is_followed() -> None:
+    replies = busy(303, location="/behind"), busy(303, location="?a=1"), OK
+    with stub(in_turn(*replies)) as server:
+        answer = target(server).ask(RIGHT)
+    assert answer.status == 200
+    assert [(asked.method, asked.path) for asked in server.seen] == [
+        ("POST", "/upscaling"),
+        ("GET", "/behind"),
+        ("GET", "/behind?a=1"),
+    ]
+
+
+def test_a_redirect_to_another_scheme_is_not_followed() -> None:
+    with (
+        stub(in_turn(busy(303, location="file:///etc/passwd"))) as server,
+        pytest.raises(Inconclusive, match="no URL"),
+    ):
+        target(server).ask(RIGHT)
+
+
+# How it waits
+
+
+def test_a_busy_target_is_asked_again_after_as_long_as_it_says(naps: list[float]) -> None:
+    with stub(in_turn(busy(429, retry_after="2"), OK)) as server:
+        assert target(server).ask(WRONG).status == 200
+    assert naps == [2]
+    assert len(server.posts) == 2
+
+
+@pytest.mark.parametrize("zone", ["GMT", "+0000", "-0000", ""])
+def test_retry_after_may_be_a_date(naps: list[float], zone: str) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    date = date.replace("GMT", zone)
+    with stub(in_turn(busy(503, retry_after=date), OK)) as server:
+        assert target(server, Manners(patience_s=90)).ask(WRONG).status == 200
+    assert naps == [pytest.approx(60, abs=2)]
+
+
+@pytest.mark.parametrize("told", ["soon", "-1", "", "\u0663", "1.5"])
+def test_a_retry_after_that_says_nothing_is_none(naps: list[float], told: str) -> None:
+    value = told.encode().decode("latin-1")
+    with stub(in_turn(busy(429, retry_after=value), OK)) as server:
+        assert target(server).ask(WRONG).status == 200
+    assert naps == [0.5]
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_without_it_each_pause_is_longer(naps: list[float], status: int) -> None:
+    last = OK if status == 500 else busy(422)
+    with stub(in_turn(busy(status), last)) as server:
+        assert last is not None
+        assert target(server).ask(WRONG).status == last[0]
+    assert naps == [0.5]
+    assert len(server.posts) == 2
+
+
+def test_who_is_busy_for_too_long_is_left_in_peace(naps: list[float]) -> None:
+    with stub(in_turn(busy(429, retry_after="3600"))) as server:
+        with pytest.raises(Inconclusive, match="429") as raised:
+            target(server).ask(WRONG)
+        assert "3600 s" in raised.value.sentence
+    assert naps == []
+    assert len(server.posts) == 1
+
+
+def test_who_is_always_busy_is_asked_six_times(naps: list[float]) -> None:
+    with stub(in_turn(busy(503))) as server, pytest.raises(Inconclusive, match="6 times"):
+        target(server, Manners(patience_s=100)).ask(WRONG)
+    assert naps == [0.5, 1, 2, 4, 8]
+    assert len(server.posts) == 6
+
+
+def test_a_500_that_comes_again_is_an_answer(naps: list[float]) -> None:
+    with stub(in_turn(busy(500))) as server:
+        asking = target(server)
+        assert asking.ask(WRONG).status == 500
+        assert asking.ask(WRONG).status == 500
+    assert len(server.posts) == 3
+
+
+def test_who_hangs_up_is_asked_again(naps: list[float]) -> None:
+    with stub(in_turn(None, OK)) as server:
+        assert target(server).ask(WRONG).status == 200
+    assert naps == [0.5]
+
+
+def test_who_always_hangs_up_says_nothing(naps: list[float]) -> None:
+    with stub(in_turn(None)) as server, pytest.raises(Inconclusive, match="hung up"):
+        target(server).ask(WRONG)
+    assert len(server.posts) == 6
+
+
+def test_an_answer_that_does_not_come_says_nothing() -> None:
+    def slow(_: Asked) -> Reply:
+        time.sleep(1)
+        return OK
+
+    with stub(slow) as server, pytest.raises(Inconclusive, match=r"no answer within 0\.2 s"):
+        target(server, Manners(timeout_s=0.2)).ask(WRONG)
+
+
+def test_nobody_there_is_told_in_a_sentence() -> None:
+    url = nobody()
+    asking = target(Stub(url))
+    with pytest.raises(Unreachable, match=f"^nothing answers at {url}: "):
+        asking.probe()
+    with pytest.raises(Unreachable):
+        asking.ask(WRONG)
+
+
+def test_any_answer_shows_that_somebody_is_there() -> None:
+    with stub(lambda _: busy(503)) as server:
+        target(server).probe()
+    assert [(asked.method, asked.path) for asked in server.seen] == [("GET", "/healthcheck")]
+    assert server.seen[0].header("authorization") is None
+
+
+def test_requests_keep_the_pace() -> None:
+    with stub(in_turn(busy(422))) as server:
+        asking = target(server, Manners(per_minute=600))
+        began_s = time.monotonic()
+        for _ in range(4):
+            asking.ask(WRONG)
+    assert 0.29 <= time.monotonic() - began_s < 2
