@@ -63,10 +63,10 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def row_of(name: str) -> Row:
-    """What becomes of the defect of this name."""
+def row_of(name: str, *more: str) -> Row:
+    """What becomes of the defect of this name, with more options of the command."""
     with defective(NAMED[name]) as served:
-        options = ("--level", "strict", "--fail-fast", "--timeout", "10")
+        options = ("--level", "strict", "--fail-fast", "--timeout", "10", *more)
         result = judged(served.url, served.token, *options)
     assert result.status in (0, 1, 3), result.said
     outcomes = ("failed", "inconclusive")

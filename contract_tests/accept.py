@@ -13,6 +13,11 @@ class Range(NamedTuple):
     name: str
     quality: float
 
+    @property
+    def is_one(self) -> bool:
+        kind, slash, subtype = self.name.partition("/")
+        return bool(kind and slash and subtype)
+
     def covers(self, media_type: str) -> bool:
         return self.name in ("*/*", f"{media_type.partition('/')[0]}/*", media_type)
 
@@ -27,8 +32,8 @@ def chosen(accept: str | None, asked: str) -> str | None:
     `asked` is the encoding that the body asks for: of files that are liked alike, it is the one.
     """
     ranges = list(map(_range, filter(None, map(str.strip, (accept or "").split(",")))))
-    if not ranges:
-        return JSON
+    if not ranges or not all(each.is_one for each in ranges):
+        return JSON  # a header that says nothing, or cannot be read, counts as none
     # The later ones win where all else is equal.
     offered = sorted(FILES, key=lambda encoding: encoding == asked)
     likings = {name: _liking(name, ranges) for name in [*(FILES[each] for each in offered), JSON]}

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from contract_tests import accept, likeness
 from contract_tests.answer import Answer, encoding_of
-from contract_tests.expectations import SUCCESS, Expected, Terms, fields
+from contract_tests.expectations import CLIENTS_FAULT, SUCCESS, Expected, Terms, fields
 from contract_tests.oracle import Loc, Output
 from contract_tests.readings import ENCODINGS, MODELS
 from contract_tests.request import Request
@@ -42,8 +42,10 @@ def _tell_status(answer: Answer, expected: Expected, terms: Terms) -> None:
     wanted = " or ".join(map(str, sorted(expected.statuses)[:4]))
     if answer.status < 500:
         sentence = f"the status is {answer.status}, and not {wanted}"
-        terms.tell(_blamed(answer, expected), sentence)
-        if SUCCESS & expected.statuses:  # there is nothing in which the other rules could be seen
+        refused = answer.status in (401, 403)
+        terms.tell("REQ-2" if refused else _blamed(answer, expected), sentence)
+        # There is nothing in which the other rules could be seen.
+        if refused or SUCCESS & expected.statuses:
             raise Inconclusive(f"{sentence}, by a rule that is not judged: {answer.shown}")
         return
     if SUCCESS & expected.statuses:
@@ -54,13 +56,22 @@ def _tell_status(answer: Answer, expected: Expected, terms: Terms) -> None:
 def _blamed(answer: Answer, expected: Expected) -> str:
     """The rule that a wrong status breaks: by the field that is refused although it is right."""
     if not SUCCESS & expected.statuses:
-        return expected.rules[0]
+        return _rule_of_refusal(answer, expected)
     try:
         told = [each["loc"][-1] for each in answer.json["detail"]]
     except (ValueError, TypeError, KeyError, IndexError):
         return expected.rules[0]
     rules = [expected.if_refused[name] for name in told if name in expected.if_refused]
     return (rules or list(expected.rules))[0]
+
+
+def _rule_of_refusal(answer: Answer, expected: Expected) -> str:
+    """The rule that is broken where something else should have been refused, or with a 422."""
+    if expected.asynchronous and answer.status in SUCCESS:
+        return "ASY-1"
+    rule = expected.rules[0]
+    refused = answer.status in CLIENTS_FAULT and expected.statuses == {422}
+    return "RES-4" if refused and rule != "REQ-3" else rule
 
 
 def check_common(request: Request, answer: Answer, terms: Terms) -> None:
@@ -200,6 +211,8 @@ def check_picture(request: Request, answer: Answer, expected: Expected, terms: T
         rule = "RES-1" if request.header("Accept") is None else "RES-8"
         sentence = f"the answer is {answer.media_type or 'of no type'}, not {expected.media_type}"
         terms.tell(rule, sentence)
+    if terms.strict and "accept" not in answer.headers.get("vary", "").lower():
+        terms.tell("RES-8", "the answer goes by Accept, and has no header Vary that says so")
     model = answer.headers.get(MODEL)
     if terms.strict and model is not None and model != verdict.model:
         terms.tell("REQ-8", f"the model was {model}, and not {verdict.model}")

@@ -7,7 +7,7 @@ is accepted in between.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
 from contract_tests import accept, readings
@@ -23,6 +23,10 @@ MAX_ASYNC_BYTES: Final = 10 * 2**20
 MAX_COMMAS: Final = 10_000
 """Of a body with more, the level `strict` wants none of the values read (REQ-11)."""
 
+KNOWN_HEADERS: Final = (
+    *("authorization", "content-type", "accept", "x-octoai-async", "x-user-request-id"),
+)
+"""The headers that mean something; all others are ignored (REQ-18)."""
 SUCCESS: Final = frozenset(range(200, 300))
 CLIENTS_FAULT: Final = frozenset(range(400, 429)) | frozenset(range(430, 500))
 """Every status by which a client is told that it did something wrong. 429 says that it did not."""
@@ -89,12 +93,13 @@ def expect(request: Request, terms: Terms) -> Expected:
     """
     if request.path != UPSCALING or request.method != "POST":
         return _elsewhere(request, terms)
-    return (
+    expected = (
         _without_token(request, terms)
         or _too_large(request, terms)
         or _not_json(request, terms)
         or _upscaling(request, terms)
     )
+    return replace(expected, asynchronous=request.asynchronous)
 
 
 def _elsewhere(request: Request, terms: Terms) -> Expected:
@@ -183,9 +188,13 @@ def _upscaling(request: Request, terms: Terms) -> Expected:
     if not terms.strict and request.asynchronous and 200 in statuses:
         statuses |= SUCCESS
     return Expected(
-        statuses, rules or ("RES-1",), verdict.refusals, media_type, verdict,
-        request.asynchronous, _rules_of(given),
-    )  # fmt: skip
+        statuses,
+        rules or (_at_stake(request),),
+        verdict.refusals,
+        media_type,
+        verdict,
+        if_refused=_rules_of(given),
+    )
 
 
 def _known(given: dict[str, Any], request: Request, terms: Terms) -> Facts | None:
@@ -200,6 +209,15 @@ def _known(given: dict[str, Any], request: Request, terms: Terms) -> Facts | Non
 def _common(picture: Picture) -> bool:
     """Whether every implementation must know such a file; no source has a list of formats."""
     return picture.orientation == 1 and (picture.format, picture.mode) in COMMON
+
+
+def _at_stake(request: Request) -> str:
+    """The rule to name if a right request is refused, and no field is blamed."""
+    if request.header("Content-Type") != accept.JSON:
+        return "REQ-3"
+    if any(name.lower() not in KNOWN_HEADERS for name, _ in request.headers):
+        return "REQ-18"
+    return "ASY-1" if request.asynchronous else "RES-1"
 
 
 def _rules_of(given: dict[str, Any]) -> dict[str, str]:

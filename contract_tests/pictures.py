@@ -209,7 +209,8 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 def _png_samples(cells: Cells, mode: str) -> tuple[int, int, NDArray[Any], bytes]:
     """Colour type, bits a sample, samples of shape (rows, columns, channels), palette's chunks."""
     if mode == "sixteen":
-        return 2, 16, (cells[..., :3] * np.uint16(257)).astype(">u2"), b""
+        high = cells[..., :3].astype(np.uint16)  # and the low bits say something else
+        return 2, 16, (256 * high + (255 - high)).astype(">u2"), b""
     if mode.startswith("palette"):
         entries = cells.reshape(-1, 4)
         chunks = _chunk(b"PLTE", entries[:, :3].tobytes())

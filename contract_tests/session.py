@@ -112,12 +112,15 @@ class Session:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Ask whether anybody is there, before all else."""
+        """Ask whether anybody is there, and takes the token, before all else."""
         if self.options.silent or session.config.option.collectonly:
             return
         try:
             for target in self._targets():
                 target.probe()
+                if not target.takes_token():
+                    self.refused = f"{target.base_url} does not take the token that it was given"
+                    pytest.exit(self.refused, returncode=WRONG)
         except Unreachable as error:
             self.unreachable, self.reason = True, error.sentence
             pytest.exit(error.sentence, returncode=report.STATUSES[Outcome.UNREACHABLE])

@@ -102,7 +102,7 @@ small_pictures: Final = st.builds(
     seeds,
 )
 """Pictures that are quick to enlarge."""
-kinds: Final = st.sampled_from([(name, mode) for name, modes in MODES.items() for mode in modes])
+KINDS: Final = tuple((name, mode) for name, modes in MODES.items() for mode in modes)
 """Every format, in every mode."""
 odd_pictures: Final = st.builds(
     lambda width, height, kind, seed, turned: Picture(
@@ -110,7 +110,7 @@ odd_pictures: Final = st.builds(
     ),
     small_sides,
     small_sides,
-    kinds,
+    st.sampled_from(KINDS),
     seeds,
     st.integers(1, 8),
 )

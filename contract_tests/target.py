@@ -70,6 +70,10 @@ class Target:
         except httpx.TransportError as error:
             raise Unreachable(f"nothing answers at {self.base_url}: {_reason(error)}") from error
 
+    def takes_token(self) -> bool:
+        """Whether a request that asks for nothing is refused for something else than its token."""
+        return self._asked(Request(b"{}")).status not in (401, 403)
+
     def ask(
         self,
         request: Request,

@@ -4,6 +4,8 @@ None of these requests may be answered with a picture, so none is paid for; they
 that may be.
 """
 
+import json
+
 import pytest
 from hypothesis import given, target
 
@@ -191,6 +193,14 @@ def test_a_body_that_is_no_json_object_is_refused(run: Run, body: bytes) -> None
 @pytest.mark.parametrize("body", draw.WRONG_JSON, ids=lambda body: repr(body[:30]))
 def test_what_is_nearly_json_is_refused(run: Run, body: bytes) -> None:
     run.check(Request(body))
+
+
+@rule("REQ-1")
+@pytest.mark.parametrize("form", ["[{}]", "[[{}]]", '"{}"', '{{"body": {}}}', "{}{}"])
+def test_an_object_in_something_else_is_none(run: Run, form: str) -> None:
+    right = upscaling({"scale": 2}, PICTURE).body.decode()
+    body = json.dumps(right) if form == '"{}"' else form.format(right, right)
+    run.check(Request(body.encode()))
 
 
 @rule("REQ-6", "RES-5")

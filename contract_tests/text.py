@@ -91,8 +91,6 @@ def summary(report: Report) -> Iterator[str]:
     for kind, times in report.times.items():
         if times.count:
             yield f"time to the answer, {kind:8} {in_milliseconds(times)}"
-    if _all_unauthorized(report):
-        yield "All that was found wrong came with a 401: is the token right?"
     yield from left_out(report)
 
 
@@ -100,11 +98,6 @@ def left_out(report: Report) -> Iterator[str]:
     """What was not run, and why."""
     for reason, number in report.left_out.items():
         yield f"left out: {count(number, 'test')} {reason}"
-
-
-def _all_unauthorized(report: Report) -> bool:
-    found = [each for test in report.tests for each in test.findings]
-    return bool(found) and all(each.answer.startswith("401 ") for each in found)
 
 
 def in_milliseconds(times: Times) -> str:

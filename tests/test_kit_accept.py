@@ -10,7 +10,7 @@ from upscaler.formats import ImageEncoding
 from upscaler.intake import MEDIA_TYPES, accepted
 
 NAMES = ("application/json", "image/png", "image/jpeg", "image/*", "application/*", "*/*")
-OTHERS = ("text/html", "image/webp", "text/*", "application/xml")
+OTHERS = ("text/html", "image/webp", "text/*", "application/xml", "nonsense")
 ranges = st.builds(
     lambda name, weight, space: name + (f";{space}q={weight}" if weight else ""),
     st.sampled_from(NAMES + OTHERS),
@@ -48,6 +48,8 @@ def test_the_kit_and_the_service_choose_alike(drawn: list[str], asked: ImageEnco
         ("*/*, image/png;q=0", "png", "application/json"),
         ("image/png;q=0, image/*", "png", "image/jpeg"),
         ("text/html", "png", None),
+        ("nonsense", "png", "application/json"),
+        ("nonsense, image/png", "png", "application/json"),
         ("*/*;q=0", "png", None),
     ],
 )

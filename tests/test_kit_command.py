@@ -79,7 +79,7 @@ def test_one_that_is_always_busy_is_left_in_peace(mock: MockServer) -> None:
     assert done.status == 3, done.said
     assert last_line(done).startswith("Inconclusive: 5 tests in a row were inconclusive")
     assert "asks to wait for 600 s more" in last_line(done)
-    assert len(mock.calls) == GIVE_UP
+    assert len(mock.calls) == 1 + GIVE_UP  # the first one asks whether the token is taken
     assert done.findings == []
 
 
@@ -198,7 +198,7 @@ def test_the_plan_is_what_is_sent(mock: MockServer) -> None:
     assert mock.calls == []
     judge(mock, *options)
     assert paid(mock) == billable
-    assert len(mock.calls) - paid(mock) == free
+    assert len(mock.calls) - paid(mock) == 1 + free  # and one that asks whether the token is taken
 
 
 def test_a_plan_beyond_the_budget_says_so(mock: MockServer) -> None:
@@ -270,16 +270,21 @@ def test_in_ci_the_requests_are_always_the_same() -> None:
 
 
 def test_the_first_failure_can_be_the_last(mock: MockServer) -> None:
-    mock.faults.set("401x*")
-    done = judge(mock, "-x", "--only", "REQ-5", *STRICT)
+    mock.faults.set("wrong-sizex*")
+    done = judge(mock, "-x", "--only", "REQ-16", *STRICT)
     assert done.status == 1
-    assert len(done.report["tests"]) == 1
+    assert [bool(test["findings"]) for test in done.report["tests"]].index(True) + 1 == len(
+        done.report["tests"]
+    )
 
 
-def test_a_wrong_token_is_guessed(mock: MockServer) -> None:
-    done = judged(mock.url, "another", "--only", "REQ-5", *STRICT)
-    assert done.status == 1
-    assert "is the token right?" in done.said
+def test_a_wrong_token_is_told_at_once(mock: MockServer) -> None:
+    done = judged(mock.url, "another", *STRICT)
+    assert done.status == 2
+    assert last_line(done) == (
+        f"upscaler-contract: {mock.url} does not take the token that it was given"
+    )
+    assert len(mock.calls) == 1
 
 
 def test_the_first_of_several_tokens_is_taken(mock: MockServer) -> None:

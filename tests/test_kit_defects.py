@@ -21,21 +21,82 @@ from tests.serving import running
 from upscaler.formats import ImageEncoding
 from upscaler.settings import Settings
 
-CHOSEN: Final[tuple[str, ...]] = ()
+CHOSEN: Final = (
+    "token-by-prefix",
+    "content-type-ignored",
+    "unknown-header-refused",
+    "not-an-object",
+    "method-404",
+    "json-nan-500",
+    "json-surrogate-500",
+    "json-broken-500",
+    "both-pictures-taken",
+    "two-sizes-taken",
+    "null-picture-is-given",
+    "null-size-is-given",
+    "scale-0-taken",
+    "scale-text-refused",
+    "height-0-taken",
+    "model-default-other",
+    "encoding-jpg",
+    "encoding-always-jpeg",
+    "face-enhance-by-truth",
+    "unknown-field-ignored",
+    "first-error-only",
+    "input-width-255-taken",
+    "input-height-256-refused",
+    "input-width-2048-refused",
+    "input-height-2049-taken",
+    "input-blamed-on-scale",
+    "output-8193-by-scale-taken",
+    "output-height-8192-refused",
+    "output-width-8193-taken",
+    "output-computed-width-8193-taken",
+    "rounded-down",
+    "rounded-half-even",
+    "scale-in-floats",
+    "sides-swapped",
+    "base64-url-safe",
+    "base64-prefix-refused",
+    "exif-ignored",
+    "picture-white",
+    "picture-previous",
+    "picture-bgr",
+    "picture-mirrored",
+    "picture-narrower",
+    "alpha-dropped",
+    "base64-for-urls",
+    "result-without-removed",
+    "removed-with-picture",
+    "error-400",
+    "error-detail-text",
+    "error-with-input",
+    "error-with-value-in-msg",
+    "request-id-missing",
+    "accept-ignored",
+    "healthcheck-with-token",
+    "async-refuses-later",
+    "poll-never-completed",
+    "result-of-the-latest",
+    "result-only-once",
+    "async-body-of-32-mib",
+    "id-counted",
+    "poll-without-token",
+)
 
 
 @pytest.fixture(scope="module")
 def rows() -> Iterator[dict[str, "Future[Row]"]]:
-    """What becomes of each chosen defect, on all cores."""
+    """What becomes of each chosen defect by the rules that it breaks, on all cores."""
+    rules = {defect.name: defect.rules for defect in DEFECTS}
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        yield {name: pool.submit(row_of, name) for name in CHOSEN}
+        yield {name: pool.submit(row_of, name, "--only", *rules[name]) for name in CHOSEN}
 
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_defect_is_found(rows: dict[str, "Future[Row]"], name: str) -> None:
     row = rows[name].result()
-    assert row.told, f"nothing is told of: {row.defect.mistake}"
-    assert row.as_planted, f"{row.told} is told, and it breaks {row.defect.rules}"
+    assert row.as_planted, f"it is not told of: {row.defect.mistake}"
 
 
 def test_the_chosen_defects_are_of_every_rule() -> None:

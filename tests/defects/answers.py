@@ -16,7 +16,6 @@ from tests.defects.planting import (
     changed_error,
     changed_result,
     patched,
-    remembering,
     replaced,
 )
 from tests.defects.probes import asking, twice
@@ -112,22 +111,6 @@ def impatient() -> Planting:
         return parsed
 
     return replaced(app, "parse_request", around)
-
-
-def spoilt() -> Callable[[Asked, Answer], Answer]:
-    """Is left in disorder by what it refuses."""
-    refused = False
-
-    def changed(asked: Asked, answer: Answer) -> Answer:
-        nonlocal refused
-        if asked.path != "/upscaling":
-            return answer
-        was_refused, refused = refused, answer.status == 422
-        if was_refused and answer.status == 200:
-            return answer.saying({"detail": "Internal Server Error"}, 500)
-        return answer
-
-    return changed
 
 
 RESULTS: Final = (
@@ -322,12 +305,5 @@ ERRORS: Final = (
         ("RES-4",),
         impatient(),
         twice(asking(scale=-1)),
-    ),
-    Defect(
-        "error-leaves-disorder",
-        "Fails at the next good request after a broken one.",
-        ("RES-5", "RES-1"),
-        remembering(spoilt),
-        twice(asking(scale=-1), asking()),
     ),
 )

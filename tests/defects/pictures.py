@@ -164,9 +164,11 @@ def in_lines(content: str) -> str:
     return "".join(content[at : at + 76] + "\n" for at in range(0, len(content), 76))
 
 
-def seen_with(change: Planting, name: str, mistake: str, probe: Probe | None = None) -> Defect:
-    """A defect that is seen in the picture."""
-    return Defect(name, mistake, ("RES-2",), change, probe or asking())
+def seen_with(
+    change: Planting, name: str, mistake: str, probe: Probe | None = None, *, rule: str = "RES-2"
+) -> Defect:
+    """A defect that is seen in the picture; `rule` may say it more exactly than RES-2."""
+    return Defect(name, mistake, tuple({rule: 0, "RES-2": 0}), change, probe or asking())
 
 
 DRAWN: Final = (
@@ -288,22 +290,31 @@ SIZED: Final = (
         of_task(lambda size: (size[0] - 1, size[1])),
         "picture-narrower",
         "Makes the picture narrower by a pixel.",
+        rule="REQ-16",
     ),
     seen_with(
         of_task(lambda size: (size[0], size[1] + 1)),
         "picture-higher",
         "Makes the picture higher by a pixel.",
+        rule="REQ-16",
     ),
     seen_with(
         of_task(lambda size: (size[0] + 2, size[1] + 2)),
         "picture-with-margin",
         "Leaves the margin of its tiles on the picture.",
+        rule="REQ-16",
     ),
-    seen_with(of_task(lambda size: size[::-1]), "picture-size-swapped", "Swaps width and height."),
+    seen_with(
+        of_task(lambda size: size[::-1]),
+        "picture-size-swapped",
+        "Swaps width and height.",
+        rule="REQ-16",
+    ),
     seen_with(
         of_task(lambda size: (size[0] - size[0] % 8, size[1] - size[1] % 8)),
         "picture-of-whole-blocks",
         "Cuts the picture so that its sides divide by eight.",
+        rule="REQ-16",
     ),
 )
 
@@ -340,7 +351,12 @@ ENCODED: Final = (
         "file-cut-off",
         "Sends the first half of the file.",
     ),
-    seen_with(changed_file(to_format("WEBP")), "file-webp", "Makes a WebP of every picture."),
+    seen_with(
+        changed_file(to_format("WEBP")),
+        "file-webp",
+        "Makes a WebP of every picture.",
+        rule="REQ-9",
+    ),
     seen_with(
         changed_file(lambda data, _: data + data), "file-twice", "Sends the file twice in a row."
     ),
