@@ -4,6 +4,7 @@ A request is noted before the first byte of its answer goes out, so that whoever
 finds it there.
 """
 
+import asyncio
 from typing import Final
 
 import anyio
@@ -20,6 +21,9 @@ MAX_READ_BYTES: Final = 2 * MAX_BODY_BYTES
 """So many bytes of bodies are held for the journal while they come, of all requests together."""
 INLINE_BYTES: Final = 2**18
 """A body of more than this is read in a thread, so that others are answered meanwhile."""
+BESIDE_BYTES: Final = 2**22
+"""A body of at most this goes on to the service while it is read there. Of a larger one the service
+would make its own copies at the same time, and both together take too much memory."""
 
 
 class Recording:
@@ -43,7 +47,7 @@ class Recording:
             note.entry.status = note.entry.status or 500  # as it is answered above
             raise
         finally:
-            note.add()
+            await note.add()
 
 
 class Desk:
@@ -64,8 +68,15 @@ class Note:
         self._scope = scope
         self._body: list[bytes] | None = []
         self._held_bytes = 0
+        self._reading: asyncio.Task[None] | None = None
 
-    def add(self) -> None:
+    async def add(self) -> None:
+        """Put it into the journal, once what has come as a whole is read."""
+        if self._reading:
+            await asyncio.shield(self._reading)
+        self._add()
+
+    def _add(self) -> None:
         """Put it into the journal, with the fault that was chosen by now; hold no body any more."""
         chosen: Chosen | None = self._scope.get("state", {}).get("chosen")
         if chosen and chosen.fault != OK:
@@ -75,7 +86,7 @@ class Note:
         self._hold(0)
 
     def reading(self, receive: Receive) -> Receive:
-        """`receive`, and the whole body is noted before the last of it is handed on."""
+        """`receive`, and a body is read for the journal before, or while, its end is handed on."""
 
         async def read() -> Message:
             message = await receive()
@@ -91,7 +102,7 @@ class Note:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.entry.status = message["status"]
-                self.add()
+                await self.add()
             await send(message)
 
         return answer
@@ -106,8 +117,9 @@ class Note:
         self._body.append(part)
         if not more:
             whole, self._body = b"".join(self._body), None
-            await self._read(whole)
-            self.add()
+            self._reading = asyncio.create_task(self._read(whole))
+            if not INLINE_BYTES < len(whole) <= BESIDE_BYTES:
+                await asyncio.shield(self._reading)
 
     async def _read(self, body: bytes) -> None:
         if len(body) <= INLINE_BYTES:
@@ -115,6 +127,7 @@ class Note:
         else:
             read, reader = self._journal.read, self._desk.reader
             await to_thread.run_sync(read, self.entry, body, limiter=reader)
+        self._add()
 
     def _hold(self, size_bytes: int) -> bool:
         """Whether so many bytes may be held; if not, none are."""

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,26 @@ def test_beyond_what_may_be_held_a_body_is_not_noted_and_answered_all_the_same(
     assert (first["fields"], first["status"]) == (None, 200)
     assert first["body_bytes"] > len(FILE)
     assert second["fields"] == {"scale": 1}
+
+
+def test_no_answer_begins_before_its_request_is_noted(
+    mock: Mock, api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though a large body is read for the journal while the picture is being made."""
+    read = mock.journal.read
+
+    def slowly(entry: Entry, body: bytes) -> None:
+        time.sleep(0.3)
+        read(entry, body)
+
+    monkeypatch.setattr(recording, "INLINE_BYTES", 1000)
+    monkeypatch.setattr(mock.journal, "read", slowly)
+    for fields, status in ((SMALL, 200), (SMALL | {"scale": 0}, 422)):
+        with api.stream("POST", "/upscaling", json=fields) as answer:
+            latest = mock.calls[-1]
+            assert (answer.status_code, latest.status) == (status, status)
+            assert latest.fields is not None
+            assert latest.fields["init_image"] == TOLD
 
 
 def test_a_token_is_noted_nowhere() -> None:

@@ -7,7 +7,7 @@ go out is in `upscaler.encoding`.
 
 import io
 from collections import deque
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -19,7 +19,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageFile, ImageFont, PngImagePlugin
 from upscaler import icc, jpeg, png, webp
 from upscaler.contract import MAX_INPUT_PX, Size
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.parallel import in_order
+from upscaler.parallel import ahead, in_order
 
 Pixels = NDArray[np.uint8]
 """uint8 of shape (height, width, 3 or 4)."""
@@ -206,8 +206,7 @@ def _orientation(image: Image.Image) -> int:
 def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, bytes]:
     """The image with its pixels, and the file that they were read from; or an exception."""
     if image.format == "PNG":
-        data = png.inflated(data)
-        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        image = _opened_without_pixels(data)
     with _WEBP if image.format == "WEBP" else nullcontext():
         _load(image, data)
     if image.format == "JPEG":
@@ -220,8 +219,25 @@ def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, bytes]:
     return image, data
 
 
+def _opened_without_pixels(data: bytes) -> ImageFile.ImageFile:
+    """A PNG that is still to be given its pixels, as `_load` does."""
+    return Image.open(io.BytesIO(png.without_pixels(data)), formats=["PNG"])
+
+
 def _load(image: Image.Image, data: bytes) -> None:
-    """Decode the file in one piece: in many, Pillow copies what is not read yet again and again."""
+    """Decode the file; one that is no PNG in one piece, of which Pillow else copies the rest often.
+
+    A PNG's pixels are inflated in one thread while Pillow undoes their filters in this one.
+    """
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        with closing(ahead(png.pixels(data))) as parts:
+
+            def read(read_bytes: int) -> bytes:  # noqa: ARG001  a part is taken as it is
+                return next(parts, b"")
+
+            image.load_read = read  # type: ignore[method-assign]
+            image.load()
+        return
     if isinstance(image, ImageFile.ImageFile):
         image.decodermaxblock = len(data)
     image.load()
@@ -279,8 +295,9 @@ def _samples(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
         samples //= 255 // (2**depth - 1)
     if depth == 16 and image.mode == "RGB":
         # Pillow has kept the upper bytes: let it read the lower ones as if they were upper.
-        again = Image.open(io.BytesIO(data), formats=["PNG"])
+        again = _opened_without_pixels(data)
         again.tile = [again.tile[0]._replace(args="RGB;16L")]
+        _load(again, data)
         samples <<= 8
         samples |= np.array(again)
     return samples
@@ -293,15 +310,20 @@ def _to_srgb(colours: Image.Image, profile: bytes | None) -> Image.Image:
     browsers do: such files are common and their pixels are fine.
     """
     if not profile:
-        return colours.convert("RGB")
+        return _rgb(colours)
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc.without_programs(profile)))
         srgb = ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(colours, source, srgb, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
-        return colours.convert("RGB")
+        return _rgb(colours)
     assert converted is not None, "only a conversion in place returns nothing"
     return converted
+
+
+def _rgb(colours: Image.Image) -> Image.Image:
+    """The same as RGB, and no copy of what is RGB: Pillow would make one."""
+    return colours if colours.mode == "RGB" else colours.convert("RGB")
 
 
 def on_white(image: Image.Image) -> Image.Image:

@@ -3,8 +3,9 @@
 Pillow takes a text called "transparency" for transparency, looks at each of millions of empty
 chunks, believes the last of several headers, lets an animation's control chunk shrink the still
 picture, and paints black what a short stream of pixels leaves out. So a file is first reduced to
-the chunks that make up its picture, and its rows are inflated here: once, as far as they go, and
-all of them. Chunks and filters are those of the W3C's PNG specification, third edition.
+the chunks that make up its picture, and its rows are inflated here, as far as they go, and all of
+them. Pillow is given those part by part, and undoes their filters while the next are inflated.
+Chunks and filters are those of the W3C's PNG specification, third edition.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,10 @@ MAX_CHUNKS: Final = 65_536
 
 ZLIB_HEADER: Final = b"\x78\x01"
 """Deflate with a window of 32 KiB, the fastest level (RFC 1950, 2.2)."""
+PART_BYTES: Final = 2**17
+"""About how many bytes of rows are given out at a time."""
+SLICE_BYTES: Final = 2**15
+"""So much of a chunk is inflated at a time: some encoders make a single one of all pixels."""
 MAX_STORED_BYTES: Final = 65_535
 """The most that a block holds which is not compressed (RFC 1951, 3.2.4)."""
 
@@ -79,27 +84,33 @@ def reduced(data: bytes) -> bytes:
     return b"".join((SIGNATURE, *header.values(), *pixels))
 
 
-def inflated(data: bytes) -> bytes:
-    """The same picture with its rows uncompressed, and nothing behind them.
+def without_pixels(data: bytes) -> bytes:
+    """The same file with an empty chunk in place of its pixels."""
+    others = (chunk for kind, _, chunk in _chunks(data) if kind not in (b"IDAT", b"IEND"))
+    return b"".join((SIGNATURE, *others, *_chunk(b"IDAT", b""), *_chunk(b"IEND", b"")))
 
-    Raises ValueError unless all rows are there, and the inflater's own error if they are damaged.
+
+def pixels(data: bytes) -> Iterator[bytes]:
+    """The parts of a zlib stream that has the picture's rows uncompressed, and nothing behind them.
+
+    Not even a checksum: the file's own stream has one. Raises ValueError unless all rows are there,
+    and the inflater's own error if they are damaged, in place of the last part.
     """
-    wanted = _stream_bytes(data)
-    rows, others = bytearray(), []
-    stream = deflate.decompressobj()
-    for kind, content, chunk in _chunks(data):
-        if kind == b"IDAT":
-            # One byte more, so that the stream comes to its checksum. Behind its end, whatever it
-            # is given would be kept, and copied with each chunk.
-            if len(rows) <= wanted and not stream.eof:
-                rows += stream.decompress(content, wanted + 1 - len(rows))
-        elif kind != b"IEND":
-            others.append(chunk)
-    if len(rows) < wanted:
+    room = _stream_bytes(data) + 1  # one byte more, so that the stream comes to its checksum
+    rows, stream = bytearray(), deflate.decompressobj()
+    yield ZLIB_HEADER
+    for compressed in _compressed(data):
+        if not room or stream.eof:  # what it is given behind its end is kept, and copied each time
+            break
+        more = stream.decompress(compressed, room)
+        room -= len(more)
+        if more and len(rows) >= PART_BYTES:
+            yield b"".join(_stored(memoryview(rows)))
+            rows = bytearray()
+        rows += more
+    if room > 1:
         raise ValueError("rows are missing")
-    stored = b"".join(_stored(memoryview(rows)[:wanted]))
-    del rows
-    return b"".join((SIGNATURE, *others, *_chunk(b"IDAT", stored), *_chunk(b"IEND", b"")))
+    yield b"".join(_stored(memoryview(rows)[: len(rows) + room - 1]))
 
 
 def transparent(data: bytes) -> tuple[int, ...] | None:
@@ -143,18 +154,23 @@ def _chunk(kind: bytes, content: bytes) -> tuple[bytes, bytes, bytes]:
     return pack(">I4s", len(content), kind), content, pack(">I", checksum)
 
 
-def _stored(rows: memoryview) -> Iterator[bytes | memoryview]:
-    """The parts of a zlib stream that holds `rows` as they are (RFC 1950; RFC 1951, 3.2.4).
+def _compressed(data: bytes) -> Iterator[memoryview]:
+    """The stream of the pixels, in parts of at most SLICE_BYTES."""
+    for kind, content, _ in _chunks(data):
+        if kind == b"IDAT":
+            for at in range(0, len(content), SLICE_BYTES):
+                yield content[at : at + SLICE_BYTES]
 
-    zlib could write it as well, and takes several times as long.
+
+def _stored(rows: memoryview) -> Iterator[bytes | memoryview]:
+    """The parts of blocks that hold `rows` as they are, none of them the last (RFC 1951, 3.2.4).
+
+    zlib could write them as well, and takes several times as long.
     """
-    yield ZLIB_HEADER
     for at in range(0, len(rows), MAX_STORED_BYTES):
         block = rows[at : at + MAX_STORED_BYTES]
-        is_last = at + len(block) == len(rows)
-        yield pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF)
+        yield pack("<BHH", 0, len(block), len(block) ^ 0xFFFF)
         yield block
-    yield pack(">I", deflate.adler32(rows))
 
 
 def _stream_bytes(data: bytes) -> int:
