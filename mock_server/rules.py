@@ -169,7 +169,7 @@ RULES: Final = (
         "ASY-1",
         "the header X-OctoAI-Async: 1 on the same POST is answered at once with response_id and "
         "poll_url, and what is wrong with the request is told at once",
-        "platform, client; the status among 2xx is ours",
+        "platform, client; the 200 is ours",
     ),
     Rule(
         "ASY-2",
