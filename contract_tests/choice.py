@@ -13,6 +13,7 @@ MARKERS: Final = (
     "strict: judges what others than OctoAI had to choose",
     "together: sends several requests at once",
     "image_url: needs the URL of a picture",
+    "model(name): asks for this model",
 )
 PACKAGE: Final = __name__.partition(".")[0]
 
@@ -56,7 +57,14 @@ def left_out(item: pytest.Item, options: Options) -> str:
         return "for --concurrency 2 or more"
     if _has(item, "image_url") and options.image is None:
         return "for --image"
+    if options.models and not asked_for(item) <= set(options.models):
+        return "of models that --model leaves out"
     return ""
+
+
+def asked_for(item: pytest.Item) -> set[str]:
+    """The models that a test cannot do without."""
+    return {model for mark in item.iter_markers("model") for model in mark.args}
 
 
 def _has(item: pytest.Item, mark: str) -> bool:

@@ -43,9 +43,8 @@ def test_without_a_valid_token_nothing_is_given(run: Run, value: str | None) -> 
 
 @rule("REQ-2")
 def test_a_token_has_its_case(run: Run) -> None:
-    if not run.target.has_letters:
-        pytest.skip("the token has no letters")
-    run.check(TWICE.also(("Authorization", f"Bearer {SWAPPED}")))
+    if run.target.has_letters:  # a token of digits has no other case
+        run.check(TWICE.also(("Authorization", f"Bearer {SWAPPED}")))
 
 
 @rule("REQ-19", "RES-7")

@@ -30,11 +30,6 @@ def picture(seed: int, width: int = 256, height: int = 256) -> Picture:
     return Picture(width, height, "png", seed, "palette")
 
 
-def leave_out_unless_asked_for(run: Run, model: str) -> None:
-    if run.models and model not in run.models:
-        pytest.skip("by --model, others are asked for")
-
-
 @rule("REQ-1", "REQ-2", "REQ-16", "RES-1", "RES-2", "RES-3")
 @given(request=draw.right_requests)
 @few(0.5)
@@ -102,15 +97,14 @@ def test_the_picture_has_the_size_that_was_asked_for(
 
 
 @rule("REQ-8")
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [pytest.param(m, marks=pytest.mark.model(m)) for m in MODELS])
 def test_each_model_enlarges(run: Run, model: str) -> None:
-    leave_out_unless_asked_for(run, model)
     run.check(upscaling({"model": model, "scale": 2}, picture(14)))
 
 
 @rule("REQ-8")
+@pytest.mark.model(MODELS[0])
 def test_the_model_is_x4_plus_if_none_is_named(run: Run) -> None:
-    leave_out_unless_asked_for(run, MODELS[0])
     run.check(upscaling({"scale": 2}, picture(15)))
 
 

@@ -1,0 +1,20 @@
+"""The kit finds nothing wrong with `upscaler serve`, on networks with trained weights."""
+
+from pathlib import Path
+
+from tests.kit import judged
+from tests.test_serve import served
+
+MODELS = ("real-esrgan-animevideo-v3", "real-esrgan-x4-plus")
+"""The fastest, where it does not matter, and the default; the weights of both are installed."""
+
+
+def test_the_service_conforms(tmp_path: Path) -> None:
+    options = ("--level", "strict", "--max-examples", "3", "--concurrency", "2")
+    with served(tmp_path, "Some-Token") as service:
+        result = judged(service.url, "Some-Token", *options, "--model", *MODELS)
+    assert result.status == 0, result.said
+    verdicts = {rule["id"]: rule["verdict"] for rule in result.report["rules"]}
+    assert set(verdicts.values()) == {"conforms"}, verdicts
+    left_out = {reason for reason, count in result.report["left_out"].items() if count}
+    assert left_out == {"of models that --model leaves out", "for --image"}
