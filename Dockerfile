@@ -1,10 +1,14 @@
-# The mock alone: no torch, no weights, no root.
+# No torch, no weights, no root: the mock, and the contract tests.
 #
 #     docker build -t upscaler-mock .
 #     docker run --rm -p 8001:8000 upscaler-mock --token secret
 #
-# Options go behind; the port within is always 8000.
-FROM python:3.11-slim
+#     docker build --target contract -t upscaler-contract .
+#     docker run --rm -e UPSCALER_TOKEN -v "$PWD/reports:/reports" --user "$(id -u)" \
+#         upscaler-contract --base-url https://... --html contract.html
+#
+# Options go behind. The mock's port within is always 8000, and reports are written to /reports.
+FROM python:3.11-slim AS source
 
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY pyproject.toml constraints.txt README.md LICENSE /source/
@@ -12,9 +16,16 @@ COPY docs/photo.png /source/docs/
 COPY upscaler /source/upscaler
 COPY mock_server /source/mock_server
 COPY contract_tests /source/contract_tests
-RUN pip install --constraint /source/constraints.txt /source && rm -r /source
 
+FROM source AS contract
+RUN pip install --constraint /source/constraints.txt '/source[contract]' && rm -r /source
 # Nobody that a volume or a host would know.
+USER 10001:10001
+WORKDIR /reports
+ENTRYPOINT ["upscaler-contract"]
+
+FROM source AS mock
+RUN pip install --constraint /source/constraints.txt /source && rm -r /source
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]

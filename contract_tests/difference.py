@@ -71,7 +71,7 @@ def _picture(answer: Answer) -> Image.Image | None:
 
 def _small(image: Image.Image) -> NDArray[np.float32]:
     """The picture on white, in few pixels: float32 of shape (32, 32, 3), 0 to 255."""
-    seen = image.convert("RGBA")
+    seen = likeness.in_eight_bits(image).convert("RGBA")
     page = Image.new("RGBA", seen.size, "white")
     flat = Image.alpha_composite(page, seen).convert("RGB")
     return np.asarray(flat.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)

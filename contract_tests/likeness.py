@@ -59,6 +59,13 @@ def opened(file: bytes, encoding: str) -> Image.Image:
         raise Undecodable(f"this {encoding} cannot be decoded: {error}") from error
 
 
+def in_eight_bits(image: Image.Image) -> Image.Image:
+    """The same, if it has 16 bits of grey, by the upper ones: Pillow would take the lower."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
 def unlike(
     picture: Picture, image: Image.Image, background: Literal["white"] | None = "white"
 ) -> str:
@@ -276,7 +283,7 @@ def _reduced(image: Image.Image) -> Colours:
     strips = []
     for row in range(rows):
         top, bottom = row * height / rows, (row + 1) * height / rows
-        strip = image.crop((0, floor(top), width, ceil(bottom))).convert("RGBA")
+        strip = in_eight_bits(image.crop((0, floor(top), width, ceil(bottom)))).convert("RGBA")
         area = (0, top - floor(top), width, bottom - floor(top))
         strips.append(np.asarray(strip.resize((columns, 1), Image.Resampling.BOX, area)))
     return np.concatenate(strips).astype(np.float32)

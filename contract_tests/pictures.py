@@ -27,7 +27,7 @@ Cells = NDArray[np.uint8]
 MODES: Final = {
     "png": (
         *("colour", "grey", "alpha", "grey alpha", "palette", "palette alpha", "sixteen"),
-        *("bilevel", "interlaced"),
+        *("grey sixteen", "bilevel", "interlaced"),
     ),
     "jpeg": ("colour", "grey", "cmyk", "progressive"),
     "webp": ("colour", "alpha", "lossy", "lossy alpha"),
@@ -174,7 +174,7 @@ def _cells(picture: Picture) -> Cells:
     cells[..., 3] = generator.choice(_ALPHAS, (_CELLS, _CELLS)) if picture.transparent else 255
     if picture.mode == "bilevel":
         cells[..., 0] = np.where(cells[..., 0] < 128, 0, 255)
-    if picture.mode in ("grey", "grey alpha", "bilevel"):
+    if picture.mode in ("grey", "grey alpha", "grey sixteen", "bilevel"):
         cells[..., 1:3] = cells[..., :1]
     return cells[: picture.height, : picture.width]
 
@@ -208,9 +208,10 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 def _png_samples(cells: Cells, mode: str) -> tuple[int, int, NDArray[Any], bytes]:
     """Colour type, bits a sample, samples of shape (rows, columns, channels), palette's chunks."""
-    if mode == "sixteen":
-        high = cells[..., :3].astype(np.uint16)  # and the low bits say something else
-        return 2, 16, (256 * high + (255 - high)).astype(">u2"), b""
+    if mode.endswith("sixteen"):
+        high = cells.astype(np.uint16)  # and the low bits say something else
+        samples = (256 * high + (255 - high)).astype(">u2")
+        return (0, 16, samples[..., :1], b"") if "grey" in mode else (2, 16, samples[..., :3], b"")
     if mode.startswith("palette"):
         entries = cells.reshape(-1, 4)
         chunks = _chunk(b"PLTE", entries[:, :3].tobytes())

@@ -80,7 +80,8 @@ class Request:
         more = [f"{name}: {value}" for name, value in self.headers
                 if (name, value) not in (AUTHORIZATION, JSON_TYPE)]  # fmt: skip
         picture = [str(self.picture)] if self.picture else []
-        return f"<{' | '.join([f'{self.method} {self.path}', *more, self.shown_body, *picture])}>"
+        body = [self.shown_body] if self.body else []
+        return f"<{' | '.join([f'{self.method} {self.path}', *more, *body, *picture])}>"
 
     @cached_property
     def shown_body(self) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from contract_tests.likeness import Undecodable, opened, unlike
+from contract_tests.likeness import Undecodable, in_eight_bits, opened, unlike
 from contract_tests.pictures import MODES, Picture
 
 Edit = Callable[[Image.Image], Image.Image]
@@ -39,7 +39,7 @@ def pictures(draw: st.DrawFn, kinds: list[tuple[str, str]], turned: bool = False
 
 def upright(picture: Picture) -> Image.Image:
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(picture.file())))
-    return image.convert("RGBA" if picture.transparent else "RGB")
+    return in_eight_bits(image).convert("RGBA" if picture.transparent else "RGB")
 
 
 def laid_on(colour: str, image: Image.Image) -> Image.Image:

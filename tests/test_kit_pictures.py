@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from contract_tests.likeness import in_eight_bits
 from contract_tests.oracle import Facts
 from contract_tests.pictures import DAMAGES, FORMATS, MAX_SIDE, MODES, Picture
 
@@ -36,7 +37,7 @@ def decoded(picture: Picture) -> Image.Image:
 
 def blocks(picture: Picture) -> NDArray[Any]:
     """The colour in the middle of each block of the file."""
-    shown = np.asarray(decoded(picture).convert("RGBA"))
+    shown = np.asarray(in_eight_bits(decoded(picture)).convert("RGBA"))
     rows, columns = picture.upright().shape[:2]
     height, width = shown.shape[:2]
     middles = np.ix_(

@@ -162,34 +162,57 @@ def lines(path: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in path.read_text().splitlines())
 
 
-def instructions() -> list[tuple[str, str]]:
-    """Those of the Dockerfile."""
+IMAGES: Final = ("mock", "contract")
+"""The last one in the Dockerfile is what is built if none is named."""
+
+
+def instructions(image: str) -> list[tuple[str, str]]:
+    """Those of the Dockerfile by which this image is made, those of what it stands on first."""
     joined = DOCKERFILE.replace("\\\n", " ").splitlines()
     found = [line.split(None, 1) for line in joined if line.strip() and not line.startswith("#")]
-    return [(name, rest) for name, rest in found]
+    starts = [number for number, (name, _) in enumerate(found) if name == "FROM"]
+    for start, end in zip(starts, [*starts[1:], len(found)], strict=True):
+        base, _, named = found[start][1].partition(" AS ")
+        if named == image:
+            own = [(name, rest) for name, rest in found[start + 1 : end]]
+            return [*(instructions(base) if ":" not in base else [("FROM", base)]), *own]
+    raise AssertionError(f"no image is called {image}")
 
 
-def copied() -> list[str]:
-    """What is copied into the image."""
-    return [source for name, rest in instructions() if name == "COPY"
+def copied(image: str = "mock") -> list[str]:
+    """What is copied into an image."""
+    return [source for name, rest in instructions(image) if name == "COPY"
             for source in rest.split()[:-1]]  # fmt: skip
 
 
-def only(instruction: str) -> str:
-    (rest,) = (rest for name, rest in instructions() if name == instruction)
+def only(instruction: str, image: str = "mock") -> str:
+    (rest,) = (rest for name, rest in instructions(image) if name == instruction)
     return rest
 
 
-def test_the_image_has_a_small_base_no_torch_and_no_root() -> None:
-    assert re.fullmatch(r"python:3\.11-slim", only("FROM"))
-    user, group = only("USER").split(":")
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_has_a_small_base_no_torch_and_no_root(image: str) -> None:
+    assert re.fullmatch(r"python:3\.11-slim", only("FROM", image))
+    user, group = only("USER", image).split(":")
     assert int(user) > 0
     assert int(group) > 0
-    order = [name for name, _ in instructions()]
+    order = [name for name, _ in instructions(image)]
     assert order.index("USER") > order.index("RUN"), "what is installed is root's"
     assert order.index("USER") < order.index("ENTRYPOINT")
-    assert only("EXPOSE") == "8000"
     assert not re.search("torch|engine", re.sub("#.*", "", DOCKERFILE))
+
+
+def test_the_mock_is_what_is_built_if_nothing_is_named() -> None:
+    assert re.findall("^FROM .* AS (.*)$", DOCKERFILE, re.MULTILINE)[-1] == "mock"
+    assert only("EXPOSE") == "8000"
+
+
+def test_the_image_of_the_contract_tests_runs_their_command() -> None:
+    (command,) = json.loads(only("ENTRYPOINT", "contract"))
+    assert (Path(sys.executable).parent / command).exists()
+    install = "pip install --constraint /source/constraints.txt '/source[contract]' &&"
+    assert only("RUN", "contract").startswith(install)
+    assert copied("contract") == copied("mock")
 
 
 def test_what_is_copied_is_there_and_is_all_that_is_needed_to_install() -> None:
