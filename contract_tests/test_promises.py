@@ -27,10 +27,9 @@ def asked(run: Run, seed: int, encoding: str = "png") -> Request:
     return upscaling(fields, sent).by(run.models)
 
 
-def get(run: Run, path: str, *, token: bool = True) -> Answer | None:
-    """What is at a path or URL, with the token or without."""
-    headers = (AUTHORIZATION,) if token else ()
-    return run.ask(Request(method="GET", path=path, headers=headers))
+def get(run: Run, path: str, *headers: tuple[str, str]) -> Answer | None:
+    """What is at a path or URL, with the token and these headers."""
+    return run.ask(Request(method="GET", path=path, headers=(AUTHORIZATION, *headers)))
 
 
 def promised(run: Run, request: Request) -> dict[str, str]:
@@ -71,9 +70,11 @@ def result_url(run: Run, promise: dict[str, str]) -> str:
     raise AssertionError("what is needed is not there")
 
 
-def check_result(run: Run, request: Request, url: str, rule: str = "ASY-3") -> None:
-    """The result is what the synchronous request would have given."""
-    answer = get(run, url)
+def check_result(
+    run: Run, request: Request, url: str, *headers: tuple[str, str], rule: str = "ASY-3"
+) -> None:
+    """The result is what the synchronous request would have given, whatever these headers say."""
+    answer = get(run, url, *headers)
     assert answer is not None, "while planning nothing is promised"
     run.judge(request, answer, rule)
 
@@ -87,7 +88,16 @@ def test_an_asynchronous_request_gets_its_picture_later(run: Run, encoding: str)
     if promise:
         url = result_url(run, promise)
         check_result(run, request, url)
-        check_result(run, request, url, "ASY-4")  # it is kept
+        check_result(run, request, url, rule="ASY-4")  # it is kept
+        if run.terms.strict:
+            check_result(run, request, url, ("Accept", "image/png"))
+
+
+@rule("ASY-1")
+@pytest.mark.strict
+@pytest.mark.billable
+def test_a_header_that_says_no_asks_for_a_picture_at_once(run: Run) -> None:
+    run.check(asked(run, 57).also((ASYNC[0], "0")))
 
 
 @rule("ASY-3", "ASY-5")
