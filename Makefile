@@ -17,8 +17,8 @@ INPUTS := pyproject.toml constraints.txt
 KIT_TESTS := tests/test_defects_planted.py \
 	$(filter-out %_service.py,$(wildcard tests/test_kit_*.py))
 # The one test file that must run where torch is not, and those that need no torch.
-BASE_TESTS := $(KIT_TESTS) $(patsubst %,tests/%.py,without_torch test_accept test_addresses test_admission \
-	test_answer_memory test_app test_asynchronous test_batch test_contract* test_costs \
+BASE_TESTS := $(KIT_TESTS) $(patsubst %,tests/%.py,without_torch test_accept test_addresses \
+	test_admission test_answer_memory test_app test_asynchronous test_batch test_contract* test_costs \
 	test_deployment test_encoding test_errors test_fetch* test_hostile test_hostile_bodies \
 	test_hostile_forms test_image* test_jobs test_mock* test_modal_app test_modal_cost \
 	test_models test_operations test_oracle test_orders test_overload test_page_files \

@@ -1,4 +1,4 @@
-"""What `pip install "octo-upscaler[mock]"` brings along, by what is installed here."""
+"""What `pip install "octo-upscaler[mock]"`, or `[contract]`, brings along, by what is there here."""
 
 from importlib.metadata import requires
 from typing import Final
@@ -29,11 +29,12 @@ def closure(name: str, extra: str = "") -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("extra", ["", "mock"])
-def test_the_mock_needs_nothing_that_is_heavy(extra: str) -> None:
+@pytest.mark.parametrize("extra", ["", "mock", "contract"])
+def test_neither_the_mock_nor_the_contract_tests_need_anything_heavy(extra: str) -> None:
     needed = closure("octo-upscaler", extra)
     assert {"fastapi", "numpy", "pillow", "pydantic", "pydantic-core", "uvicorn"} <= needed
     assert ("respx" in needed) == (extra == "mock")
+    assert ({"hypothesis", "pytest"} <= needed) == (extra == "contract")
     assert not HEAVY & needed
     assert len(needed) < 40
 
