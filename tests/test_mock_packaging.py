@@ -1,4 +1,4 @@
-"""What `pip install "octo-upscaler[mock]"`, or `[contract]`, brings along, by what is there here."""
+"""What the extras `mock` and `contract` bring along, by what is installed here."""
 
 from importlib.metadata import requires
 from typing import Final
