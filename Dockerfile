@@ -18,7 +18,8 @@ COPY mock_server /source/mock_server
 COPY contract_tests /source/contract_tests
 
 FROM source AS contract
-RUN pip install --constraint /source/constraints.txt '/source[contract]' && rm -r /source
+RUN pip install --constraint /source/constraints.txt '/source[contract]' && rm -r /source \
+    && mkdir /reports && chown 10001:10001 /reports
 # Nobody that a volume or a host would know.
 USER 10001:10001
 WORKDIR /reports

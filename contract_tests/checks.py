@@ -10,7 +10,7 @@ from contract_tests.answer import Answer, encoding_of
 from contract_tests.expectations import CLIENTS_FAULT, SUCCESS, Expected, Terms, fields
 from contract_tests.oracle import Loc, Output
 from contract_tests.readings import ENCODINGS, MODELS
-from contract_tests.request import Request
+from contract_tests.request import AUTHORIZATION, Request
 from contract_tests.violation import Inconclusive
 
 BASE64: Final = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
@@ -26,7 +26,7 @@ def check(request: Request, answer: Answer, expected: Expected, terms: Terms) ->
     """Raise a Violation if `answer` is not as expected, Inconclusive if it says nothing."""
     check_common(request, answer, terms)
     if answer.status not in expected.statuses:
-        _tell_status(answer, expected, terms)
+        _tell_status(request, answer, expected, terms)
     elif request.method == "HEAD":
         return
     elif answer.status not in SUCCESS:
@@ -37,13 +37,15 @@ def check(request: Request, answer: Answer, expected: Expected, terms: Terms) ->
         check_picture(request, answer, expected, terms)
 
 
-def _tell_status(answer: Answer, expected: Expected, terms: Terms) -> None:
+def _tell_status(request: Request, answer: Answer, expected: Expected, terms: Terms) -> None:
     """Say which rule is broken by another status than those that may be given (and RES-5)."""
     wanted = " or ".join(map(str, sorted(expected.statuses)[:4]))
     if answer.status < 500:
         sentence = f"the status is {answer.status}, and not {wanted}"
-        refused = answer.status in (401, 403)
-        terms.tell("REQ-2" if refused else _blamed(answer, expected), sentence)
+        refused = (
+            answer.status in (401, 403) and request.header("Authorization") == AUTHORIZATION[1]
+        )
+        terms.tell("REQ-2" if refused else _blamed(answer, expected, terms), sentence)
         # There is nothing in which the other rules could be seen.
         if refused or SUCCESS & expected.statuses:
             raise Inconclusive(f"{sentence}, by a rule that is not judged: {answer.shown}")
@@ -53,10 +55,10 @@ def _tell_status(answer: Answer, expected: Expected, terms: Terms) -> None:
     terms.tell("RES-5", f"a fault of the client's is answered {answer.status}, and not {wanted}")
 
 
-def _blamed(answer: Answer, expected: Expected) -> str:
+def _blamed(answer: Answer, expected: Expected, terms: Terms) -> str:
     """The rule that a wrong status breaks: by the field that is refused although it is right."""
     if not SUCCESS & expected.statuses:
-        return _rule_of_refusal(answer, expected)
+        return _rule_of_refusal(answer, expected, terms)
     try:
         told = [each["loc"][-1] for each in answer.json["detail"]]
     except (ValueError, TypeError, KeyError, IndexError):
@@ -65,13 +67,19 @@ def _blamed(answer: Answer, expected: Expected) -> str:
     return (rules or list(expected.rules))[0]
 
 
-def _rule_of_refusal(answer: Answer, expected: Expected) -> str:
-    """The rule that is broken where something else should have been refused, or with a 422."""
+def _rule_of_refusal(answer: Answer, expected: Expected, terms: Terms) -> str:
+    """The rule that is broken where something should have been refused, or with another status.
+
+    Of several the first that is judged.
+    """
     if expected.asynchronous and answer.status in SUCCESS:
         return "ASY-1"
-    rule = expected.rules[0]
-    refused = answer.status in CLIENTS_FAULT and expected.statuses == {422}
-    return "RES-4" if refused and rule != "REQ-3" else rule
+    rules = expected.rules
+    if answer.status in CLIENTS_FAULT:
+        if expected.statuses == {422} and rules[0] != "REQ-3":
+            return "RES-4"
+        rules = rules[::-1]  # it is refused, as REQ-1 has it, and not as RES-7 says
+    return next((rule for rule in rules if rule not in terms.skipped), rules[0])
 
 
 def check_common(request: Request, answer: Answer, terms: Terms) -> None:

@@ -153,11 +153,21 @@ def options(told: argparse.Namespace, environ: Mapping[str, str] = os.environ) -
 
 
 def writable(path: Path) -> Path:
-    """The path of a file that can be written, as far as can be seen; raises InvalidOption."""
-    if path.is_dir() or not path.name:
-        raise InvalidOption(f"{path} is no name of a file")
-    if not path.parent.is_dir():
-        raise InvalidOption(f"there is no folder {path.parent}")
+    """The path of a file that can be written, which is tried before anything is paid for.
+
+    Raises InvalidOption.
+    """
+    try:
+        if path.is_dir() or not path.name:
+            raise InvalidOption(f"{path} is no name of a file")
+        if not path.parent.is_dir():
+            raise InvalidOption(f"there is no folder {path.parent}")
+        there = path.exists()
+        path.open("ab").close()
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise InvalidOption(f"{path} cannot be written: {error.strerror}") from error
     return path
 
 

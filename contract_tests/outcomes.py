@@ -27,6 +27,8 @@ def outcome(raised: BaseException | None, run: Run) -> tuple[Outcome, str]:
         return Outcome.ERROR, told
     if errors:
         return Outcome(getattr(errors[0], "outcome", "error")), str(errors[0])
+    if not run.tally.requests:
+        return Outcome.NOTHING, "all that it has may be answered in any way"
     return Outcome.PASSED, ""
 
 

@@ -33,6 +33,7 @@ SIGNS: Final = {
     Outcome.FAILED: "\u2715",
     Outcome.ERROR: "!",
     Outcome.PLANNED: "\u2013",
+    Outcome.NOTHING: "\u2013",
 }
 """What stands before a word, so that nobody depends on its colour."""
 GRAVEST: Final = (
@@ -43,6 +44,7 @@ GRAVEST: Final = (
     Outcome.INCONCLUSIVE,
     Outcome.PASSED,
     Outcome.PLANNED,
+    Outcome.NOTHING,
 )
 KINDS: Final = {"refused": "Refusals", "made": "Pictures"}
 SHOWN: Final = 20

@@ -16,6 +16,7 @@ SESSION: "Final[pytest.StashKey[Session]]" = pytest.StashKey()
 WRONG: Final = 2
 """The exit status if options are wrong. pytest's own is 4, which means something else here."""
 NO_URL: Final = "the contract tests need an implementation to judge: --contract-url URL"
+GUARDED: Final = "the mock's plugin fails whatever asks the real host: add -o upscaling_guard=false"
 ONE_BY_ONE: Final = "the contract tests count what they spend in one process: leave out -n"
 
 
@@ -34,6 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     from contract_tests.options import InvalidOption, options
 
+    guard = config.pluginmanager.hasplugin("upscaling") and config.getini("upscaling_guard")
+    if asked.contract_target and guard and not asked.contract_plan:
+        pytest.exit(GUARDED, returncode=WRONG)
     if getattr(asked, "numprocesses", None) or hasattr(config, "workerinput"):
         pytest.exit(ONE_BY_ONE, returncode=WRONG)
     try:

@@ -134,7 +134,7 @@ def flag(raw: object) -> Reading:
         return Reading(True, OPEN, "REQ-10")
     if word in (*_NO, 0):
         return Reading(False, RIGHT if raw is False else LAX, "REQ-12")
-    return Reading(None, WRONG, "REQ-12")
+    return Reading(None, WRONG, "REQ-10")
 
 
 def model(raw: object) -> Reading:

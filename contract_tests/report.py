@@ -34,6 +34,8 @@ class Outcome(StrEnum):
     """The test itself is at fault."""
     PLANNED = "planned"
     """Nothing was sent."""
+    NOTHING = "nothing to send"
+    """At this level, or with this token, it has no request that must be refused."""
 
 
 class Verdict(StrEnum):
@@ -54,6 +56,7 @@ STATUSES: Final = {
     Outcome.INCONCLUSIVE: 3,
     Outcome.PASSED: 0,
     Outcome.PLANNED: 0,
+    Outcome.NOTHING: 3,
 }
 """The exit status of a run in which something came out so: the first one decides."""
 HEADLINES: Final = {
@@ -65,6 +68,7 @@ HEADLINES: Final = {
     Outcome.INCONCLUSIVE: "inconclusive",
     Outcome.PASSED: "conforms",
     Outcome.PLANNED: "planned",
+    Outcome.NOTHING: "inconclusive",
 }
 """The verdict on all."""
 
@@ -205,7 +209,8 @@ def judged(
 
 
 def _judged(rule: Rule, tests: Sequence[TestResult]) -> RuleResult:
-    covering = [test for test in tests if rule.id in test.rules or rule is DIFF]
+    asking = [test for test in tests if test.outcome is not Outcome.NOTHING]
+    covering = [test for test in asking if rule.id in test.rules or rule is DIFF]
     return RuleResult(
         rule.id,
         rule.sentence,

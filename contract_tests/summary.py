@@ -19,5 +19,7 @@ class Summary:
         report = self._session.report()
         terminalreporter.section("contract of the Upscaling API")
         lines = [*text.table(report), "", *text.summary(report), ""] if report.tests else []
+        if self._session.options.plan:
+            lines = [*text.plan(report, {}), ""]
         for line in (*lines, text.sentence(report)):
             terminalreporter.write_line(line)

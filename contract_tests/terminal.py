@@ -25,6 +25,7 @@ SIGNS: Final = {
     Outcome.INCONCLUSIVE: ("inconclusive", YELLOW),
     Outcome.PASSED: ("ok", GREEN),
     Outcome.PLANNED: ("planned", GREEN),
+    Outcome.NOTHING: ("left out", YELLOW),
 }
 """What a line begins with, by the worst outcome of its cases."""
 CLEARED: Final = "\r\x1b[2K"
@@ -114,7 +115,9 @@ class Terminal(Quiet):
         word, colour = next(SIGNS[each] for each in SIGNS if each in outcomes)
         sign = self._printer.coloured_text(f"{word:13}", colour)
         requests = sum(case.requests for case in cases)
-        self._printer.line(f"{sign}{cases[0].says:74}{requests:6} {' '.join(cases[0].rules)}")
+        broken = dict.fromkeys(found.rule for case in cases for found in case.findings)
+        rules = " ".join(broken or cases[0].rules)
+        self._printer.line(f"{sign}{cases[0].says:74}{requests:6} {rules}")
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:

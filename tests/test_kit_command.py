@@ -269,6 +269,32 @@ def test_in_ci_the_requests_are_always_the_same() -> None:
     assert bodies(CI="") != bodies(CI="")
 
 
+@pytest.mark.parametrize("option", ["--report", "--html", "--junit"])
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_sent(
+    mock: MockServer, option: str
+) -> None:
+    done = judge(mock, option, f"{'x' * 300}.out", *STRICT)
+    assert done.status == 2
+    assert "cannot be written: File name too long" in last_line(done)
+    assert mock.calls == []
+
+
+def test_a_test_that_has_nothing_to_send_says_nothing(mock: MockServer) -> None:
+    """At the level documented other base64 may be taken."""
+    done = judge(mock, "--only", "REQ-17", "--level", "documented", "--max-examples", "3")
+    assert done.status == 0, done.said
+    nothing = [test for test in done.report["tests"] if test["outcome"] == "nothing to send"]
+    assert {test["says"] for test in nothing} == {"another base64 is refused"}
+    (rule,) = (rule for rule in done.report["rules"] if rule["id"] == "REQ-17")
+    assert not {test["id"] for test in nothing} & set(rule["tests"])
+
+
+def test_a_wrong_status_is_blamed_on_a_rule_that_is_judged(mock: MockServer) -> None:
+    mock.faults.set("404x*")
+    done = judge(mock, "--only", "RES-7", *STRICT)
+    assert last_line(done) == "Does not conform: RES-7 is broken."
+
+
 def test_the_first_failure_can_be_the_last(mock: MockServer) -> None:
     mock.faults.set("wrong-sizex*")
     done = judge(mock, "-x", "--only", "REQ-16", *STRICT)

@@ -1,5 +1,6 @@
 """The kit as a plugin for pytest, in suites that judge, and in those that have no use for it."""
 
+import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,22 @@ def test_pytest_tells_that_nobody_is_there(tmp_path: Path) -> None:
     done = suite(tmp_path, "--contract-url", url)
     assert done.status == 5
     assert f"nothing answers at {url}" in done.said
+
+
+def test_pytest_prints_the_plan_and_sends_nothing(mock: MockServer, tmp_path: Path) -> None:
+    options = ("--contract-url", mock.url, "--contract-only", "REQ-4", "--contract-plan")
+    done = suite(tmp_path, *options)
+    assert done.status == 0, done.said
+    assert re.search(r"^ +1 +0 +\$0\.00  two pictures are refused$", done.said, re.MULTILINE)
+    assert "3 requests to pay for: $0.012 if all conforms" in done.said
+    assert mock.journal.find() == []
+
+
+def test_the_guard_of_the_real_hosts_is_told_of(tmp_path: Path) -> None:
+    done = suite(tmp_path, "--contract-target", "octoai")
+    assert done.status == 2
+    assert "add -o upscaling_guard=false" in done.said
+    assert "INTERNALERROR" not in done.said
 
 
 def test_pytest_with_several_processes_is_refused(mock: MockServer, tmp_path: Path) -> None:
