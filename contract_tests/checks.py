@@ -60,7 +60,7 @@ def _blamed(answer: Answer, expected: Expected, terms: Terms) -> str:
     if not SUCCESS & expected.statuses:
         return _rule_of_refusal(answer, expected, terms)
     try:
-        told = [each["loc"][-1] for each in answer.json["detail"]]
+        told = [str(each["loc"][-1]) for each in answer.json["detail"]]
     except (ValueError, TypeError, KeyError, IndexError):
         return expected.rules[0]
     rules = [expected.if_refused[name] for name in told if name in expected.if_refused]

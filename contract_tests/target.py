@@ -129,7 +129,10 @@ class Target:
         for _ in range(MAX_REDIRECTS):
             if answer.status != 303 or "location" not in answer.headers:
                 break
-            path = urljoin(self._url(request), answer.headers["location"])
+            try:
+                path = urljoin(self._url(request), answer.headers["location"])
+            except ValueError as error:
+                raise Inconclusive("the target redirects to what is no URL") from error
             request = Request(method="GET", path=path, headers=request.headers)
             answer = self._asked(request)
         return answer
@@ -155,7 +158,7 @@ class Target:
     def _url(self, request: Request) -> str:
         if "://" not in request.path:
             return self.base_url + request.path
-        if urlsplit(request.path).scheme not in ("http", "https"):
+        if not is_url(request.path):
             raise Inconclusive(f"{request.path} is no URL of HTTP")
         return request.path
 
@@ -174,6 +177,18 @@ class Target:
         if self.manners.per_minute:
             time.sleep(max(0.0, self._next_s - time.monotonic()))
             self._next_s = time.monotonic() + 60 / self.manners.per_minute
+
+
+def is_url(text: object) -> bool:
+    """Whether it is a whole URL, of HTTP."""
+    if not isinstance(text, str) or " " in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        httpx.URL(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):  # for a port, too, that is none
+        return False
 
 
 def _retry_after_s(answer: Answer) -> float | None:

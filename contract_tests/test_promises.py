@@ -10,6 +10,7 @@ from contract_tests.checks import read_object
 from contract_tests.pictures import Picture
 from contract_tests.request import ASYNC, AUTHORIZATION, SHORTER, Request, upscaling
 from contract_tests.run import Run
+from contract_tests.target import is_url
 
 rule = pytest.mark.rule
 FIRST_PAUSE_S: Final = 0.02
@@ -39,13 +40,8 @@ def promised(run: Run, request: Request) -> dict[str, str]:
         return {}
     told = read_object(answer, "ASY-1", run.terms)
     url = told.get("poll_url")
-    run.need(is_whole(url), "ASY-1", f"poll_url is no whole URL: {url}")
+    run.need(is_url(url), "ASY-1", f"poll_url is no whole URL: {url}")
     return told
-
-
-def is_whole(url: object) -> bool:
-    """Whether it is a URL that stands for itself, as clients take it."""
-    return isinstance(url, str) and url.startswith(("http://", "https://"))
 
 
 def result_url(run: Run, promise: dict[str, str]) -> str:
@@ -61,7 +57,7 @@ def result_url(run: Run, promise: dict[str, str]) -> str:
         run.need(status in STATUSES[reached:], "ASY-2", sentence)
         reached = STATUSES.index(str(status))
         if status == STATUSES[-1]:
-            run.need(is_whole(url), "ASY-2", f"response_url is {url}, and no whole URL")
+            run.need(is_url(url), "ASY-2", f"response_url is {url}, and no whole URL")
             return str(url)
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

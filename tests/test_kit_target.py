@@ -9,7 +9,7 @@ import pytest
 
 from contract_tests.pictures import Picture
 from contract_tests.request import AUTHORIZATION, Request, upscaling
-from contract_tests.target import Manners, Target
+from contract_tests.target import Manners, Target, is_url
 from contract_tests.violation import (
     Inconclusive,
     Unreachable,
@@ -86,12 +86,33 @@ def test_a_redirect_of_modals_proxy_is_followed() -> None:
     ]
 
 
-def test_a_redirect_to_another_scheme_is_not_followed() -> None:
+NO_URLS = (
+    "file:///etc/passwd",
+    "http://[",
+    "http://x:99999/",
+    "http://a b/",
+    "ftp://x/",
+    "http://",
+)
+
+
+@pytest.mark.parametrize("location", NO_URLS[:-1])  # the last one is joined to what it came from
+def test_a_redirect_to_what_is_no_url_is_not_followed(location: str) -> None:
     with (
-        stub(in_turn(busy(303, location="file:///etc/passwd"))) as server,
+        stub(in_turn(busy(303, location=location))) as server,
         pytest.raises(Inconclusive, match="no URL"),
     ):
         target(server).ask(RIGHT)
+
+
+@pytest.mark.parametrize("text", [*NO_URLS, "/x", "", None, 3, ["http://x"]])
+def test_what_is_no_url(text: object) -> None:
+    assert not is_url(text)
+
+
+@pytest.mark.parametrize("text", ["http://x", "https://x/y?z=1", "http://[::1]:80/", "HTTP://X"])
+def test_what_is_a_url(text: object) -> None:
+    assert is_url(text)
 
 
 # How it waits

@@ -1,0 +1,97 @@
+"""Whatever is answered is right, breaks a rule, or says nothing: the kit itself never fails."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contract_tests.answer import Answer
+from contract_tests.checks import check
+from contract_tests.difference import difference
+from contract_tests.expectations import Terms, expect
+from contract_tests.oracle import Level
+from contract_tests.pictures import Picture
+from contract_tests.request import ASYNC, Request, upscaling
+from contract_tests.rules import RULES
+from contract_tests.violation import Inconclusive, Violation
+
+PICTURE = Picture(256, 256, "png", 1, "palette")
+REQUESTS = (
+    upscaling({"scale": 1}, PICTURE),
+    upscaling({"scale": 1}, PICTURE).also(ASYNC),
+    upscaling({"scale": 1}, PICTURE).also(("Accept", "image/png")),
+    upscaling({"scale": "two", "surplus": "do-not-repeat"}, PICTURE),
+    upscaling({"scale": 1}, Picture(255, 256)),
+    upscaling({"scale": 1}).without("Authorization"),
+    Request(b"{"),
+    Request(method="GET", path="/healthcheck", headers=()),
+    Request(method="HEAD"),
+)
+WORDS = ("detail", "loc", "msg", "type", "body", "scale", "init_image", "image_b64")
+names = st.sampled_from((*WORDS, "removed_for_safety", "poll_url", "response_id", "status"))
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | names
+values: st.SearchStrategy[Any] = st.recursive(
+    scalars | st.just(PICTURE.base64()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=8,
+)
+errors = st.fixed_dictionaries(
+    {"detail": st.lists(st.dictionaries(st.sampled_from(("loc", "msg", "type")), values))}
+)
+bodies = st.one_of(
+    st.one_of(values, errors).map(lambda value: json.dumps(value).encode()),
+    st.binary(max_size=20),
+    st.sampled_from((PICTURE.file(), PICTURE.file()[:-9], b"[" * 5000, b"\xff\xd8\xff\xd9")),
+)
+types = st.sampled_from(("application/json", "image/png", "image/jpeg", "text/html", "", "/;="))
+answers = st.builds(
+    lambda status, kind, body, has_id: Answer(
+        status, {"content-type": kind, **({"x-user-request-id": "x"} if has_id else {})}, body, 0.1
+    ),
+    st.sampled_from((200, 202, 204, 303, 400, 401, 403, 404, 405, 413, 422, 422, 429, 500, 503)),
+    types,
+    bodies,
+    st.sampled_from((True, True, True, False)),
+)
+
+
+def verdict(request: Request, answer: Answer, terms: Terms) -> str:
+    """The rule that is broken, or another word; whatever else is raised fails the test."""
+    try:
+        check(request, answer, expect(request, terms), terms)
+    except Violation as violation:
+        return violation.rule
+    except Inconclusive:
+        return "inconclusive"
+    return "right"
+
+
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(REQUESTS), answers, st.sampled_from(Level), st.sets(st.sampled_from([*RULES]))
+)
+def test_whatever_is_answered_is_judged(
+    request: Request, answer: Answer, level: Level, skipped: set[str]
+) -> None:
+    assert verdict(request, answer, Terms(level, skipped=frozenset(skipped))) not in skipped
+
+
+@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(REQUESTS), answers, answers)
+def test_whatever_two_answer_is_compared(request: Request, one: Answer, two: Answer) -> None:
+    assert difference(request, one, one) == ""
+    assert bool(difference(request, one, two)) == bool(difference(request, two, one))
+
+
+RIGHT = {"content-type": "application/json", "x-user-request-id": "x", "vary": "Accept"}
+
+
+@pytest.mark.parametrize("loc", [[["body"]], [{}], ["body", ["scale"]], [None], "body", 1, {}, []])
+def test_a_place_that_is_none_breaks_the_shape_of_errors(loc: object) -> None:
+    body = json.dumps({"detail": [{"loc": loc, "msg": "m", "type": "t"}]}).encode()
+    answer = Answer(422, RIGHT, body, 0.1)
+    for request, rule in ((REQUESTS[3], "RES-4"), (REQUESTS[0], "RES-1")):
+        for level in Level:
+            assert verdict(request, answer, Terms(level)) == rule
