@@ -31,8 +31,9 @@ SUCCESS: Final = frozenset(range(200, 300))
 CLIENTS_FAULT: Final = frozenset(range(400, 429)) | frozenset(range(430, 500))
 """Every status by which a client is told that it did something wrong. 429 says that it did not."""
 BODY: Final[frozenset[frozenset[Loc]]] = frozenset({frozenset({("body",)})})
-COMMON: Final = (("png", "colour"), ("png", "grey"), ("png", "palette"), ("jpeg", "colour"))
-"""Pictures that at the level `documented` must be taken, by format and mode."""
+COMMON: Final = (("png", "palette"), ("png", "colour"), ("jpeg", "colour"), ("png", "grey"))
+"""Pictures that at the level `documented`, too, must be taken, by format and mode; the first is the
+smallest."""
 NOWHERE: Final[frozenset[frozenset[Loc]]] = frozenset()
 CONTENT_TYPE: Final[frozenset[frozenset[Loc]]] = frozenset(
     {frozenset({("header", "content-type")})}

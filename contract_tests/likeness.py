@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from contract_tests.answer import SIGNATURES
+from contract_tests.oracle import MAX_OUTPUT_PX
 from contract_tests.pictures import Picture
 
 Colours = NDArray[np.floating[Any]]
@@ -29,8 +31,6 @@ GRID: Final = 64
 """An answer is averaged to so many parts a side; one of fewer pixels is taken as it is."""
 PARTS: Final = 16
 """A fault counts that fills one of so many parts of each side."""
-MAX_PX: Final = 8192
-"""The longest side of an answer in pixels (REQ-14)."""
 
 
 class Undecodable(ValueError):
@@ -43,7 +43,7 @@ def opened(file: bytes, encoding: str) -> Image.Image:
     Raises Undecodable, with a sentence about the file, if it is of another format, has a side of
     more than 8192 pixels, is damaged or not all there, or has anything behind its end.
     """
-    if not file.startswith(_SIGNATURES[encoding]):
+    if not file.startswith(SIGNATURES[encoding]):
         raise Undecodable(f"it is no {encoding}: it begins with {file[:8]!r}")
     try:
         end = _png_end(file) if encoding == "png" else _jpeg_end(file)
@@ -86,7 +86,6 @@ def unlike(
 
 # Files
 
-_SIGNATURES: Final = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
 _AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """What ends the data of a scan: any marker but those of restarts."""
 _ALONE: Final = (0x01, *range(0xD0, 0xD9), 0xFF)
@@ -98,7 +97,7 @@ def _loaded(file: bytes, encoding: str) -> Image.Image:
         # Those of Pillow about a picture that is larger than any of ours.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(io.BytesIO(file), formats=(encoding.upper(),))
-    if max(image.size) > MAX_PX:
+    if max(image.size) > MAX_OUTPUT_PX:
         raise Undecodable(f"it has {image.width} x {image.height} pixels")
     image.load()
     return image

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
+from contract_tests.expectations import COMMON
 from contract_tests.oracle import (
     IMAGE_FIELDS,
     MAX_INPUT_PX,
@@ -92,8 +93,6 @@ EDGES: Final = (MIN_INPUT_PX, MIN_INPUT_PX + 1, MAX_INPUT_PX - 1, MAX_INPUT_PX)
 BEYOND: Final = (MIN_INPUT_PX - 1, MAX_INPUT_PX + 1)
 seeds: Final = st.integers(0, 2**32 - 1)
 small_sides: Final = st.sampled_from((256, 257, 300)) | st.integers(256, 320)
-COMMON: Final = (("png", "palette"), ("png", "colour"), ("jpeg", "colour"), ("png", "grey"))
-"""What every implementation knows; the first is the smallest."""
 small_pictures: Final = st.builds(
     lambda width, height, kind, seed: Picture(width, height, kind[0], seed, kind[1]),
     small_sides,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, target
 
 from contract_tests import strategies as draw
-from contract_tests.expectations import fields
+from contract_tests.expectations import COMMON, fields
 from contract_tests.oracle import IMAGE_FIELDS, MAX_OUTPUT_PX, SIZE_FIELDS
 from contract_tests.pictures import Picture
 from contract_tests.request import ASYNC, Request, upscaling
@@ -111,7 +111,7 @@ def test_an_input_beyond_the_limits_is_refused(
 
 @rule("REQ-13", "REQ-15")
 @pytest.mark.parametrize("size", [(255, 256), (256, 255), (2049, 256), (256, 2049), (2049, 2049)])
-@pytest.mark.parametrize("kind", draw.COMMON, ids="-".join)
+@pytest.mark.parametrize("kind", COMMON, ids="-".join)
 def test_an_input_one_pixel_beyond_a_limit_is_refused(
     run: Run, size: tuple[int, int], kind: tuple[str, str]
 ) -> None:
