@@ -24,7 +24,6 @@ ECHOED_BASE64: Final = 40
 
 def check(request: Request, answer: Answer, expected: Expected, terms: Terms) -> None:
     """Raise a Violation if `answer` is not as expected, Inconclusive if it says nothing."""
-    check_common(request, answer, terms)
     if answer.status not in expected.statuses:
         _tell_status(request, answer, expected, terms)
     elif request.method == "HEAD":
@@ -35,6 +34,7 @@ def check(request: Request, answer: Answer, expected: Expected, terms: Terms) ->
         check_promise(answer, terms)
     elif expected.verdict is not None:
         check_picture(request, answer, expected, terms)
+        _check_vary(answer, terms)
 
 
 def _tell_status(request: Request, answer: Answer, expected: Expected, terms: Terms) -> None:
@@ -82,8 +82,11 @@ def _rule_of_refusal(answer: Answer, expected: Expected, terms: Terms) -> str:
     return next((rule for rule in rules if rule not in terms.skipped), rules[0])
 
 
-def check_common(request: Request, answer: Answer, terms: Terms) -> None:
-    """What every answer has (RES-6)."""
+def check_id(request: Request, answer: Answer, terms: Terms) -> None:
+    """Raise a Violation unless the answer has the request's id, or one of its own (RES-6).
+
+    It says nothing of all else in the answer, which is to be judged as well.
+    """
     told = answer.headers.get(REQUEST_ID, "")
     own = request.header(REQUEST_ID)
     if not told:
@@ -219,8 +222,6 @@ def check_picture(request: Request, answer: Answer, expected: Expected, terms: T
         rule = "RES-1" if request.header("Accept") is None else "RES-8"
         sentence = f"the answer is {answer.media_type or 'of no type'}, not {expected.media_type}"
         terms.tell(rule, sentence)
-    if terms.strict and "accept" not in answer.headers.get("vary", "").lower():
-        terms.tell("RES-8", "the answer goes by Accept, and has no header Vary that says so")
     model = answer.headers.get(MODEL)
     if terms.strict and model is not None and model != verdict.model:
         terms.tell("REQ-8", f"the model was {model}, and not {verdict.model}")
@@ -235,6 +236,12 @@ def check_picture(request: Request, answer: Answer, expected: Expected, terms: T
         terms.tell("RES-8" if named else "REQ-9", sentence)
     if encoding:
         _check_content(request, file, encoding, verdict.size, terms)
+
+
+def _check_vary(answer: Answer, terms: Terms) -> None:
+    """Caches are told that Accept chooses the form (RES-8); last, as all pictures may lack it."""
+    if terms.strict and "accept" not in answer.headers.get("vary", "").lower():
+        terms.tell("RES-8", "the answer goes by Accept, and has no header Vary that says so")
 
 
 def _check_content(

@@ -48,6 +48,7 @@ class Options:
     price: Decimal = Decimal("0.004")
     rate: float | None = None
     timeout: float = 300.0
+    wait: float = 0.0
     concurrency: int = 1
     models: tuple[str, ...] = ()
     image: tuple[str, int, int] | None = None
@@ -102,6 +103,8 @@ def add_options(add: Callable[..., object], *, prefix: str = "") -> None:
     option("rate", type=_positive, metavar="N", help="at most so many requests in a minute")
     option("timeout", type=_positive, metavar="S",
         help="how long an answer may take, in seconds; default: 300")  # fmt: skip
+    option("wait", type=_positive, metavar="S",
+        help="how long to wait for a target that is starting; default: not at all")  # fmt: skip
     option("concurrency", type=_count, metavar="N", help="how many requests may be on their way at "
         "once; from 2 up it is tested whether they get mixed up; default: 1")  # fmt: skip
     option("model", choices=MODELS, metavar="NAME", help="ask for these models alone, and for the "

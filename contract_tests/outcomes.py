@@ -7,23 +7,24 @@ import pytest
 from contract_tests.report import DIFF, Found, Outcome, RuleResult, TestResult
 from contract_tests.rules import RULES, Rule, Source
 from contract_tests.run import Run
-from contract_tests.violation import Undecided, Violation
+from contract_tests.violation import Enough, Undecided, Violation
 
 
 def outcome(raised: BaseException | None, run: Run) -> tuple[Outcome, str]:
     """What came of the test that `run` has just been used by, and why if it is not plain.
 
-    What was found stands, whatever came of making it smaller.
+    What was found stands, whatever came after it.
     """
     errors = list(_leaves(raised)) if raised else []
     for error in errors:
         if isinstance(error, Violation):
             run.keep(error)
     others = [error for error in errors if not isinstance(error, Violation | Undecided)]
+    told = f"{type(others[0]).__name__}: {others[0]}" if others else ""
     if run.tally.findings:
-        return Outcome.FAILED, ""
+        stopped = [each for each in errors if not isinstance(each, Violation | Enough)]
+        return Outcome.FAILED, told or "".join(map(str, stopped[:1]))
     if others:
-        told = f"{type(others[0]).__name__}: {others[0]}"
         return Outcome.ERROR, told
     if errors:
         return Outcome(getattr(errors[0], "outcome", "error")), str(errors[0])

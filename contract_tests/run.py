@@ -8,7 +8,7 @@ from typing import Final
 
 from contract_tests.answer import Answer
 from contract_tests.budget import Budget
-from contract_tests.checks import check
+from contract_tests.checks import check, check_id
 from contract_tests.difference import difference
 from contract_tests.expectations import SUCCESS, Expected, Terms, expect
 from contract_tests.request import Request
@@ -176,7 +176,15 @@ class Run:
             self.budget.surprise()
             self.tally.billable += 1
             self.tally.surprised = True
+        self._look_for_id(request, answer)
         return answer
+
+    def _look_for_id(self, request: Request, answer: Answer) -> None:
+        """Keep it if the id is wrong, and go on: what has none may be right in all else."""
+        try:
+            check_id(request, answer, self.terms)
+        except Violation as violation:
+            self._keep(violation, request, answer)
 
     def _heard(self, request: Request, answer: Answer) -> None:
         """Keep what was answered, and see to it that whoever asks for patience says how long."""
@@ -205,7 +213,7 @@ class Run:
 
     def _enough(self, *, paid: bool) -> None:
         """Raise Enough once a failure was made smaller for long."""
-        if not self.tally.findings:
+        if not self._known:
             return
         left = self.tally.left
         left[0] -= 1
@@ -227,8 +235,12 @@ class Run:
             terms.tell("DIFF", told)
 
     def _found(self, violation: Violation, request: Request, answer: Answer) -> None:
-        """Keep what was found, if no smaller request has shown it before."""
+        """Keep what was found, and what the request fails with from now on."""
         self._known[request] = violation
+        self._keep(violation, request, answer)
+
+    def _keep(self, violation: Violation, request: Request, answer: Answer) -> None:
+        """Keep what was found, if no smaller request has shown it before."""
         before = self.tally.findings.get(violation.rule)
         if before is None or len(request.body) <= len(before.request.body):
             found = Finding(violation.rule, violation.sentence, request, answer.shown)

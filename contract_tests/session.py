@@ -117,7 +117,7 @@ class Session:
             return
         try:
             for target in self._targets():
-                target.probe()
+                target.wait()
                 if not target.takes_token():
                     self.refused = f"{target.base_url} does not take the token that it was given"
                     pytest.exit(self.refused, returncode=WRONG)
@@ -248,7 +248,7 @@ class Session:
 
 
 def _run(options: Options) -> Run:
-    manners = Manners(timeout_s=options.timeout, per_minute=options.rate)
+    manners = Manners(timeout_s=options.timeout, wait_s=options.wait, per_minute=options.rate)
     return Run(
         Target(options.url, options.token, manners),
         Terms(LEVELS[options.level], options.default_encoding, options.skipped),

@@ -23,6 +23,9 @@ FIRST_PAUSE_S: Final = 0.5
 """Without Retry-After: the pause after the first such answer; each one is twice as long."""
 MAX_ATTEMPTS: Final = 6
 """OctoAI's clients asked up to five times again (RES-5)."""
+CONNECT_S: Final = 10.0
+"""A connection is made or refused sooner than this: who takes longer is not there."""
+BETWEEN_PROBES_S: Final = 0.1
 MAX_ANSWER_BYTES: Final = 2**29
 """No picture within the limits is longer: 8192x8192 pixels of noise in base64 are half of it."""
 MAX_REDIRECTS: Final = 20
@@ -35,6 +38,8 @@ class Manners:
 
     timeout_s: float = 300.0
     """How long an answer may take."""
+    wait_s: float = 0.0
+    """How long to wait for a target that is not there yet."""
     patience_s: float = 120.0
     """How long a busy target is waited for, all pauses of one request together."""
     per_minute: float | None = None
@@ -48,7 +53,10 @@ class Target:
         self.base_url = base_url.rstrip("/")
         self._token = token
         self.manners = manners or Manners()
-        self._client = httpx.Client(timeout=self.manners.timeout_s, headers=httpx.Headers())
+        timeout = httpx.Timeout(
+            self.manners.timeout_s, connect=min(CONNECT_S, self.manners.timeout_s)
+        )
+        self._client = httpx.Client(timeout=timeout, headers=httpx.Headers())
         # A header that a request does not have is not sent at all.
         self._client.headers.clear()
         self._next_s = 0.0
@@ -69,6 +77,19 @@ class Target:
             self._asked(Request(method="GET", path="/healthcheck", headers=()))
         except httpx.TransportError as error:
             raise Unreachable(f"nothing answers at {self.base_url}: {_reason(error)}") from error
+
+    def wait(self) -> None:
+        """Return once anything answers here; raise Unreachable if it does not within `wait_s`."""
+        until_s = time.monotonic() + self.manners.wait_s
+        while True:
+            try:
+                self.probe()
+            except Unreachable:
+                if time.monotonic() >= until_s:
+                    raise
+                time.sleep(BETWEEN_PROBES_S)
+            else:
+                return
 
     def takes_token(self) -> bool:
         """Whether a request that asks for nothing is refused for something else than its token."""
@@ -113,7 +134,7 @@ class Target:
         """An answer, or None if the connection failed and there may be another attempt."""
         try:
             return self._redirected(request)
-        except httpx.TimeoutException as error:
+        except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
             msg = f"the target gave no answer within {self.manners.timeout_s:g} s"
             raise Inconclusive(msg) from error
         except httpx.TransportError as error:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract_tests.answer import Answer
-from contract_tests.checks import check
+from contract_tests.checks import check, check_id
 from contract_tests.difference import difference
 from contract_tests.expectations import Terms, expect
 from contract_tests.oracle import Level
@@ -61,6 +61,7 @@ def verdict(request: Request, answer: Answer, terms: Terms) -> str:
     """The rule that is broken, or another word; whatever else is raised fails the test."""
     try:
         check(request, answer, expect(request, terms), terms)
+        check_id(request, answer, terms)
     except Violation as violation:
         return violation.rule
     except Inconclusive:

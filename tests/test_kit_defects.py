@@ -11,11 +11,11 @@ from typing import Final
 
 import pytest
 
-from benchmarks.defects import Row, row_of
+from benchmarks.defects import NAMED, Row, row_of
 from contract_tests.rules import RULES
 from mock_server.mock import Mock
 from mock_server.wire import Wire
-from tests.defects import DEFECTS, TOKEN
+from tests.defects import DEFECTS, TOKEN, defective
 from tests.kit import judged
 from tests.serving import running
 from upscaler.formats import ImageEncoding
@@ -119,3 +119,13 @@ def test_nothing_is_found_wrong_with_the_mock_that_answers_in_jpeg() -> None:
         result = judged(url, TOKEN, *options, "--default-encoding", "jpeg")
         assert result.status == 0, result.said
         assert judged(url, TOKEN, *options).status == 1
+
+
+@pytest.mark.parametrize("level", ["documented", "strict"])
+def test_what_answers_without_ids_is_judged_in_all_else(level: str) -> None:
+    with defective(NAMED["request-id-missing"]) as served:
+        result = judged(served.url, served.token, "--level", level)
+    assert result.status == 1, result.said
+    verdicts = {rule["id"]: rule["verdict"] for rule in result.report["rules"]}
+    assert verdicts.pop("RES-6") == "broken"
+    assert set(verdicts.values()) <= {"conforms", "not tested"}, result.said

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
@@ -91,7 +92,7 @@ def asked(run: Run, request: Request, *, about: str = "the answer") -> None:
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
-        (None, (Outcome.PASSED, "")),
+        (None, (Outcome.NOTHING, "all that it has may be answered in any way")),
         (Inconclusive("busy"), (Outcome.INCONCLUSIVE, "busy")),
         (BudgetReached("spent"), (Outcome.BUDGET, "spent")),
         (Unreachable("nobody"), (Outcome.UNREACHABLE, "nobody")),
@@ -105,6 +106,11 @@ def test_what_a_test_raises_says_what_came_of_it(
     run: Run, raised: BaseException | None, expected: tuple[Outcome, str]
 ) -> None:
     assert outcomes.outcome(raised, run) == expected
+
+
+def test_what_asked_and_found_nothing_has_passed(run: Run) -> None:
+    run.tally.requests = 1
+    assert outcomes.outcome(None, run) == (Outcome.PASSED, "")
 
 
 def test_a_violation_that_a_test_found_by_itself_is_kept(run: Run) -> None:
@@ -121,11 +127,21 @@ def test_several_violations_at_once_are_all_kept(run: Run) -> None:
     assert set(run.tally.findings) == {"RES-1", "RES-2"}
 
 
-@pytest.mark.parametrize("last", [Enough(""), BudgetReached(""), Inconclusive(""), KeyError()])
-def test_what_was_found_stands_whatever_comes_after_it(run: Run, last: Exception) -> None:
+@pytest.mark.parametrize(
+    ("last", "sentence"),
+    [
+        (Enough("enough"), ""),
+        (BudgetReached("spent"), "spent"),
+        (Inconclusive("busy"), "busy"),
+        (KeyError("id"), "KeyError: 'id'"),
+    ],
+)
+def test_what_was_found_stands_whatever_comes_after_it(
+    run: Run, last: Exception, sentence: str
+) -> None:
     asked(run, upscaling({"scale": 2}))
     run.keep(violated("RES-1", "one"))
-    assert outcomes.outcome(last, run)[0] is Outcome.FAILED
+    assert outcomes.outcome(last, run) == (Outcome.FAILED, sentence)
 
 
 def test_the_token_is_taken_out_of_what_was_found(run: Run) -> None:
@@ -147,11 +163,22 @@ def verdicts(*tests: TestResult) -> dict[str, Verdict]:
 
 
 def test_a_rule_is_broken_wherever_that_is_found() -> None:
-    failed = result("a", "REQ-1", outcome=Outcome.FAILED, findings=(found("RES-6"),))
-    assert verdicts(failed, result("b", "RES-6")) == {
+    failed = result("a", "REQ-1", outcome=Outcome.FAILED, findings=(found("RES-4"),))
+    assert verdicts(failed, result("b", "RES-4")) == {
         "REQ-1": Verdict.INCONCLUSIVE,  # its test did not get to its end
+        "RES-4": Verdict.BROKEN,
+    }
+
+
+def test_a_missing_id_says_nothing_of_the_other_rules() -> None:
+    without_id = partial(result, outcome=Outcome.FAILED, findings=(found("RES-6"),))
+    assert verdicts(without_id("a", "REQ-1"), without_id("b", "REQ-2", sentence="busy")) == {
+        "REQ-1": Verdict.CONFORMS,
+        "REQ-2": Verdict.INCONCLUSIVE,
         "RES-6": Verdict.BROKEN,
     }
+    both = without_id("c", "REQ-3", findings=(found("RES-6"), found("RES-4")))
+    assert verdicts(both)["REQ-3"] is Verdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -170,7 +197,7 @@ def test_of_a_rule_that_is_skipped_nothing_is_said() -> None:
 
 
 def test_what_is_graver_decides() -> None:
-    assert list(report.STATUSES.values()) == [130, 1, 1, 5, 4, 3, 0, 0]
+    assert list(report.STATUSES.values()) == [130, 1, 1, 5, 4, 3, 0, 0, 3]
     assert set(report.HEADLINES) == set(report.STATUSES)
 
 

@@ -1,19 +1,20 @@
 """How the kit asks: what it sends, and how it waits."""
 
+import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from urllib.parse import urlsplit
 
 import pytest
 
 from contract_tests.pictures import Picture
 from contract_tests.request import AUTHORIZATION, Request, upscaling
 from contract_tests.target import Manners, Target, is_url
-from contract_tests.violation import (
-    Inconclusive,
-    Unreachable,
-)
+from contract_tests.violation import Inconclusive, Unreachable
 from tests.stubs import OK, Asked, Reply, Stub, busy, in_turn, nobody, stub
 
 TOKEN = "the-token"
@@ -204,6 +205,42 @@ def test_nobody_there_is_told_in_a_sentence() -> None:
         asking.probe()
     with pytest.raises(Unreachable):
         asking.ask(WRONG)
+
+
+def test_a_target_that_is_starting_is_waited_for() -> None:
+    url = nobody()
+
+    def start_late() -> None:
+        time.sleep(0.5)
+        with socket.create_server(("127.0.0.1", urlsplit(url).port)) as server:
+            client, _ = server.accept()
+            with client:
+                client.recv(2**16)
+                client.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    with ThreadPoolExecutor() as pool:
+        started = pool.submit(start_late)
+        target(Stub(url), Manners(wait_s=30)).wait()
+        started.result()
+
+
+def test_a_target_that_does_not_start_is_not_waited_for_any_longer() -> None:
+    began_s = time.monotonic()
+    with pytest.raises(Unreachable):
+        target(Stub(nobody()), Manners(wait_s=0.5)).wait()
+    assert 0.5 <= time.monotonic() - began_s < 5
+
+
+def test_who_takes_no_connection_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, ExitStack() as stack:
+        host, port = deaf.getsockname()
+        for _ in range(4):  # fills the queue of those that wait to be accepted
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((host, port))
+        asking = target(Stub(f"http://{host}:{port}"), Manners(timeout_s=1))
+        with pytest.raises(Unreachable):
+            asking.ask(WRONG)
 
 
 def test_any_answer_shows_that_somebody_is_there() -> None:
