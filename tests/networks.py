@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from upscaler import tiling, weights
+from upscaler.convolution import has_onednn
 from upscaler.engine import Engine
 from upscaler.images import Pixels
 from upscaler.models import Model
@@ -17,6 +19,10 @@ from upscaler.settings import Precision
 
 # Read before any test starts: none of them sees the environment it was started in.
 FOLDER = Path(os.environ["UPSCALER_WEIGHTS"]) if os.environ.get("UPSCALER_WEIGHTS") else None
+
+needs_bf16 = pytest.mark.skipif(
+    not has_onednn(torch.bfloat16), reason="this CPU is slow at bf16: mixed and bf16 are refused"
+)
 
 
 def trained(model: Model) -> bool:

@@ -45,6 +45,7 @@ def test_what_was_asked_for_is_taken_and_never_something_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("upscaler.devices._has_bf16", lambda: False)
+    monkeypatch.setattr("upscaler.devices.has_onednn", lambda _: True)
     for name, device in [(n, d) for n in Precision for d in DEVICES if n is not Precision.AUTO]:
         possible = name is not (Precision.FP16 if device == "cpu" else Precision.MIXED)
         if possible:
@@ -52,6 +53,17 @@ def test_what_was_asked_for_is_taken_and_never_something_else(
         else:
             with pytest.raises(DeviceUnavailable, match=f"{name}"):
                 pick_precision(name, torch.device(device))
+
+
+@pytest.mark.parametrize("name", [Precision.MIXED, Precision.BF16])
+def test_a_cpu_without_avx512_is_too_slow_for_bf16(
+    name: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with pytest.raises(DeviceUnavailable, match=f"^{name} computes in bf16, .*: take fp32$"):
+        pick_precision(name, torch.device("cpu"))
+    assert pick_precision(Precision.FP32, torch.device("cpu")) is Precision.FP32
+    assert pick_precision(Precision.BF16, torch.device("cuda")) is Precision.BF16
 
 
 def test_a_device_that_is_not_here_is_refused() -> None:

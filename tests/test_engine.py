@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from tests import networks
-from tests.networks import largest_difference, plan, psnr
+from tests.networks import largest_difference, needs_bf16, plan, psnr
 from upscaler import weights
 from upscaler.contract import scaled_size
 from upscaler.engine import Engine, Progress
@@ -118,6 +118,7 @@ def test_bands_of_a_compact_network_equal_the_whole_picture(
     assert np.mean(whole != cut) < 1e-3
 
 
+@needs_bf16
 @pytest.mark.parametrize("bands", [2, 3, 4, 9])
 @pytest.mark.parametrize("name", COMPACT)
 def test_without_winograd_they_equal_it_to_the_last_bit(
@@ -217,6 +218,7 @@ def test_the_halo_is_what_the_receptive_field_says() -> None:
     )
 
 
+@needs_bf16
 @pytest.mark.parametrize(
     ("top", "precision", "decibels"),
     [
@@ -230,7 +232,7 @@ def test_the_halo_is_what_the_receptive_field_says() -> None:
 def test_every_precision_is_close_to_the_plain_network(
     name: UpscalingModel, top: int, precision: Precision, decibels: float, photo: Pixels
 ) -> None:
-    """On a CPU without bf16 too: there it is computed by other means, and slower."""
+    """On a CPU that only imitates bf16, too, which is slower."""
     pixels = photo[top : top + 64, 100:164]
     exact = networks.plain(MODELS[name], network_of(name), pixels)
     found = engine_of(name, precision).upscale(pixels)
@@ -343,7 +345,9 @@ def test_the_input_is_left_as_it_was() -> None:
     assert np.array_equal(pixels, before)
 
 
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.MIXED])
+@pytest.mark.parametrize(
+    "precision", [Precision.FP32, pytest.param(Precision.MIXED, marks=needs_bf16)]
+)
 @pytest.mark.parametrize("name", [FAST, UpscalingModel.X4_PLUS_ANIME])
 def test_calls_at_once_do_not_disturb_each_other(
     name: UpscalingModel, precision: Precision

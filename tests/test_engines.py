@@ -47,11 +47,11 @@ def test_engines_are_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> N
         return cheapest(choices, memory, free)
 
     monkeypatch.setattr("upscaler.engine.cheapest", noting)
-    settings = Settings(device=Device.CPU, precision=Precision.BF16, memory=2**30)
+    settings = Settings(device=Device.CPU, precision=Precision.FP32, memory=2**30)
     engines = Engines(settings)
     enlarged(engines, (64, 64))
     enlarged(Engines(Settings(device=Device.CPU)), (64, 64))
-    assert engines.engine(FAST).precision is Precision.BF16
+    assert engines.engine(FAST).precision is Precision.FP32
     assert budgets == [2**30, None]
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests import networks
-from tests.networks import largest_difference
+from tests.networks import largest_difference, needs_bf16
 from upscaler.engine import Engine, Progress
 from upscaler.errors import OutOfMemory
 from upscaler.images import Pixels
@@ -272,7 +272,7 @@ print(json.dumps(outcomes))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory so")
-@pytest.mark.parametrize("precision", ["fp32", "mixed"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("mixed", marks=needs_bf16)])
 def test_a_process_that_may_have_no_more_memory_makes_the_picture_or_says_so(
     precision: str, tmp_path: Path
 ) -> None:

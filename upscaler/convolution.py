@@ -229,7 +229,7 @@ def _prepared(weight: Tensor, bias: Tensor | None, padding: int, leak: float | N
 
     `padding` is that of the columns; rows are not padded.
     """
-    if weight.device.type == "cpu" and _has_onednn():
+    if weight.device.type == "cpu" and has_onednn(weight.dtype):
         return _packed(weight, bias, padding, leak)
     weight = weight.contiguous(memory_format=torch.channels_last)
 
@@ -241,9 +241,12 @@ def _prepared(weight: Tensor, bias: Tensor | None, padding: int, leak: float | N
     return convolve
 
 
-def _has_onednn() -> bool:
+def has_onednn(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there and convolves in `dtype`: for bf16 it needs AVX-512, or the like."""
+    ops = torch.ops.mkldnn
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return available and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    there = available and hasattr(ops, "_convolution_pointwise")
+    return there and (dtype != torch.bfloat16 or bool(ops._is_mkldnn_bf16_supported()))  # noqa: SLF001
 
 
 def _packed(weight: Tensor, bias: Tensor | None, padding: int, leak: float | None) -> Convolve:

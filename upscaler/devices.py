@@ -4,7 +4,7 @@ from typing import Final
 
 import torch
 
-from upscaler.convolution import Direct, Winograd
+from upscaler.convolution import Direct, Winograd, has_onednn
 from upscaler.errors import DeviceUnavailable
 from upscaler.settings import Device, Precision
 from upscaler.streams import Methods
@@ -44,6 +44,11 @@ def pick_precision(precision: Precision, device: torch.device) -> Precision:
     if precision is Precision.FP16 and device.type == "cpu":
         raise DeviceUnavailable(
             "fp16 is of no use on a CPU: take fp32, or mixed where bf16 is native"
+        )
+    in_bf16 = precision in (Precision.MIXED, Precision.BF16)
+    if in_bf16 and device.type == "cpu" and not has_onednn(torch.bfloat16):
+        raise DeviceUnavailable(
+            f"{precision} computes in bf16, which this CPU is slow at, having no AVX-512: take fp32"
         )
     if precision is Precision.MIXED and device.type != "cpu":
         raise DeviceUnavailable("mixed is for CPUs: take fp16 here")
