@@ -37,7 +37,10 @@ MAX_NAME: Final = 100
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the picture that a request gives: its size in pixels, or why it is none."""
+    """What is known of the picture that a request gives: its size in pixels, or why it is none.
+
+    A file that is damaged has a size if its header still tells it.
+    """
 
     width: int = 0
     height: int = 0
@@ -175,21 +178,21 @@ def _picture_and_size(
     if image is None:
         unknown = [Broken(("body", gave), "REQ-13", OPEN), Broken(("body", asked), "REQ-14", OPEN)]
         return None, unknown
-    broken = _picture(gave, image)
-    if broken:
+    fits = all(MIN_INPUT_PX <= side <= MAX_INPUT_PX for side in (image.width, image.height))
+    broken = _picture(gave, image, fits=fits)
+    if not fits:
         return None, broken
+    # Whether a header is believed before all of the file was decoded, no rule says.
     size = _output(asked, read[asked].value, image, level)
-    return size, _limits(asked, size)
+    return size, [*broken, *_limits(asked, size)]
 
 
-def _picture(field: str, image: Facts) -> list[Broken]:
+def _picture(field: str, image: Facts, *, fits: bool) -> list[Broken]:
     """What is to be said of the picture that `field` gave (REQ-13, REQ-15, REQ-17)."""
     if image.fault:
         rule = "REQ-17" if field == "init_image" else "REQ-4"
         return [Broken(("body", field), rule, UNFIT)]
-    if all(MIN_INPUT_PX <= side <= MAX_INPUT_PX for side in (image.width, image.height)):
-        return []
-    return [Broken(("body", field), "REQ-13", UNFIT)]
+    return [] if fits else [Broken(("body", field), "REQ-13", UNFIT)]
 
 
 def _output(field: str, asked: object, image: Facts, level: Level) -> Output:

@@ -34,10 +34,9 @@ MODES: Final = {
 }
 """The modes of each format. "sixteen" has 16 bits a sample, "bilevel" one bit a pixel."""
 FORMATS: Final = tuple(MODES)
-DAMAGES: Final = (
-    *("truncated", "header only", "signature only", "wrong signature", "garbage", "text"),
-)
-"""What makes a file no picture. The first two leave its header as it was."""
+WITH_HEADER: Final = ("truncated", "header only")
+DAMAGES: Final = (*WITH_HEADER, "signature only", "wrong signature", "garbage", "text")
+"""What makes a file no picture. Those `WITH_HEADER` leave in it what says the size."""
 MAX_SIDE: Final = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
 """The longest side in pixels that a file of each format can name, and Pillow can write."""
 
@@ -130,7 +129,8 @@ class Picture:
 
     def facts(self) -> Facts:
         """What the judge has to know of it: the upright size, or what is wrong."""
-        return Facts(fault=self.damage) if self.damage else Facts(*self.size)
+        told = self.size if self.damage in ("", *WITH_HEADER) else (0, 0)
+        return Facts(*told, self.damage)
 
     def file(self) -> bytes:
         """Its bytes."""

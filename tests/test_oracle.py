@@ -506,6 +506,25 @@ def test_what_is_no_picture_is_refused_on_the_field_that_gave_it(field: str, rul
     assert judge(fields, Facts(fault="a text"), Level.DOCUMENTED).statuses == UNFIT
 
 
+@pytest.mark.parametrize(
+    ("size", "scale", "blamed"),
+    [
+        ((257, 300), 2, {"init_image"}),
+        ((257, 300), 28, {"init_image", "scale"}),
+        ((255, 300), 40, {"init_image"}),
+        ((0, 0), 40, {"init_image"}),
+    ],
+)
+def test_of_a_damaged_file_the_header_may_be_believed(
+    size: tuple[int, int], scale: int, blamed: set[str]
+) -> None:
+    fields = {**PNG, "scale": scale}
+    verdict = judge(fields, Facts(*size, fault="truncated"), Level.STRICT)
+    assert verdict.statuses == NO
+    assert verdict.refusals == {frozenset({("body", name)}) for name in blamed}
+    assert judge(fields, Facts(*size, fault="truncated"), Level.DOCUMENTED).statuses == UNFIT
+
+
 def test_of_a_picture_that_nothing_is_known_of_either_may_come() -> None:
     verdict = judge(TWICE, None, Level.STRICT)
     assert verdict.statuses == EITHER
