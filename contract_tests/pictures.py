@@ -128,7 +128,7 @@ class Picture:
         return "alpha" in self.mode
 
     def facts(self) -> Facts:
-        """What the judge has to know of it: the upright size, or what is wrong."""
+        """What the judge has to know of it: the size if the header tells it, and what is wrong."""
         told = self.size if self.damage in ("", *WITH_HEADER) else (0, 0)
         return Facts(*told, self.damage)
 

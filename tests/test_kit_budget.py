@@ -1,6 +1,7 @@
 """What the kit pays for, and what it does not send."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
@@ -10,7 +11,7 @@ from contract_tests.expectations import Terms
 from contract_tests.oracle import Level
 from contract_tests.pictures import Picture
 from contract_tests.request import Request, upscaling
-from contract_tests.run import SHRINKING_PICTURES, Run
+from contract_tests.run import SHRINKING_PICTURES, SHRINKING_REQUESTS, Run
 from contract_tests.target import Target
 from contract_tests.violation import BudgetReached, Enough, Undecided, Violation
 from tests.stubs import OK, Stub, busy, in_turn, stub
@@ -106,6 +107,16 @@ def test_what_was_found_is_kept_though_nothing_more_can_be_paid_for() -> None:
                 asking.check(RIGHT.also(("X-Number", str(number))))
     assert len(server.posts) == 3
     assert asking.tally.findings
+
+
+def test_a_missing_id_is_kept_and_never_enough() -> None:
+    with stub(in_turn(busy(422))) as server:
+        asking = run(server, Budget())
+        with suppress(Enough):  # which pytest would take for a skip
+            for _ in range(SHRINKING_REQUESTS + 10):
+                asking.ask(WRONG)
+    assert len(server.posts) == SHRINKING_REQUESTS + 10
+    assert set(asking.tally.findings) == {"RES-6"}
 
 
 def test_planning_sends_nothing() -> None:
