@@ -15,7 +15,8 @@ import pytest
 
 from tests.conftest import PHOTO
 from tests.serving import GOOD, SETTINGS, Resizer, decoded, only_error, serving, upscale
-from upscaler import app
+from upscaler import app, logs
+from upscaler.contract import REQUEST_ID_HEADER
 from upscaler.fetch import MAX_FETCH_BYTES
 
 FILES = {
@@ -103,14 +104,28 @@ def test_a_picture_by_its_url_is_the_one_that_is_sent_otherwise(
     assert float(stages["fetch"]) > 0
 
 
+class OfRequest(logging.Filter):
+    """Lets pass what is logged of the request with the id `name`.
+
+    A service logs a request when it has answered it, so a line of the test before may be late.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return logs.request_id.get() == self.name
+
+
 def test_of_a_url_the_host_alone_is_logged(port: int, caplog: pytest.LogCaptureFixture) -> None:
     url = f"http://127.0.0.2:{port}/cat.png?key=confidential"
-    # In a service of its own, which has logged all of its requests, and no others, when it ends.
-    with caplog.at_level(logging.INFO, "upscaler"), service(port) as api:
+    with (
+        caplog.at_level(logging.DEBUG, "upscaler"),
+        caplog.filtering(OfRequest("this")),
+        service(port) as api,  # of its own, which has logged all when it ends
+    ):
+        api.headers[REQUEST_ID_HEADER] = "this"
         assert decoded(upscale(api, init_image_url=url, scale=1)).size == (304, 256)
-    lines = [record for record in caplog.records if record.message == "POST /upscaling"]
-    assert [vars(line)["source"] for line in lines] == ["127.0.0.2"]
-    assert "confidential" not in "".join(str(vars(line)) for line in lines)
+    (line,) = [record for record in caplog.records if record.message == "POST /upscaling"]
+    assert vars(line)["source"] == "127.0.0.2"
+    assert "confidential" not in "".join(str(vars(each)) for each in caplog.records)
 
 
 def test_null_is_absent(api: httpx.Client, port: int) -> None:
