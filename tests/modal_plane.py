@@ -60,9 +60,8 @@ STATUS: Final = api_pb2.GenericResult
 UNWANTED: Final = re.compile(r"(?i)MODAL_.*|UPSCALER_.*|.*_proxy|FORCE_COLOR|TTY_.*")
 """Variables by which a client would talk to somebody else, or in another way."""
 ALONE: Final = """
-import runpy, signal, sys
+import runpy, sys
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been told to ignore it
 sys.modules.update(dict.fromkeys(sys.argv.pop(1).split()))
 runpy.run_module("modal", run_name="__main__", alter_sys=True)
 """

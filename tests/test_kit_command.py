@@ -8,6 +8,7 @@ import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -127,13 +128,11 @@ def test_one_that_goes_away_ends_the_run(tmp_path: Path) -> None:
     refusal = (422, {"Content-Type": "application/json"}, error)
     with stub(lambda _: None if gone.is_set() else refusal) as server:
         command = [COMMAND, "--base-url", server.url, "--only", "REQ-6"]
-        process = subprocess.Popen(
-            command, env=environment(), cwd=tmp_path, stdout=subprocess.PIPE, text=True
-        )
-        while len(server.posts) < 2:
-            time.sleep(0.005)
-        gone.set()
-    said, _ = process.communicate(timeout=60)
+        with begun(command, tmp_path) as process:
+            while len(server.posts) < 2:
+                time.sleep(0.005)
+            gone.set()
+            said, _ = process.communicate(timeout=60)
     assert process.returncode == 5, said
     assert "Unreachable: nothing answers at" in said
     assert said.count("\nunreachable") == 1
@@ -146,18 +145,28 @@ def test_an_interrupted_run_tells_what_it_knows(tmp_path: Path) -> None:
 
     with stub(slow) as server:
         command = [COMMAND, "--base-url", server.url, "--report", "report.json"]
-        process = subprocess.Popen(
-            command, env=environment(), cwd=tmp_path, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        while len(server.posts) < 2:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        with begun(command, tmp_path) as process:
+            while len(server.posts) < 2:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert said.rstrip().endswith("Interrupted before all was tested.")
     assert "Traceback" not in said
     assert (tmp_path / "report.json").exists()
+
+
+@contextmanager
+def begun(command: list[str], folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A process of the command, all that it says in its stdout, that does not outlive the test."""
+    with subprocess.Popen(
+        command, env=environment(), cwd=folder, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -292,8 +292,7 @@ def test_an_interruption_leaves_all_as_it_was(
 
 
 FETCH = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+import sys
 from dataclasses import replace
 from upscaler.models import MODELS, Checkpoint, UpscalingModel
 from upscaler.weights import fetch
