@@ -13,22 +13,16 @@ BASE := .venv-base
 PIP := -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-# Of the contract tests, all that needs no service with a network.
-KIT_TESTS := tests/test_defects_planted.py \
-	$(filter-out %_service.py,$(wildcard tests/test_kit_*.py))
-# The one test file that must run where torch is not, and those that need no torch.
-BASE_TESTS := $(KIT_TESTS) $(patsubst %,tests/%.py,without_torch test_accept test_addresses \
-	test_admission test_answer_memory test_app test_asynchronous test_batch test_contract* test_costs \
-	test_deployment test_encoding test_errors test_fetch* test_hostile test_hostile_bodies \
-	test_hostile_forms test_image* test_jobs test_mock* test_modal_app test_modal_cost \
-	test_models test_operations test_oracle test_orders test_overload test_page_files \
-	test_parallel test_plan test_png test_remote test_report test_server test_settings \
-	test_slow_answers test_terminal test_tiling test_url_input)
-# Torch makes no difference to these, and they take long: they start many processes, or wait for
-# clients and hosts to be late. Once is enough.
-ONCE := $(KIT_TESTS) $(filter-out %_clients.py,$(wildcard tests/test_mock*.py)) \
-	$(patsubst %,tests/test_%.py,deployment fetch fetch_hosts fetch_notations operations oracle \
-	overload server slow_answers terminal)
+# Tests of what needs no torch run where there is none; of these names, two files need more.
+BASE_TESTS := tests/without_torch.py $(filter-out %_clients.py %_service.py,$(wildcard \
+	$(patsubst %,tests/test_%.py,accept addresses admission answer_memory app asynchronous batch \
+	contract* costs defects_planted deployment encoding errors fetch* hostile hostile_bodies \
+	hostile_forms image* jobs kit_* mock* modal_app modal_cost models operations oracle orders \
+	overload page_files parallel plan png remote report server settings slow_answers terminal \
+	tiling url_input)))
+# These ask more where torch and the packages of developers are, and run there, too.
+TWICE := $(patsubst %,tests/test_%.py,hostile hostile_bodies hostile_forms modal_app modal_cost remote)
+ONCE := $(filter-out $(TWICE),$(BASE_TESTS))
 # These keep all cores busy by themselves, or measure what the machine can do and what they take of
 # it: nothing may run beside them. Of all others two files run at a time, each in its own order.
 ALONE := $(patsubst %,tests/test_%.py,bench cli convolution engine engines footprints layers \
