@@ -8,7 +8,7 @@ import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -126,13 +126,14 @@ def test_one_that_goes_away_ends_the_run(tmp_path: Path) -> None:
     gone = threading.Event()
     error = b'{"detail": [{"loc": ["body", "scale"], "msg": "it is wrong", "type": "wrong"}]}'
     refusal = (422, {"Content-Type": "application/json"}, error)
-    with stub(lambda _: None if gone.is_set() else refusal) as server:
-        command = [COMMAND, "--base-url", server.url, "--only", "REQ-6"]
-        with begun(command, tmp_path) as process:
+    with ExitStack() as stack:
+        with stub(lambda _: None if gone.is_set() else refusal) as server:
+            command = [COMMAND, "--base-url", server.url, "--only", "REQ-6"]
+            process = stack.enter_context(begun(command, tmp_path))
             while len(server.posts) < 2:
                 time.sleep(0.005)
             gone.set()
-            said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 5, said
     assert "Unreachable: nothing answers at" in said
     assert said.count("\nunreachable") == 1
