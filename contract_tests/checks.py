@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from contract_tests import accept, likeness
+from contract_tests import accept, decoding, likeness
 from contract_tests.answer import Answer, encoding_of
 from contract_tests.expectations import CLIENTS_FAULT, SUCCESS, Expected, Terms, fields
 from contract_tests.oracle import Loc, Output
@@ -249,7 +249,7 @@ def _check_content(
 ) -> None:
     """What is in the picture's file: it decodes, has its size, and shows what was sent."""
     try:
-        image = likeness.opened(file, encoding)
+        image = decoding.opened(file, encoding)
     except ValueError as error:
         terms.tell("RES-2", str(error))
         return

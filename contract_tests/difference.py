@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract_tests import likeness
+from contract_tests import decoding
 from contract_tests.answer import Answer, encoding_of
 from contract_tests.request import Request
 
@@ -64,14 +64,14 @@ def _names(answer: Answer) -> Any:  # noqa: ANN401  None if there is no object
 def _picture(answer: Answer) -> Image.Image | None:
     try:
         file = answer.file
-        return likeness.opened(file, encoding_of(file) or "png")
+        return decoding.opened(file, encoding_of(file) or "png")
     except (ValueError, TypeError, KeyError):
         return None
 
 
 def _small(image: Image.Image) -> NDArray[np.float32]:
     """The picture on white, in few pixels: float32 of shape (32, 32, 3), 0 to 255."""
-    seen = likeness.in_eight_bits(image).convert("RGBA")
+    seen = decoding.in_eight_bits(image).convert("RGBA")
     page = Image.new("RGBA", seen.size, "white")
     flat = Image.alpha_composite(page, seen).convert("RGB")
     return np.asarray(flat.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from contract_tests.headers import sizes, with_size
 from contract_tests.oracle import Facts
 
 Cells = NDArray[np.uint8]
@@ -160,7 +161,7 @@ def _file(picture: Picture) -> bytes:
     if damage == "truncated":
         return file[: len(file) * 2 // 3]
     if damage == "header only":
-        return file[: max(at + len(size) for at, size in _sizes(file, 1, 1))]
+        return file[: max(at + len(size) for at, size in sizes(file, 1, 1))]
     if damage == "signature only":
         return file[:12] if picture.format == "webp" else file[:8]
     return b"PICTURE!" + file[8:] if damage == "wrong signature" else file
@@ -186,7 +187,7 @@ def _png(picture: Picture) -> bytes:
     colour_type, bits, samples, palette = _png_samples(_cells(picture), picture.mode)
     width, height = picture.width, picture.height
     if width * height * samples[0, 0].nbytes * min(bits, 8) / 8 > _WHOLE_BYTES:
-        return _with_size(_file(_small(picture)), width, height)
+        return with_size(_file(_small(picture)), width, height)
     interlaced = picture.mode == "interlaced"
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, interlaced)
     exif = _exif(picture)
@@ -253,7 +254,7 @@ def _cell_of_each(pixels: int, cells: int) -> NDArray[np.intp]:
 def _by_pillow(picture: Picture) -> bytes:
     width, height = picture.width, picture.height
     if width * height > _WHOLE_PX:
-        return _with_size(_file(_small(picture)), width, height)
+        return with_size(_file(_small(picture)), width, height)
     image = _image(_cells(picture), picture).resize((width, height), Image.Resampling.NEAREST)
     exif = _exif(picture)
     options = _SAVED.get((picture.format, picture.mode), _AS_JPEG)
@@ -274,7 +275,7 @@ def _image(cells: Cells, picture: Picture) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(cells[..., :3]))
 
 
-# Headers
+# What both have in common
 
 
 def _small(picture: Picture) -> Picture:
@@ -287,40 +288,3 @@ def _exif(picture: Picture) -> bytes:
     if picture.orientation == 1:
         return b""
     return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, picture.orientation, 0, 0)
-
-
-def _with_size(file: bytes, width: int, height: int) -> bytes:
-    """The file, with another size in its header."""
-    for at, size in _sizes(file, width, height):
-        file = file[:at] + size + file[at + len(size) :]
-    if file.startswith(b"\x89PNG"):
-        return file[:29] + struct.pack(">I", zlib.crc32(file[12:29])) + file[33:]
-    return file
-
-
-def _sizes(file: bytes, width: int, height: int) -> Iterator[tuple[int, bytes]]:
-    """Where in the file a size stands, and how this one would be written there."""
-    if file.startswith(b"\x89PNG"):
-        yield 16, struct.pack(">II", width, height)
-    elif file.startswith(b"RIFF"):
-        yield from _webp_sizes(file, width, height)
-    else:
-        at = 2
-        while file[at + 1] not in (0xC0, 0xC2):
-            at += 2 + int.from_bytes(file[at + 2 : at + 4])
-        yield at + 5, struct.pack(">HH", height, width)
-
-
-def _webp_sizes(file: bytes, width: int, height: int) -> Iterator[tuple[int, bytes]]:
-    at = 12
-    while at < len(file):
-        kind, length = struct.unpack_from("<4sI", file, at)
-        if kind == b"VP8X":
-            yield at + 12, (width - 1 | height - 1 << 24).to_bytes(6, "little")
-        elif kind == b"VP8L":
-            above = file[at + 12] & 0xF0  # whether there is alpha, and the version
-            size = width - 1 | height - 1 << 14 | above << 24
-            yield at + 9, size.to_bytes(4, "little")
-        elif kind == b"VP8 ":
-            yield at + 14, struct.pack("<HH", width, height)
-        at += 8 + length + length % 2

@@ -1,8 +1,6 @@
 """Whether an answer looks like what was sent: honest ones pass, and what is wrong is named."""
 
 import io
-import struct
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from contract_tests.likeness import Undecodable, in_eight_bits, opened, unlike
+from contract_tests.decoding import in_eight_bits, opened
+from contract_tests.likeness import unlike
 from contract_tests.pictures import MODES, Picture
 
 Edit = Callable[[Image.Image], Image.Image]
@@ -235,48 +234,3 @@ def test_ink_may_be_turned_to_light_by_a_profile(seed: int) -> None:
 def test_a_tenth_of_the_light_is_missed(picture: Picture) -> None:
     assert unlike(picture, answer(times(0.9)(upright(picture)))) == "it is too dark"
     assert unlike(picture, answer(times(0.97)(upright(picture)))) == ""
-
-
-PLAIN = upright(Picture(300, 256, seed=1))
-FILES = {"png": saved(PLAIN), "jpeg": saved(PLAIN, "jpeg", quality=90)}
-
-
-def ihdr(file: bytes, width: int) -> bytes:
-    head = file[12:16] + struct.pack(">I", width) + file[20:29]
-    return file[:12] + head + struct.pack(">I", zlib.crc32(head)) + file[33:]
-
-
-@pytest.mark.parametrize(
-    ("file", "encoding", "word"),
-    [
-        (FILES["jpeg"], "png", "it is no png"),
-        (FILES["png"], "jpeg", "it is no jpeg"),
-        (b"", "png", "it is no png"),
-        (FILES["png"] + b"\0", "png", "1 bytes are behind the end"),
-        (FILES["jpeg"] + FILES["jpeg"], "jpeg", "bytes are behind the end"),
-        (FILES["png"][:-12], "png", "cut off"),
-        (FILES["png"][:200], "png", "cut off"),
-        (FILES["jpeg"][:-2], "jpeg", "cut off"),
-        (FILES["jpeg"][:20] + b"\0" + FILES["jpeg"][20:], "jpeg", "no marker"),
-        (FILES["png"][:60] + b"\0" + FILES["png"][61:], "png", "checksum"),
-        (ihdr(FILES["png"], 8193), "png", "8193 x 256"),
-        (ihdr(FILES["png"], 2**30), "png", "cannot be decoded"),
-        (ihdr(FILES["png"], 1000), "png", "cannot be decoded"),
-    ],
-)
-def test_what_is_no_whole_file(file: bytes, encoding: str, word: str) -> None:
-    with pytest.raises(Undecodable, match=word):
-        opened(file, encoding)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"progressive": True},
-        {"restart_marker_blocks": 3},
-        {"comment": b"\xff\xd9 is no end here"},
-        {"exif": b"Exif\0\0" + b"\xff\xd9" * 9},
-    ],
-)
-def test_every_kind_of_jpeg_has_an_end(options: dict[str, Any]) -> None:
-    assert answer(PLAIN, "jpeg", **options).size == PLAIN.size

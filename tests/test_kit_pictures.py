@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from contract_tests.likeness import in_eight_bits
+from contract_tests.decoding import in_eight_bits
 from contract_tests.oracle import Facts
 from contract_tests.pictures import DAMAGES, FORMATS, MAX_SIDE, MODES, Picture
 

@@ -1,0 +1,42 @@
+"""Where a PNG, JPEG or WebP says how large it is, and how to let it say something else."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+
+def with_size(file: bytes, width: int, height: int) -> bytes:
+    """The file, with another size in its header."""
+    for at, size in sizes(file, width, height):
+        file = file[:at] + size + file[at + len(size) :]
+    if file.startswith(b"\x89PNG"):
+        return file[:29] + struct.pack(">I", zlib.crc32(file[12:29])) + file[33:]
+    return file
+
+
+def sizes(file: bytes, width: int, height: int) -> Iterator[tuple[int, bytes]]:
+    """Where in the file a size stands, and how this one would be written there."""
+    if file.startswith(b"\x89PNG"):
+        yield 16, struct.pack(">II", width, height)
+    elif file.startswith(b"RIFF"):
+        yield from _webp_sizes(file, width, height)
+    else:
+        at = 2
+        while file[at + 1] not in (0xC0, 0xC2):
+            at += 2 + int.from_bytes(file[at + 2 : at + 4])
+        yield at + 5, struct.pack(">HH", height, width)
+
+
+def _webp_sizes(file: bytes, width: int, height: int) -> Iterator[tuple[int, bytes]]:
+    at = 12
+    while at < len(file):
+        kind, length = struct.unpack_from("<4sI", file, at)
+        if kind == b"VP8X":
+            yield at + 12, (width - 1 | height - 1 << 24).to_bytes(6, "little")
+        elif kind == b"VP8L":
+            above = file[at + 12] & 0xF0  # whether there is alpha, and the version
+            size = width - 1 | height - 1 << 14 | above << 24
+            yield at + 9, size.to_bytes(4, "little")
+        elif kind == b"VP8 ":
+            yield at + 14, struct.pack("<HH", width, height)
+        at += 8 + length + length % 2

@@ -1,0 +1,64 @@
+"""What counts as one whole picture in a file that came back."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from contract_tests.decoding import Undecodable, opened
+from contract_tests.pictures import Picture
+
+PLAIN = Image.open(io.BytesIO(Picture(300, 256, seed=1).file())).convert("RGB")
+
+
+def saved(encoding: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    PLAIN.save(out, encoding, **options)
+    return out.getvalue()
+
+
+FILES = {"png": saved("png"), "jpeg": saved("jpeg", quality=90)}
+
+
+def ihdr(file: bytes, width: int) -> bytes:
+    head = file[12:16] + struct.pack(">I", width) + file[20:29]
+    return file[:12] + head + struct.pack(">I", zlib.crc32(head)) + file[33:]
+
+
+@pytest.mark.parametrize(
+    ("file", "encoding", "word"),
+    [
+        (FILES["jpeg"], "png", "it is no png"),
+        (FILES["png"], "jpeg", "it is no jpeg"),
+        (b"", "png", "it is no png"),
+        (FILES["png"] + b"\0", "png", "1 bytes are behind the end"),
+        (FILES["jpeg"] + FILES["jpeg"], "jpeg", "bytes are behind the end"),
+        (FILES["png"][:-12], "png", "cut off"),
+        (FILES["png"][:200], "png", "cut off"),
+        (FILES["jpeg"][:-2], "jpeg", "cut off"),
+        (FILES["jpeg"][:20] + b"\0" + FILES["jpeg"][20:], "jpeg", "no marker"),
+        (FILES["png"][:60] + b"\0" + FILES["png"][61:], "png", "checksum"),
+        (ihdr(FILES["png"], 8193), "png", "8193 x 256"),
+        (ihdr(FILES["png"], 2**30), "png", "cannot be decoded"),
+        (ihdr(FILES["png"], 1000), "png", "cannot be decoded"),
+    ],
+)
+def test_what_is_no_whole_file(file: bytes, encoding: str, word: str) -> None:
+    with pytest.raises(Undecodable, match=word):
+        opened(file, encoding)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"progressive": True},
+        {"restart_marker_blocks": 3},
+        {"comment": b"\xff\xd9 is no end here"},
+        {"exif": b"Exif\0\0" + b"\xff\xd9" * 9},
+    ],
+)
+def test_every_kind_of_jpeg_has_an_end(options: dict[str, Any]) -> None:
+    assert opened(saved("jpeg", **options), "jpeg").size == PLAIN.size
