@@ -62,3 +62,10 @@ def test_what_is_no_whole_file(file: bytes, encoding: str, word: str) -> None:
 )
 def test_every_kind_of_jpeg_has_an_end(options: dict[str, Any]) -> None:
     assert opened(saved("jpeg", **options), "jpeg").size == PLAIN.size
+
+
+@pytest.mark.parametrize("between", [b"\xff", b"\xff" * 9, b"\xff\xd3"])
+def test_what_may_be_between_the_segments_of_a_jpeg(between: bytes) -> None:
+    """Bytes that fill, and markers without a length (ITU T.81, B.1.1.2 and B.1.1.3)."""
+    file = FILES["jpeg"][:2] + between + FILES["jpeg"][2:]
+    assert opened(file, "jpeg").size == PLAIN.size
