@@ -1,6 +1,6 @@
 """The mock as one object: the app, and what a test steers it with and asks of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,6 @@ from mock_server.clock import Clock
 from mock_server.jobs import MockJobs
 from mock_server.journal import Entry, Journal
 from mock_server.limits import Rate, RateLimit
-from mock_server.pictures import MadePictures
 from mock_server.recording import Recording
 from mock_server.refusals import Naming
 from mock_server.sabotage import Sabotage
@@ -107,7 +106,7 @@ class Mock:
         """
         if fetch not in FETCHES:
             raise ValueError(f"fetch is one of {', '.join(FETCHES)}")
-        pictures = MadePictures(self.settings).fetch if fetch == "made" else None
+        pictures = self._picture_at if fetch == "made" else None
         service = app.create_app(MockBackend(), self.settings, self.jobs, pictures)
         service.add_middleware(Naming)
         layers = service.user_middleware
@@ -118,6 +117,11 @@ class Mock:
         if self._rate:
             layers.append(Middleware(RateLimit, self._rate, self.settings.tokens))
         return service
+
+    async def _picture_at(self, url: str, hold: Callable[[int], None]) -> bytes:
+        from mock_server.pictures import MadePictures  # noqa: PLC0415  most tests send no URL
+
+        return await MadePictures(self.settings).fetch(url, hold)
 
 
 def _read(scenario: Path | str | None) -> Scenario:

@@ -86,6 +86,15 @@ def test_a_row_that_is_the_one_above_it_takes_up_next_to_nothing() -> None:
     assert len(thrice) < 1.05 * len(encode(once, PNG))
 
 
+@pytest.mark.parametrize("times", [2, 3, 4])
+def test_repeated_pixels_make_a_smaller_file_than_the_mean_does(photo: Pixels, times: int) -> None:
+    """By the left neighbour half of them are 0: the same columns without their rows are larger."""
+    wide = photo.repeat(times, axis=1)
+    large = encode(wide.repeat(times, axis=0), PNG)
+    assert np.array_equal(opened(large), wide.repeat(times, axis=0))
+    assert len(large) < 0.9 * len(encode(wide, PNG))
+
+
 @given(any_picture, cuts, strip_bytes)
 def test_a_jpeg_shows_what_pillows_own_shows(pixels: Pixels, at: list[int], size: int) -> None:
     """To the last bit: with full chroma no block of 8x8 pixels depends on another."""

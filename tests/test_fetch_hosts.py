@@ -3,8 +3,9 @@
 import asyncio
 import socket
 from contextlib import ExitStack, suppress
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpcore
 import pytest
@@ -33,6 +34,7 @@ from tests.hosts import (
     trusting,
     unvisited,
 )
+from upscaler.addresses import Address
 from upscaler.errors import InvalidRequest
 from upscaler.fetch import MAX_REDIRECTS, MAX_URL_BYTES, Fetcher
 
@@ -90,6 +92,22 @@ def test_what_is_not_a_url_of_a_picture_is_not_even_resolved(url: str) -> None:
     download = Fetcher(resolve=names, tls=NO_TLS).fetch(url)
     assert refusal(download).type == "url_invalid"
     assert names.asked == []
+
+
+@given(st.text("http:/@[]?#\\.a1%é。℀\uff1a\uff0f", max_size=20).map("http://{}".format))
+@example("http://[::1]/")
+@example("https://BÜCHER.example:443/a?b#c")
+@example("http://a℀b/")
+@example("http://127。0。0。1/")
+def test_what_may_be_fetched_has_a_host_that_can_be_logged(url: str) -> None:
+    """The service takes it out of the URL by the standard library, which must not raise."""
+
+    async def somewhere(host: str, port: int) -> list[Address]:
+        return [ip_address("1.1.1.1")]
+
+    with suppress(InvalidRequest):
+        asyncio.run(Fetcher(resolve=somewhere, tls=NO_TLS).check(url))
+        assert urlsplit(url).hostname
 
 
 def test_a_url_may_be_as_long_as_any_recipient_takes_it() -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
@@ -245,6 +246,20 @@ def test_the_command_serves_without_torch_until_it_is_told_to_stop(
             for name in REPEATED:
                 assert answer.headers[name] == other.headers[name]
     assert not port_file.exists()
+
+
+def test_it_is_there_without_what_only_urls_need() -> None:
+    """And the garbage collector, which rests until all is loaded, is at work again."""
+    code = """
+import gc, sys
+from unittest import mock
+from mock_server import cli, start
+with mock.patch.object(cli, "server") as server:
+    server.return_value.run = lambda **_: sys.exit(0 if gc.isenabled() else 3)
+    assert "httpx" not in sys.modules
+    sys.exit(start.main())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_tokens_are_those_of_the_options_or_else_of_the_environment(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_its_command_serves_from_what_is_copied_and_is_healthy(tmp_path: Path) -
         (tmp_path / name).symlink_to(ROOT / name)
     command = json.loads(only("ENTRYPOINT"))
     assert command == ["upscaler-mock", "--host", "0.0.0.0", "--port", "8000"]
-    program = "import sys; from mock_server.cli import main; sys.exit(main())"
+    program = "import sys; from mock_server.start import main; sys.exit(main())"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     options = [{"0.0.0.0": "127.0.0.1", "8000": port}.get(word, word) for word in command[1:]]

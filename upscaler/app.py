@@ -11,9 +11,9 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar, TypeVarTuple
+from urllib.parse import urlsplit
 
 import anyio
-import httpx
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -32,7 +32,6 @@ from upscaler.contract import (
 )
 from upscaler.envelope import Envelope
 from upscaler.errors import Busy, FieldError, InvalidRequest, TooSlow, UpscalerError
-from upscaler.fetch import Fetcher
 from upscaler.images import Picture
 from upscaler.intake import JSON, accepted, read_json, token_check
 from upscaler.jobs import InProcessJobs, Jobs
@@ -70,6 +69,10 @@ def create_app(
     """
     if not settings.tokens:
         raise ValueError("the service needs at least one token")
+    if fetch is None:
+        from upscaler.fetch import Fetcher  # noqa: PLC0415  and an HTTP client, which takes its time
+
+        fetch = Fetcher(ports=settings.fetch_ports, networks=settings.fetch_networks).fetch
     admission = Admission(settings.queue_length, settings.queue_memory, backend.at_once)
     metrics = Metrics(admission)
     workshop = Workshop(backend, admission, metrics.made)
@@ -77,7 +80,7 @@ def create_app(
         workshop,
         settings,
         jobs or InProcessJobs(settings.results_memory),
-        fetch or Fetcher(ports=settings.fetch_ports, networks=settings.fetch_networks).fetch,
+        fetch,
         metrics,
     )
 
@@ -216,7 +219,8 @@ class Service:
         with watch.stage("fetch"):
             async with self._downloads:
                 data = await self._fetch(wanted.init_image_url, memory.hold)
-        request.state.facts["source"] = httpx.URL(wanted.init_image_url).host  # all that is logged
+        # All that is logged of it. No URL that can be fetched is one that this cannot take apart.
+        request.state.facts["source"] = urlsplit(wanted.init_image_url).hostname
         return data
 
     def _check_offered(self, wanted: UpscalingRequest) -> None:

@@ -44,11 +44,10 @@ LAST_BLOCK: Final = b"\x03\x00"
 """An empty block that is marked as the last (RFC 1951, 3.2.6), so that no strip needs to be."""
 ADLER_BASE: Final = 65521
 """Adler-32 counts modulo this prime (RFC 1950, 8.2)."""
-FILTER_AVERAGE: Final = 3
-"""The filter of rows: each sample less the mean of the ones on its left and above it. On enlarged
-photos and drawings it makes smaller files than any other single filter."""
-FILTER_UP: Final = 2
-"""The filter of a row that is the same as the one above it: each sample less that one is 0."""
+FILTER_SUB, FILTER_UP, FILTER_AVERAGE = 1, 2, 3
+"""Filters of rows (PNG, third edition, 9.2): each sample less the one on its left, the one above
+it, or the mean of both. On enlarged photos and drawings the mean makes smaller files than any other
+single filter. A row that is the same as the one above it is all 0 by FILTER_UP."""
 COLOUR_TYPES: Final = {3: 2, 4: 6}
 """PNG's numbers for RGB and RGBA, by how many samples a pixel has."""
 
@@ -197,16 +196,21 @@ def _filtered(lot: Pixels) -> Pixels:
     samples = lot.reshape(len(lot), -1)
     above, rows = samples[:-1], samples[1:]
     result = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
-    result[:, 0] = FILTER_AVERAGE
     differences = result[:, 1:]
-    differences[:, :channels] = rows[:, :channels] - (above[:, :channels] >> 1)
-    # The mean, rounded down and without a ninth bit: what both have, and half of what one has.
-    left, above = rows[:, :-channels], above[:, channels:]
-    mean = left ^ above
-    mean >>= 1
-    mean += left & above
-    np.subtract(rows[:, channels:], mean, out=differences[:, channels:])
-    repeated = (samples[1:] == samples[:-1]).all(axis=1)
+    repeated = (rows == above).all(axis=1)
+    if 4 * np.count_nonzero(repeated) >= len(rows):  # then so are many pixels in a row
+        result[:, 0] = FILTER_SUB
+        differences[:, :channels] = rows[:, :channels]
+        np.subtract(rows[:, channels:], rows[:, :-channels], out=differences[:, channels:])
+    else:
+        result[:, 0] = FILTER_AVERAGE
+        differences[:, :channels] = rows[:, :channels] - (above[:, :channels] >> 1)
+        # The mean, rounded down and without a ninth bit: what both have, and half of what one has.
+        left, above = rows[:, :-channels], above[:, channels:]
+        mean = left ^ above
+        mean >>= 1
+        mean += left & above
+        np.subtract(rows[:, channels:], mean, out=differences[:, channels:])
     result[repeated] = 0
     result[repeated, 0] = FILTER_UP
     return result

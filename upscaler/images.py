@@ -205,18 +205,24 @@ def _orientation(image: Image.Image) -> int:
 
 def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, bytes]:
     """The image with its pixels, and the file that they were read from; or an exception."""
+    if image.format == "JPEG":
+        _load_whole_jpeg(image, data)
+        return image, data
     if image.format == "PNG":
         image = _opened_without_pixels(data)
     with _WEBP if image.format == "WEBP" else nullcontext():
         _load(image, data)
-    if image.format == "JPEG":
-        jpeg.check_scans(data)
-        more = jpeg.with_more(data)
-        again = Image.open(io.BytesIO(more), formats=["JPEG"])
-        _load(again, more)
-        if again.tobytes() != image.tobytes():
-            raise ValueError("a scan is cut short")
     return image, data
+
+
+def _load_whole_jpeg(image: Image.Image, data: bytes) -> None:
+    """Decode a JPEG, and at the same time what is equal to it if all of its scans are whole."""
+    jpeg.check_scans(data)
+    more = jpeg.with_more(data)
+    again = Image.open(io.BytesIO(more), formats=["JPEG"])
+    deque(in_order(lambda each: _load(*each), ((image, data), (again, more))), maxlen=0)
+    if again.tobytes() != image.tobytes():
+        raise ValueError("a scan is cut short")
 
 
 def _opened_without_pixels(data: bytes) -> ImageFile.ImageFile:
