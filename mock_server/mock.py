@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,7 +107,7 @@ class Mock:
         """
         if fetch not in FETCHES:
             raise ValueError(f"fetch is one of {', '.join(FETCHES)}")
-        pictures = self._picture_at if fetch == "made" else None
+        pictures = partial(_picture_at, self.settings) if fetch == "made" else None
         service = app.create_app(MockBackend(), self.settings, self.jobs, pictures)
         service.add_middleware(Naming)
         layers = service.user_middleware
@@ -118,10 +119,12 @@ class Mock:
             layers.append(Middleware(RateLimit, self._rate, self.settings.tokens))
         return service
 
-    async def _picture_at(self, url: str, hold: Callable[[int], None]) -> bytes:
-        from mock_server.pictures import MadePictures  # noqa: PLC0415  most tests send no URL
 
-        return await MadePictures(self.settings).fetch(url, hold)
+async def _picture_at(settings: Settings, url: str, hold: Callable[[int], None]) -> bytes:
+    """The picture that is made for a URL; no method, since no app may keep its mock alive."""
+    from mock_server.pictures import MadePictures  # noqa: PLC0415  most tests send no URL
+
+    return await MadePictures(settings).fetch(url, hold)
 
 
 def _read(scenario: Path | str | None) -> Scenario:
