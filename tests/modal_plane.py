@@ -68,7 +68,8 @@ runpy.run_module("modal", run_name="__main__", alter_sys=True)
 """Modal's command in a process that cannot import what its first argument names."""
 NOT_MODALS: Final = (
     "PIL fastapi h11 httpcore httpx isal mimeparse numpy platformdirs prometheus_client psutil "
-    "pybase64 pydantic pydantic_core pythonjsonlogger safetensors starlette torch tqdm uvicorn"
+    "pybase64 pydantic pydantic_core pyspng pythonjsonlogger safetensors simplejpeg starlette "
+    "torch tqdm uvicorn"
 )
 """What the product needs and modal does not bring along."""
 

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import numpy as np
+import pyspng
 import pytest
+import simplejpeg
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, WebPImagePlugin
@@ -216,12 +218,14 @@ def eight_bits(samples: Samples, bits: int) -> Samples:
 def no_decoding() -> Iterator[None]:
     """Whoever decodes pixels in here fails the test, past any `except Exception`."""
 
-    def fail(*_: object) -> NoReturn:
+    def fail(*_: object, **__: object) -> NoReturn:
         pytest.fail("pixels were decoded")
 
     with pytest.MonkeyPatch.context() as patch:
         for kind in (Image.Image, ImageFile.ImageFile, WebPImagePlugin.WebPImageFile):
             patch.setattr(kind, "load", fail)
+        patch.setattr(pyspng, "load", fail)
+        patch.setattr(simplejpeg, "decode_jpeg", fail)
         yield
 
 

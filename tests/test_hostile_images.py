@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from threading import Thread
 
 import pytest
-from PIL import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 
 from tests.children import Child, child, needs_proc
 from tests.hostile_pictures import CASES
 from tests.picture_cases import SECONDS, SMALL, Case, check, send, warmed
-from tests.picture_files import Samples, decode, noise, saved
+from tests.picture_files import Samples, decode, saved
 from upscaler import images
 
 
@@ -52,20 +50,3 @@ def test_two_webps_are_never_decoded_at_once() -> None:
         assert list(pixels) == ["PNG"]
     threads[0].join()
     assert pixels["WEBP"].shape == SMALL.shape
-
-
-def test_a_jpeg_is_given_to_the_decoder_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In many pieces, what is left of each is copied with the next: ten seconds for fill bytes."""
-    read: list[int] = []
-    load_read = JpegImageFile.load_read
-
-    def noted(image: JpegImageFile, length: int) -> bytes:
-        data = load_read(image, length)
-        read.append(len(data))
-        return data
-
-    monkeypatch.setattr(JpegImageFile, "load_read", noted)
-    data = saved(noise(300, 300, 3), "JPEG")
-    decode(data)
-    assert len(data) > ImageFile.MAXBLOCK
-    assert len(read) == 2  # to see its pixels, and whether they are all

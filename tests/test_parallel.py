@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from upscaler import parallel
-from upscaler.parallel import THREAD_NAME, ahead, in_order
+from upscaler.parallel import THREAD_NAME, in_order
 
 
 def left_behind() -> list[str]:
@@ -111,39 +111,3 @@ def test_closing_it_early_leaves_no_thread_and_asks_for_no_more() -> None:
     results.close()
     assert left_behind() == []
     assert len(asked) <= parallel.MAX_WORKERS + 2
-
-
-def test_ahead_the_next_item_is_made_while_one_is_used() -> None:
-    asked = [threading.Event() for _ in range(5)]
-
-    def items() -> Iterator[int]:
-        for item, event in enumerate(asked):
-            event.set()
-            yield item
-
-    for item in ahead(items()):
-        assert all(event.wait(30) for event in asked[: item + 2])
-        assert not any(event.is_set() for event in asked[item + 2 :])
-    assert left_behind() == []
-
-
-def test_ahead_a_fault_is_raised_behind_the_items_before_it() -> None:
-    fault = ZeroDivisionError("out of memory, or whatever")
-
-    def items() -> Iterator[int]:
-        yield 0
-        raise fault
-
-    results = ahead(items())
-    assert next(results) == 0
-    with pytest.raises(ZeroDivisionError) as raised:
-        next(results)
-    assert raised.value is fault
-    assert left_behind() == []
-
-
-def test_ahead_nothing_goes_on_once_it_is_closed() -> None:
-    results = ahead(iter(range(1000)))
-    assert next(results) == 0
-    results.close()
-    assert left_behind() == []

@@ -36,7 +36,6 @@ from tests.picture_files import (
     tiff,
 )
 from upscaler.images import Pixels
-from upscaler.png import _stored
 
 # Damage
 
@@ -176,12 +175,3 @@ def test_a_jpeg_may_lack_what_is_behind_its_first_picture() -> None:
     second = data.index(b"\xff\xd8\xff", 2)
     assert off_by(decode(data[: second + 100]), decode(data)) == 0
     assert refusal(data[: second - 100]).type == "image_damaged"
-
-
-@pytest.mark.parametrize("size", [1, 65_534, 65_535, 65_536, 131_070, 200_000])
-def test_rows_are_stored_in_a_stream_that_zlib_reads(size: int) -> None:
-    """Around as much as one block can hold."""
-    rows = np.random.default_rng(size).bytes(size)
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    assert stream.decompress(b"".join(_stored(memoryview(rows)))) == rows
-    assert not stream.eof

@@ -12,7 +12,6 @@ provides (ITU-T T.81, B.2.1 and E.1.4). Both are what any decoder reads.
 
 import io
 import os
-import zlib
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import chain
@@ -24,16 +23,12 @@ import pybase64
 from PIL import Image
 
 from upscaler.contract import Size
+from upscaler.deflate import zlib
 from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels, on_white
 from upscaler.parallel import in_order
-from upscaler.png import SIGNATURE, ZLIB_HEADER
 from upscaler.responses import ImageResponse
-
-try:
-    from isal import isal_zlib as deflater
-except ModuleNotFoundError:  # it has no build for Windows on ARM; zlib takes several times as long
-    deflater = zlib  # type: ignore[misc]
+from upscaler.scanlines import SIGNATURE, ZLIB_HEADER, chunk
 
 STRIP_BYTES: Final = 3 * 2**19
 """About how many bytes of pixels a strip has: 64 rows of the widest RGB picture. Smaller strips
@@ -169,25 +164,20 @@ def _png(strips: Iterable[Pixels], shape: Shape) -> Pieces:
     height, width, channels = shape
     rows = max(1, STRIP_BYTES // (width * channels))
     header = pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
-    yield SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", ZLIB_HEADER)
+    yield SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", ZLIB_HEADER)
     adler = 1
     with closing(in_order(_deflated, _cut(strips, shape, rows))) as parts:
         for part in parts:
             yield part.chunk
             adler = _adler_combined(adler, part.adler, part.length)
-    yield _chunk(b"IDAT", LAST_BLOCK + pack(">I", adler)) + _chunk(b"IEND", b"")
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = deflater.crc32(content, deflater.crc32(kind))
-    return b"".join((pack(">I", len(content)), kind, content, pack(">I", checksum)))
+    yield chunk(b"IDAT", LAST_BLOCK + pack(">I", adler)) + chunk(b"IEND", b"")
 
 
 def _deflated(lot: Pixels) -> Deflated:
     filtered = _filtered(lot)
-    stream = deflater.compressobj(DEFLATE_LEVEL, deflater.DEFLATED, -deflater.MAX_WBITS)
-    content = stream.compress(filtered) + stream.flush(deflater.Z_SYNC_FLUSH)
-    return Deflated(_chunk(b"IDAT", content), deflater.adler32(filtered), filtered.size)
+    stream = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    content = stream.compress(filtered) + stream.flush(zlib.Z_SYNC_FLUSH)
+    return Deflated(chunk(b"IDAT", content), zlib.adler32(filtered), filtered.size)
 
 
 def _filtered(lot: Pixels) -> Pixels:

@@ -7,27 +7,31 @@ go out is in `upscaler.encoding`.
 
 import io
 from collections import deque
-from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageDraw, ImageFile, ImageFont, PngImagePlugin
+from PIL import Image, ImageCms, ImageDraw, ImageFont, PngImagePlugin
 
-from upscaler import icc, jpeg, png, webp
+from upscaler import icc, jpeg, png, scanlines, webp
 from upscaler.contract import MAX_INPUT_PX, Size
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.parallel import ahead, in_order
+from upscaler.parallel import in_order
 
 Pixels = NDArray[np.uint8]
 """uint8 of shape (height, width, 3 or 4)."""
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """What is read. Pillow knows many more formats, each of them another parser to attack."""
-SIGNATURES: Final = (png.SIGNATURE, jpeg.SIGNATURE, b"RIFF")
+SIGNATURES: Final = (scanlines.SIGNATURE, jpeg.SIGNATURE, b"RIFF")
 """How they begin."""
+MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""What pixels are made of, in Pillow's terms, by how many samples they have."""
+JPEG_COLOURS: Final = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+"""What simplejpeg calls the same."""
 LANCZOS: Final = Image.Resampling.LANCZOS
 RESIZE_PX: Final = 64
 """How many rows, or columns, are resized at a time."""
@@ -90,10 +94,10 @@ class Picture:
         file that is truncated or damaged. Reads the file once: call it once.
         """
         try:
-            image = _decode(*_loaded(self.image, self.data))
-            if self.orientation in _TRANSPOSE:
-                image = image.transpose(_TRANSPOSE[self.orientation])
-            return np.array(image)
+            samples = _samples(self.image, self.data)
+            mode = "CMYK" if self.image.mode == "CMYK" else MODES[samples.shape[2]]
+            pixels = _in_srgb(samples, mode, self.image.info.get("icc_profile"))
+            return _upright(pixels, self.orientation)
         except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
             msg = "this image file is truncated or damaged"
             raise _invalid(self.field, msg, "image_damaged") from error
@@ -182,7 +186,7 @@ def _opened(data: bytes) -> tuple[bytes, Image.Image]:
 
     A JPEG with others behind it, as many cameras write it (MPO), is its first picture.
     """
-    if data.startswith(png.SIGNATURE):
+    if data.startswith(scanlines.SIGNATURE):
         data = png.reduced(data)
     elif data.startswith(jpeg.SIGNATURE):
         data = jpeg.reduced(data)
@@ -203,133 +207,64 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _loaded(image: Image.Image, data: bytes) -> tuple[Image.Image, bytes]:
-    """The image with its pixels, and the file that they were read from; or an exception."""
-    if image.format == "JPEG":
-        _load_whole_jpeg(image, data)
-        return image, data
+def _samples(image: Image.Image, data: bytes) -> Pixels:
+    """What the file has for each pixel, of shape (height, width, samples)."""
     if image.format == "PNG":
-        image = _opened_without_pixels(data)
-    with _WEBP if image.format == "WEBP" else nullcontext():
-        _load(image, data)
-    return image, data
+        return png.pixels(data)
+    if image.format == "JPEG":
+        return _of_whole_jpeg(image, data)
+    with _WEBP:
+        return np.array(image)
 
 
-def _load_whole_jpeg(image: Image.Image, data: bytes) -> None:
+def _of_whole_jpeg(image: Image.Image, data: bytes) -> Pixels:
     """Decode a JPEG, and at the same time what is equal to it if all of its scans are whole."""
     jpeg.check_scans(data)
-    more = jpeg.with_more(data)
-    again = Image.open(io.BytesIO(more), formats=["JPEG"])
-    deque(in_order(lambda each: _load(*each), ((image, data), (again, more))), maxlen=0)
-    if again.tobytes() != image.tobytes():
+
+    def decoded(file: bytes) -> Pixels:
+        # Not strict: libjpeg's warnings are of whatever a file has too much as well.
+        pixels: Pixels = simplejpeg.decode_jpeg(file, JPEG_COLOURS[image.mode], strict=False)
+        return pixels
+
+    samples, again = in_order(decoded, (jpeg.coded(data), jpeg.coded(data, jpeg.MORE)))
+    if not np.array_equal(samples, again):
         raise ValueError("a scan is cut short")
+    # Adobe's programs, the only ones to write CMYK, write its complement.
+    return ~samples if image.mode == "CMYK" else samples
 
 
-def _opened_without_pixels(data: bytes) -> ImageFile.ImageFile:
-    """A PNG that is still to be given its pixels, as `_load` does."""
-    return Image.open(io.BytesIO(png.without_pixels(data)), formats=["PNG"])
+def _in_srgb(samples: Pixels, mode: str, profile: bytes | None) -> Pixels:
+    """RGB, or RGBA if there is alpha in `samples`; in sRGB, by the ICC profile if there is one."""
+    if mode in ("RGB", "RGBA") and not profile:
+        return samples
+    image = Image.fromarray(samples.squeeze(axis=2) if mode == "L" else samples, mode)
+    colours = image.convert(mode.removesuffix("A")) if mode.endswith("A") else image
+    colours = _by_profile(colours, profile) if profile else colours.convert("RGB")
+    if mode.endswith("A"):
+        colours.putalpha(image.getchannel("A"))
+    return np.array(colours)
 
 
-def _load(image: Image.Image, data: bytes) -> None:
-    """Decode the file; one that is no PNG in one piece, of which Pillow else copies the rest often.
-
-    A PNG's pixels are inflated in one thread while Pillow undoes their filters in this one.
-    """
-    if isinstance(image, PngImagePlugin.PngImageFile):
-        with closing(ahead(png.pixels(data))) as parts:
-
-            def read(read_bytes: int) -> bytes:  # noqa: ARG001  a part is taken as it is
-                return next(parts, b"")
-
-            image.load_read = read  # type: ignore[method-assign]
-            image.load()
-        return
-    if isinstance(image, ImageFile.ImageFile):
-        image.decodermaxblock = len(data)
-    image.load()
-
-
-def _decode(image: Image.Image, data: bytes) -> Image.Image:
-    """RGB, or RGBA if the file has transparency, in sRGB."""
-    colours, alpha = _colours_and_alpha(image, data)
-    colours = _to_srgb(colours, image.info.get("icc_profile"))
-    if alpha:
-        colours.putalpha(alpha)
-    return colours
-
-
-def _colours_and_alpha(image: Image.Image, data: bytes) -> tuple[Image.Image, Image.Image | None]:
-    """The colours as L, RGB or CMYK with eight bits a sample, and the alpha as L, if there is any.
-
-    A PNG may name one colour that stands for transparent. It is looked for at the file's own
-    depth: Pillow compares it with samples that it has made eight bits of.
-    """
-    key = image.info.get("transparency")
-    if image.mode == "P":
-        if np.array(image).max() >= png.palette_size(data):
-            raise ValueError("a colour is not in the palette")
-        image = image.convert("RGB" if key is None else "RGBA")
-    elif key is not None:
-        key = png.transparent(data)
-    if image.mode == "LA" or (image.mode == "RGBA" and _is_grey(image, data)):
-        return image.getchannel(0), image.getchannel("A")
-    if image.mode == "RGBA":
-        return image.convert("RGB"), image.getchannel("A")
-    if image.mode == "1":
-        image = image.convert("L")
-    if not image.mode.startswith("I") and key is None:
-        return image, None
-    samples = _samples(image, data)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((samples[:, :, 0] >> 8).astype(np.uint8))
-    if key is None:
-        return image, None
-    opaque = np.any(samples != key, axis=2)
-    return image, Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8))
-
-
-def _is_grey(image: Image.Image, data: bytes) -> bool:
-    """Whether RGBA is grey that Pillow has spread over three channels, as it does at 16 bits."""
-    return image.format == "PNG" and png.colour_type(data) == png.GREY_ALPHA
-
-
-def _samples(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
-    """Samples as the PNG file counts them, of shape (height, width, channels)."""
-    samples: NDArray[np.uint16] = np.atleast_3d(np.array(image)).astype(np.uint16)
-    depth = png.bit_depth(data)
-    if depth < 8:
-        samples //= 255 // (2**depth - 1)
-    if depth == 16 and image.mode == "RGB":
-        # Pillow has kept the upper bytes: let it read the lower ones as if they were upper.
-        again = _opened_without_pixels(data)
-        again.tile = [again.tile[0]._replace(args="RGB;16L")]
-        _load(again, data)
-        samples <<= 8
-        samples |= np.array(again)
-    return samples
-
-
-def _to_srgb(colours: Image.Image, profile: bytes | None) -> Image.Image:
-    """RGB in sRGB, by the file's ICC profile where it has a usable one.
+def _by_profile(colours: Image.Image, profile: bytes) -> Image.Image:
+    """RGB in sRGB, by the file's ICC profile if it is usable.
 
     A profile that is damaged, or is for another kind of samples, is left out of account, as
     browsers do: such files are common and their pixels are fine.
     """
-    if not profile:
-        return _rgb(colours)
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc.without_programs(profile)))
         srgb = ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(colours, source, srgb, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
-        return _rgb(colours)
+        return colours.convert("RGB")
     assert converted is not None, "only a conversion in place returns nothing"
     return converted
 
 
-def _rgb(colours: Image.Image) -> Image.Image:
-    """The same as RGB, and no copy of what is RGB: Pillow would make one."""
-    return colours if colours.mode == "RGB" else colours.convert("RGB")
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    if orientation not in _TRANSPOSE:
+        return pixels
+    return np.array(Image.fromarray(pixels).transpose(_TRANSPOSE[orientation]))
 
 
 def on_white(image: Image.Image) -> Image.Image:

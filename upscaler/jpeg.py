@@ -40,8 +40,9 @@ behind the first scan, which libjpeg passes over, too."""
 _MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """All but those of restarts, which belong to the coded pixels."""
 _NOISE: Final = [sha512(bytes([i])).digest().replace(b"\xff", b"") for i in range(9)]
-_MORE: Final = _NOISE[8] + b"".join(bytes([0xFF, 0xD0 + i]) + _NOISE[i] for i in range(8))
-"""Coded pixels that a whole scan has no use for: at once, and behind any restart."""
+MORE: Final = _NOISE[8] + b"".join(bytes([0xFF, 0xD0 + i]) + _NOISE[i] for i in range(8))
+"""Coded pixels, at once and behind any restart. Behind the last pixels of a scan a decoder passes
+over whatever comes before the next marker; where pixels are missing it takes that for them."""
 
 
 def reduced(data: bytes) -> bytes:
@@ -67,25 +68,24 @@ def reduced(data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def with_more(data: bytes) -> bytes:
-    """The same picture if all its scans are whole, and else another one.
-
-    Behind the last pixels of a scan a decoder passes over whatever comes before the next marker.
-    Before them it takes that for pixels.
-    """
+def coded(data: bytes, more: bytes = b"") -> bytes:
+    """The same picture without what only says how to show it, and with `more` behind each scan."""
     kept = [SIGNATURE[:2]]
-    for marker, segment, coded in _segments(data):
-        kept += (segment, coded, _MORE if marker == SCAN else b"")
+    for marker, segment, pixels in _segments(data):
+        if marker not in (EXIF, PROFILE):
+            kept += (segment, pixels, more if marker == SCAN else b"")
     return b"".join(kept)
 
 
 def check_scans(data: bytes) -> None:
     """Raise ValueError unless each component is there, and what is begun of it to its last bit.
 
-    To a decoder a progressive picture is a sound one without its last scans, only blurred.
+    To a decoder a progressive picture is a sound one without its last scans, only blurred. The
+    mark of the end must be there, too.
     """
     missing: dict[int, list[int]] = {}
     progressive = False
+    marker = None
     for marker, segment, _ in _segments(data):
         if marker in FRAMES:
             progressive = marker == PROGRESSIVE
@@ -95,8 +95,8 @@ def check_scans(data: bytes) -> None:
             first, last, bits = segment[behind : behind + 3] if progressive else (0, 63, 0)
             for component in segment[5:behind:2]:
                 missing[component][first : last + 1] = [bits & 15] * (last + 1 - first)
-    if any(map(any, missing.values())):
-        raise ValueError("scans are missing")
+    if any(map(any, missing.values())) or marker != END:
+        raise ValueError("scans are missing, or their end")
 
 
 def _tells_colours_or_side(segment: bytes, before: list[int]) -> bool:

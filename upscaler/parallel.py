@@ -2,9 +2,8 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import Final, TypeVar
 
 Item = TypeVar("Item")
@@ -35,18 +34,6 @@ def in_order(
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()
-
-
-def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
-    """The same `items`, each of which is made in a thread while the one before it is used.
-
-    What `items` raises is raised here unchanged. No thread outlives this iterator.
-    """
-    with ThreadPoolExecutor(1, THREAD_NAME) as pool:
-        coming = pool.submit(list[Item], islice(items, 1))
-        while item := coming.result():
-            coming = pool.submit(list[Item], islice(items, 1))
-            yield from item
 
 
 def _cores() -> int:

@@ -1,36 +1,32 @@
-"""What must be known of a PNG file before it is left to a decoder.
+"""PNG files: what must be known of one before anything reads it, and its pixels.
 
-Pillow takes a text called "transparency" for transparency, looks at each of millions of empty
-chunks, believes the last of several headers, lets an animation's control chunk shrink the still
-picture, and paints black what a short stream of pixels leaves out. So a file is first reduced to
-the chunks that make up its picture, and its rows are inflated here, as far as they go, and all of
-them. Pillow is given those part by part, and undoes their filters while the next are inflated.
-Chunks and filters are those of the W3C's PNG specification, third edition.
+Pillow, which reads the header, takes a text called "transparency" for transparency, looks at each
+of millions of empty chunks, believes the last of several headers, and lets an animation's control
+chunk shrink the still picture. So a file is first reduced to the chunks that make up its picture.
+Its pixels Pillow would paint black where the stream of them is too short, and those of 16 bits it
+knows in part. So they are read here, some rows at a time, which stay in the processor's cache.
+Chunks are those of the W3C's PNG specification, third edition.
 """
 
 from collections.abc import Iterator
-from struct import iter_unpack, pack, unpack_from
-from typing import Final
+from struct import unpack_from
+from typing import Final, NamedTuple
 
-try:
-    from isal import isal_zlib as deflate
-except ModuleNotFoundError:  # it has no build for Windows on ARM; zlib takes several times as long
-    import zlib as deflate  # type: ignore[no-redef]
+import numpy as np
+from numpy.typing import NDArray
 
-SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+from upscaler.deflate import zlib
+from upscaler.scanlines import SIGNATURE, unfiltered
+
 ONE_FRAME: Final = b"\0\0\0\1"
 """How an animation's acTL chunk begins if it is a still picture after all."""
 MAX_CHUNKS: Final = 65_536
 """A 2048x2048 picture has about 2,000 if its encoder makes them of 8 KiB, as most do."""
 
-ZLIB_HEADER: Final = b"\x78\x01"
-"""Deflate with a window of 32 KiB, the fastest level (RFC 1950, 2.2)."""
-PART_BYTES: Final = 2**17
-"""About how many bytes of rows are given out at a time."""
+LOT_BYTES: Final = 2**17
+"""About how many bytes of scanlines are inflated before pixels are made of them."""
 SLICE_BYTES: Final = 2**15
 """So much of a chunk is inflated at a time: some encoders make a single one of all pixels."""
-MAX_STORED_BYTES: Final = 65_535
-"""The most that a block holds which is not compressed (RFC 1951, 3.2.4)."""
 
 HEADER: Final = b"\0\0\0\x0dIHDR"
 """How the first chunk begins (11.2.1)."""
@@ -43,8 +39,9 @@ ANYWHERE: Final = (b"eXIf", b"acTL")
 SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples in a pixel, by colour type."""
 INDEXED: Final = 3
-GREY_ALPHA: Final = 4
-"""The colour types of pictures with a palette, and of grey ones with alpha."""
+"""The colour type of pictures with a palette."""
+WITH_ALPHA: Final = (4, 6)
+"""Those with alpha in each pixel."""
 ADAM7: Final = (
     (0, 0, 8, 8),
     (4, 0, 8, 8),
@@ -55,6 +52,42 @@ ADAM7: Final = (
     (0, 1, 1, 2),
 )
 """The passes of an interlaced picture: first column, first row, and steps between them."""
+ONE_PASS: Final = ((0, 0, 1, 1),)
+
+Samples = NDArray[np.unsignedinteger]
+"""Of shape (height, width, samples in a pixel), as the file counts them."""
+
+
+class Header(NamedTuple):
+    """What the first chunk says (11.2.1)."""
+
+    width: int
+    height: int
+    depth: int
+    colour_type: int
+    compression: int
+    filtering: int
+    interlaced: bool
+
+    @property
+    def passes(self) -> tuple[tuple[int, int, int, int], ...]:
+        return ADAM7 if self.interlaced else ONE_PASS
+
+    @property
+    def pixel_bits(self) -> int:
+        return self.depth * SAMPLES[self.colour_type]
+
+    def row_bytes(self, columns: int) -> int:
+        """How many bytes a row of so many pixels has."""
+        return -(-columns * self.pixel_bits // 8)
+
+
+class Lot(NamedTuple):
+    """Some scanlines: where their pixels belong, and whether they are a pass's first."""
+
+    lines: bytes
+    target: NDArray[np.uint8]
+    first: bool
 
 
 def reduced(data: bytes) -> bytes:
@@ -79,62 +112,38 @@ def reduced(data: bytes) -> bytes:
             pixels.append(chunk)
         elif not kind[:1].islower():
             raise ValueError(f"{kind!r} is not known, and needed for the picture")
-    if colour_type(data) == INDEXED and len(header.get(b"PLTE", b"")) not in PALETTE_BYTES:
+    if _header(data).colour_type == INDEXED and len(header.get(b"PLTE", b"")) not in PALETTE_BYTES:
         raise ValueError("a palette is missing, or not of whole colours")
     return b"".join((SIGNATURE, *header.values(), *pixels))
 
 
-def without_pixels(data: bytes) -> bytes:
-    """The same file with an empty chunk in place of its pixels."""
-    others = (chunk for kind, _, chunk in _chunks(data) if kind not in (b"IDAT", b"IEND"))
-    return b"".join((SIGNATURE, *others, *_chunk(b"IDAT", b""), *_chunk(b"IEND", b"")))
+def pixels(data: bytes) -> NDArray[np.uint8]:
+    """The pixels of a `reduced` file, of shape (height, width, samples in a pixel).
 
-
-def pixels(data: bytes) -> Iterator[bytes]:
-    """The parts of a zlib stream that has the picture's rows uncompressed, and nothing behind them.
-
-    Not even a checksum: the file's own stream has one. Raises ValueError unless all rows are there,
-    and the inflater's own error if they are damaged, in place of the last part.
+    Those are grey, or RGB, and behind them alpha if the file has transparency, of eight bits: of 16
+    the upper ones. Raises ValueError if rows are missing or a colour is not in the palette, and
+    what the inflater and `unfiltered` raise for damaged ones.
     """
-    room = _stream_bytes(data) + 1  # one byte more, so that the stream comes to its checksum
-    rows, stream = bytearray(), deflate.decompressobj()
-    yield ZLIB_HEADER
-    for compressed in _compressed(data):
-        if not room or stream.eof:  # what it is given behind its end is kept, and copied each time
-            break
-        more = stream.decompress(compressed, room)
-        room -= len(more)
-        if more and len(rows) >= PART_BYTES:
-            yield b"".join(_stored(memoryview(rows)))
-            rows = bytearray()
-        rows += more
-    if room > 1:
-        raise ValueError("rows are missing")
-    yield b"".join(_stored(memoryview(rows)[: len(rows) + room - 1]))
-
-
-def transparent(data: bytes) -> tuple[int, ...] | None:
-    """The samples of the one colour that stands for transparent, at their own depth (11.3.1.1)."""
-    for kind, content, _ in _chunks(data):
-        if kind == b"tRNS":
-            samples = content[: 2 * SAMPLES[colour_type(data)]]
-            return tuple(sample % 2 ** bit_depth(data) for (sample,) in iter_unpack(">H", samples))
-    return None
-
-
-def palette_size(data: bytes) -> int:
-    """How many colours the palette has."""
-    return sum(len(content) // 3 for kind, content, _ in _chunks(data) if kind == b"PLTE")
-
-
-def bit_depth(data: bytes) -> int:
-    """How many bits a sample has: 1, 2, 4, 8 or 16."""
-    return data[24]
-
-
-def colour_type(data: bytes) -> int:
-    """What a pixel is made of: a key of SAMPLES."""
-    return data[25]
+    header = _header(data)
+    colours, key = _palette(data), _key(data)
+    alpha = key is not None and colours is None
+    channels = SAMPLES[header.colour_type] + alpha if colours is None else colours.shape[1]
+    result = np.empty((header.height, header.width, channels), np.uint8)
+    above = b""
+    for lot in _lots(data, result):
+        columns = lot.target.shape[1]
+        if lot.first:
+            above = bytes(header.row_bytes(columns))
+        rows = unfiltered(lot.lines, above, max(1, header.pixel_bits // 8))
+        above = rows[-1].tobytes()
+        samples = _samples(rows, columns, header)
+        if colours is not None:
+            lot.target[:] = _looked_up(samples[:, :, 0], colours)
+            continue
+        lot.target[:, :, : samples.shape[2]] = _eight_bits(samples, header.depth)
+        if alpha:
+            lot.target[:, :, -1] = np.where((samples == key).all(axis=2), 0, 255)
+    return result
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
@@ -148,12 +157,6 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
         at += 12 + length
 
 
-def _chunk(kind: bytes, content: bytes) -> tuple[bytes, bytes, bytes]:
-    """The parts of a chunk."""
-    checksum = deflate.crc32(content, deflate.crc32(kind))
-    return pack(">I4s", len(content), kind), content, pack(">I", checksum)
-
-
 def _compressed(data: bytes) -> Iterator[memoryview]:
     """The stream of the pixels, in parts of at most SLICE_BYTES."""
     for kind, content, _ in _chunks(data):
@@ -162,24 +165,103 @@ def _compressed(data: bytes) -> Iterator[memoryview]:
                 yield content[at : at + SLICE_BYTES]
 
 
-def _stored(rows: memoryview) -> Iterator[bytes | memoryview]:
-    """The parts of blocks that hold `rows` as they are, none of them the last (RFC 1951, 3.2.4).
+def _header(data: bytes) -> Header:
+    return Header(*unpack_from(">IIBBBB?", data, 16))
 
-    zlib could write them as well, and takes several times as long.
+
+def _lots(data: bytes, picture: NDArray[np.uint8]) -> Iterator[Lot]:
+    """All scanlines, pass by pass, and where in `picture` their pixels belong.
+
+    Raises ValueError unless all are there, and the inflater's own error if they are damaged, of
+    which the last thing that tells is the checksum behind them.
     """
-    for at in range(0, len(rows), MAX_STORED_BYTES):
-        block = rows[at : at + MAX_STORED_BYTES]
-        yield pack("<BHH", 0, len(block), len(block) ^ 0xFFFF)
-        yield block
+    header = _header(data)
+    passes = [picture[top::step_y, left::step_x] for left, top, step_x, step_y in header.passes]
+    passes = [part for part in passes if part.size]
+    total = sum(len(part) * (1 + header.row_bytes(part.shape[1])) for part in passes)
+    inflated = _inflated(data, total + 1)  # with one byte more the inflater comes to the checksum
+    lines = bytearray()
+    for part in passes:
+        line_bytes = 1 + header.row_bytes(part.shape[1])
+        rows = max(1, LOT_BYTES // line_bytes)
+        for at in range(0, len(part), rows):
+            target = part[at : at + rows]
+            wanted = len(target) * line_bytes
+            while len(lines) < wanted:
+                more = next(inflated, b"")
+                if not more:
+                    raise ValueError("rows are missing")
+                lines += more
+            yield Lot(bytes(lines[:wanted]), target, first=at == 0)
+            del lines[:wanted]
+    for _ in inflated:
+        pass
 
 
-def _stream_bytes(data: bytes) -> int:
-    """How many bytes the filtered rows of the picture have: one for the filter, then samples."""
-    width, height, depth, colour_type, _, _, interlaced = unpack_from(">IIBBBBB", data, 16)
-    bits = depth * SAMPLES[colour_type]
-    total = 0
-    for left, top, step_x, step_y in ADAM7 if interlaced else ((0, 0, 1, 1),):
-        columns, rows = -(-(width - left) // step_x), -(-(height - top) // step_y)
-        if columns > 0 and rows > 0:
-            total += rows * (1 + -(-columns * bits // 8))
-    return total
+def _inflated(data: bytes, most_bytes: int) -> Iterator[bytes]:
+    """The zlib stream of the pixels, no more than so much of it, in parts that are not empty."""
+    stream = zlib.decompressobj()
+    for compressed in _compressed(data):
+        if not most_bytes or stream.eof:  # what it is given behind its end is copied each time
+            return
+        if more := stream.decompress(compressed, most_bytes):
+            most_bytes -= len(more)
+            yield more
+
+
+def _samples(rows: NDArray[np.uint8], columns: int, header: Header) -> Samples:
+    """What `rows` consist of."""
+    if header.depth == 16:
+        return rows.view(">u2").reshape(len(rows), columns, -1)
+    if header.depth < 8:
+        shifts = np.arange(8 - header.depth, -1, -header.depth, dtype=np.uint8)
+        several = rows[:, :, np.newaxis] >> shifts & (2**header.depth - 1)
+        rows = several.reshape(len(rows), -1)[:, :columns]
+    return rows.reshape(len(rows), columns, -1)
+
+
+def _eight_bits(samples: Samples, depth: int) -> Samples:
+    """The same as grey levels or colours of 0 to 255."""
+    if depth == 16:
+        return samples >> np.uint16(8)
+    return samples if depth == 8 else samples * np.uint8(255 // (2**depth - 1))
+
+
+def _looked_up(indices: Samples, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if indices.max() >= len(colours):
+        raise ValueError("a colour is not in the palette")
+    return colours[indices]
+
+
+def _palette(data: bytes) -> NDArray[np.uint8] | None:
+    """The colours that the samples stand for, RGB or with alpha; None if they stand for none.
+
+    A file of RGB may have a palette as well, for those who show few colours (11.2.2).
+    """
+    if _header(data).colour_type != INDEXED:
+        return None
+    colours = np.frombuffer(_content(data, b"PLTE") or b"", np.uint8).reshape(-1, 3)
+    opacities = _content(data, b"tRNS")
+    if opacities is None:
+        return colours
+    if len(opacities) > 256:
+        raise ValueError("more alphas than a palette has colours")
+    alpha = bytes(opacities[: len(colours)]).ljust(len(colours), b"\xff")
+    return np.hstack((colours, np.frombuffer(alpha, np.uint8)[:, np.newaxis]))
+
+
+def _key(data: bytes) -> NDArray[np.uint16] | None:
+    """The samples of the one colour that stands for transparent (11.3.1.1), if there is one."""
+    header = _header(data)
+    if header.colour_type in (INDEXED, *WITH_ALPHA):
+        return None
+    content = _content(data, b"tRNS")
+    if content is None:
+        return None
+    samples = np.frombuffer(content[: 2 * SAMPLES[header.colour_type]], ">u2")
+    return samples & np.uint16(2**header.depth - 1)
+
+
+def _content(data: bytes, wanted: bytes) -> memoryview | None:
+    """What is in the chunk of a kind, or None if there is no such chunk."""
+    return next((content for kind, content, _ in _chunks(data) if kind == wanted), None)
