@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from mock_server.enlarger import MockEnlarger
 from mock_server.faults import current
+from upscaler.encoding import SMALL
 from upscaler.formats import ImageEncoding
 from upscaler.orders import InProcess, Made, Stopwatch, Task
 
@@ -17,10 +18,11 @@ class MockBackend(InProcess):
     """A backend without a network, whose pictures may be of a wrong size or encoding.
 
     Everything that is said about them is what was asked for: they are wrong and not told of so.
+    JPEGs are smaller than the service's, and encoded in less time.
     """
 
     def __init__(self) -> None:
-        super().__init__(MockEnlarger())
+        super().__init__(MockEnlarger(), SMALL)
 
     async def make(self, task: Task, watch: Stopwatch) -> Made:
         made = await super().make(_wrong(task), watch)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from tests.picture_files import (
     NOISE,
@@ -38,7 +38,7 @@ from tests.picture_files import (
 )
 from upscaler import encoding
 from upscaler.contract import Size
-from upscaler.encoding import encode, encode_strips, in_json, most_bytes
+from upscaler.encoding import BEST, SMALL, JpegStyle, encode, encode_strips, in_json, most_bytes
 from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels, on_white
 from upscaler.parallel import THREAD_NAME
@@ -54,9 +54,15 @@ strip_bytes = st.integers(1, 2000)
 """How much the encoder puts into a strip of its own, in place of a megabyte and more."""
 
 
-def in_strips(strips: Iterable[Pixels], height: int, wanted: ImageEncoding, size: int) -> bytes:
+def in_strips(
+    strips: Iterable[Pixels],
+    height: int,
+    wanted: ImageEncoding,
+    size: int,
+    style: JpegStyle = BEST,
+) -> bytes:
     with mock.patch.object(encoding, "STRIP_BYTES", size):
-        return b"".join(encode_strips(strips, height, wanted))
+        return b"".join(encode_strips(strips, height, wanted, style))
 
 
 def opened(data: bytes) -> Pixels:
@@ -95,12 +101,14 @@ def test_repeated_pixels_make_a_smaller_file_than_the_mean_does(photo: Pixels, t
     assert len(large) < 0.9 * len(encode(wide, PNG))
 
 
-@given(any_picture, cuts, strip_bytes)
-def test_a_jpeg_shows_what_pillows_own_shows(pixels: Pixels, at: list[int], size: int) -> None:
-    """To the last bit: with full chroma no block of 8x8 pixels depends on another."""
-    data = in_strips(np.split(pixels, at), len(pixels), JPEG, size)
+@given(any_picture, cuts, strip_bytes, st.sampled_from([BEST, SMALL]))
+def test_a_jpeg_shows_what_pillows_own_shows(
+    pixels: Pixels, at: list[int], size: int, style: JpegStyle
+) -> None:
+    """To the last bit: no unit of a JPEG depends on another."""
+    data = in_strips(np.split(pixels, at), len(pixels), JPEG, size, style)
     flat = on_white(Image.fromarray(pixels))
-    whole = saved(np.array(flat), "JPEG", quality=95, subsampling=0)
+    whole = saved(np.array(flat), "JPEG", quality=style.quality, subsampling=style.sampling)
     assert np.array_equal(opened(data), opened(whole))
 
 
@@ -332,6 +340,12 @@ def test_a_png_is_not_much_larger_than_one_that_took_long(photo: Pixels) -> None
 
 
 # JPEG
+
+
+def test_a_small_jpeg_is_one(photo: Pixels) -> None:
+    small, best = (in_strips([photo], 256, JPEG, 10**6, style) for style in (SMALL, BEST))
+    assert JpegImagePlugin.get_sampling(Image.open(io.BytesIO(small))) == 2  # Pillow's for 4:2:0
+    assert 2 * len(small) < len(best)
 
 
 @pytest.mark.parametrize("channels", [3, 4])

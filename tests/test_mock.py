@@ -30,6 +30,8 @@ from tests.mocking import MOCK, mock_child, mocking
 from tests.request_literals import half_up
 from tests.serving import GOOD, decoded, upscale
 from upscaler.contract import DRY_RUN_HEADER, Size
+from upscaler.encoding import SMALL, encode_strips
+from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels, on_white
 from upscaler.models import MODELS, UpscalingModel
 
@@ -168,6 +170,13 @@ def test_alpha_is_kept_in_png_and_on_white_in_jpeg(
     assert flat.mode == "RGB"
     differences = np.array(on_white(kept)).astype(int) - np.array(flat)
     assert abs(differences).max() <= 6, "but for what a JPEG loses"
+
+
+def test_its_jpegs_are_small_ones(api: httpx.Client, photo: Pixels) -> None:
+    fields = GOOD | {"scale": 2, "output_image_encoding": "jpeg"}
+    data = base64.b64decode(upscale(api, **fields).json()["image_b64"])
+    enlarged = nearest(photo, (608, 512))
+    assert data == b"".join(encode_strips([enlarged], 512, ImageEncoding.JPEG, SMALL))
 
 
 def test_without_alpha_there_is_none(api: httpx.Client) -> None:

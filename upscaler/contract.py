@@ -261,7 +261,7 @@ def parse_request(body: bytes | bytearray) -> UpscalingRequest:
     none of them could be written back in an answer; and so is a body of very many values, which
     would take far more time and memory than any request.
     """
-    if body.count(b",") > MAX_COMMAS:
+    if has_too_many_values(body):
         raise InvalidRequest(FieldError(("body",), TOO_MANY_VALUES, "json_invalid"))
     try:
         fields = from_json(body, allow_inf_nan=False)
@@ -269,6 +269,19 @@ def parse_request(body: bytes | bytearray) -> UpscalingRequest:
         broken = FieldError(("body",), f"this is not valid JSON: {error}", "json_invalid")
         raise InvalidRequest(broken) from error
     return validate_request(fields)
+
+
+def has_too_many_values(body: bytes | bytearray) -> bool:
+    """Whether a body of JSON holds more than MAX_COMMAS commas.
+
+    Looked for one by one, which is far sooner done than counting where there are few.
+    """
+    at = -1
+    for _ in range(MAX_COMMAS + 1):
+        at = body.find(b",", at + 1)
+        if at < 0:
+            return False
+    return True
 
 
 def validate_request(fields: object) -> UpscalingRequest:

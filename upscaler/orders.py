@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from upscaler.admission import Admission, Place
 from upscaler.contract import Size
-from upscaler.encoding import encode_strips
+from upscaler.encoding import BEST, JpegStyle, encode_strips
 from upscaler.errors import Cancelled
 from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels
@@ -155,10 +155,11 @@ class InProcess:
     at_once = 1
     first_guess_flops = FIRST_GUESS_FLOPS
 
-    def __init__(self, enlarger: Enlarger) -> None:
+    def __init__(self, enlarger: Enlarger, jpeg: JpegStyle = BEST) -> None:
         self.face_enhance = enlarger.face_enhance
         self.bands = enlarger.bands
         self._enlarger = enlarger
+        self._jpeg = jpeg
         # Whoever waits for weights occupies no thread but the one that fetches them.
         self._loading = {model: asyncio.Lock() for model in UpscalingModel}
         self._digests: dict[UpscalingModel, str] = {}
@@ -173,7 +174,7 @@ class InProcess:
         """Carry a task out in a thread. Cancelled, it stops at the next rows."""
         digest = self._digests[task.model]
         return await _in_thread(
-            lambda stopped: made_by(self._enlarger, task, digest, watch, stopped)
+            lambda stopped: made_by(self._enlarger, task, digest, watch, stopped, jpeg=self._jpeg)
         )
 
 
@@ -183,11 +184,13 @@ def made_by(
     weights_sha256: str,
     watch: Stopwatch,
     stopped: threading.Event | None = None,
+    *,
+    jpeg: JpegStyle = BEST,
 ) -> Made:
     """What comes of a task; its file is encoded while the rows below are still being made.
 
-    The weights must have been loaded. Raises what the enlarger raises, and Cancelled at the next
-    rows once `stopped` is set.
+    The weights must have been loaded. A JPEG is encoded as `jpeg` says. Raises what the enlarger
+    raises, and Cancelled at the next rows once `stopped` is set.
     """
 
     def check(_done: int = 0, _total: int = 0) -> None:
@@ -204,7 +207,7 @@ def made_by(
         watch.seconds["infer"] += time.perf_counter() - began_s
 
     began_s = time.perf_counter()
-    file = list(encode_strips(strips(), task.size[1], task.encoding))
+    file = list(encode_strips(strips(), task.size[1], task.encoding, jpeg))
     watch.seconds["encode"] = time.perf_counter() - began_s - watch.seconds["infer"]
     return Made(
         file=file,

@@ -36,7 +36,8 @@ MAX_HEAD_BYTES: Final = 64 * 2**10
 """The most that a request's line and headers may have together: eight times the longest URL that
 RFC 9110, 4.1, wants anybody to take."""
 PART_BYTES: Final = 16 * 2**10
-"""How much is looked at before heads are measured, and so by how much one may be longer."""
+"""How much is looked at before heads are measured, and so by how much one may be longer. A body is
+taken as it comes, and so is a head that comes right behind it: up to 256 KiB, asyncio's most."""
 MAX_CONNECTIONS: Final = 500
 """Each takes one of the 1024 files that a process may usually have open, and the service needs
 some of its own: for weights, downloads, and answers to those who are already here."""
@@ -93,9 +94,11 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         # h11 measures only heads that are not complete, so it is given a part of one at a time.
-        for at in range(0, len(data), PART_BYTES):
-            if not self._refused:
-                super().data_received(data[at : at + PART_BYTES])
+        while data and not self._refused:
+            within_body = self.conn.their_state is h11.SEND_BODY
+            part_bytes = len(data) if within_body else PART_BYTES
+            super().data_received(data[:part_bytes])
+            data = data[part_bytes:]
 
     def headers_of(self, error: UpscalerError) -> dict[str, str]:
         """What a refusal says in its headers, besides what every answer says."""
