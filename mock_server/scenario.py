@@ -1,6 +1,5 @@
 """Scenario files: how a mock starts, in TOML."""
 
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +35,8 @@ class Scenario:
     @classmethod
     def read(cls, path: Path) -> Self:
         """The scenario in a file; raises InvalidSetting, with its name and the key, or OSError."""
+        import tomllib  # noqa: PLC0415  most mocks start without a file
+
         try:
             return cls.parse(tomllib.loads(path.read_text(encoding="utf-8")))
         except (InvalidSetting, ValueError) as error:  # TOML's and UTF-8's errors among them

@@ -257,18 +257,34 @@ def test_the_command_serves_without_torch_until_it_is_told_to_stop(
     assert not port_file.exists()
 
 
-def test_it_is_there_without_what_only_urls_need() -> None:
-    """And the garbage collector, which rests until all is loaded, is at work again."""
+def test_it_is_there_without_what_is_not_needed_yet() -> None:
+    """And what rests until all is loaded, is at work again: the collector, and models of ours."""
     code = """
 import gc, sys
 from unittest import mock
-from mock_server import cli, start
-with mock.patch.object(cli, "server") as server:
-    server.return_value.run = lambda **_: sys.exit(0 if gc.isenabled() else 3)
-    assert "httpx" not in sys.modules
+import uvicorn
+from mock_server import start
+
+def run(*_, **__):
+    import pydantic
+    from fastapi.openapi import models
+    assert not models.Info.__pydantic_complete__
+    assert pydantic.create_model("Later", text=str).__pydantic_complete__
+    assert not {"httpx", "tomllib"} & set(sys.modules)
+    assert gc.isenabled()
+    sys.exit(9)
+
+with mock.patch.object(uvicorn.Server, "run", run):
     sys.exit(start.main())
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+
+
+def test_the_command_says_the_same_of_itself_as_the_app(api: httpx.Client, tmp_path: Path) -> None:
+    """By models that are built only then."""
+    with mock_child(tmp_path) as child:
+        told = httpx.get(f"{child.url}/openapi.json").raise_for_status().json()
+    assert told == api.get("/openapi.json").json()
 
 
 def test_the_tokens_are_those_of_the_options_or_else_of_the_environment(tmp_path: Path) -> None:
