@@ -90,6 +90,38 @@ class Lot(NamedTuple):
     first: bool
 
 
+class Inflated:
+    """A zlib stream, inflated no further than it is read."""
+
+    def __init__(self, parts: Iterator[memoryview]) -> None:
+        self._parts = parts
+        self._stream = zlib.decompressobj()
+
+    def read(self, size_bytes: int) -> bytes:
+        """So many bytes. Raises ValueError if there are not so many, and zlib.error."""
+        pieces = []
+        while size_bytes:
+            more, ended = self._next(size_bytes)
+            if ended and not more:
+                raise ValueError("rows are missing")
+            size_bytes -= len(more)
+            pieces.append(more)
+        return b"".join(pieces)
+
+    def check(self) -> None:
+        """Raise zlib.error if the checksum is there, right behind what was read, and wrong."""
+        more, ended = b"", False
+        while not more and not ended:
+            more, ended = self._next(1)
+
+    def _next(self, most_bytes: int) -> tuple[bytes, bool]:
+        """Some bytes, or none, and whether there is nothing that they could come from any more."""
+        if self._stream.eof:  # what it is given behind its end is kept, and copied each time
+            return b"", True
+        given = self._stream.unconsumed_tail or next(self._parts, b"")
+        return self._stream.decompress(given, most_bytes), not given
+
+
 def reduced(data: bytes) -> bytes:
     """The same picture without any other chunk, and its EXIF, wherever it was, before its pixels.
 
@@ -175,38 +207,17 @@ def _lots(data: bytes, picture: NDArray[np.uint8]) -> Iterator[Lot]:
     Raises ValueError unless all are there, and the inflater's own error if they are damaged, of
     which the last thing that tells is the checksum behind them.
     """
-    header = _header(data)
-    passes = [picture[top::step_y, left::step_x] for left, top, step_x, step_y in header.passes]
-    passes = [part for part in passes if part.size]
-    total = sum(len(part) * (1 + header.row_bytes(part.shape[1])) for part in passes)
-    inflated = _inflated(data, total + 1)  # with one byte more the inflater comes to the checksum
-    lines = bytearray()
-    for part in passes:
+    header, stream = _header(data), Inflated(_compressed(data))
+    for left, top, step_x, step_y in header.passes:
+        part = picture[top::step_y, left::step_x]
+        if not part.size:
+            continue
         line_bytes = 1 + header.row_bytes(part.shape[1])
         rows = max(1, LOT_BYTES // line_bytes)
         for at in range(0, len(part), rows):
             target = part[at : at + rows]
-            wanted = len(target) * line_bytes
-            while len(lines) < wanted:
-                more = next(inflated, b"")
-                if not more:
-                    raise ValueError("rows are missing")
-                lines += more
-            yield Lot(bytes(lines[:wanted]), target, first=at == 0)
-            del lines[:wanted]
-    for _ in inflated:
-        pass
-
-
-def _inflated(data: bytes, most_bytes: int) -> Iterator[bytes]:
-    """The zlib stream of the pixels, no more than so much of it, in parts that are not empty."""
-    stream = zlib.decompressobj()
-    for compressed in _compressed(data):
-        if not most_bytes or stream.eof:  # what it is given behind its end is copied each time
-            return
-        if more := stream.decompress(compressed, most_bytes):
-            most_bytes -= len(more)
-            yield more
+            yield Lot(stream.read(len(target) * line_bytes), target, first=at == 0)
+    stream.check()
 
 
 def _samples(rows: NDArray[np.uint8], columns: int, header: Header) -> Samples:
