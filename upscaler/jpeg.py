@@ -125,7 +125,10 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         if length < 2:
             raise ValueError("a segment is shorter than its length")
         at = start + 2 + length
-        behind = _MARKER.search(data, at) if marker == SCAN else None
-        stop = behind.start() if behind else len(data) if marker == SCAN else at
-        yield marker, data[start:at], data[at:stop].rstrip(b"\xff")  # fill bytes (B.1.1.2)
+        segment, stop = data[start:at], at
+        if marker == SCAN:
+            behind = _MARKER.search(data, at)
+            stop = behind.start() if behind else len(data)
+        yield marker, segment, data[at:stop].rstrip(b"\xff")  # fill bytes (B.1.1.2)
+        at = stop
     raise ValueError(f"more than {MAX_SEGMENTS} segments")
