@@ -12,10 +12,10 @@ printed only if that came of it.
 
 import argparse
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-import PIL
 from PIL import features
 
 from tests.children import child
@@ -25,8 +25,10 @@ from upscaler.bench.machine import describe
 
 HEADINGS = ("file", "MiB", "answer", "seconds", "MiB at most")
 BRIEF_S, BRIEF_MIB = 0.01, 2
-LIBRARIES = ("libjpeg_turbo", "zlib_ng", "webp", "littlecms2")
-"""What decodes beneath Pillow."""
+PACKAGES = ("isal", "pillow", "pyspng", "simplejpeg")
+"""What reads pictures."""
+LIBRARIES = ("webp", "littlecms2")
+"""What does so beneath Pillow."""
 
 
 def main() -> None:
@@ -52,10 +54,11 @@ def heading() -> str:
     """What the figures come from."""
     machine = describe()
     memory = machine.memory_bytes or 0
-    versions = (f"{name} {features.version(name)}" for name in LIBRARIES)
+    versions = [f"{name} {version(name)}" for name in PACKAGES]
+    versions += [f"{name} {features.version(name)}" for name in LIBRARIES]
     lines = [
         f"{machine.processor}, {machine.cores} cores, {memory / 1e9:.1f} GB, {machine.system}",
-        f"Python {machine.python}, Pillow {PIL.__version__}, {', '.join(versions)}",
+        f"Python {machine.python}, {', '.join(versions)}",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
