@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from itertools import product
 from typing import Final
 
 import numpy as np
@@ -13,8 +12,11 @@ from upscaler.images import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.orders import Progress
 
-STRIP_ROWS: Final = 64
+STRIP_ROWS: Final = 256
 """So many rows are handed to the encoder at a time, which then works while the next are made."""
+MOST_PX: Final = 512
+"""No more pixels of an input are shown, in a row or a column: they tell what it is of, and what is
+made of more takes longer, and is larger."""
 WEIGHTS: Final = "upscaler-mock has no weights of {}"
 """What stands in for a model's file of weights: no file that any network is in has its SHA-256."""
 
@@ -23,8 +25,9 @@ class MockEnlarger:
     """An `Enlarger` that goes by the nearest neighbour, whichever model is asked for.
 
     That takes a tenth of the time of a smooth resize, and one can tell beforehand what comes of
-    it: each pixel is that of the input which its centre lies in, alpha and all. What is made is
-    the same on every machine.
+    it: each pixel is that of the input which its centre lies in, alpha and all. Inputs of more than
+    MOST_PX pixels a side are looked at as squares of two pixels or more, of which the middle one is
+    shown. What is made is the same on every machine.
     """
 
     face_enhance = True
@@ -45,32 +48,24 @@ class MockEnlarger:
     ) -> Iterator[Pixels]:
         """Strips of `pixels` at exactly `size` (width, height)."""
         height, width, channels = pixels.shape
-        columns = (_nearest(width, size[0])[:, None] * channels + np.arange(channels)).ravel()
-        rows = _nearest(height, size[1])
+        square_px = -(-max(width, height) // MOST_PX)
+        columns = _nearest(width, size[0], square_px)[:, np.newaxis] * channels
+        samples = (columns + np.arange(channels)).ravel()
+        rows = _nearest(height, size[1], square_px)
         for top in range(0, size[1], STRIP_ROWS):
             which = rows[top : top + STRIP_ROWS]
-            first, last = which[0], which[-1]
-            strip = _widened(pixels[first : last + 1], columns).take(which - first, axis=0)
+            new = np.flatnonzero(np.diff(which, prepend=-1))
+            different = pixels[which[new]].reshape(len(new), -1).take(samples, axis=1)
+            strip = different.repeat(np.diff(new, append=len(which)), axis=0)
             progress(top + len(strip), size[1])
-            yield strip
+            yield strip.reshape(len(strip), size[0], channels)
 
 
-def _widened(pixels: Pixels, columns: NDArray[np.intp]) -> Pixels:
-    """The rows of `pixels` with those of their samples that `columns` names.
+def _nearest(before: int, after: int, square_px: int) -> NDArray[np.intp]:
+    """Which of `before` pixels in a row stands for each of `after`.
 
-    Samples are copied one by one: whole pixels would be so in parts of three bytes, which is slow.
+    That is the middle one of the square that its centre lies in, or one of two.
     """
-    rows, width, channels = pixels.shape
-    times, rest = divmod(len(columns), width * channels)
-    if rest:
-        return pixels.reshape(rows, -1).take(columns, axis=1).reshape(rows, -1, channels)
-    wide = np.empty((rows, width * times, channels), np.uint8)
-    for first, channel in product(range(times), range(channels)):  # the same, and sooner
-        wide[:, first::times, channel] = pixels[:, :, channel]
-    return wide
-
-
-def _nearest(before: int, after: int) -> NDArray[np.intp]:
-    """Which of `before` pixels in a row each of `after` lies on with its centre."""
     centres = 2 * np.arange(after, dtype=np.intp) + 1  # in halves of a pixel
-    return centres * before // (2 * after)
+    squares = centres * before // (2 * after) // square_px
+    return np.minimum(squares * square_px + square_px // 2, before - 1)

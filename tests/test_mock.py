@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
-from math import floor
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -53,12 +52,17 @@ def file(pixels: Pixels) -> str:
 
 
 def nearest(pixels: Pixels, size: Size) -> Pixels:
-    """What must come of `pixels`, by the definition: the pixel that a centre lies in."""
+    """What must come of `pixels`, by the definition: the pixel that a centre lies in.
+
+    Of more than 512 pixels a side, the middle one of the square that it lies in.
+    """
+    height, width, _ = pixels.shape
+    square: int = (max(width, height) + 511) // 512
 
     def lies_in(index: int, after: int, before: int) -> int:
-        return floor((index + Fraction(1, 2)) * before / after)
+        pixel = int((index + Fraction(1, 2)) * before / after)
+        return min(pixel - pixel % square + square // 2, before - 1)
 
-    height, width, _ = pixels.shape
     columns = [lies_in(x, size[0], width) for x in range(size[0])]
     rows = [lies_in(y, size[1], height) for y in range(size[1])]
     return pixels[rows][:, columns]
@@ -128,6 +132,24 @@ def test_the_answer_has_exactly_the_size_and_encoding(
     assert answer.headers["X-Upscaler-Output-Size"] == f"{size[0]}x{size[1]}"
     if encoding == "png":
         np.testing.assert_array_equal(np.array(image), nearest(pixels, size))
+
+
+@pytest.mark.parametrize(
+    ("before", "most"),
+    [((512, 300), 512), ((513, 2), 257), ((1024, 5), 512), ((2, 1025), 342), ((2048, 1), 512)],
+)
+@pytest.mark.parametrize("scale", [Fraction(1, 2), 1, Fraction(17, 10), 2])
+def test_of_a_large_picture_no_more_than_512_pixels_a_side_are_shown(
+    before: Size, most: int, scale: Fraction
+) -> None:
+    pixels = np.arange(before[0] * before[1] * 3).reshape(before[1], before[0], 3) // 3
+    pixels = np.stack([pixels[..., 0] % 256, pixels[..., 0] // 256 % 256, pixels[..., 0] >> 16], 2)
+    size = (max(1, round(before[0] * scale)), max(1, round(before[1] * scale)))
+    result = made(pixels.astype(np.uint8), size)
+    np.testing.assert_array_equal(result, nearest(pixels.astype(np.uint8), size))
+    longest = max(result, result.swapaxes(0, 1), key=lambda rows: rows.shape[1])
+    shown = len(np.unique(longest[0], axis=0))
+    assert shown == min(most, max(size))
 
 
 def likeness(one: Pixels, other: Image.Image) -> float:
