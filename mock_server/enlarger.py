@@ -24,8 +24,8 @@ WEIGHTS: Final = "upscaler-mock has no weights of {}"
 class MockEnlarger:
     """An `Enlarger` that goes by the nearest neighbour, whichever model is asked for.
 
-    That takes a tenth of the time of a smooth resize, and one can tell beforehand what comes of
-    it: each pixel is that of the input which its centre lies in, alpha and all. Inputs of more than
+    That takes far less time than a smooth resize, and one can tell beforehand what comes of it:
+    each pixel is that of the input which its centre lies in, alpha and all. Inputs of more than
     MOST_PX pixels a side are looked at as squares of two pixels or more, of which the middle one is
     shown. What is made is the same on every machine.
     """

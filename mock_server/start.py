@@ -1,7 +1,7 @@
 """Where the command `upscaler-mock` begins: all that it needs is loaded at one go, and no more.
 
-FastAPI takes most of the time until the mock is ready, and that for what a mock has no use for, or
-not yet. Without what is done here it would be there after half as long again.
+FastAPI takes most of the time until the mock is ready, much of it for what a mock has no use for,
+or not yet.
 """
 
 import gc
