@@ -111,6 +111,21 @@ def test_a_head_may_have_so_many_bytes(api: httpx.Client, *, at_once: bool) -> N
             assert status == 200 or "65536 bytes" in answer.detail
 
 
+@pytest.mark.parametrize(
+    ("before", "statuses"),
+    [(b"", []), (HEALTH + b"\r\n", [200]), (request({}, HEAD), [422])],
+    ids=["alone", "behind a request", "behind a body"],
+)
+def test_a_head_that_comes_at_one_go_may_have_no_more(
+    api: httpx.Client, before: bytes, statuses: list[int]
+) -> None:
+    start = HEALTH + CLOSE
+    for more, status in ((-100, 200), (100, 431)):
+        head = start + b"X: ".ljust(MAX_HEAD_BYTES + more - len(start) - len(END), b"x") + END
+        told = answers(exchange(api, before + head))
+        assert [answer.status for answer in told] == [*statuses, status]
+
+
 def test_a_refusal_ends_at_once_for_who_reads_it(
     api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

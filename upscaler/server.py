@@ -36,8 +36,7 @@ MAX_HEAD_BYTES: Final = 64 * 2**10
 """The most that a request's line and headers may have together: eight times the longest URL that
 RFC 9110, 4.1, wants anybody to take."""
 PART_BYTES: Final = 16 * 2**10
-"""How much is looked at before heads are measured, and so by how much one may be longer. A body is
-taken as it comes, and so is a head that comes right behind it: up to 256 KiB, asyncio's most."""
+"""How much of a head that is too long is looked at beyond its limit."""
 MAX_CONNECTIONS: Final = 500
 """Each takes one of the 1024 files that a process may usually have open, and the service needs
 some of its own: for weights, downloads, and answers to those who are already here."""
@@ -108,7 +107,7 @@ class Connection(H11Protocol):
         """Answer what is not HTTP; so uvicorn calls it."""
         unread, _ = self.conn.trailing_data
         if len(unread) > MAX_HEAD_BYTES:
-            self._refuse(HeadTooLarge(f"the head may have at most {MAX_HEAD_BYTES} bytes"))
+            self._refuse(_head_too_large())
         else:
             self._refuse(NotHTTP(msg))
 
@@ -116,6 +115,9 @@ class Connection(H11Protocol):
         if self._refused:
             return  # what was no HTTP came with the request, and its client is gone
         self._cancel_end()
+        if _head_bytes(scope) > MAX_HEAD_BYTES:  # which h11 lets pass once it is there as a whole
+            self._refuse(_head_too_large())
+            return
         self._requests += 1
         try:
             await self._inner(scope, receive, self._in_time(send))
@@ -170,6 +172,16 @@ class Connection(H11Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._cut_off_in(LINGER_S)
+
+
+def _head_bytes(scope: Scope) -> int:
+    """How long a request's line and headers were at least: any spaces around values are gone."""
+    line = len(scope["method"]) + len(scope["raw_path"]) + len(scope["query_string"])
+    return line + sum(len(name) + len(value) + len(":\r\n") for name, value in scope["headers"])
+
+
+def _head_too_large() -> HeadTooLarge:
+    return HeadTooLarge(f"the head may have at most {MAX_HEAD_BYTES} bytes")
 
 
 def _events(error: UpscalerError, more: dict[str, str]) -> tuple[h11.Event, ...]:
