@@ -158,8 +158,8 @@ def pixels(data: bytes) -> NDArray[np.uint8]:
     """
     header = _header(data)
     colours, key = _palette(data), _key(data)
-    alpha = key is not None and colours is None
-    channels = SAMPLES[header.colour_type] + alpha if colours is None else colours.shape[1]
+    samples_in_pixel = SAMPLES[header.colour_type] if colours is None else colours.shape[1]
+    channels = samples_in_pixel + (key is not None)
     result = np.empty((header.height, header.width, channels), np.uint8)
     above = b""
     for lot in _lots(data, result):
@@ -169,11 +169,11 @@ def pixels(data: bytes) -> NDArray[np.uint8]:
         rows = unfiltered(lot.lines, above, max(1, header.pixel_bits // 8))
         above = rows[-1].tobytes()
         samples = _samples(rows, columns, header)
-        if colours is not None:
+        if colours is None:
+            lot.target[:, :, :samples_in_pixel] = _eight_bits(samples, header.depth)
+        else:
             lot.target[:] = _looked_up(samples[:, :, 0], colours)
-            continue
-        lot.target[:, :, : samples.shape[2]] = _eight_bits(samples, header.depth)
-        if alpha:
+        if key is not None:  # never where there is a palette
             lot.target[:, :, -1] = np.where((samples == key).all(axis=2), 0, 255)
     return result
 
