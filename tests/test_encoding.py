@@ -93,6 +93,16 @@ def test_a_row_that_is_the_one_above_it_takes_up_next_to_nothing() -> None:
     assert len(thrice) < 1.05 * len(encode(once, PNG))
 
 
+@given(st.integers(1, 50), st.sampled_from([3, 4]), st.data())
+def test_a_row_with_one_other_sample_is_not_the_one_above_it(
+    width: int, channels: int, data: st.DataObject
+) -> None:
+    pixels = noise(1, width, channels).repeat(5, axis=0)
+    at = data.draw(st.tuples(*(st.integers(0, side - 1) for side in pixels.shape)))
+    pixels[at] += 1
+    assert np.array_equal(opened(encode(pixels, PNG)), pixels)
+
+
 @pytest.mark.parametrize("times", [2, 3, 4])
 def test_repeated_pixels_make_a_smaller_file_than_the_mean_does(photo: Pixels, times: int) -> None:
     """By the left neighbour half of them are 0: the same columns without their rows are larger."""

@@ -54,10 +54,10 @@ def file(pixels: Pixels) -> str:
 def nearest(pixels: Pixels, size: Size) -> Pixels:
     """What must come of `pixels`, by the definition: the pixel that a centre lies in.
 
-    Of more than 512 pixels a side, the middle one of the square that it lies in.
+    Of 512 pixels a side and more, the middle one of the square that it lies in.
     """
     height, width, _ = pixels.shape
-    square: int = (max(width, height) + 511) // 512
+    square: int = max(width, height, 256) // 256
 
     def lies_in(index: int, after: int, before: int) -> int:
         pixel = int((index + Fraction(1, 2)) * before / after)
@@ -136,10 +136,10 @@ def test_the_answer_has_exactly_the_size_and_encoding(
 
 @pytest.mark.parametrize(
     ("before", "most"),
-    [((512, 300), 512), ((513, 2), 257), ((1024, 5), 512), ((2, 1025), 342), ((2048, 1), 512)],
+    [((511, 300), 511), ((512, 2), 256), ((768, 5), 256), ((2, 1023), 341), ((2048, 1), 256)],
 )
 @pytest.mark.parametrize("scale", [Fraction(1, 2), 1, Fraction(17, 10), 2])
-def test_of_a_large_picture_no_more_than_512_pixels_a_side_are_shown(
+def test_of_a_large_picture_256_to_511_pixels_a_side_are_shown(
     before: Size, most: int, scale: Fraction
 ) -> None:
     pixels = np.arange(before[0] * before[1] * 3).reshape(before[1], before[0], 3) // 3

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,11 +70,13 @@ class Slow(Resizer):
 
     def __init__(self, load_s: float = 0.0) -> None:
         self.load_s = load_s
+        self.loaded: list[UpscalingModel] = []
         self.strips = 0
         self.started = threading.Event()
 
     def load(self, model: UpscalingModel) -> str:
         time.sleep(self.load_s)
+        self.loaded.append(model)
         return super().load(model)
 
     def upscale(
@@ -99,6 +102,19 @@ def test_each_stage_is_timed_and_the_rest_is_encoding() -> None:
         assert made.seconds["infer"] >= 0.1
         assert min(made.seconds.values()) >= 0
         assert sum(made.seconds.values()) <= wall_s
+
+    run(play())
+
+
+def test_only_the_first_order_of_a_model_loads_its_weights() -> None:
+    async def play() -> None:
+        backend = Slow()
+        shop = workshop(backend)
+        for model in (FAST, DEEP, FAST):
+            with shop.order(replace(TASK, model=model), Stopwatch()) as order:
+                made = await order.make()
+            assert made.weights_sha256 == Resizer().load(model)
+        assert backend.loaded == [FAST, DEEP]
 
     run(play())
 

@@ -62,10 +62,11 @@ def test_rows_of_as_much_as_a_block_holds_are_all_there(row_bytes: int) -> None:
     assert np.array_equal(rows, lines[:, 1:])
 
 
-@pytest.mark.parametrize("size", [1, 65_534, 65_535, 65_536, 131_070, 200_000])
+@pytest.mark.parametrize("size", [0, 1, 65_534, 65_535, 65_536, 131_070, 200_000])
 def test_what_is_stored_zlib_reads(size: int) -> None:
-    content = np.random.default_rng(size).bytes(size)
+    """Two texts, one behind the other; zlib compares the checksum."""
+    contents = [np.random.default_rng(size).bytes(each) for each in (size, 3)]
     stream = zlib.decompressobj()
-    assert stream.decompress(scanlines._stored(content)) == content
+    assert stream.decompress(b"".join(scanlines._stored(*contents))) == b"".join(contents)
     assert stream.eof
     assert not stream.unused_data

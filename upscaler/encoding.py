@@ -11,6 +11,7 @@ provides (ITU-T T.81, B.2.1 and E.1.4). Both are what any decoder reads.
 """
 
 import io
+import math
 import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
@@ -22,6 +23,7 @@ from typing import BinaryIO, Final, Literal, NamedTuple
 import numpy as np
 import pybase64
 import simplejpeg
+from numpy.typing import NDArray
 from PIL import Image
 
 from upscaler.contract import Size
@@ -30,15 +32,13 @@ from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels, on_white
 from upscaler.parallel import in_order
 from upscaler.responses import ImageResponse
-from upscaler.scanlines import SIGNATURE, ZLIB_HEADER, chunk
+from upscaler.scanlines import LAST_BLOCK, SIGNATURE, ZLIB_HEADER, chunk
 
 STRIP_BYTES: Final = 3 * 2**19
 """About how many bytes of pixels a strip has: 64 rows of the widest RGB picture. Smaller strips
 are handed around too often, and larger ones take longer until the first byte."""
 
 DEFLATE_LEVEL: Final = 1
-LAST_BLOCK: Final = b"\x03\x00"
-"""An empty block that is marked as the last (RFC 1951, 3.2.6), so that no strip needs to be."""
 ADLER_BASE: Final = 65521
 """Adler-32 counts modulo this prime (RFC 1950, 8.2)."""
 FILTER_SUB, FILTER_UP, FILTER_AVERAGE = 1, 2, 3
@@ -211,7 +211,7 @@ def _filtered(lot: Pixels) -> Pixels:
     above, rows = samples[:-1], samples[1:]
     result = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
     differences = result[:, 1:]
-    repeated = (rows == above).all(axis=1)
+    repeated = _repeated(samples)
     if 4 * np.count_nonzero(repeated) >= len(rows):  # then so are many pixels in a row
         result[:, 0] = FILTER_SUB
         differences[:, :channels] = rows[:, :channels]
@@ -228,6 +228,17 @@ def _filtered(lot: Pixels) -> Pixels:
     result[repeated] = 0
     result[repeated, 0] = FILTER_UP
     return result
+
+
+def _repeated(rows: Pixels) -> NDArray[np.bool_]:
+    """Of each row but the first, whether it is the same as the one above it.
+
+    The longer the numbers are as which rows are compared, the sooner it is done.
+    """
+    number_bytes = math.gcd(rows.shape[1], 8)
+    numbers = rows.view(f"u{number_bytes}")
+    same: NDArray[np.bool_] = (numbers[1:] == numbers[:-1]).all(axis=1)
+    return same
 
 
 def _adler_combined(first: int, second: int, length: int) -> int:

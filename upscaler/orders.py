@@ -165,10 +165,11 @@ class InProcess:
         self._digests: dict[UpscalingModel, str] = {}
 
     async def load(self, model: UpscalingModel) -> None:
-        """Load the weights. Raises WeightsUnavailable."""
+        """Load the weights, once. Raises WeightsUnavailable."""
         async with self._loading[model]:
-            load = self._enlarger.load
-            self._digests[model] = await to_thread.run_sync(load, model, abandon_on_cancel=True)
+            if model not in self._digests:
+                load = self._enlarger.load
+                self._digests[model] = await to_thread.run_sync(load, model, abandon_on_cancel=True)
 
     async def make(self, task: Task, watch: Stopwatch) -> Made:
         """Carry a task out in a thread. Cancelled, it stops at the next rows."""

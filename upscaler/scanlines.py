@@ -6,6 +6,7 @@ third edition, 9.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from struct import pack
 from typing import Final
 
@@ -18,12 +19,15 @@ from upscaler.deflate import zlib
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 ZLIB_HEADER: Final = b"\x78\x01"
 """Deflate with a window of 32 KiB, the fastest level (RFC 1950, 2.2)."""
+LAST_BLOCK: Final = b"\x03\x00"
+"""An empty block that is marked as the last (RFC 1951, 3.2.6), so that no other needs to be."""
 MAX_STORED_BYTES: Final = 65_535
 """The most that a block holds which is not compressed (RFC 1951, 3.2.4)."""
 NO_FILTER: Final = b"\0"
 COLOUR_TYPES: Final = {1: 0, 3: 2, 4: 6}
 """Those whose pixels have so many bytes: grey, RGB, and RGB with alpha, of eight bits (11.2.1)."""
 
+Piece = bytes | memoryview
 Rows = NDArray[np.uint8]
 """Of shape (rows, bytes in a row)."""
 
@@ -38,16 +42,23 @@ def unfiltered(lines: bytes, above: bytes, pixel_bytes: int) -> Rows:
         return _in_halves(lines, above, pixel_bytes)
     width, height = len(above) // pixel_bytes, 1 + len(lines) // (1 + len(above))
     header = pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[pixel_bytes], 0, 0, 0)
-    stream = _stored(b"".join((NO_FILTER, above, lines)))
-    chunks = (chunk(b"IHDR", header), chunk(b"IDAT", stream), chunk(b"IEND", b""))
-    rows: Rows = pyspng.load(b"".join((SIGNATURE, *chunks))).reshape(height, -1)
+    stream = _stored(NO_FILTER + above, lines)
+    chunks = (_chunk(b"IHDR", header), _chunk(b"IDAT", *stream), _chunk(b"IEND"))
+    rows: Rows = pyspng.load(b"".join((SIGNATURE, *chain(*chunks)))).reshape(height, -1)
     return rows[1:]
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
     """A chunk of a PNG with its length and checksum (5.3)."""
-    checksum = zlib.crc32(content, zlib.crc32(kind))
-    return b"".join((pack(">I", len(content)), kind, content, pack(">I", checksum)))
+    return b"".join(_chunk(kind, content))
+
+
+def _chunk(kind: bytes, *content: Piece) -> tuple[Piece, ...]:
+    """The pieces of a chunk, so that those of a file are copied together and not before."""
+    length, checksum = 0, zlib.crc32(kind)
+    for piece in content:
+        length, checksum = length + len(piece), zlib.crc32(piece, checksum)
+    return pack(">I", length), kind, *content, pack(">I", checksum)
 
 
 def _in_halves(lines: bytes, above: bytes, pixel_bytes: int) -> Rows:
@@ -67,18 +78,17 @@ def _in_halves(lines: bytes, above: bytes, pixel_bytes: int) -> Rows:
     return np.concatenate(list(halves), axis=2).reshape(height, -1)
 
 
-def _stored(content: bytes) -> bytes:
-    """A zlib stream of `content` as it is.
+def _stored(*contents: bytes) -> Iterator[Piece]:
+    """The pieces of a zlib stream of `contents`, one behind the other, as they are.
 
     zlib could write it as well, and takes several times as long.
     """
-    return b"".join((ZLIB_HEADER, *_blocks(content), pack(">I", zlib.adler32(content))))
-
-
-def _blocks(content: bytes) -> Iterator[bytes | memoryview]:
-    view = memoryview(content)
-    for at in range(0, len(view), MAX_STORED_BYTES):
-        block = view[at : at + MAX_STORED_BYTES]
-        last = at + len(block) == len(view)
-        yield pack("<BHH", last, len(block), len(block) ^ 0xFFFF)
-        yield block
+    checksum = zlib.adler32(b"")
+    yield ZLIB_HEADER
+    for content in contents:
+        checksum = zlib.adler32(content, checksum)
+        for at in range(0, len(content), MAX_STORED_BYTES):
+            block = memoryview(content)[at : at + MAX_STORED_BYTES]
+            yield pack("<BHH", 0, len(block), len(block) ^ 0xFFFF)
+            yield block
+    yield LAST_BLOCK + pack(">I", checksum)
