@@ -110,7 +110,7 @@ def test_what_fails_after_the_answer_has_begun_is_no_answer(
 
 
 def test_what_fails_in_time_has_its_status() -> None:
-    with serving(Moody(), HURRIED) as api:
+    with serving(Moody(), replace(HURRIED, first_byte_s=30)) as api:
         assert upscale(api, **GOOD, model="real-esrgan-x4-v3").status_code == 503
         assert upscale(api, **GOOD, model="real-esrgan-x2-plus").status_code == 500
 
