@@ -37,6 +37,12 @@ def test_with_the_fixture_one_test_passes_and_one_fails_and_says_why(tmp_path: P
         assert line in came.said
 
 
+def test_where_it_lies_it_goes_by_no_settings_of_the_checkout() -> None:
+    """Those of ours need plugins that nobody has who only installed the mock."""
+    came = outcome(PROJECT, "--collect-only", "test_enlarge.py")
+    assert "configfile: pytest.ini" in came.said.splitlines(), came.said
+
+
 def test_with_a_url_one_test_passes_and_one_fails(tmp_path: Path) -> None:
     with MockServer() as mock:
         came = by_url(project(tmp_path), mock.url, mock.token)
