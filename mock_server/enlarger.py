@@ -1,6 +1,7 @@
 """What the mock makes of pictures: no network, but the input's own pixels, each repeated."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,8 +16,8 @@ from upscaler.orders import Progress
 STRIP_ROWS: Final = 128
 """So many rows are handed to the encoder at a time, which then works while the next are made."""
 SHOWN_PX: Final = 256
-"""So many pixels of an input are shown in its rows or columns, and less than twice as many: they
-tell what it is of, and what is made of more takes longer, and is larger."""
+"""Of an input as many pixels are shown as a square of so many a side has, and of less than twice as
+many: they tell what it is of, and what is made of more takes longer, and is larger."""
 WEIGHTS: Final = "upscaler-mock has no weights of {}"
 """What stands in for a model's file of weights: no file that any network is in has its SHA-256."""
 
@@ -25,9 +26,9 @@ class MockEnlarger:
     """An `Enlarger` that goes by the nearest neighbour, whichever model is asked for.
 
     That takes far less time than a smooth resize, and one can tell beforehand what comes of it:
-    each pixel is that of the input which its centre lies in, alpha and all. Inputs of twice
-    SHOWN_PX pixels a side and more are looked at as squares of two pixels or more, of which the
-    middle one is shown. What is made is the same on every machine.
+    each pixel is that of the input which its centre lies in, alpha and all. Inputs of as many
+    pixels as twice SHOWN_PX a side make, and more, are looked at as squares of two pixels or more,
+    of which the middle one is shown. What is made is the same on every machine.
     """
 
     face_enhance = True
@@ -48,7 +49,7 @@ class MockEnlarger:
     ) -> Iterator[Pixels]:
         """Strips of `pixels` at exactly `size` (width, height)."""
         height, width, channels = pixels.shape
-        square_px = max(1, max(width, height) // SHOWN_PX)
+        square_px = max(1, math.isqrt(width * height) // SHOWN_PX)
         columns = _nearest(width, size[0], square_px)[:, np.newaxis] * channels
         samples = (columns + np.arange(channels)).ravel()
         rows = _nearest(height, size[1], square_px)

@@ -54,10 +54,10 @@ def file(pixels: Pixels) -> str:
 def nearest(pixels: Pixels, size: Size) -> Pixels:
     """What must come of `pixels`, by the definition: the pixel that a centre lies in.
 
-    Of 512 pixels a side and more, the middle one of the square that it lies in.
+    Of as many pixels as 512x512 and more, the middle one of the square that it lies in.
     """
     height, width, _ = pixels.shape
-    square: int = max(width, height, 256) // 256
+    square = next(side for side in range(1, 99) if width * height < (256 * (side + 1)) ** 2)
 
     def lies_in(index: int, after: int, before: int) -> int:
         pixel = int((index + Fraction(1, 2)) * before / after)
@@ -135,21 +135,27 @@ def test_the_answer_has_exactly_the_size_and_encoding(
 
 
 @pytest.mark.parametrize(
-    ("before", "most"),
-    [((511, 300), 511), ((512, 2), 256), ((768, 5), 256), ((2, 1023), 341), ((2048, 1), 256)],
+    ("before", "shown"),
+    [
+        ((511, 512), (511, 512)),
+        ((512, 512), (256, 256)),
+        ((1024, 768), (342, 256)),
+        ((2048, 256), (1024, 128)),
+        ((256, 1100), (128, 550)),
+        ((2048, 2048), (256, 256)),
+    ],
 )
 @pytest.mark.parametrize("scale", [Fraction(1, 2), 1, Fraction(17, 10), 2])
-def test_of_a_large_picture_256_to_511_pixels_a_side_are_shown(
-    before: Size, most: int, scale: Fraction
+def test_of_a_large_picture_as_many_pixels_are_shown_as_a_small_one_has(
+    before: Size, shown: Size, scale: Fraction
 ) -> None:
-    pixels = np.arange(before[0] * before[1] * 3).reshape(before[1], before[0], 3) // 3
-    pixels = np.stack([pixels[..., 0] % 256, pixels[..., 0] // 256 % 256, pixels[..., 0] >> 16], 2)
-    size = (max(1, round(before[0] * scale)), max(1, round(before[1] * scale)))
-    result = made(pixels.astype(np.uint8), size)
-    np.testing.assert_array_equal(result, nearest(pixels.astype(np.uint8), size))
-    longest = max(result, result.swapaxes(0, 1), key=lambda rows: rows.shape[1])
-    shown = len(np.unique(longest[0], axis=0))
-    assert shown == min(most, max(size))
+    number = np.arange(before[0] * before[1]).reshape(before[1], before[0])
+    pixels = np.stack([number % 256, number // 256 % 256, number >> 16], 2).astype(np.uint8)
+    size = (round(before[0] * scale), round(before[1] * scale))
+    result = made(pixels, size)
+    np.testing.assert_array_equal(result, nearest(pixels, size))
+    there = (len(np.unique(line, axis=0)) for line in (result[0], result[:, 0]))
+    assert tuple(there) == tuple(map(min, shown, size))
 
 
 def likeness(one: Pixels, other: Image.Image) -> float:

@@ -233,7 +233,7 @@ def _filtered(lot: Pixels) -> Pixels:
 def _repeated(rows: Pixels) -> NDArray[np.bool_]:
     """Of each row but the first, whether it is the same as the one above it.
 
-    The longer the numbers are as which rows are compared, the sooner it is done.
+    They are compared as the longest numbers that make up a row: that takes the least time.
     """
     number_bytes = math.gcd(rows.shape[1], 8)
     numbers = rows.view(f"u{number_bytes}")
