@@ -66,7 +66,7 @@ RUNS = b"\x7f\xfe\xff\0\xfd\xff\0\xff\0"
 def scans(count: int) -> bytes:
     """A progressive JPEG, 2048x2048, with so many scans, most of which change nothing."""
     data = saved(FLAT, "JPEG", progressive=True)
-    nothing = scan(1, first=1, last=63, high=1) + RUNS
+    nothing = scan(1, first=1, last=63) + RUNS
     more = count - data.count(b"\xff\xda")
     return data[:-2] + LUMA_TABLE + nothing * more + END
 
@@ -212,6 +212,24 @@ def one_by_one() -> bytes:
     return saved(SMALL, "JPEG", restart_marker_blocks=1)
 
 
+def complaint_and_end() -> bytes:
+    """Something that libjpeg complains of, bytes behind a scan, and then a scan that cannot be.
+
+    To TurboJPEG the second is a complaint, too, though no row of pixels was put out.
+    """
+    data = saved(SMALL, "JPEG", progressive=True)
+    return data[:-2] + b"\x11" * 40 + scan(1, first=33, last=4) + b"\x22" * 8 + END
+
+
+def last_interval_alone() -> bytes:
+    """A restart behind each row of blocks, and of all intervals but the last only the marker."""
+    data = saved(SMALL, "JPEG", restart_marker_rows=1)
+    at = data.index(scan(1, 2, 3, last=63)[:5]) + 14
+    marks = [data.find(bytes([0xFF, 0xD0 + i % 8]), at) for i in range(len(SMALL) // 8 - 1)]
+    last = data.rindex(b"\xff\xd6")
+    return data[:at] + b"".join(data[mark : mark + 2] for mark in marks) + data[last + 2 :]
+
+
 PHOTOSHOP = b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\0" * 5000
 TABLES = segment(0xDB, bytes([0, *[1] * 64]) * 1000)
 TURNED = with_segment(saved(SMALL, "JPEG"), 0xE1, EXIF + tiff(6))
@@ -237,6 +255,8 @@ CASES = (
     refused("JPEG, a component without a scan", lambda: in_scans(1, 2), "image_damaged"),
     right("JPEG, a scan for each component", lambda: in_scans(3, 1, 2), FROM_YCC, 4),
     squares("JPEG, restart behind each block", one_by_one),
+    refused("JPEG, a complaint and then the end", complaint_and_end, "image_damaged"),
+    refused("JPEG, its last interval alone", last_interval_alone, "image_damaged"),
     refused("JPEG, six million comments", flooded(segment(0xFE)), "image_unreadable"),
     refused("JPEG, six million APP5", flooded(segment(0xE5)), "image_unreadable"),
     squares("JPEG, 4,000 APP5", flooded(segment(0xE5, bytes(6000)), 4000)),

@@ -57,9 +57,9 @@ def test_a_truncated_file_gives_all_its_pixels_or_none(
 # A PNG ends in an empty IEND chunk of 12 bytes, behind 4 of checksum and 4 more of another one.
 @pytest.mark.parametrize(
     ("kind", "options", "spare"),
-    [pytest.param(*case.values, 24 if case.id == "png" else 0, id=case.id) for case in FORMATS],
+    [pytest.param(*case.values, 12 if case.id == "png" else 0, id=case.id) for case in FORMATS],
 )
-def test_a_file_that_lacks_more_than_checksums_is_refused(
+def test_a_file_that_lacks_more_than_its_end_is_refused(
     kind: str, options: dict[str, Any], spare: int, photo: Pixels
 ) -> None:
     data = saved(photo[:96, :128], kind, **options)
@@ -67,9 +67,51 @@ def test_a_file_that_lacks_more_than_checksums_is_refused(
     assert {type(outcome(data[:-missing])) for missing in cuts} == {str}
 
 
-@pytest.mark.parametrize("missing", range(1, 21))
-def test_a_png_may_lack_its_end_and_its_checksums(missing: int) -> None:
+@pytest.mark.parametrize("missing", range(1, 13))
+def test_a_png_may_lack_its_end(missing: int) -> None:
     assert off_by(decode(png(NOISE, 8, RGB)[:-missing]), NOISE) == 0
+
+
+@pytest.mark.parametrize("missing", range(13, 21))
+def test_a_png_may_not_lack_its_checksums(missing: int) -> None:
+    """Those of its last chunk and of the stream in it: libpng refuses both."""
+    assert refusal(png(NOISE, 8, RGB)[:-missing]).type == "image_damaged"
+
+
+@pytest.mark.parametrize("missing", range(1, 5))
+def test_a_png_whose_stream_ends_before_its_checksum_is_damaged(missing: int) -> None:
+    """In a chunk that is whole."""
+    stream = zlib.compress(scanlines(NOISE, 8))[:-missing]
+    assert refusal(png_file((40, 24), 8, RGB, chunk(b"IDAT", stream))).type == "image_damaged"
+
+
+@pytest.mark.parametrize(
+    ("surplus", "read"), [(1, True), (1000, True), (2**20, True), (2**20 + 2**16, False)]
+)
+def test_a_png_may_have_more_rows_than_it_says(surplus: int, *, read: bool) -> None:
+    stream = zlib.compress(scanlines(NOISE, 8) + bytes(surplus))
+    data = png_file((40, 24), 8, RGB, chunk(b"IDAT", stream))
+    assert np.array_equal(outcome(data), NOISE) == read
+
+
+def with_wrong_checksum(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "read"),
+    [
+        (b"tEXt", b"Title\0x", True),
+        (b"pHYs", bytes(9), True),
+        (b"tRNS", bytes(6), False),
+        (b"uRNS", bytes(6), False),  # which was another, perhaps
+    ],
+)
+def test_a_chunk_with_a_wrong_checksum_is_passed_over_if_its_kind_is_not_needed(
+    kind: bytes, content: bytes, *, read: bool
+) -> None:
+    data = png(NOISE, 8, RGB, before=with_wrong_checksum(chunk(kind, content)))
+    assert np.array_equal(outcome(data), NOISE) == read
 
 
 @pytest.mark.parametrize("rows", [1, 12, 23])

@@ -12,7 +12,6 @@ from threading import Lock
 from typing import Final
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw, ImageFont, PngImagePlugin
 
@@ -30,8 +29,6 @@ SIGNATURES: Final = (scanlines.SIGNATURE, jpeg.SIGNATURE, b"RIFF")
 """How they begin."""
 MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """What pixels are made of, in Pillow's terms, by how many samples they have."""
-JPEG_COLOURS: Final = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
-"""What simplejpeg calls the same."""
 LANCZOS: Final = Image.Resampling.LANCZOS
 RESIZE_PX: Final = 64
 """How many rows, or columns, are resized at a time."""
@@ -212,25 +209,11 @@ def _samples(image: Image.Image, data: bytes) -> Pixels:
     if image.format == "PNG":
         return png.pixels(data)
     if image.format == "JPEG":
-        return _of_whole_jpeg(image, data)
+        samples = jpeg.pixels(data, (image.height, image.width, len(image.getbands())))
+        # Adobe's programs, the only ones to write CMYK, write its complement.
+        return ~samples if image.mode == "CMYK" else samples
     with _WEBP:
         return np.array(image)
-
-
-def _of_whole_jpeg(image: Image.Image, data: bytes) -> Pixels:
-    """Decode a JPEG, and at the same time what is equal to it if all of its scans are whole."""
-    jpeg.check_scans(data)
-
-    def decoded(file: bytes) -> Pixels:
-        # Not strict: libjpeg's warnings are of whatever a file has too much as well.
-        pixels: Pixels = simplejpeg.decode_jpeg(file, JPEG_COLOURS[image.mode], strict=False)
-        return pixels
-
-    samples, again = in_order(decoded, (jpeg.coded(data), jpeg.coded(data, jpeg.MORE)))
-    if not np.array_equal(samples, again):
-        raise ValueError("a scan is cut short")
-    # Adobe's programs, the only ones to write CMYK, write its complement.
-    return ~samples if image.mode == "CMYK" else samples
 
 
 def _in_srgb(samples: Pixels, mode: str, profile: bytes | None) -> Pixels:

@@ -1,17 +1,29 @@
-"""What must be known of a JPEG file before it is left to a decoder.
+"""JPEG files: what must be known of one before anything reads it, and its pixels.
 
 Pillow keeps every segment, joins the parts of an EXIF in a time that grows with the square of their
-number, and passes through each scan of a progressive picture, be they a million. libjpeg paints
-grey what a scan leaves out and tells nobody through Pillow. So a file is first reduced to the
-segments that make up its picture, and asked whether its scans are whole. Markers and segments are
-those of ITU-T T.81, annex B.
+number, and passes through each scan of a progressive picture, be they a million. So a file is first
+reduced to the segments that make up its picture. Markers and segments are those of ITU-T T.81,
+annex B.
+
+A file is whole if all bits of each component have a scan (`check_scans`), and if libjpeg reads all
+of it without a complaint: of an interval that is missing or stands in another's place, of bits that
+are missing at the end of one, of bytes that are left over. Nothing else can be asked: a JPEG has no
+checksum, and one whose bytes were changed so that all of this still holds is another picture, to
+any decoder.
 """
 
 import re
 from collections.abc import Iterator
-from hashlib import sha512
+from functools import partial
 from struct import unpack_from
 from typing import Final
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from upscaler.deflate import zlib
+from upscaler.parallel import in_order
 
 SIGNATURE: Final = b"\xff\xd8\xff"
 MAX_SEGMENTS: Final = 4096
@@ -28,7 +40,10 @@ TABLES: Final = (0xC4, 0xDB, 0xDD)
 MAX_TABLE_BYTES: Final = 4 + 8 * (17 + 256)
 """As long is a segment with all of Huffman's tables that there can be (B.2.4.2)."""
 SCAN: Final = 0xDA
+_WHOLE_BLOCKS: Final = bytes((0, 63, 0))
+"""How the header of a scan ends that has all coefficients with all their bits (B.2.3)."""
 END: Final = 0xD9
+_END: Final = bytes((0xFF, END))
 EXIF: Final = 0xE1
 PROFILE: Final = 0xE2
 COLOURS: Final = (0xE0, 0xEE)
@@ -39,10 +54,11 @@ behind the first scan, which libjpeg passes over, too."""
 
 _MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """All but those of restarts, which belong to the coded pixels."""
-_NOISE: Final = [sha512(bytes([i])).digest().replace(b"\xff", b"") for i in range(9)]
-MORE: Final = _NOISE[8] + b"".join(bytes([0xFF, 0xD0 + i]) + _NOISE[i] for i in range(8))
-"""Coded pixels, at once and behind any restart. Behind the last pixels of a scan a decoder passes
-over whatever comes before the next marker; where pixels are missing it takes that for them."""
+_LEFT_OVER: Final = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
+"""libjpeg's complaint (JWRN_EXTRANEOUS_DATA) of bytes between the last pixels and the end. What it
+tells is the first complaint, or a fatal one: so there was no other before."""
+SAMPLES: Final = {1: "GRAY", 3: "RGB", 4: "CMYK"}
+"""What simplejpeg calls pixels of so many samples."""
 
 
 def reduced(data: bytes) -> bytes:
@@ -68,17 +84,41 @@ def reduced(data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def coded(data: bytes, more: bytes = b"") -> bytes:
-    """The same picture without what only says how to show it, and with `more` behind each scan."""
+def pixels(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The samples of a `reduced` file, of `shape`: height, width, and grey, RGB or CMYK.
+
+    Decoded twice at the same time, into memory that was filled with one value and with another. So
+    whatever a decoder leaves as it was, or takes from memory that nobody wrote, is no part of a
+    picture. Raises ValueError unless the file is whole.
+    """
+    check_scans(data)
+    file = coded(data)
+    fill = zlib.crc32(file) & 0xFF
+    samples, again = in_order(partial(_decoded, file, shape), (fill, fill ^ 0xFF))
+    if not np.array_equal(samples, again):
+        raise ValueError("not all of it was decoded")
+    return samples
+
+
+def coded(data: bytes) -> bytes:
+    """The same picture without what only says how to show it.
+
+    Some files that are not progressive say nothing, or nonsense, where a progressive one has a
+    scan's coefficients and bits. That means nothing there (B.2.3), and libjpeg complains of it.
+    """
     kept = [SIGNATURE[:2]]
-    for marker, segment, pixels in _segments(data):
-        if marker not in (EXIF, PROFILE):
-            kept += (segment, pixels, more if marker == SCAN else b"")
+    progressive = False
+    for marker, segment, scan in _segments(data):
+        progressive = progressive or marker == PROGRESSIVE
+        if marker == SCAN and not progressive:
+            kept += (segment[:-3], _WHOLE_BLOCKS, scan)
+        elif marker not in (EXIF, PROFILE):
+            kept += (segment, scan)
     return b"".join(kept)
 
 
 def check_scans(data: bytes) -> None:
-    """Raise ValueError unless each component is there, and what is begun of it to its last bit.
+    """Raise ValueError unless each component is there, with all coefficients to their last bits.
 
     To a decoder a progressive picture is a sound one without its last scans, only blurred. The
     mark of the end must be there, too.
@@ -89,7 +129,7 @@ def check_scans(data: bytes) -> None:
     for marker, segment, _ in _segments(data):
         if marker in FRAMES:
             progressive = marker == PROGRESSIVE
-            missing = {component: [1] + [0] * 63 for component in segment[10::3]}
+            missing = {component: [1] * 64 for component in segment[10::3]}
         elif marker == SCAN:
             behind = 5 + 2 * segment[4]
             first, last, bits = segment[behind : behind + 3] if progressive else (0, 63, 0)
@@ -97,6 +137,23 @@ def check_scans(data: bytes) -> None:
                 missing[component][first : last + 1] = [bits & 15] * (last + 1 - first)
     if any(map(any, missing.values())) or marker != END:
         raise ValueError("scans are missing, or their end")
+
+
+def _decoded(file: bytes, shape: tuple[int, int, int], fill: int) -> NDArray[np.uint8]:
+    """The samples, in memory that was full of `fill`. Raises ValueError for any complaint.
+
+    Without being strict simplejpeg returns its memory as it was where a complaint comes before a
+    fatal error, which TurboJPEG takes for another complaint.
+    """
+    memory = np.full(shape, fill, np.uint8)
+    try:
+        simplejpeg.decode_jpeg(file, SAMPLES[shape[2]], buffer=memory, strict=True)
+    except ValueError as error:
+        found = _LEFT_OVER.fullmatch(str(error))
+        # Some cameras fill up their files. What is left of pixels is hardly ever all zero.
+        if not found or any(file[-len(_END) - int(found[1]) : -len(_END)]):
+            raise
+    return memory
 
 
 def _tells_colours_or_side(segment: bytes, before: list[int]) -> bool:
@@ -117,6 +174,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         if not found:
             return
         start, marker = found.start(), found[0][1]
+        if data[at:start].strip(b"\0\xff"):  # a segment, perhaps, whose marker was damaged
+            raise ValueError("bytes that belong to no segment")
         if marker == END:
             yield marker, found[0], b""
         if marker == END or start + 4 > len(data):

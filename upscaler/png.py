@@ -6,6 +6,9 @@ chunk shrink the still picture. So a file is first reduced to the chunks that ma
 Its pixels Pillow would paint black where the stream of them is too short, and those of 16 bits it
 knows in part. So they are read here, some rows at a time, which stay in the processor's cache.
 Chunks are those of the W3C's PNG specification, third edition.
+
+A file is whole if every chunk that its pixels depend on has its checksum (5.3), if the stream of
+the pixels has all rows, and if it ends with its own checksum, as to libpng (13.2).
 """
 
 from collections.abc import Iterator
@@ -36,6 +39,18 @@ PALETTE_BYTES: Final = range(12 + 3, 12 + 3 * 256 + 1, 3)
 """How long the chunk of a palette may be, with its length, type and checksum (11.2.2)."""
 ANYWHERE: Final = (b"eXIf", b"acTL")
 """Those that are looked for behind the pixels, too."""
+PASSED_OVER: Final = frozenset(
+    (
+        *(b"bKGD", b"cHRM", b"cICP", b"cLLI", b"eXIf", b"gAMA", b"hIST", b"iTXt", b"mDCV", b"pHYs"),
+        *(b"sBIT", b"sPLT", b"sRGB", b"tEXt", b"tIME", b"zTXt", b"fcTL", b"fdAT", b"acTL"),
+    )
+)
+"""Kinds of which nothing is needed for the pixels (11.3), even if their content is damaged. Of
+another kind whose checksum is wrong nobody can say what it was: a colour that is transparent,
+say, by another name."""
+MAX_SURPLUS_BYTES: Final = 2**20
+"""How much there may be between the last row and the end of the stream. Some encoders inflate to
+more than the rows that there are, which libpng passes over; none to as much as this."""
 SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples in a pixel, by colour type."""
 INDEXED: Final = 3
@@ -108,11 +123,14 @@ class Inflated:
             pieces.append(more)
         return b"".join(pieces)
 
-    def check(self) -> None:
-        """Raise zlib.error if the checksum is there, right behind what was read, and wrong."""
-        more, ended = b"", False
-        while not more and not ended:
-            more, ended = self._next(1)
+    def finish(self) -> None:
+        """Raise zlib.error for a wrong checksum at the end, and ValueError for none."""
+        surplus_bytes, ended = 0, False
+        while not self._stream.eof:
+            if ended or surplus_bytes > MAX_SURPLUS_BYTES:
+                raise ValueError("the stream of the pixels does not end")
+            more, ended = self._next(SLICE_BYTES)
+            surplus_bytes += len(more)
 
     def _next(self, most_bytes: int) -> tuple[bytes, bool]:
         """Some bytes, or none, and whether there is nothing that they could come from any more."""
@@ -127,7 +145,7 @@ def reduced(data: bytes) -> bytes:
 
     Raises ValueError for a header that does not come first, chunks of BEFORE_PIXELS that are
     there twice or too late, those that may not be passed over (5.4), a palette that is missing,
-    and more than MAX_CHUNKS chunks.
+    more than MAX_CHUNKS chunks, and a wrong checksum of what comes before the pixels.
     """
     if data[8:16] != HEADER or data[26:28] != b"\0\0" or data[28] > 1:
         raise ValueError("this does not begin with a header")
@@ -144,6 +162,8 @@ def reduced(data: bytes) -> bytes:
             pixels.append(chunk)
         elif not kind[:1].islower():
             raise ValueError(f"{kind!r} is not known, and needed for the picture")
+        if not pixels and kind not in PASSED_OVER:
+            _check(chunk)
     if _header(data).colour_type == INDEXED and len(header.get(b"PLTE", b"")) not in PALETTE_BYTES:
         raise ValueError("a palette is missing, or not of whole colours")
     return b"".join((SIGNATURE, *header.values(), *pixels))
@@ -153,8 +173,8 @@ def pixels(data: bytes) -> NDArray[np.uint8]:
     """The pixels of a `reduced` file, of shape (height, width, samples in a pixel).
 
     Those are grey, or RGB, and behind them alpha if the file has transparency, of eight bits: of 16
-    the upper ones. Raises ValueError if rows are missing or a colour is not in the palette, and
-    what the inflater and `unfiltered` raise for damaged ones.
+    the upper ones. Raises ValueError if rows are missing, a checksum is wrong or missing, or a
+    colour is not in the palette, and what the inflater and `unfiltered` raise for damaged ones.
     """
     header = _header(data)
     colours, key = _palette(data), _key(data)
@@ -189,10 +209,18 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
         at += 12 + length
 
 
+def _check(chunk: memoryview) -> None:
+    """Raise ValueError unless a chunk ends with its checksum (5.3)."""
+    length = int.from_bytes(chunk[:4], "big")
+    if len(chunk) != length + 12 or zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+        raise ValueError(f"the checksum of {bytes(chunk[4:8])!r} is wrong")
+
+
 def _compressed(data: bytes) -> Iterator[memoryview]:
     """The stream of the pixels, in parts of at most SLICE_BYTES."""
-    for kind, content, _ in _chunks(data):
+    for kind, content, chunk in _chunks(data):
         if kind == b"IDAT":
+            _check(chunk)
             for at in range(0, len(content), SLICE_BYTES):
                 yield content[at : at + SLICE_BYTES]
 
@@ -205,7 +233,7 @@ def _lots(data: bytes, picture: NDArray[np.uint8]) -> Iterator[Lot]:
     """All scanlines, pass by pass, and where in `picture` their pixels belong.
 
     Raises ValueError unless all are there, and the inflater's own error if they are damaged, of
-    which the last thing that tells is the checksum behind them.
+    which the last thing that tells is the checksum behind them: so only then all of them are good.
     """
     header, stream = _header(data), Inflated(_compressed(data))
     for left, top, step_x, step_y in header.passes:
@@ -217,7 +245,7 @@ def _lots(data: bytes, picture: NDArray[np.uint8]) -> Iterator[Lot]:
         for at in range(0, len(part), rows):
             target = part[at : at + rows]
             yield Lot(stream.read(len(target) * line_bytes), target, first=at == 0)
-    stream.check()
+    stream.finish()
 
 
 def _samples(rows: NDArray[np.uint8], columns: int, header: Header) -> Samples:

@@ -37,15 +37,21 @@ def unfiltered(lines: bytes, above: bytes, pixel_bytes: int) -> Rows:
 
     `above` is the row over the first, and `pixel_bytes` (1, 2, 3, 4, 6 or 8) how far a byte is from
     that on its left by which it was filtered. Raises RuntimeError for a filter that is not defined.
+
+    pyspng's memory cannot be filled beforehand. So behind the rows comes one that is known, another
+    for other rows: where it comes out, libspng has been through all that is above it.
     """
     if pixel_bytes not in COLOUR_TYPES:
         return _in_halves(lines, above, pixel_bytes)
-    width, height = len(above) // pixel_bytes, 1 + len(lines) // (1 + len(above))
+    width, height = len(above) // pixel_bytes, 2 + len(lines) // (1 + len(above))
     header = pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[pixel_bytes], 0, 0, 0)
-    stream = _stored(NO_FILTER + above, lines)
+    last = (pack(">I", zlib.crc32(lines)) * (len(above) // 4 + 1))[: len(above)]
+    stream = _stored(NO_FILTER + above, lines, NO_FILTER + last)
     chunks = (_chunk(b"IHDR", header), _chunk(b"IDAT", *stream), _chunk(b"IEND"))
     rows: Rows = pyspng.load(b"".join((SIGNATURE, *chain(*chunks)))).reshape(height, -1)
-    return rows[1:]
+    if rows[-1].tobytes() != last:
+        raise RuntimeError("libspng has not come to the last row")
+    return rows[1:-1]
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
