@@ -7,6 +7,7 @@ scan of a JPEG.
 import re
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 
 Range = tuple[int, int]
@@ -19,7 +20,7 @@ LONGEST = 400
 def damaged(data: bytes, random: Random) -> bytes:
     """A file that something has happened to, once or twice."""
     for _ in range(random.choice((1, 1, 1, 2))):
-        data = random.choice(DAMAGES)(data, random)
+        data = random.choice(DAMAGES)(data, random) if data else data
     return data
 
 
@@ -83,7 +84,7 @@ def break_off(data: bytes, random: Random) -> bytes:
     if data[:2] != b"\xff\xd8":
         return flip(data, random)
     scans = [found.start() for found in re.finditer(rb"\xff(?:\xda|\xd9)", data)]
-    at = random.choice(scans)
+    at = random.choice(scans or [len(data)])
     spare = random.choice((b"", b"\x11")) * 40
     bad = b"\xff\xda\x00\x08\x01\x01\x00" + random.choice((b"\x21\x04\x00", b"\x01\x3f\x21"))
     return data[:at] + spare + bad + random.randbytes(8).replace(b"\xff", b"") + data[at:]
@@ -124,6 +125,5 @@ def _chunks(data: bytes, at: int, head: str, around: int, even: int) -> list[Ran
 
 def _segments(data: bytes) -> list[Range]:
     """Segments with what follows them, and apart from those each interval with its marker."""
-    marks = [found.start() for found in re.finditer(rb"\xff[\x01-\xfe]", data[2:])]
-    places = [2 + mark for mark in marks]
-    return list(zip(places, [*places[1:], len(data)], strict=True))
+    marks = re.compile(rb"\xff[\x01-\xfe]").finditer(data, 2)
+    return list(pairwise([*(mark.start() for mark in marks), len(data)]))

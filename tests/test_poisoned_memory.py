@@ -1,0 +1,50 @@
+"""Nothing is given out that was never written: what comes of an input is the same in any memory.
+
+Only glibc can fill the memory that it hands out, so only there this can be seen.
+"""
+
+import platform
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from tests.hostile_jpegs import complaint_and_end
+from tests.picture_cases import SMALL
+from tests.picture_files import outcome
+from tests.poisoned import LIBRARIES, lines
+from upscaler import jpeg
+
+COUNT = 400
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc poisons memory")
+
+
+@pytest.fixture(scope="module")
+def said() -> list[list[str]]:
+    return lines(LIBRARIES, range(COUNT))
+
+
+@needs_glibc
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_comes_of_damaged_inputs_does_not_depend_on_what_was_in_memory(
+    library: str, said: list[list[str]]
+) -> None:
+    first, second = ([line for line in each if line.startswith(f"{library} ")] for each in said)
+    assert len(first) == COUNT
+    assert first == second
+    results = {line.split(maxsplit=2)[2] for line in first}
+    assert any(not result[0].isalpha() for result in results), "nothing is read"
+    if library not in ("encoders", "pillow"):
+        assert any(result[0].isalpha() for result in results), "nothing is refused"
+
+
+def test_a_jpeg_that_libjpeg_gives_up_shows_nothing_of_another_picture() -> None:
+    data = complaint_and_end()
+    plain = jpeg.coded(jpeg.reduced(data))
+    leaked = set()
+    for _ in range(100):
+        np.full(SMALL.shape, 0xA7, np.uint8)  # another's picture, a moment ago
+        leaked.add(b"\xa7" * 50 in simplejpeg.decode_jpeg(plain, strict=False).tobytes())
+        np.full(SMALL.shape, 0xA7, np.uint8)
+        assert outcome(data) == "image_damaged"
+    assert True in leaked, "simplejpeg does it no more: then this is a test of nothing"
