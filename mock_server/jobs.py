@@ -1,6 +1,7 @@
 """Asynchronous inferences whose progress goes by how often it was asked for."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from mock_server.faults import OK, current
 from mock_server.schedule import Chosen
-from upscaler.errors import UnknownJob, UpscalerError
+from upscaler.errors import JobFailed, UnknownJob
 from upscaler.jobs import NOT_COMPLETED, InProcessJobs, Job
 from upscaler.orders import Made, Order
 from upscaler.responses import JobStatus
@@ -17,14 +18,6 @@ from upscaler.responses import JobStatus
 FAILURES: Final = {500: "Internal Server Error", 503: "the picture could not be made"}
 """With what an inference can fail that was taken on, and what is told then."""
 MAX_POLLS: Final = 1_000_000
-
-
-class ToldToFail(UpscalerError):
-    """An inference that failed because the mock was told that it should."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(FAILURES[status])
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -83,7 +76,7 @@ class MockJobs(InProcessJobs):
 
     def reset(self) -> None:
         """Know of no job any more, and let the next ones go on as at the start."""
-        self._jobs = {}  # another one, since a server in another thread may go through the old one
+        self._clear()
         self.progress = self._planned
 
     def chosen_for(self, job_id: str) -> Chosen:
@@ -118,14 +111,19 @@ class MockJobs(InProcessJobs):
     async def _completed(self, job: Job, course: Course) -> None:
         """Wait until the job is made, and let its time begin if it has not yet."""
         await course.made.wait()
-        if job.expires_s == float("inf"):
-            job.expires_s = self._clock() + self._lifetime_s
+        if job.expires_s == math.inf:
+            self._expire_later(job)
 
     async def _run(self, job: Job, order: Order, stack: ExitStack) -> None:
         await super()._run(job, order, stack)
+        self._courses[job].made.set()
+
+    def _complete(self, job: Job) -> None:
         course = self._courses[job]
-        if course.progress.fails is not None:
-            job.made, job.error = None, ToldToFail(course.progress.fails)
-        if course.status is not JobStatus.COMPLETED:
-            job.expires_s = float("inf")
-        course.made.set()
+        status = course.progress.fails
+        if status is not None:
+            job.made, job.failure = None, JobFailed.Told(status, FAILURES[status], {})
+        super()._complete(job)
+        if course.status is not JobStatus.COMPLETED:  # nobody was told of it
+            job.expires_s = math.inf
+            del self._expiring[job.id]

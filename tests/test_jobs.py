@@ -1,22 +1,37 @@
 """What is kept of asynchronous inferences: how much, how long, and what became of them."""
 
 import asyncio
+import gc
 import logging
+import pickle
+import time
+import tracemalloc
+import weakref
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.serving import Moody, Resizer
+from tests.test_asynchronous import Gate
 from upscaler import jobs as module
 from upscaler.admission import Admission
 from upscaler.contract import Size
 from upscaler.encoding import most_bytes
-from upscaler.errors import Busy, UnknownJob, WeightsUnavailable
+from upscaler.errors import (
+    Busy,
+    FieldError,
+    InvalidRequest,
+    JobFailed,
+    OutOfMemory,
+    UnknownJob,
+    WeightsUnavailable,
+)
 from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels
-from upscaler.jobs import InProcessJobs
+from upscaler.jobs import InProcessJobs, Job
 from upscaler.models import UpscalingModel
 from upscaler.orders import Enlarger, InProcess, Progress, Stopwatch, Task, Workshop
 from upscaler.responses import JobStatus
@@ -32,7 +47,8 @@ class Scene:
 
     def __init__(self, capacity_bytes: int = 100 * ROOM, enlarger: Enlarger | None = None) -> None:
         self.now_s = 1e6
-        self.shop = Workshop(InProcess(enlarger or Moody()), Admission(2, 2**20), lambda _: None)
+        self.enlarger = enlarger or Moody()
+        self.shop = Workshop(InProcess(self.enlarger), Admission(2, 2**24), lambda _: None)
         self.jobs = InProcessJobs(capacity_bytes, clock=lambda: self.now_s)
 
     async def start(self, model: UpscalingModel = UpscalingModel.X4_PLUS) -> str:
@@ -115,18 +131,26 @@ def test_a_result_is_kept_for_a_day_from_when_it_is_there_and_no_longer() -> Non
 
 
 @pytest.mark.parametrize(
-    ("model", "kind"),
-    [(UpscalingModel.X4_V3, WeightsUnavailable), (UpscalingModel.X2_PLUS, ZeroDivisionError)],
+    ("model", "kind", "status", "detail"),
+    [
+        (UpscalingModel.X4_V3, WeightsUnavailable, 503, WeightsUnavailable().detail),
+        (UpscalingModel.X2_PLUS, ZeroDivisionError, 500, "Internal Server Error"),
+    ],
 )
 def test_a_job_that_fails_is_completed_keeps_its_error_and_harms_no_other(
-    model: UpscalingModel, kind: type[Exception], caplog: pytest.LogCaptureFixture
+    model: UpscalingModel,
+    kind: type[Exception],
+    status: int,
+    detail: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def act(scene: Scene) -> None:
         before, failed, after = await scene.start(), await scene.start(model), await scene.start()
         await scene.finish(before, failed, after)
         for _ in range(2):
-            with pytest.raises(kind):
+            with pytest.raises(JobFailed) as told:
                 await scene.jobs.result(failed)
+            assert (told.value.status, told.value.detail) == (status, detail)
         for job_id in (before, after):
             assert (await scene.jobs.result(job_id)).size == (60, 40)
         assert scene.shop.admission.line == []
@@ -176,18 +200,18 @@ def test_results_that_nobody_has_fetched_are_kept_and_new_jobs_refused() -> None
     play(act, Scene(capacity_bytes=3 * ROOM))
 
 
-def test_where_room_is_needed_the_oldest_fetched_results_make_it() -> None:
+def test_where_room_is_needed_the_result_fetched_longest_ago_makes_it() -> None:
     async def act(scene: Scene) -> None:
         ids = []
         while scene.jobs.held_bytes + ROOM <= scene.jobs.capacity_bytes:
             ids.append(await scene.start())
             await scene.finish(ids[-1])
-        for each in (ids[2], ids[1]):
+        for each in (ids[1], ids[2], ids[1]):
             await scene.jobs.result(each)
         await scene.finish(newest := await scene.start())
         with pytest.raises(UnknownJob):
-            await scene.jobs.status(ids[1])
-        for each in (*ids[:1], *ids[2:], newest):
+            await scene.jobs.status(ids[2])
+        for each in (*ids[:2], *ids[3:], newest):
             assert await scene.jobs.status(each) is JobStatus.COMPLETED
         assert scene.jobs.held_bytes <= scene.jobs.capacity_bytes
 
@@ -236,3 +260,141 @@ def test_failed_jobs_take_up_no_room() -> None:
         assert scene.jobs.held_bytes == 0
 
     play(act)
+
+
+class Failing(Resizer):
+    """Fails with the picture in its frames, and with a cause that has it, too."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.seen: list[weakref.ref[Pixels]] = []
+
+    def upscale(
+        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
+    ) -> Iterable[Pixels]:
+        copy = pixels.copy()
+        self.seen += [weakref.ref(pixels), weakref.ref(copy)]
+        raise type(self.error)(*self.error.args) from ZeroDivisionError(copy)
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("far too large"), KeyError("a bug")])
+def test_of_a_job_that_failed_nothing_is_kept_but_what_is_told(error: Exception) -> None:
+    failing = Failing(error)
+
+    async def act(scene: Scene) -> None:
+        ids = []
+        for _ in range(3):
+            task = replace(TASK, pixels=PIXELS.copy())
+            ids.append(await scene.jobs.start(scene.shop.order(task, Stopwatch())))
+            del task
+            await scene.finish(ids[-1])
+        for _ in range(2):  # nor is anything that was kept while it was told
+            with pytest.raises(JobFailed):
+                await scene.jobs.result(ids[0])
+        gc.collect()
+        assert len(failing.seen) == 6
+        assert [pixels() for pixels in failing.seen] == [None] * 6
+
+    logging.disable()  # pytest keeps what is logged
+    try:
+        play(act, Scene(enlarger=failing))
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def test_a_job_that_failed_tells_what_its_error_would_have_told() -> None:
+    """Of every kind of error, and with its headers."""
+    found = Busy("full", 7), InvalidRequest(FieldError(("body", "x"), "wrong", "kind"))
+    for error in found:
+        told = JobFailed(JobFailed.Told(error.status, error.detail, error.headers))
+        again = pickle.loads(pickle.dumps(told))
+        for each in (told, again):
+            assert (each.status, each.detail) == (error.status, error.detail)
+            assert each.headers == error.headers
+
+
+def test_jobs_under_way_that_may_need_all_room_are_told_as_such() -> None:
+    """They take less once they are done, so it is soon worth another try."""
+
+    async def act(scene: Scene) -> None:
+        ids = [await scene.start(), await scene.start()]
+        with pytest.raises(Busy, match="under way") as refusal:
+            await scene.start()
+        assert refusal.value.retry_after_s < 10, "as long as the first of them should take"
+        await scene.finish(*ids)
+        await scene.finish(await scene.start())
+
+    play(act, Scene(capacity_bytes=5 * ROOM // 2))
+
+
+def test_results_in_the_way_are_told_with_the_time_until_the_first_of_them_expires() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.finish(await scene.start())
+        for passed_s, retry_after_s in ((0, 600), (DAY_S - 601, 600), (500, 101)):
+            scene.now_s += passed_s
+            with pytest.raises(Busy, match="nobody has fetched") as refusal:
+                await scene.start()
+            assert refusal.value.retry_after_s == retry_after_s
+        scene.now_s += 101
+        await scene.finish(await scene.start())
+
+    play(act, Scene(capacity_bytes=ROOM + 100))
+
+
+def test_making_room_takes_time_for_what_is_forgotten_alone() -> None:
+    """Of as many results as are kept at most, all of them fetched."""
+
+    async def act(scene: Scene) -> None:
+        jobs = scene.jobs
+        await scene.finish(first := await scene.start())
+        made = await jobs.result(first)
+        for number in range(module.MAX_JOBS - 1):
+            job = Job(str(number), 0, made=made)
+            jobs._jobs[job.id] = jobs._fetched[job.id] = job
+            jobs._complete(job)
+        assert jobs.held_bytes == module.MAX_JOBS * made.file_bytes
+        with scene.shop.order(TASK, Stopwatch()) as order:
+            began_s = time.process_time()
+            jobs._make_room(jobs.capacity_bytes, order)
+            assert time.process_time() - began_s < 0.5, "it took a few seconds"
+        assert jobs.held_bytes == len(jobs._jobs) == len(jobs._expiring) == 0
+
+    play(act, Scene(2**30))
+
+
+def test_what_is_held_is_what_is_said_at_each_stage() -> None:
+    """By Python's own account, to which numpy's arrays belong."""
+    scene = Scene(2**30, Gate())
+    pixels = np.zeros((1000, 1000, 3), np.uint8)
+    task = replace(TASK, source=bytes(10**6), pixels=pixels, size=(1000, 1000))
+
+    def held() -> int:
+        gc.collect()
+        traced = tracemalloc.get_traced_memory()[0] - before
+        said = scene.shop.admission.held_bytes + scene.jobs.results_bytes
+        assert said == pytest.approx(traced, abs=300_000)
+        return said
+
+    async def act(scene: Scene) -> None:
+        gate = scene.enlarger
+        assert isinstance(gate, Gate)
+        ids = []
+        for number in range(1, 4):
+            copies = replace(task, source=bytes(10**6), pixels=pixels.copy())
+            ids.append(await scene.jobs.start(scene.shop.order(copies, Stopwatch())))
+            del copies
+            assert held() == number * 4 * 10**6
+        gate.opened.set()
+        await scene.finish(*ids)
+        assert held() == scene.jobs.results_bytes > 0
+        scene.now_s += DAY_S
+        with pytest.raises(UnknownJob):
+            await scene.jobs.status(ids[0])
+        assert held() == 0
+
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    try:
+        play(act, scene)
+    finally:
+        tracemalloc.stop()

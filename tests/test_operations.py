@@ -90,7 +90,8 @@ def test_memory_and_the_queue_are_measured(api: httpx.Client) -> None:
             b"POST /upscaling HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Authorization: Bearer first-token\r\nContent-Length: %d\r\n\r\n" % len(body)
         )
-        eventually(api, "upscaler_held_bytes", len(body))
+        connection.sendall(body[:-1])
+        eventually(api, "upscaler_held_bytes", len(body) - 1)
     eventually(api, "upscaler_held_bytes", 0)
     found = metrics(api)
     assert found["upscaler_queue_depth", ()] == 0

@@ -1,5 +1,6 @@
 """More than the service takes on, over HTTP: who is refused, and what that leaves behind."""
 
+import json
 import logging
 import socket
 import threading
@@ -96,25 +97,40 @@ def test_who_hangs_up_frees_the_place_in_line() -> None:
         eventually(api, "upscaler_held_bytes", 0)
 
 
-def test_bodies_that_take_up_all_memory_are_refused_before_they_are_sent() -> None:
-    """Content-Length is believed in so far as it is counted; nothing of these bodies is sent."""
-    room = 10 * MAX_BODY_BYTES
-    announced = HEAD + b"Content-Length: %d\r\n\r\n" % MAX_BODY_BYTES
-    with serving(Resizer(), replace(SETTINGS, queue_memory=room)) as api:
-        connections = [connected(api) for _ in range(10)]
+def announced(size_bytes: int) -> bytes:
+    return HEAD + b"Content-Length: %d\r\n\r\n" % size_bytes
+
+
+def test_bodies_that_are_only_promised_keep_nobody_out() -> None:
+    """Nothing of them is sent: only their number could fill this memory, ten times."""
+    with serving(Resizer(), replace(SETTINGS, queue_memory=4 * MAX_BODY_BYTES)) as api:
+        connections = [connected(api) for _ in range(40)]
         for connection in connections:
-            connection.sendall(announced)
-        eventually(api, "upscaler_held_bytes", room)
-        with connected(api) as connection:
-            connection.sendall(announced)
-            assert connection.recv(13) == b"HTTP/1.1 503 "
-        refused = upscale(api, **GOOD)
-        assert refused.status_code == 503
-        assert int(refused.headers["Retry-After"]) >= 1
-        assert api.get("/livez").status_code == 200
+            connection.sendall(announced(MAX_BODY_BYTES))
+        assert decoded(upscale(api, **GOOD)).size == (608, 512)
+        eventually(api, "upscaler_held_bytes", 0)
+        assert api.get("/healthcheck").status_code == 200
         for connection in connections:
             connection.close()
+
+
+def test_bodies_that_take_up_all_memory_are_refused_and_health_says_so() -> None:
+    room = MAX_BODY_BYTES + 2**20
+    with serving(Resizer(), replace(SETTINGS, queue_memory=room)) as api:
+        with connected(api) as first, connected(api) as second:
+            first.sendall(announced(MAX_BODY_BYTES) + bytes(2 * 2**20))
+            eventually(api, "upscaler_held_bytes", 2 * 2**20)
+            health = api.get("/healthcheck")
+            assert health.status_code == 503, "another body of full length could not be taken"
+            assert int(health.headers["Retry-After"]) >= 1
+            assert decoded(upscale(api, **GOOD)).size == (608, 512), "a smaller one can"
+            first.sendall(bytes(MAX_BODY_BYTES - 3 * 2**20))
+            eventually(api, "upscaler_held_bytes", MAX_BODY_BYTES - 2**20)
+            second.sendall(announced(MAX_BODY_BYTES) + bytes(3 * 2**20))
+            assert second.recv(13, socket.MSG_WAITALL) == b"HTTP/1.1 503 "
+            assert api.get("/livez").status_code == 200
         eventually(api, "upscaler_held_bytes", 0)
+        assert api.get("/healthcheck").status_code == 200
         assert decoded(upscale(api, **GOOD)).size == (608, 512)
 
 
@@ -144,6 +160,32 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
                 continue
         assert answer.startswith(b"HTTP/1.1 408 ")
         eventually(api, "upscaler_held_bytes", 0)
+
+
+def test_a_body_that_stops_is_not_waited_for_though_there_is_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "BODY_GRACE_S", 0.4)
+    with serving(Resizer()) as api, connected(api) as connection:
+        connection.sendall(announced(MAX_BODY_BYTES) + bytes(100))
+        connection.settimeout(20)
+        assert connection.recv(13, socket.MSG_WAITALL) == b"HTTP/1.1 408 "
+        eventually(api, "upscaler_held_bytes", 0)
+
+
+def test_a_body_may_take_longer_than_its_grace_as_long_as_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "BODY_GRACE_S", 1.0)
+    monkeypatch.setattr(intake, "BODY_BYTES_PER_S", 1000)
+    body = json.dumps(GOOD).encode()
+    pieces = [body[at : at + len(body) // 6] for at in range(0, len(body), len(body) // 6)]
+    with serving(Resizer()) as api, connected(api) as connection:
+        connection.sendall(announced(len(body)))
+        for piece in pieces:
+            time.sleep(0.4)
+            connection.sendall(piece)
+        assert connection.recv(13, socket.MSG_WAITALL) == b"HTTP/1.1 200 "
 
 
 def test_what_is_being_sent_is_counted_until_it_is_taken() -> None:

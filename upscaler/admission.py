@@ -43,6 +43,11 @@ class Admission:
         if self.is_full:
             raise self.busy("as many pictures are waiting as may")
 
+    def check_memory(self, size_bytes: int) -> None:
+        """Raise Busy if a request of so many bytes would be refused."""
+        if self.held_bytes + size_bytes > self.memory_bytes:
+            raise self.busy("the requests under way take up all memory that there is")
+
     def busy(self, reason: str) -> Busy:
         """A refusal until the picture that is being made should be done."""
         wait_s = self.line[0].estimated_s if self.line else MIN_RETRY_AFTER_S
@@ -79,8 +84,7 @@ class Memory:
 
     def hold(self, held_bytes: int) -> None:
         """Say that the request is about to hold so many bytes; Busy if there are not so many."""
-        if self.admission.held_bytes - self.held_bytes + held_bytes > self.admission.memory_bytes:
-            raise self.admission.busy("the requests under way take up all memory that there is")
+        self.admission.check_memory(held_bytes - self.held_bytes)
         self.keep(held_bytes)
 
     def keep(self, held_bytes: int) -> None:

@@ -25,13 +25,21 @@ from upscaler.contract import (
     ASYNC_HEADER,
     DRY_RUN_HEADER,
     INPUT_SIZE_HEADER,
+    MAX_BODY_BYTES,
     Size,
     UpscalingRequest,
     output_size,
     parse_request,
 )
 from upscaler.envelope import Envelope
-from upscaler.errors import Busy, FieldError, InvalidRequest, TooSlow, UpscalerError
+from upscaler.errors import (
+    Busy,
+    FieldError,
+    InvalidRequest,
+    JobFailed,
+    TooSlow,
+    UpscalerError,
+)
 from upscaler.images import Picture
 from upscaler.intake import JSON, accepted, read_json, token_check
 from upscaler.jobs import InProcessJobs, Jobs
@@ -74,15 +82,10 @@ def create_app(
 
         fetch = Fetcher(ports=settings.fetch_ports, networks=settings.fetch_networks).fetch
     admission = Admission(settings.queue_length, settings.queue_memory, backend.at_once)
-    metrics = Metrics(admission)
+    jobs = jobs or InProcessJobs(settings.results_memory)
+    metrics = Metrics(admission, lambda: jobs.results_bytes)
     workshop = Workshop(backend, admission, metrics.made)
-    service = Service(
-        workshop,
-        settings,
-        jobs or InProcessJobs(settings.results_memory),
-        fetch,
-        metrics,
-    )
+    service = Service(workshop, settings, jobs, fetch, metrics)
 
     app = FastAPI(
         title="Upscaling API",
@@ -134,7 +137,9 @@ class Service:
 
     async def healthcheck(self) -> dict[str, str]:
         """Say whether another picture would be taken now; needs no token."""
-        self.workshop.admission.check_room()
+        admission = self.workshop.admission
+        admission.check_room()
+        admission.check_memory(MAX_BODY_BYTES)
         return {"status": "ok"}
 
     async def measured(self) -> Response:
@@ -307,6 +312,6 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
 async def _answer_error(request: Request, error: Exception) -> Response:
     """The one place where an error that was raised on purpose becomes an answer (RES-4, RES-7)."""
     assert isinstance(error, UpscalerError), "registered for this class alone"
-    if error.status >= 500 and not isinstance(error, Busy):
+    if error.status >= 500 and not isinstance(error, Busy | JobFailed):  # that was logged before
         log.error("request %s failed: %s", request.state.request_id, error, exc_info=error)
     return answers.error(error)

@@ -13,6 +13,7 @@
     |-- FileRefused             500  a file that a command cannot read or write as asked
     |-- WorkerFailed            500  a process of a benchmark that failed or died
     |-- Cancelled               500  whoever asked for it has gone; nobody is answered
+    |-- JobFailed               any  an asynchronous inference failed: with the status of its error
     |-- TooSlow                 503  the picture takes longer than its answer may
     |-- Busy                    503  as much is being done as there is room for
     `-- Unavailable             503  this machine cannot do what was asked
@@ -147,6 +148,33 @@ class WorkerFailed(UpscalerError):
 
 class Cancelled(UpscalerError):
     """The work was given up because nobody waits for it any more."""
+
+
+class JobFailed(UpscalerError):
+    """An asynchronous inference failed, and tells what its request would have been told at once."""
+
+    class Told(NamedTuple):
+        """What a client is told of an error: all that is kept of one."""
+
+        status: int
+        detail: str | list[dict[str, object]]
+        headers: dict[str, str]
+
+    def __init__(self, told: Told) -> None:
+        super().__init__(told)
+        self.status = told.status
+        self._told = told
+
+    def __str__(self) -> str:
+        return str(self.detail)
+
+    @property
+    def detail(self) -> str | list[dict[str, object]]:
+        return self._told.detail
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self._told.headers
 
 
 class TooSlow(UpscalerError):

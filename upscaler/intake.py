@@ -16,6 +16,11 @@ from upscaler.formats import ImageEncoding
 
 BODY_DEADLINE_S: Final = 120.0
 """How long a body may take to arrive: the largest one in this time is a line of 2 Mbit/s."""
+BODY_GRACE_S: Final = 20.0
+BODY_BYTES_PER_S: Final = 16_000
+"""Nor may it come more slowly than this on average, but for some seconds in which a line may stand
+still: those that only say that they will send something are not waited for. The slowest lines that
+phones have send twice as much."""
 JSON: Final = "application/json"
 MEDIA_TYPES: Final = {encoding: f"image/{encoding}" for encoding in ImageEncoding}
 
@@ -41,25 +46,25 @@ def token_check(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
 async def read_json(request: Request, memory: Memory, *, asynchronous: bool) -> bytearray:
     """The body, if it is said to be JSON (REQ-3), read no further than it may be long.
 
-    `memory` is told of it as it comes. Raises BodyTooLarge, RequestTimeout, Busy if there is no
-    memory for it, and InvalidRequest for another content type.
+    `memory` is told of it as it comes, and of nothing that is only promised. Raises BodyTooLarge,
+    RequestTimeout, Busy if there is no memory for it, and InvalidRequest for another content type.
     """
-
-    def check(size_bytes: int) -> None:
-        check_body_size(size_bytes, asynchronous=asynchronous)
-        memory.hold(max(size_bytes, memory.held_bytes))
-
     declared = request.headers.get("Content-Length", "")
-    check(int(declared[:20]) if declared.isdecimal() else 0)
+    check_body_size(int(declared[:20]) if declared.isdecimal() else 0, asynchronous=asynchronous)
     body = bytearray()
-    try:
-        with anyio.fail_after(BODY_DEADLINE_S):
-            async for chunk in request.stream():
-                body += chunk
-                check(len(body))
-    except TimeoutError as error:
-        msg = f"the body did not arrive within {BODY_DEADLINE_S:.0f} seconds"
-        raise RequestTimeout(msg) from error
+    began_s = anyio.current_time()
+    with anyio.move_on_after(min(BODY_GRACE_S, BODY_DEADLINE_S)) as waiting:
+        async for chunk in request.stream():
+            body += chunk
+            check_body_size(len(body), asynchronous=asynchronous)
+            memory.hold(len(body))
+            patience_s = BODY_GRACE_S + len(body) / BODY_BYTES_PER_S
+            waiting.deadline = began_s + min(patience_s, BODY_DEADLINE_S)
+    if waiting.cancelled_caught:
+        raise RequestTimeout(
+            f"the body came too slowly: send {BODY_BYTES_PER_S // 1000} kB a second on average, "
+            f"after the first {BODY_GRACE_S:.0f} seconds, and all of it in {BODY_DEADLINE_S:.0f}"
+        )
     media_type = request.headers.get("Content-Type", "").partition(";")[0]
     if media_type.strip().lower() != JSON:
         msg = f"send the header Content-Type: {JSON}"

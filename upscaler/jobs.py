@@ -7,8 +7,10 @@ what is not completed, as it does with every task.
 
 import asyncio
 import logging
+import math
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from typing import Final, Protocol
 
 from upscaler.contract import RESULT_LIFETIME_S
 from upscaler.encoding import most_bytes
-from upscaler.errors import Busy, UnknownJob
+from upscaler.errors import Busy, JobFailed, UnknownJob, UpscalerError
 from upscaler.orders import Made, Order
 from upscaler.responses import JobStatus
 
@@ -33,6 +35,11 @@ NOT_COMPLETED: Final = "this inference is not completed: ask its poll_url how fa
 class Jobs(Protocol):
     """Where asynchronous inferences are kept. An id that is not known raises UnknownJob."""
 
+    @property
+    def results_bytes(self) -> int:
+        """What the results take up that are kept in this process."""
+        ...
+
     async def start(self, order: AbstractContextManager[Order]) -> str:
         """Enter `order`, have it made, leave it, and return the id to ask by.
 
@@ -45,27 +52,31 @@ class Jobs(Protocol):
         ...
 
     async def result(self, job_id: str) -> Made:
-        """What was made. Raises UnknownJob until it is, and what making it raised if it failed."""
+        """What was made. Raises UnknownJob until it is, and JobFailed if making it failed."""
         ...
 
 
 @dataclass(eq=False)
 class Job:
-    """One asynchronous inference. `room_bytes` is what it takes up in the store, at most."""
+    """One asynchronous inference. `room_bytes` is what it takes up in the store, at most.
 
+    Of a failure that is kept which its client is told: an exception would keep the frames that it
+    passed through, and with them the picture.
+    """
+
+    id: str
     room_bytes: int
     status: JobStatus = JobStatus.PENDING
     made: Made | None = None
-    error: Exception | None = None
-    expires_s: float = float("inf")
-    fetched: bool = False
+    failure: JobFailed.Told | None = None
+    expires_s: float = math.inf
 
 
 class InProcessJobs:
     """Jobs in the memory of this process, with a bound on what their results take up.
 
-    Where there is no more room, results that were fetched make way, the oldest first; those that
-    were not are kept for their time, and new jobs are refused.
+    Where there is no more room, jobs that were fetched make way, first those that nobody has asked
+    for since; those that were not are kept for their time, and new jobs are refused.
     """
 
     def __init__(
@@ -78,41 +89,47 @@ class InProcessJobs:
         self.capacity_bytes = capacity_bytes
         self._lifetime_s = lifetime_s
         self._clock = clock
-        self._jobs: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._clear()
 
     @property
     def held_bytes(self) -> int:
         """What the results take up, and those to come at most."""
-        return sum(job.room_bytes for job in self._jobs.values())
+        return self.results_bytes + self._reserved_bytes
+
+    @property
+    def results_bytes(self) -> int:
+        return self._results_bytes
 
     async def start(self, order: AbstractContextManager[Order]) -> str:
         stack = ExitStack()
         try:
             entered = stack.enter_context(order)
             task = entered.task
-            job = Job(room_bytes=most_bytes(task.size, task.pixels.shape[2]))
-            self._make_room(job.room_bytes)
+            job = Job(secrets.token_urlsafe(ID_BYTES), most_bytes(task.size, task.pixels.shape[2]))
+            self._make_room(job.room_bytes, entered)
         except BaseException:
             stack.close()
             raise
-        job_id = secrets.token_urlsafe(ID_BYTES)
-        self._jobs[job_id] = job
+        self._jobs[job.id] = job
+        self._reserved_bytes += job.room_bytes
         running = asyncio.create_task(self._run(job, entered, stack))
         self._tasks.add(running)
         running.add_done_callback(self._tasks.discard)
-        return job_id
+        return job.id
 
     async def status(self, job_id: str) -> JobStatus:
         return self._job(job_id).status
 
     async def result(self, job_id: str) -> Made:
         job = self._job(job_id)
-        if job.error is not None:
-            raise job.error.with_traceback(None)
-        if job.made is None:
+        if job.failure is None and job.made is None:
             raise UnknownJob(NOT_COMPLETED)
-        job.fetched = True
+        self._fetched[job_id] = job
+        self._fetched.move_to_end(job_id)
+        if job.failure is not None:
+            raise JobFailed(job.failure)
+        assert job.made is not None, "it has not failed"
         return job.made
 
     async def _run(self, job: Job, order: Order, stack: ExitStack) -> None:
@@ -121,15 +138,30 @@ class InProcessJobs:
         def running() -> None:
             job.status = JobStatus.RUNNING
 
+        jobs = self._jobs
         try:
             with stack:
                 job.made = await order.make(running)
-            job.room_bytes = job.made.file_bytes
-        except Exception as error:
+        except UpscalerError as error:
             log.exception("an asynchronous inference failed")
-            job.error, job.room_bytes = error, 0
+            job.failure = JobFailed.Told(error.status, error.detail, error.headers)
+        except Exception:
+            log.exception("an asynchronous inference failed")
+            job.failure = JobFailed.Told(500, "Internal Server Error", {})
+        if self._jobs is jobs:  # else all of them were forgotten meanwhile
+            self._complete(job)
+
+    def _complete(self, job: Job) -> None:
+        self._reserved_bytes -= job.room_bytes
+        job.room_bytes = job.made.file_bytes if job.made else 0
+        self._results_bytes += job.room_bytes
         job.status = JobStatus.COMPLETED
+        self._expire_later(job)
+
+    def _expire_later(self, job: Job) -> None:
+        """Let the time begin for which a job is kept."""
         job.expires_s = self._clock() + self._lifetime_s
+        self._expiring[job.id] = job
 
     def _job(self, job_id: str) -> Job:
         self._forget_expired()
@@ -138,15 +170,39 @@ class InProcessJobs:
         return self._jobs[job_id]
 
     def _forget_expired(self) -> None:
-        now = self._clock()
-        for job_id in [key for key, job in self._jobs.items() if job.expires_s <= now]:
-            del self._jobs[job_id]
+        now_s = self._clock()
+        while self._expiring and (job := next(iter(self._expiring.values()))).expires_s <= now_s:
+            self._forget(job)
 
-    def _make_room(self, room_bytes: int) -> None:
-        """Forget as many of the fetched results as need be; Busy if that is not enough."""
+    def _forget(self, job: Job) -> None:
+        for jobs in (self._jobs, self._expiring, self._fetched):
+            jobs.pop(job.id, None)
+        self._results_bytes -= job.room_bytes
+
+    def _make_room(self, room_bytes: int, order: Order) -> None:
+        """Forget as many of the fetched jobs as need be; Busy if that is not enough."""
         self._forget_expired()
-        fetched = [job_id for job_id, job in self._jobs.items() if job.fetched]
         while len(self._jobs) >= MAX_JOBS or self.held_bytes + room_bytes > self.capacity_bytes:
-            if not fetched:
-                raise Busy("too many results are kept that nobody has fetched", MAX_RETRY_AFTER_S)
-            del self._jobs[fetched.pop(0)]
+            if not self._fetched:
+                raise self._busy(room_bytes, order)
+            self._forget(next(iter(self._fetched.values())))
+
+    def _busy(self, room_bytes: int, order: Order) -> Busy:
+        """What is to be told of results in the way: those to come, or else those that are kept."""
+        if len(self._jobs) < MAX_JOBS and self.results_bytes + room_bytes <= self.capacity_bytes:
+            return order.busy(
+                "the results of the pictures under way may need all room that there is"
+            )
+        oldest = next(iter(self._expiring.values()), None)
+        wait_s = oldest.expires_s - self._clock() if oldest else MAX_RETRY_AFTER_S
+        retry_after_s = max(1, min(MAX_RETRY_AFTER_S, math.ceil(wait_s)))
+        return Busy("too many results are kept that nobody has fetched", retry_after_s)
+
+    def _clear(self) -> None:
+        """Know of no job any more."""
+        # Others than before, since a server in another thread may go through those, and those at
+        # work find out by it. Each in its order: of the start, the end and the last time fetched.
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._expiring: OrderedDict[str, Job] = OrderedDict()
+        self._fetched: OrderedDict[str, Job] = OrderedDict()
+        self._results_bytes = self._reserved_bytes = 0

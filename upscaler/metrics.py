@@ -22,7 +22,7 @@ BUCKETS_S: Final = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 1
 class Metrics:
     """The metrics of one service, in a registry of its own."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, results_bytes: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
@@ -53,6 +53,11 @@ class Metrics:
         )
         self._gauge("queue_depth", "Pictures that wait.", lambda: admission.waiting)
         self._gauge("held_bytes", "What all requests hold in memory.", lambda: admission.held_bytes)
+        self._gauge(
+            "results_bytes",
+            "What the results of asynchronous inferences take up in memory.",
+            results_bytes,
+        )
 
     def _gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Let `upscaler_name` be whatever `value` says when it is asked for."""

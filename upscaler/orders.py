@@ -17,7 +17,7 @@ from anyio import to_thread
 from upscaler.admission import Admission, Place
 from upscaler.contract import Size
 from upscaler.encoding import BEST, JpegStyle, encode_strips
-from upscaler.errors import Cancelled
+from upscaler.errors import Busy, Cancelled
 from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
@@ -272,6 +272,10 @@ class Order:
         self._workshop = workshop
         self._watch = watch
         self._place = place
+
+    def busy(self, reason: str) -> Busy:
+        """A refusal until the picture that is being made should be done."""
+        return self._workshop.admission.busy(reason)
 
     async def make(self, on_start: Callable[[], None] = lambda: None) -> Made:
         """Wait in line, call `on_start`, and have the task carried out.

@@ -138,6 +138,11 @@ class RemoteJobs:
         self._clock = clock
         self._kept: dict[str, Delivery] = {}
 
+    @property
+    def results_bytes(self) -> int:
+        """What the results take up that are kept here."""
+        return sum(_size(each) for each in self._kept.values())
+
     async def start(self, order: AbstractContextManager[Order]) -> str:
         with order as entered, telling_what_failed():
             call = await self._make.spawn.aio(*arguments(entered.task))
@@ -180,7 +185,7 @@ class RemoteJobs:
     def _keep(self, call_id: str, delivery: Delivery) -> None:
         """Whoever was told that it is there asks for it next: let it not be fetched twice."""
         self._kept[call_id] = delivery
-        while sum(_size(each) for each in self._kept.values()) > self._capacity_bytes:
+        while self.results_bytes > self._capacity_bytes:
             del self._kept[next(iter(self._kept))]
 
     def _check_age(self, since_s: float) -> None:
