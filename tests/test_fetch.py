@@ -84,10 +84,11 @@ def after_hints(connection: socket.socket) -> None:
     answer(BODY)(connection)
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
 @pytest.mark.parametrize("send", [to_the_end, in_chunks, after_hints])
-def test_a_body_may_be_sent_in_any_way(send: Answer) -> None:
-    with serving(send) as host:
-        assert run(fetcher(host.port).fetch(host.url)) == BODY
+def test_a_body_may_be_sent_in_any_way(send: Answer, encrypted: bool) -> None:
+    with serving(send, tls=certificate("127.0.0.2") if encrypted else None) as host:
+        assert run(fetcher(host.port, tls=trusting()).fetch(host.url)) == BODY
 
 
 def test_an_empty_body_is_left_to_whoever_reads_pictures() -> None:
@@ -214,17 +215,12 @@ def slow_headers(connection: socket.socket) -> None:
     drip(connection)
 
 
-def hints_without_end(connection: socket.socket) -> None:
-    while True:
-        connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100)
-
-
 def slow_redirect(connection: socket.socket) -> None:
     time.sleep(0.2)
     redirect("/again")(connection)
 
 
-@pytest.mark.parametrize("slow", [silent, slow_body, slow_headers, hints_without_end])
+@pytest.mark.parametrize("slow", [silent, slow_body, slow_headers])
 def test_a_server_that_takes_too_long_is_given_up(slow: Answer) -> None:
     started = time.monotonic()
     assert outcome(slow, deadline_s=0.5) == "url_timeout"

@@ -4,16 +4,19 @@ What such a URL must not do is make this service reach what only this service ca
 neighbours, the metadata of its cloud. So every name is resolved here, once, each address is judged
 (see addresses), and the connection is made to an address that was judged. Redirects go the same
 way. Nor may the other server hold up or fill up this one: there is a limit to the time of all of
-it, and to the bytes.
+it, and to the bytes, and to how much of it is parsed before others have their turn.
 """
 
 import asyncio
 import io
+import os
 import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
@@ -21,6 +24,7 @@ import anyio
 import anyio.lowlevel
 import httpcore
 import httpx
+from anyio import to_thread
 
 from upscaler.addresses import Address, is_public
 from upscaler.contract import MAX_BODY_BYTES
@@ -30,6 +34,17 @@ FETCH_DEADLINE_S: Final = 20.0
 """How long a download may take, from the name of the host to the last byte, redirects included."""
 MAX_FETCH_BYTES: Final = MAX_BODY_BYTES
 """The most bytes a file may have: as many as a request that has it in base64."""
+MAX_HEAD_BYTES: Final = 32 * 1024
+"""How many bytes a server may send before its answer's body, hints (RFC 9110 section 15.2) and
+headers in all: twice what Node.js reads. Longer trailers or extensions of a chunk are not read
+either. Python takes 25 ms or so to parse as many bytes of the shortest headers."""
+HEAD_PIECE_BYTES: Final = 1024
+"""How much of a head is read at once: the hints in it are parsed in a row, in 1.5 ms."""
+BODY_PIECE_BYTES: Final = 16 * 1024
+"""How much of a body is read at once: its trailers may be in it, which are parsed like a head."""
+MAX_LOOKUPS: Final = 64
+"""How many hosts are looked up at once. A lookup that nobody waits for any more goes on until the
+system gives it up, so there have to be more than downloads."""
 MAX_URL_BYTES: Final = 8000
 """The longest URL: as long as RFC 9110 section 4.1 wants any recipient to take."""
 MAX_REDIRECTS: Final = 3
@@ -57,13 +72,17 @@ Resolve = Callable[[str, int], Awaitable[Iterable[Address]]]
 """The addresses of the host and port that it is given, the best first; raises OSError for none."""
 
 
+_LOOKUPS: Final = ThreadPoolExecutor(MAX_LOOKUPS, "lookup")
+"""Threads of their own: those of the loop are few, and names that hang would occupy them all."""
+
+
 async def resolve(host: str, port: int) -> list[Address]:
     """The addresses that the system knows `host` by, be it a name or an address in any notation.
 
     The system's call cannot be interrupted: if this is cancelled, it goes on in its thread.
     """
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, look_up)
     return [ip_address(address[0]) for *_, address in found]
 
 
@@ -94,6 +113,10 @@ class Fetcher:
         self._ports = ports
         self._backend = _CheckingBackend(networks, resolve)
         self._tls = tls or httpx.create_ssl_context()
+        self._tls.set_alpn_protocols(["http/1.1"])
+        self._tls.options |= ssl.OP_NO_RENEGOTIATION  # a second handshake would be on the loop
+        self._cores = anyio.CapacityLimiter(os.cpu_count() or 1)
+        self._turn = anyio.Lock()
         self._deadline_s = deadline_s
 
     async def fetch(self, url: str, hold: Callable[[int], None] = _nothing) -> bytes:
@@ -152,26 +175,40 @@ class Fetcher:
     @asynccontextmanager
     async def _get(self, url: httpx.URL) -> AsyncIterator[httpcore.Response]:
         """The answer to a GET of `url`, its body not yet read, on a connection of its own."""
-        async with httpcore.AsyncConnectionPool(
-            ssl_context=self._tls, network_backend=self._backend
-        ) as pool:
+        request = self._request(url)
+        async with self._connected(url) as plain:
+            stream = _Stream(plain, self._turn)
             with _told_in_short():
-                response = await pool.handle_async_request(self._request(url))
+                connection = _Connection(request.url.origin, stream)
+                response = await connection.handle_async_request(request)
+            stream.in_head = False
             yield response
 
-    def _request(self, url: httpx.URL) -> httpcore.Request:
+    @asynccontextmanager
+    async def _connected(self, url: httpx.URL) -> AsyncIterator[httpcore.AsyncNetworkStream]:
+        """A connection to the host of `url`, which ends with the block."""
         host = url.raw_host.decode()
+        # For each address, and for TLS. The deadline sees to all the rest.
+        timeout_s = self._deadline_s / (MAX_ADDRESSES + 1)
+        with _told_in_short():
+            stream = await self._backend.connect_tcp(host, _port(url), timeout_s)
+        try:
+            if url.scheme == "https":
+                # The name without the dot at its end, as certificates have it (RFC 6066 section 3).
+                stream = _Encrypted(stream, self._tls, host.removesuffix("."))
+                with _told_in_short(), anyio.fail_after(timeout_s):
+                    await stream.shake_hands(self._cores)
+            yield stream
+        finally:
+            with anyio.CancelScope(shield=True):
+                await stream.aclose()
+
+    def _request(self, url: httpx.URL) -> httpcore.Request:
         target = httpcore.URL(
             scheme=url.raw_scheme, host=url.raw_host, port=_port(url), target=url.raw_path
         )
-        extensions = {
-            # The name without the dot at its end, as certificates have it (RFC 6066 section 3).
-            "sni_hostname": host.removesuffix("."),
-            # For each address, and for TLS. The deadline sees to all the rest.
-            "timeout": {"connect": self._deadline_s / (MAX_ADDRESSES + 1)},
-        }
         headers = [("Host", url.netloc.decode()), *HEADERS]
-        return httpcore.Request("GET", target, headers=headers, extensions=extensions)
+        return httpcore.Request("GET", target, headers=headers)
 
     def _redirected(self, url: httpx.URL, response: httpcore.Response) -> httpx.URL:
         """Where `response`, the answer to a GET of `url`, says that the picture is."""
@@ -231,6 +268,97 @@ class _CheckingBackend(httpcore.AsyncNetworkBackend):
         return any(address in network for network in self._networks)
 
 
+class _Connection(httpcore.AsyncHTTP11Connection):
+    """Parses less at once than httpcore does by default."""
+
+    READ_NUM_BYTES = BODY_PIECE_BYTES
+    MAX_INCOMPLETE_EVENT_SIZE = MAX_HEAD_BYTES
+
+
+class _Encrypted(httpcore.AsyncNetworkStream):
+    """TLS on a connection, of which the handshake is computed by other threads.
+
+    It takes half a second where the server wants a Diffie-Hellman of 8192 bits. anyio and asyncio
+    would have the event loop compute it.
+    """
+
+    def __init__(
+        self, plain: httpcore.AsyncNetworkStream, context: ssl.SSLContext, name: str
+    ) -> None:
+        self._plain = plain
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+
+    async def shake_hands(self, cores: anyio.CapacityLimiter) -> None:
+        while True:
+            try:
+                await to_thread.run_sync(self._tls.do_handshake, limiter=cores)
+            except ssl.SSLWantReadError:
+                await self._receive()
+            else:
+                return await self._send()
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109  so named by httpcore
+        while True:
+            try:
+                return self._tls.read(max_bytes)
+            except ssl.SSLWantReadError:
+                await self._receive()
+            except ssl.SSLEOFError:  # a lack of bytes is seen by whoever reads HTTP
+                return b""
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
+        self._tls.write(buffer)
+        await self._send()
+
+    async def aclose(self) -> None:
+        await self._plain.aclose()
+
+    async def _receive(self) -> None:
+        await self._send()
+        data = await self._plain.read(BODY_PIECE_BYTES)
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    async def _send(self) -> None:
+        await self._plain.write(self._outgoing.read())
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """A connection to a server that would keep the event loop busy if it could.
+
+    What is read is parsed at once, by httpcore, however many answers it is that only announce
+    another. So little is given out at a time, and only to one download at every turn of the loop:
+    `turn` is what all of them wait for.
+    """
+
+    def __init__(self, plain: httpcore.AsyncNetworkStream, turn: anyio.Lock) -> None:
+        self.in_head = True
+        self._plain = plain
+        self._turn = turn
+        self._head_bytes = 0
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  so named by httpcore
+        if self.in_head:
+            if self._head_bytes >= MAX_HEAD_BYTES:
+                raise httpcore.RemoteProtocolError("the head of the answer is too long")
+            max_bytes = HEAD_PIECE_BYTES
+        data = await self._plain.read(max_bytes, timeout)
+        if self.in_head:
+            self._head_bytes += len(data)
+        async with self._turn:
+            await anyio.lowlevel.checkpoint()
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._plain.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._plain.aclose()
+
+
 async def _body(response: httpcore.Response, hold: Callable[[int], None]) -> bytes:
     """All bytes of an answer that is a picture; none is read if it promises too many."""
     if response.status != 200:
@@ -277,7 +405,7 @@ def _told_in_short() -> Iterator[None]:
     """Make an InvalidRequest of whatever goes wrong between this host and another."""
     try:
         yield
-    except httpcore.TimeoutException as error:
+    except (httpcore.TimeoutException, TimeoutError) as error:
         raise _late() from error
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
         msg = (
