@@ -3,10 +3,11 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import networks
 from tests.checkpoints import NAME, cached, released, small
-from upscaler import cli, options, weights
+from upscaler import batch, cli, options, weights
 from upscaler.engine import Engine
 from upscaler.files import replacing
 from upscaler.images import Pixels
@@ -286,6 +288,25 @@ def test_a_file_of_ones_own_is_listed_and_not_vouched_for(
     assert "BSD-3-Clause, if they are the official ones" in block
 
 
+def test_what_is_no_file_of_weights_is_told_for_its_model_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "real-esrgan-x4-plus.pth").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "realesr-animevideov3.safetensors")
+    (tmp_path / "real-esrgan-x4-v3.pth").write_bytes(b"my own")
+    monkeypatch.setenv("UPSCALER_WEIGHTS", str(tmp_path))
+    assert cli.main(["weights"]) == 1
+    told = capsys.readouterr()
+    assert told.err == ""
+    blocks = {block.partition("\n")[0]: block for block in told.out.split("\n\n")}
+    assert blocks.keys() >= set(UpscalingModel)
+    dangling, pipe = blocks["real-esrgan-x4-plus"], blocks["real-esrgan-animevideo-v3"]
+    assert f"UNUSABLE  {tmp_path}/real-esrgan-x4-plus.pth is a link to {tmp_path}/gone" in dangling
+    assert f"UNUSABLE  {tmp_path}/realesr-animevideov3.safetensors is a pipe" in pipe
+    assert "your own file, not checked" in blocks["real-esrgan-x4-v3"]
+    assert "found" in blocks["real-esrgan-x4-plus-anime"]
+
+
 def test_fetched_weights_are_told_with_their_path(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,9 +385,94 @@ def test_what_is_no_file_is_not_read(folder: Path, capsys: pytest.CaptureFixture
     assert image("pipe.png", "/dev/zero") == 1
     assert "2 of 2 failed" in capsys.readouterr().err
     with (folder / "huge.png").open("wb") as file:
-        file.truncate(cli.MAX_FILE_BYTES + 1)
+        file.truncate(batch.MAX_FILE_BYTES + 1)
     assert image("huge.png") == 1
     assert "as large as this file" in capsys.readouterr().err
+
+
+def to_zero(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def to_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def to_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def to_one_of_anothers(path: Path) -> None:
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("the superuser may read everything")
+
+
+def to_a_large_file(path: Path) -> None:
+    with path.open("ab") as file:
+        file.truncate(batch.MAX_FILE_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (to_zero, "a device and not a file"),
+        (to_a_pipe, "a pipe and not a file"),
+        (to_a_folder, "Is a directory"),
+        (Path.unlink, "No such file or directory"),
+        (to_one_of_anothers, "Permission denied"),
+        (to_a_large_file, "as large as this file"),
+    ],
+)
+def test_an_input_that_becomes_another_thing_during_a_batch_is_refused(
+    change: Callable[[Path], object],
+    reason: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Read as a file, `/dev/zero` would fill the memory, and a pipe be waited for without end."""
+    (folder / "link.png").symlink_to("z.png")
+    shutil.copy(folder / "a.png", folder / "z.png")
+    plan = batch.plan
+
+    def then_changed(*given: Any, **options: Any) -> batch.Batch:
+        planned = plan(*given, **options)
+        change(folder / "z.png")
+        return planned
+
+    monkeypatch.setattr(batch, "plan", then_changed)
+    assert image("a.png", "link.png", "--scale", "1") == 1
+    told = capsys.readouterr()
+    assert "a.png -> upscaled/a.png" in told.out
+    assert re.search(f"1 of 2 failed:\n  link.png: .*{reason}\n", told.err)
+    assert [path.name for path in (folder / "upscaled").iterdir()] == ["a.png"]
+
+
+def test_a_file_may_come_by_standard_input(folder: Path) -> None:
+    """As far as it is a file: a pipe is none."""
+    code = "import sys; from upscaler.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "image", *FAST, "--scale", "1", "/dev/stdin"]
+    with (folder / "a.png").open("rb") as file:
+        done = subprocess.run(command, stdin=file, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert size_of(folder / "upscaled" / "stdin.png") == (260, 256)
+
+
+def test_a_picture_on_which_the_network_overflows_is_a_failure_and_not_a_black_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = networks.lively(MODELS[UpscalingModel.ANIMEVIDEO_V3])
+    for parameter in net.parameters():
+        parameter.mul_(1e9)
+    monkeypatch.setattr(weights, "load", lambda *_: weights.Loaded(net, "00"))
+    for words in ([], ["--scale", "2"], ["--encoding", "jpeg"]):
+        assert image("a.png", *words) == 1
+        assert "overflows on this picture in" in capsys.readouterr().err
+    assert not list((folder / "upscaled").iterdir())
 
 
 def test_a_termination_tidies_away_what_is_being_written(folder: Path) -> None:

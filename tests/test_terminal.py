@@ -31,7 +31,7 @@ from tests.modal_plane import (
     ran,
     upscale,
 )
-from upscaler import prices, terminal
+from upscaler import batch, prices, terminal
 from upscaler.delivery import Outcome
 from upscaler.models import UpscalingModel
 
@@ -234,7 +234,7 @@ def test_each_failure_is_named_in_the_end_and_stops_nothing_else(
 ) -> None:
     (folder / "broken.webp").write_bytes(b"RIFF????WEBP")
     with (folder / "endless.png").open("wb") as file:
-        file.truncate(terminal.MAX_FILE_BYTES + 1)
+        file.truncate(batch.MAX_FILE_BYTES + 1)
     out = tmp_path / "out"
     (out / "b.png").mkdir(parents=True)  # where a picture should go
 
@@ -312,13 +312,13 @@ def test_no_more_pictures_are_read_than_are_on_their_way(
     folder.mkdir()
     for i in range(12):
         shutil.copy(PHOTO, folder / f"{i:02}.png")
-    read = terminal._read
+    read = batch.contents
 
     def counting(path: Path) -> bytes:
         reads[0] += 1
         return read(path)
 
-    monkeypatch.setattr(terminal, "_read", counting)
+    monkeypatch.setattr(batch, "contents", counting)
 
     def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
         time.sleep(0.1)
@@ -337,10 +337,37 @@ def test_files_that_cannot_be_sent_are_in_the_way_of_no_other(
     monkeypatch.setattr(terminal, "AT_ONCE", 2)
     for name in ("a.png", "b.png", "c.png"):
         with (tmp_path / name).open("wb") as file:
-            file.truncate(terminal.MAX_FILE_BYTES + 1)
+            file.truncate(batch.MAX_FILE_BYTES + 1)
     shutil.copy(PHOTO, tmp_path / "d.png")
     assert enlarge("--image", tmp_path, "--output", tmp_path / "out", "--scale", 1) == 1
     assert sizes(tmp_path / "out") == {"d.png": (304, 256)}
+
+
+def test_what_becomes_no_file_on_the_way_is_not_sent(
+    plane: Plane,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = batch.plan
+
+    def then_changed(*given: Any, **options: Any) -> batch.Batch:
+        planned = plan(*given, **options)
+        first, second = (job.source for job in planned.jobs[:2])
+        for source in (first, second):
+            source.unlink()
+        first.symlink_to("/dev/zero")
+        os.mkfifo(second)
+        return planned
+
+    monkeypatch.setattr(batch, "plan", then_changed)
+    assert enlarge("--image", folder, "--output", tmp_path / "out", "--scale", 1) == 1
+    told = capsys.readouterr().err
+    assert "2 of 3 failed" in told
+    assert "a device and not a file" in told
+    assert "a pipe and not a file" in told
+    assert len(sizes(tmp_path / "out")) == 1
 
 
 def test_a_batch_that_is_interrupted_leaves_whole_files_and_can_be_taken_up_again(

@@ -3,13 +3,16 @@
 import functools
 import hashlib
 import io
+import math
 import os
 import pickle
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -74,8 +77,58 @@ def test_a_folder_may_use_the_name_of_the_api_or_of_the_official_file(
 def test_a_file_of_another_name_is_no_model(tmp_path: Path) -> None:
     for name in ("real-esrgan-x4-v3.bin", "real-esrgan-x4-v3-wdn.pth", "x4-v3.pth", STEM):
         (tmp_path / name).touch()
-    (tmp_path / f"{STEM}.pth").mkdir()
     assert find(MODELS[NAME], tmp_path) is None
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to(path.with_name("gone"))
+
+
+def circular(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def listening(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(path))  # such names may not be long
+
+
+def unreadable(path: Path) -> None:
+    path.touch(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("the superuser may read everything")
+
+
+@pytest.mark.parametrize("name", [f"{NAME}.safetensors", f"{STEM}.pth"])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (dangling, "a link to .*gone, which is not there"),
+        (circular, "symbolic links"),
+        (Path.mkdir, "a folder"),
+        (os.mkfifo, "a pipe"),
+        (listening, "a socket"),
+        (device, "a device"),
+        (unreadable, "not yours to read"),
+    ],
+)
+def test_what_is_no_file_is_not_passed_over_for_other_weights(
+    make: Callable[[Path], object],
+    reason: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cached(released())
+    make(tmp_path / name)
+    for act in (find, load):
+        with pytest.raises(WeightsUnavailable, match=rf"{tmp_path / name}\b.*{reason}"):
+            act(small(), tmp_path)
 
 
 def test_a_folder_without_the_model_passes_the_question_on(tmp_path: Path) -> None:
@@ -106,11 +159,41 @@ def test_a_net_is_loaded_from_the_folder_with_exactly_these_weights(
         torch.save(tensors(1), path)
     else:
         safetensors.torch.save_file(tensors(1), path)
-    net, digest = load(small(), tmp_path)
+    net, digest, own = load(small(), tmp_path)
     assert equal(net, tensors(1))
     assert not equal(net, tensors(2))
     assert_ready(net)
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert own == path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_what_is_loaded_is_what_was_hashed(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the file is another as soon as that is done."""
+    path = tmp_path / f"{NAME}{suffix}"
+
+    def content(seed: int) -> bytes:
+        return pickled(tensors(seed)) if suffix == ".pth" else safetensors.torch.save(tensors(seed))
+
+    def hashed(hashing: Callable[..., Any]) -> Callable[..., Any]:
+        def then_changed(*given: Any) -> Any:
+            digest = hashing(*given)
+            if hashing is not sha256 or given == (first,):
+                path.write_bytes(content(2))
+            return digest
+
+        return then_changed
+
+    first, sha256 = content(1), hashlib.sha256
+    path.write_bytes(first)
+    for name in ("sha256", "file_digest"):
+        monkeypatch.setattr(hashlib, name, hashed(getattr(hashlib, name)))
+    net, digest, _ = load(small(), tmp_path)
+    monkeypatch.undo()
+    assert digest == hashlib.sha256(first).hexdigest()
+    assert equal(net, tensors(1))
 
 
 @pytest.mark.parametrize(
@@ -169,6 +252,20 @@ def without(key: str) -> dict[str, Tensor]:
 
 
 FIRST = "body.0.weight"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300])
+@pytest.mark.parametrize("key", tensors(1))
+def test_weights_that_are_not_finite_are_refused(value: float, key: str, tmp_path: Path) -> None:
+    spoiled = tensors(1)
+    spoiled[key] = spoiled[key].double()
+    spoiled[key].view(-1)[-1] = value
+    path = tmp_path / f"{NAME}.safetensors"
+    safetensors.torch.save_file(spoiled, path)
+    with pytest.raises(WeightsUnavailable, match=f"{path} .*{NAME}: {key} has values"):
+        load(small(), tmp_path)
+
+
 MISFITS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "a key too few": lambda: without(FIRST),
     "a key too many": lambda: tensors(1) | {"body.9.weight": torch.zeros(1)},

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from upscaler.errors import FileRefused
-from upscaler.files import identity
+from upscaler.files import identity, read
 from upscaler.formats import ImageEncoding
 
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
@@ -20,6 +20,8 @@ ENCODINGS: Final = {
 }
 """The encoding that the name of a result asks for."""
 DEFAULT_FOLDER: Final = Path("upscaled")
+MAX_FILE_BYTES: Final = 64 * 2**20
+"""Twice what the largest input has uncompressed, with 16 bits a sample and alpha."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,17 @@ def plan(
             taken |= dict.fromkeys(places, f"the result of {source}")
             jobs.append(Job(source, target, comparison))
     return Batch(jobs, encoding, refused)
+
+
+def contents(source: Path) -> bytes:
+    """The bytes of an input. Raises FileRefused if it cannot be read, or is no file any more."""
+    try:
+        data = read(source, MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise FileRefused(str(source), error.strerror or "it cannot be read") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise FileRefused(str(source), "no picture of 2048x2048 pixels is as large as this file")
+    return data
 
 
 def _collect(inputs: Iterable[str]) -> tuple[list[Path], list[FileRefused]]:

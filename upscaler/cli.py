@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from upscaler.bench.turns import Task
     from upscaler.engines import Engines
 
-MAX_FILE_BYTES: Final = 64 * 2**20
-"""Twice what the largest input has uncompressed, with 16 bits a sample and alpha."""
 OPTIONS: Final = {
     "scale": "--scale: ",
     "output_image_width": "--width: ",
@@ -101,11 +99,7 @@ def _upscale(
 ) -> dict[str, Any]:
     """Upscale one picture and say what became of it. Raises whatever goes wrong."""
     started = time.perf_counter()
-    if job.source.stat().st_size > MAX_FILE_BYTES:
-        raise FileRefused(
-            str(job.source), "no picture of 2048x2048 pixels is as large as this file"
-        )
-    request = validate_request(fields | {"init_image": job.source.read_bytes()})
+    request = validate_request(fields | {"init_image": batch.contents(job.source)})
     picture = images.read_header(request.init_image or b"")
     size = output_size(request, picture.size)
     pixels = picture.pixels()
@@ -186,14 +180,20 @@ def _weights(args: argparse.Namespace) -> int:
     from upscaler import weights
 
     folder = Settings.from_environment().weights
+    weights.check_folder(folder)
     damaged = False
     for model in MODELS.values():
         print(model.name)
-        found = weights.find(model, folder)
+        try:
+            found = weights.find(model, folder)
+            digest = weights.sha256(found.path) if found else ""
+        except (UpscalerError, OSError) as error:
+            print(f"  UNUSABLE  {_in_words(error)}\n")
+            damaged = True
+            continue
         if found is None:
             print(f"  missing   {_advice(model)}\n")
             continue
-        digest = weights.sha256(found.path)
         verdict = "as published"
         if found.published is None:
             verdict = "your own file, not checked"
@@ -259,7 +259,8 @@ def _bench_task(args: argparse.Namespace) -> "Task":
 
     settings = Settings.from_environment()
     device = Device(pick_device(args.device or settings.device).type)
-    data = (args.picture or bench.photograph()).read_bytes()
+    with (args.picture or bench.photograph()).open("rb") as file:  # be it a pipe
+        data = file.read(batch.MAX_FILE_BYTES)
     names = args.model or [UpscalingModel.X4_PLUS]
     models = [model for model in MODELS.values() if {model.name, "all"} & set(names)]
     field = contenders.field(

@@ -107,8 +107,8 @@ class Engines:
         spec = MODELS[model]
         try:
             read = self._read.pop(model, None)
-            net, sha256 = read or weights.load(spec, self.settings.weights, progress)
+            loaded = read or weights.load(spec, self.settings.weights, progress)
+            return Engine.of(spec, loaded, self._device, self._precision), loaded.sha256
         except WeightsUnavailable as error:
             self._failures[model] = time.monotonic(), error
             raise
-        return Engine(spec, net, self._device, self._precision), sha256

@@ -19,6 +19,7 @@
     `-- Unavailable             503  this machine cannot do what was asked
         |-- WeightsUnavailable  503  weights are missing, damaged or cannot be fetched
         |-- DeviceUnavailable   503  the device or the precision does not exist here
+        |-- Overflow            503  what a network computes of this picture is no number
         |-- RemoteFailed        503  a container that was to do the work failed
         |-- Unreachable         503  nothing is known of the container: Modal does not answer
         `-- OutOfMemory         503  there is not enough memory for this picture
@@ -220,6 +221,10 @@ class WeightsUnavailable(Unavailable):
 
 class DeviceUnavailable(Unavailable):
     """The device asked for is not on this machine, or cannot compute in that precision."""
+
+
+class Overflow(Unavailable):
+    """What the network computes of this picture is infinite or no number."""
 
 
 class RemoteFailed(Unavailable):

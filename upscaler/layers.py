@@ -136,7 +136,8 @@ class Queue:
 
     def put(self, rows: Tensor) -> None:
         count = rows.shape[self.dim]
-        assert self.waiting + count <= self.ring.shape[self.dim], "the ring is too small"
+        if self.waiting + count > self.ring.shape[self.dim]:
+            raise RuntimeError("the ring is too small")
         start = 0
         for part in self._parts(self.taken + self.waiting, count):
             length = part.shape[self.dim]
@@ -149,7 +150,8 @@ class Queue:
 
         They are good until the next rows are put.
         """
-        assert count <= self.waiting, "no row is answered before it was pushed"
+        if count > self.waiting:
+            raise RuntimeError("a row is answered before it was pushed")
         parts = self._parts(self.taken, count)
         self.taken += count
         self.waiting -= count

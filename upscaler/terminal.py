@@ -24,9 +24,6 @@ from upscaler.files import replacing
 from upscaler.formats import ImageEncoding
 from upscaler.models import MODELS, UpscalingModel
 
-MAX_FILE_BYTES: Final = 64 * 2**20
-"""Twice what the largest input has uncompressed, with 16 bits a sample and alpha."""
-
 AT_ONCE: Final = 100
 """How many pictures are on their way at the same time: a large folder does not fit into memory."""
 
@@ -115,8 +112,8 @@ async def _carry_out(
         for key, job in enumerate(jobs):
             await room.acquire()
             try:
-                data = _read(job.source)
-            except (OSError, FileRefused) as error:
+                data = batch.contents(job.source)
+            except FileRefused as error:
                 room.release()
                 tally.failures.append(_in_words(job.source, error))
                 del waiting[key]
@@ -135,12 +132,6 @@ async def _carry_out(
         lost.append(f"Modal cannot be asked: {error}")
     reasons = "; ".join(sorted(set(lost)))
     tally.failures += [f"{job.source}: {reasons}" for job in waiting.values()]
-
-
-def _read(path: Path) -> bytes:
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise FileRefused(str(path), "no picture of 2048x2048 pixels is as large as this file")
-    return path.read_bytes()
 
 
 def _write(job: batch.Job, outcome: Outcome, tally: Tally) -> None:

