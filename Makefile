@@ -26,7 +26,7 @@ ONCE := $(filter-out $(TWICE),$(BASE_TESTS))
 # These keep all cores busy by themselves, or measure what the machine can do and what they take of
 # it: nothing may run beside them. Of all others two files run at a time, each in its own order.
 ALONE := $(patsubst %,tests/test_%.py,bench cli convolution engine engines footprints layers \
-	kit_service out_of_memory parity soak)
+	kit_service out_of_memory parity soak uninitialised)
 TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo serve test check clean
