@@ -18,7 +18,7 @@ BASE_TESTS := tests/without_torch.py $(filter-out %_clients.py %_service.py,$(wi
 	$(patsubst %,tests/test_%.py,accept addresses admission answer_memory answers app asynchronous \
 	batch contract* costs defects_planted deployment encoding errors fetch* hostile hostile_bodies \
 	hostile_forms image* jobs kit_* mock* modal_app modal_cost models operations oracle orders \
-	overload page_files parallel plan png remote report scanlines server settings slow_answers \
+	overload page_files parallel plan png remote report scanlines server* settings slow_answers \
 	terminal tiling url_input)))
 # These ask more where torch and the packages of developers are, and run there, too.
 TWICE := $(patsubst %,tests/test_%.py,hostile hostile_bodies hostile_forms modal_app modal_cost remote)

@@ -23,7 +23,7 @@ class Wire(NamingConnection):
     """A connection that its requests can break."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        super().__init__(*args, **kwargs)
         self._ended = asyncio.Event()
         self._held_up = 0
         self._told_to_stop = False

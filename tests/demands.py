@@ -16,12 +16,12 @@ def needs(peer: Peer) -> pytest.MarkDecorator:
     return pytest.mark.skipif(absent, reason=f"{TITLES[peer]} is not installed")
 
 
-def program(*names: str) -> str:
+def program(*names: str, demand: str = "REQUIRE_BROWSER") -> str:
     """The path of the first of these programs that is installed, or an empty text.
 
-    Raises RuntimeError if none is and REQUIRE_BROWSER says that one must be.
+    Raises RuntimeError if none is and the variable `demand` says that one must be.
     """
     path = next(filter(None, map(shutil.which, names)), "")
-    if not path and os.environ.get("REQUIRE_BROWSER"):
-        raise RuntimeError(f"{names[0]} is not installed, and REQUIRE_BROWSER demands it")
+    if not path and os.environ.get(demand):
+        raise RuntimeError(f"{names[0]} is not installed, and {demand} demands it")
     return path

@@ -15,7 +15,7 @@ import pytest
 from tests.serving import GOOD, SETTINGS, Resizer, serving
 from tests.test_operations import eventually, metrics
 from tests.wires import CLOSE, END, HEAD, answers, connected, exchange, request, rest, send
-from upscaler import logs, server
+from upscaler import lingering, listening, logs, server
 from upscaler.app import create_app
 from upscaler.models import UpscalingModel
 from upscaler.orders import InProcess
@@ -129,7 +129,7 @@ def test_a_head_that_comes_at_one_go_may_have_no_more(
 def test_a_refusal_ends_at_once_for_who_reads_it(
     api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "LINGER_S", 60)
+    monkeypatch.setattr(lingering, "LINGER_S", 60)
     began_s = time.monotonic()
     assert answers(exchange(api, b"hello\r\n\r\n"))
     assert time.monotonic() - began_s < 10
@@ -143,7 +143,7 @@ def test_a_refusal_ends_at_once_for_who_reads_it(
 def test_who_goes_on_after_a_refusal_is_cut_off(
     api: httpx.Client, monkeypatch: pytest.MonkeyPatch, pieces: list[bytes]
 ) -> None:
-    monkeypatch.setattr(server, "LINGER_S", 0.3)
+    monkeypatch.setattr(lingering, "LINGER_S", 0.3)
     began_s = time.monotonic()
     with connected(api) as connection, suppress(OSError):
         for piece in pieces:
@@ -239,7 +239,7 @@ def drip_until_the_end(connection: socket.socket) -> float:
 
 def test_a_body_that_nobody_reads_must_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer was given early, and what is left of the body is waited for no longer."""
-    monkeypatch.setattr(server, "HEAD_DEADLINE_S", 0.5)
+    monkeypatch.setattr(lingering, "LINGER_S", 0.5)
     with serving(Resizer()) as api, connected(api) as connection:
         connection.sendall(WRONG + b"Content-Length: 100000\r\n\r\n")
         assert connection.recv(13) == b"HTTP/1.1 401 "
@@ -345,7 +345,9 @@ def held(api: httpx.Client) -> float:
 def test_a_connection_too_many_is_refused_with_when_to_come_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
+    """All others have requests at work, or have just been opened."""
+    monkeypatch.setattr(listening, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(listening, "REST_S", 60)
     with serving(Resizer()) as api:
         api.get("/livez")  # which keeps one open
         others = [connected(api) for _ in range(2)]

@@ -2,28 +2,32 @@
 
 uvicorn waits without end for the head of a request and for a client that does not take its answer,
 and what is not HTTP it answers in plain text. Here a connection has its time for either, there is a
-limit to how many there are, and a refusal has the shape of all others (RES-6, RES-7). How long a
-body may take is the app's to say: see `intake`.
+limit to how many there are (see `listening`), and a refusal has the shape of all others (RES-6,
+RES-7) and reaches its client (see `lingering`). How long a body may take is the app's to say: see
+`intake`.
 """
 
 import asyncio
 import json
 import logging
+import os
 import socket
 import time
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final, cast
 from uuid import uuid4
 
 import anyio
 import h11
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from upscaler import logs
 from upscaler.contract import REQUEST_ID_HEADER
 from upscaler.errors import Busy, HeadTooLarge, NotHTTP, UpscalerError
+from upscaler.framing import Requests
+from upscaler.lingering import LingeringTransport, Patience
+from upscaler.listening import Guest, Server, most_connections
 
 HEAD_DEADLINE_S: Final = 20.0
 """How long a connection may be open without a request: for the first one's head to arrive, and for
@@ -37,21 +41,25 @@ MAX_HEAD_BYTES: Final = 64 * 2**10
 RFC 9110, 4.1, wants anybody to take."""
 PART_BYTES: Final = 16 * 2**10
 """How much of a head that is too long is looked at beyond its limit."""
-MAX_CONNECTIONS: Final = 500
-"""Each takes one of the 1024 files that a process may usually have open, and the service needs
-some of its own: for weights, downloads, and answers to those who are already here."""
 RETRY_AFTER_S: Final = 5
-LINGER_S: Final = 2.0
-"""How long a connection is read on after a refusal. Closed with something unread, it would take the
-refusal with it (RFC 9112, 9.6)."""
+STALL_S: Final = 10.0
+"""How long a client may take nothing of its answer before its connection may be dropped for another
+where there is no room. Whoever asks for what needs no token could keep all others out so."""
+STOP_S: Final = 1.0
+"""How long a refusal may take to be read once the server has been told to stop."""
+TRUSTED_PROXIES: Final = "127.0.0.1,::1"
+"""Whose X-Forwarded-Proto and X-Forwarded-For are believed if FORWARDED_ALLOW_IPS does not say."""
 
 log = logging.getLogger(__name__)
 
 
 def server(
     app: ASGIApp, host: str, port: int, connection: "type[Connection] | None" = None
-) -> uvicorn.Server:
-    """A server for `app`, not yet started, on a port of this machine; 0 is any that is free."""
+) -> Server:
+    """A server for `app`, not yet started, on a port of this machine; 0 is any that is free.
+
+    Of what proxies say of their clients, it believes those alone that FORWARDED_ALLOW_IPS names.
+    """
     config = uvicorn.Config(
         app,
         host=host,
@@ -63,41 +71,75 @@ def server(
         log_config=None,
         access_log=False,  # the app has a line of its own for each request
         server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", TRUSTED_PROXIES),
     )
-    return uvicorn.Server(config)
+    return Server(config)
 
 
-class Connection(H11Protocol):
+class Connection(Guest):
     """One client's connection.
 
-    While no request is at work on it, `_end` is the timer that cuts it off.
+    While no request is at work on it, `_end` is the timer that cuts it off, or, as long as the rest
+    of a body comes that nobody reads, `_patience`.
     """
 
+    conn: Requests
     _end: asyncio.TimerHandle | None = None
+    _patience: Patience | None = None
     _requests = 0
-    _refused = False
+    _dropped = False
+    _rest_s = 0.0
+    _sending_s: float | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  those of uvicorn
+        super().__init__(*args, **kwargs)
+        self.conn = Requests(h11.SERVER, MAX_HEAD_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        lingering = LingeringTransport(transport, self.loop, self._is_unread, _time_to_take)
+        super().connection_made(lingering)
         # asyncio does this only on sockets of its own. Without it the last bytes of an answer wait
         # for the client's receipt of those before, and clients take 40 ms for that.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._inner, self.app = self.app, self._at_work
         self._wait_for_a_request()
-        if len(self.connections) > MAX_CONNECTIONS:
+        active = sum(not guest.lingering for guest in cast("set[Guest]", self.connections))
+        if active > most_connections():
             self._refuse(Busy("there are too many connections", RETRY_AFTER_S))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_end()
+        if self.transport.patience:
+            self.transport.patience.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         # h11 measures only heads that are not complete, so it is given a part of one at a time.
-        while data and not self._refused:
+        while data and not self.transport.is_closing():
+            if self.conn.their_state is h11.MUST_CLOSE:
+                self._dropped = True  # no request comes behind the last one (RFC 9112, 9.6)
+                return
             within_body = self.conn.their_state is h11.SEND_BODY
             part_bytes = len(data) if within_body else PART_BYTES
-            super().data_received(data[:part_bytes])
+            self._take(data[:part_bytes])
             data = data[part_bytes:]
+        if data and self.transport.patience:
+            self.transport.patience.came(data)
+
+    def shutdown(self) -> None:
+        if not self.lingering:
+            super().shutdown()
+        if self.lingering:
+            self._cut_off_in(STOP_S)
+
+    @property
+    def rests_since_s(self) -> float | None:
+        if self._sending_s is not None:
+            return self._sending_s + STALL_S
+        if self._requests or not (self.cycle is None or self.cycle.response_complete):
+            return None
+        return self._rest_s
 
     def headers_of(self, error: UpscalerError) -> dict[str, str]:
         """What a refusal says in its headers, besides what every answer says."""
@@ -109,10 +151,19 @@ class Connection(H11Protocol):
         if len(unread) > MAX_HEAD_BYTES:
             self._refuse(_head_too_large())
         else:
-            self._refuse(NotHTTP(msg))
+            self._refuse(NotHTTP(self.conn.fault or msg))
+
+    def _take(self, data: bytes) -> None:
+        """Let h11 and the app have what came."""
+        super().data_received(data)
+        if self._patience is None:
+            return
+        self._patience.came(data)
+        if self.conn.their_state is not h11.SEND_BODY and not self.lingering:
+            self._wait_for_a_request()  # or there is one already, which will see to that
 
     async def _at_work(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._refused:
+        if self.lingering:
             return  # what was no HTTP came with the request, and its client is gone
         self._cancel_end()
         if _head_bytes(scope) > MAX_HEAD_BYTES:  # which h11 lets pass once it is there as a whole
@@ -123,7 +174,8 @@ class Connection(H11Protocol):
             await self._inner(scope, receive, self._in_time(send))
         finally:
             self._requests -= 1
-            if not self._requests and not self._refused:
+            self._rest_s = self.loop.time()
+            if not self._requests and not self.lingering:
                 self._wait_for_a_request()
 
     def _in_time(self, send: Send) -> Send:
@@ -133,6 +185,7 @@ class Connection(H11Protocol):
         async def timed(message: Message) -> None:
             nonlocal waited_s, sent_bytes
             began_s = time.monotonic()
+            self._sending_s = self.loop.time()
             left_s = ANSWER_GRACE_S + sent_bytes / ANSWER_BYTES_PER_S - waited_s
             sent_bytes += len(message.get("body", b""))
             try:
@@ -141,15 +194,21 @@ class Connection(H11Protocol):
             except TimeoutError:
                 log.warning("a client that took its answer too slowly was cut off")
                 self.transport.abort()
+            finally:
+                self._sending_s = None
             waited_s += time.monotonic() - began_s
 
         return timed
 
     def _wait_for_a_request(self) -> None:
         """Start the time in which the next request must come, once all that was said is taken."""
-        unsent = self.transport.get_write_buffer_size()
-        wait_s = HEAD_DEADLINE_S + unsent / ANSWER_BYTES_PER_S
-        self._cut_off_in(wait_s)
+        self._rest_s = self.loop.time()
+        unsent_s = _time_to_take(self.transport.get_write_buffer_size())
+        if self.conn.their_state is h11.SEND_BODY:  # of which the app wanted no more
+            self._cancel_end()
+            self._patience = Patience(self.loop, self.transport.abort, unsent_s)
+        else:
+            self._cut_off_in(HEAD_DEADLINE_S + unsent_s)
 
     def _cut_off_in(self, seconds: float) -> None:
         self._cancel_end()
@@ -159,19 +218,31 @@ class Connection(H11Protocol):
         if self._end is not None:
             self._end.cancel()
             self._end = None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _is_unread(self) -> bool:
+        """Whether the client may still be sending something that nobody reads any more."""
+        if self.conn.their_state in (h11.SEND_BODY, h11.ERROR) or self._dropped:
+            return True
+        return bool(self.conn.trailing_data[0])
 
     def _refuse(self, error: UpscalerError) -> None:
         """Answer with `error` if an answer can still be given, and take nothing more."""
-        self._refused = True
+        self._cancel_end()
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()  # the app is told that its client is gone
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             for event in _events(error, self.headers_of(error)):
                 self.transport.write(self.conn.send(event) or b"")
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self._cut_off_in(LINGER_S)
+        self.transport.linger()
+
+
+def _time_to_take(unsent_bytes: int) -> float:
+    """How many seconds a client may take for what is said and not yet sent."""
+    return unsent_bytes / ANSWER_BYTES_PER_S
 
 
 def _head_bytes(scope: Scope) -> int:
