@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from upscaler import answers, description, images, page
 from upscaler.admission import Admission
+from upscaler.authority import is_authority
 from upscaler.contract import (
     ASYNC_HEADER,
     DRY_RUN_HEADER,
@@ -37,6 +38,7 @@ from upscaler.errors import (
     FieldError,
     InvalidRequest,
     JobFailed,
+    NotHTTP,
     TooSlow,
     UpscalerError,
 )
@@ -149,6 +151,8 @@ class Service:
     async def upscaling(self, request: Request) -> Response:
         """Upscale the given picture."""
         asynchronous = request.headers.get(ASYNC_HEADER) == "1"
+        if asynchronous:
+            base_url(request, self._settings.public_url)  # before anything is done for it
         body = await read_json(request, request.state.memory, asynchronous=asynchronous)
         wanted = await self._in_thread(parse_request, body)
         del body
@@ -157,10 +161,10 @@ class Service:
 
     async def poll(self, request: Request, response_id: str) -> PollResponse:
         """Say how far an asynchronous inference is."""
+        url = self._url(request, "result", response_id)
         status = await self.jobs.status(response_id)
         completed = status is JobStatus.COMPLETED
-        url = str(request.url_for("result", response_id=response_id)) if completed else None
-        return PollResponse(status=status, response_url=url)
+        return PollResponse(status=status, response_url=url if completed else None)
 
     async def result(self, request: Request, response_id: str) -> Response:
         """Give what the synchronous request would have given."""
@@ -249,8 +253,13 @@ class Service:
         return JSONResponse(answer.model_dump(mode="json"), headers=headers)
 
     def _promised(self, request: Request, job_id: str) -> Response:
-        url = request.url_for("poll", response_id=job_id)
-        return JSONResponse(AsyncResponse(response_id=job_id, poll_url=str(url)).model_dump())
+        url = self._url(request, "poll", job_id)
+        return JSONResponse(AsyncResponse(response_id=job_id, poll_url=url).model_dump())
+
+    def _url(self, request: Request, route: str, job_id: str) -> str:
+        """Where the client finds that route of its inference."""
+        path = request.app.url_path_for(route, response_id=job_id)
+        return base_url(request, self._settings.public_url) + str(path)
 
     def _told(self, request: Request, made: Made) -> Response:
         """The answer that holds a picture."""
@@ -307,6 +316,18 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
         for task in (working, leaving):
             task.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+def base_url(request: Request, public_url: str | None) -> str:
+    """What the URLs in an answer begin with: as it was set, or else by the host that was asked.
+
+    Raises NotHTTP for a host that cannot be one: not every server that runs the app has seen to it.
+    """
+    if public_url is not None:
+        return public_url
+    if not all(is_authority(host) for host in request.headers.getlist("Host")):
+        raise NotHTTP("the host of the request is not a host, or a host and a port")
+    return str(request.base_url).rstrip("/")
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final, Self
 
+from upscaler.authority import is_authority
 from upscaler.errors import InvalidSetting
 from upscaler.formats import ImageEncoding
 
@@ -85,7 +86,8 @@ class Settings:
     `price_per_second` (`UPSCALER_PRICE_PER_SECOND`) is what a second of work costs in dollars, or
     None not to tell. `fetch_ports` (`UPSCALER_FETCH_PORTS`) are the ports that pictures are
     downloaded from, and `fetch_networks` (`UPSCALER_FETCH_NETWORKS`) the networks, separated by
-    commas, that they may come from besides the public ones.
+    commas, that they may come from besides the public ones. `public_url` (`UPSCALER_PUBLIC_URL`) is
+    what the URLs in answers begin with, or None for the host that each request was sent to.
     """
 
     tokens: tuple[str, ...] = field(default=(), repr=False)
@@ -102,6 +104,7 @@ class Settings:
     price_per_second: Decimal | None = None
     fetch_ports: tuple[int, ...] = (80, 443)
     fetch_networks: tuple[Network, ...] = ()
+    public_url: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -172,6 +175,15 @@ def _networks(text: str) -> tuple[Network, ...]:
     return tuple(ip_network(word) for word in _words(text))
 
 
+def _public_url(text: str) -> str:
+    match = re.fullmatch(r"https?://([^/]+)((?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*)/?", text.strip())
+    if not match or not is_authority(match[1]):
+        raise ValueError(
+            "must be a URL of http or https without a query, such as https://a.example"
+        )
+    return text.strip().removesuffix("/")
+
+
 VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "tokens": ("UPSCALER_TOKEN", _words),
     "weights": ("UPSCALER_WEIGHTS", _folder),
@@ -187,5 +199,6 @@ VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "price_per_second": ("UPSCALER_PRICE_PER_SECOND", parse_price),
     "fetch_ports": ("UPSCALER_FETCH_PORTS", _ports),
     "fetch_networks": ("UPSCALER_FETCH_NETWORKS", _networks),
+    "public_url": ("UPSCALER_PUBLIC_URL", _public_url),
 }
 """How each setting is read: its variable, and what makes of the text a value or a ValueError."""
