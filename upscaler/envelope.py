@@ -28,6 +28,8 @@ CLIENT_CLOSED: Final = 499
 """The status under which a request is counted whose client hung up, as nginx has it."""
 MAX_PATH: Final = 200
 """How many characters of a path that does not exist are logged."""
+MAX_METHOD: Final = 20
+"""How many of a method: any word is one, and the longest that is registered has 17."""
 
 
 class Envelope:
@@ -84,7 +86,7 @@ class Envelope:
         self.metrics.answered(account.route or "other", status, model, seconds)
         log.info(
             "%s %s",
-            account.scope["method"],
+            account.scope["method"][:MAX_METHOD],
             account.route or account.scope["path"][:MAX_PATH],
             extra={
                 "status": status,
