@@ -21,7 +21,7 @@ from upscaler.lingering import LingeringTransport
 
 MAX_CONNECTIONS: Final = 500
 """Each takes a file, and some of the process's memory."""
-REFUSED: Final = 16
+REFUSED: Final = 8
 """So many more are accepted to be told that there are too many; all others wait in the kernel."""
 FILES_OF_OURS: Final = 96
 """Not for connections: weights, the log, 32 downloads, and as many look-ups of their hosts."""
@@ -109,8 +109,11 @@ class Server(uvicorn.Server):
 
     async def admit(self, client: socket.socket) -> None:
         """Take a connection on, once there is a place for it."""
+        there = len(self.server_state.connections)
         while not self._is_room():  # noqa: ASYNC110  it may come of time that passes
             await asyncio.sleep(LOOK_S)
+        if len(self.server_state.connections) < there:
+            await asyncio.sleep(0)  # who made way gives its file back only then
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._connected(client))
         self._coming.add(task)
