@@ -22,6 +22,7 @@ from tests.hostile import (
 )
 from tests.request_literals import VALID
 from tests.serving import decoded
+from upscaler.authority import is_authority
 
 NOT_JSON = [("body", "json_invalid")]
 OTHER_TYPE = [("header/Content-Type", "content_type")]
@@ -229,8 +230,15 @@ def test_an_id_that_is_none_is_a_404(api: httpx.Client, path: str, response_id: 
 
 
 @pytest.mark.parametrize("host", ODD_HOSTS)
-def test_whatever_host_is_asked_gives_addresses_to_go_on_with(api: httpx.Client, host: str) -> None:
+def test_whatever_host_is_asked_is_a_400_or_gives_addresses_to_go_on_with(
+    api: httpx.Client, host: str
+) -> None:
     """ASY-1, ASY-2. With a Starlette before 1.0.1 some of them were a 500."""
     headers = {"Host": host.encode("latin-1")}
+    if not is_authority(host):
+        answer = api.get("/livez", headers=headers)
+        check(answer, host)
+        assert answer.status_code == 400
+        return
     _, response_path = completed(api, headers)
     decoded(api.get(response_path))

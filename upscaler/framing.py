@@ -86,10 +86,13 @@ def _check_host(value: bytes) -> None:
 
 
 def _has_a_form_of_its_method(method: bytes, target: bytes) -> bool:
-    """Whether the target is in one of the forms of RFC 9112, 3.2, that go with the method."""
-    if method == b"CONNECT":
-        return is_authority(target.decode("latin-1"))
-    return target.startswith(b"/") or (method, target) == (b"OPTIONS", b"*")
+    """Whether the target is in one of the forms of RFC 9112, 3.2, that go with the method.
+
+    CONNECT with a path is answered as any other method that a path has not: with a 405.
+    """
+    if target.startswith(b"/") or (method, target) == (b"OPTIONS", b"*"):
+        return True
+    return method == b"CONNECT" and is_authority(target.decode("latin-1"))
 
 
 def _without(name: bytes, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
