@@ -234,11 +234,11 @@ def test_whatever_host_is_asked_is_a_400_or_gives_addresses_to_go_on_with(
     api: httpx.Client, host: str
 ) -> None:
     """ASY-1, ASY-2. With a Starlette before 1.0.1 some of them were a 500."""
-    headers = {"Host": host.encode("latin-1")}
+    value = host.encode("latin-1")
     if not is_authority(host):
-        answer = api.get("/livez", headers=headers)
-        check(answer, host)
+        answer = api.get("/livez", headers={b"Host": value})
         assert answer.status_code == 400
+        assert isinstance(answer.json()["detail"], str)
         return
-    _, response_path = completed(api, headers)
+    _, response_path = completed(api, {"Host": value})
     decoded(api.get(response_path))
