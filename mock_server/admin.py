@@ -1,9 +1,10 @@
 """The routes below /_mock, by which a test in any language steers the mock and asks what it saw.
 
 They are none of the contract's: no token is needed, and they stand in no description of the API.
+Pages in a browser cannot use them: see `visitors`.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mock_server import visitors
 from mock_server.scenario import parse_progress
 
 if TYPE_CHECKING:
@@ -42,15 +44,23 @@ class Refused(ValueError):
 
 
 class Admin:
-    """Middleware that answers what begins with /_mock/ itself and lets everything else pass."""
+    """Middleware that answers what begins with /_mock/ itself and lets everything else pass.
 
-    def __init__(self, app: ASGIApp, mock: "Mock") -> None:
+    Of names that an attacker's DNS could have, it is there under `hosts` alone.
+    """
+
+    def __init__(self, app: ASGIApp, mock: "Mock", hosts: Collection[str]) -> None:
         self.app = app
         self._routes = routes(Handlers(mock))
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ours = scope["type"] == "http" and scope["path"].startswith(PREFIX)
-        await (self._routes if ours else self.app)(scope, receive, send)
+        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+            await self.app(scope, receive, send)
+        elif told := visitors.refusal(scope, self._hosts):
+            await JSONResponse({"detail": told}, 403)(scope, receive, send)
+        else:
+            await self._routes(scope, receive, send)
 
 
 class Handlers:

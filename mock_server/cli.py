@@ -20,6 +20,7 @@ from mock_server.heap import keep_freed_memory
 from mock_server.limits import parse_rate
 from mock_server.mock import DEFAULT_TOKEN, Mock
 from mock_server.scenario import FETCHES
+from mock_server.visitors import PRIVATE_NAMES, hosts_of, is_name
 from mock_server.wire import Wire
 from upscaler import logs
 from upscaler.errors import InvalidSetting
@@ -98,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
         "default: made")  # fmt: skip
     add("--no-admin", action="store_true",
         help="leave out the routes below /_mock, by which tests steer the mock")  # fmt: skip
+    add("--admin-host", type=_name, action="append", default=[], metavar="NAME",
+        help="a name of this machine under which the routes below /_mock are there, too, can be "
+        "given several times; without it: IP addresses, localhost, names without a dot, "
+        f"{', '.join(PRIVATE_NAMES)} and what --host says")  # fmt: skip
     add("--rules", nargs="?", const="text", choices=PRINTED,
         help="print the rules that the mock holds to, what each is supported by, and end; "
         "--rules json: for programs")  # fmt: skip
@@ -119,6 +124,14 @@ def _file(text: str) -> Path:
 def _token(text: str) -> str:
     if not text.isprintable() or not text or " " in text:
         raise argparse.ArgumentTypeError("a token has at least one character, and no spaces")
+    return text
+
+
+def _name(text: str) -> str:
+    try:
+        hosts_of([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 
@@ -146,6 +159,7 @@ def _mock(args: argparse.Namespace) -> Mock:
         seed=args.seed,
         scenario=args.scenario,
         admin=not args.no_admin,
+        admin_hosts=args.admin_host + [args.host] * is_name(args.host),
         fetch=args.fetch,
         rate_limit=args.rate_limit,
     )

@@ -1,6 +1,6 @@
 """The mock as one object: the app, and what a test steers it with and asks of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from mock_server.sabotage import Sabotage
 from mock_server.scenario import FETCHES, Scenario
 from mock_server.schedule import Faults
 from mock_server.verification import check_called, check_not_called
+from mock_server.visitors import hosts_of
 from upscaler import app
 from upscaler.settings import Settings
 
@@ -38,7 +39,8 @@ class Mock:
     `scenario` is a file, or a `Scenario`, of which the other arguments go before what it says; each
     of them that is None is the scenario's, and else the default: the tokens of `settings` or
     `mock-token`, the seed 0, pictures of URLs that are made (`fetch`), and no `rate_limit`, which
-    is requests a minute for each token. Without `admin` there are no routes below /_mock.
+    is requests a minute for each token. Without `admin` there are no routes below /_mock; with it
+    they are there under any address and some names (see `visitors`), and under `admin_hosts`.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Mock:
         seed: int | None = None,
         scenario: Scenario | Path | str | None = None,
         admin: bool = True,
+        admin_hosts: Iterable[str] = (),
         fetch: str | None = None,
         rate_limit: int | None = None,
         clock: Clock | None = None,
@@ -63,7 +66,8 @@ class Mock:
         self.jobs = MockJobs(self.settings.results_memory, self.clock, plan.progress)
         self.rate_limit = _or(rate_limit, plan.rate_limit, None)
         self._rate = Rate(self.rate_limit, self.clock) if self.rate_limit else None
-        self.app = self._made(_or(fetch, plan.fetch, "made"), admin=admin)
+        steering = Middleware(Admin, self, hosts_of(admin_hosts)) if admin else None
+        self.app = self._made(_or(fetch, plan.fetch, "made"), steering)
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -99,7 +103,7 @@ class Mock:
         if self._rate:
             self._rate.reset()
 
-    def _made(self, fetch: str, *, admin: bool) -> FastAPI:
+    def _made(self, fetch: str, steering: Middleware | None) -> FastAPI:
         """The service's app over what is the mock's.
 
         The first of its layers is the outermost. All but the first are below the service's own
@@ -111,8 +115,8 @@ class Mock:
         service = app.create_app(MockBackend(), self.settings, self.jobs, pictures)
         service.add_middleware(Naming)
         layers = service.user_middleware
-        if admin:
-            layers.append(Middleware(Admin, self))
+        if steering:
+            layers.append(steering)
         layers.append(Middleware(Recording, self.journal))
         layers.append(Middleware(Sabotage, self.faults, self.jobs))
         if self._rate:
