@@ -14,6 +14,7 @@ from playwright.sync_api import (
     BrowserContext,
     ConsoleMessage,
     Page,
+    Playwright,
     expect,
     sync_playwright,
 )
@@ -62,13 +63,22 @@ def service(darkroom: Darkroom, elsewhere: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    with launched(playwright) as chromium:
+        yield chromium
+
+
+def launched(playwright: Playwright, *more: str) -> Browser:
+    """Chromium, with more options than it always has."""
     quiet = ["gpu", "quic", "background-networking", "component-update", "sync"]
     options = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield chromium
-        chromium.close()
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=[*options, *more])
 
 
 @pytest.fixture

@@ -1,0 +1,144 @@
+"""The mock beside pages of other sites in the same browser: they neither steer it nor read it."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, Playwright
+
+from mock_server import MockServer
+from tests.page.conftest import launched
+from tests.page.desk import needs_browser
+
+pytestmark = needs_browser
+
+REBOUND = "attacker.example"
+"""A name whose DNS says that it is this machine."""
+ATTACK = """async (mock) => {
+    const said = [];
+    const attempt = async (name, options) => {
+        try {
+            const answer = await fetch(`${mock}/_mock/${name}`, options);
+            const text = await answer.text();
+            said.push([name, options.mode, answer.type, answer.status, text]);
+        } catch (error) {
+            said.push([name, options.mode, "error", 0, ""]);
+        }
+    };
+    const body = JSON.stringify({sequence: "503x*", advance: 1000, pending: 9});
+    for (const mode of ["no-cors", "cors"]) {
+        const headers = {"Content-Type": "text/plain"};
+        for (const name of ["faults", "clock", "progress", "reset"])
+            await attempt(name, {method: "POST", mode, body, headers});
+        await attempt("requests", {mode});
+    }
+    await attempt("requests", {method: "DELETE", mode: "cors"});
+    await attempt("faults", {method: "POST", mode: "cors", body,
+                             headers: {"Content-Type": "application/json"}});
+    navigator.sendBeacon(`${mock}/_mock/faults`, body);
+    await new Promise((done) => {
+        const image = new Image();
+        image.onload = image.onerror = done;
+        image.src = `${mock}/_mock/requests`;
+    });
+    // A form of text/plain is name=value: the "=" comes to stand within a string of the JSON.
+    const frame = Object.assign(document.createElement("iframe"), {name: "target"});
+    document.body.append(frame);
+    const form = document.body.appendChild(document.createElement("form"));
+    Object.assign(form, {method: "POST", enctype: "text/plain", target: "target",
+                         action: `${mock}/_mock/faults`});
+    const field = form.appendChild(document.createElement("input"));
+    field.name = '{"sequence": "503x*", "on": "upscaling", "x';
+    field.value = '": 1}';
+    await new Promise((done) => { frame.onload = done; form.submit(); });
+    let seen = "";
+    try { seen = frame.contentDocument?.body.textContent ?? ""; } catch { /* of another origin */ }
+    said.push(["form", "navigate", "", 0, seen]);
+    return said;
+}"""
+
+
+class Evil(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>evil</title><body>")
+
+    def log_message(self, *args: object) -> None:
+        """Nothing: the test's output is for failures."""
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """Another site on this machine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Evil) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def mock() -> Iterator[MockServer]:
+    with MockServer() as mock:
+        mock.faults.set("429x2", "poll")
+        httpx.get(f"{mock.url}/livez", headers={"X-Secret": "canary"})
+        yield mock
+
+
+def unharmed(mock: MockServer, before: dict[str, object], said: list[list[object]]) -> None:
+    assert mock.faults.told() == before
+    assert mock.clock.advanced_s == 0
+    assert mock.jobs.progress.pending == 0
+    assert [entry for entry in mock.journal.find() if "x-secret" in entry.headers]
+    assert "canary" not in json.dumps(said)
+
+
+def attack(page: Page, mock: str) -> list[list[object]]:
+    said: list[list[object]] = page.evaluate(ATTACK, mock)
+    assert len(said) == 13
+    return said
+
+
+def test_a_page_of_another_port_neither_steers_nor_reads_it(
+    browser: Browser, site: str, mock: MockServer
+) -> None:
+    before = mock.faults.told()
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(site)
+        said = attack(page, mock.url)
+    unharmed(mock, before, said)
+    assert {text for *_, text in said} == {""}
+
+
+def test_a_page_by_a_name_that_becomes_the_machines_neither_steers_nor_reads_it(
+    playwright: Playwright, mock: MockServer
+) -> None:
+    """To the browser it is of the mock's own origin: it reads that it may not."""
+    before = mock.faults.told()
+    url = httpx.URL(mock.url)
+    rule = f"--host-resolver-rules=MAP {REBOUND} {url.host}"
+    with launched(playwright, rule) as browser:
+        page = browser.new_page()
+        page.goto(f"http://{REBOUND}:{url.port}/livez")
+        said = attack(page, f"http://{REBOUND}:{url.port}")
+    unharmed(mock, before, said)
+    fetched = said[:-1]
+    assert {status for *_, status, _ in fetched} == {403}
+    assert all("--admin-host" in str(text) for *_, text in said)
+
+
+def test_the_mocks_own_page_may(browser: Browser, mock: MockServer) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{mock.url}/_mock/requests")
+        assert "canary" in page.content(), "nor is its user refused, who types the address"
+        page.goto(f"{mock.url}/livez")
+        page.evaluate("fetch('/_mock/faults', {method: 'POST', body: '{\"sequence\": \"503\"}'})")
+    assert mock.faults.told()["api"]["upscaling"] == "503"
