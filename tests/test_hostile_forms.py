@@ -31,7 +31,7 @@ METHODS = {
     "/page/page.js": ("GET", "HEAD"),
     "/page/facts.json": ("GET", "HEAD"),
     "/docs": ("GET", "HEAD"),
-    "/redoc": ("GET", "HEAD"),
+    "/docs/swagger-ui-bundle.js": ("GET", "HEAD"),
     "/openapi.json": ("GET", "HEAD"),
     "/livez": ("GET",),
     "/healthcheck": ("GET",),

@@ -19,7 +19,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from upscaler import answers, description, images, page
+from upscaler import answers, description, docs, images, page
 from upscaler.admission import Admission
 from upscaler.authority import is_authority
 from upscaler.contract import (
@@ -94,11 +94,14 @@ def create_app(
         description=description.TEXT,
         version="0.1",
         redirect_slashes=False,
-        swagger_ui_oauth2_redirect_url=None,  # nobody logs in here
+        # FastAPI's own run scripts of another host's, in the page's origin.
+        docs_url=None,
+        redoc_url=None,
         exception_handlers={UpscalerError: _answer_error},
     )
     app.add_middleware(Envelope, admission=admission, metrics=metrics)
     app.include_router(page.router)
+    app.include_router(docs.router)
     guarded: dict[str, Any] = {"dependencies": [Depends(token_check(settings.tokens))]}
     app.get("/livez", **description.LIVEZ)(service.livez)
     app.get("/healthcheck", **description.HEALTHCHECK)(service.healthcheck)

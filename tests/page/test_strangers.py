@@ -1,9 +1,7 @@
 """The mock beside pages of other sites in the same browser: they neither steer it nor read it."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -59,28 +57,6 @@ ATTACK = """async (mock) => {
     said.push(["form", "navigate", "", 0, seen]);
     return said;
 }"""
-
-
-class Evil(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<!doctype html><title>evil</title><body>")
-
-    def log_message(self, *args: object) -> None:
-        """Nothing: the test's output is for failures."""
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[str]:
-    """Another site on this machine."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Evil) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

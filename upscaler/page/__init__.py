@@ -4,13 +4,13 @@ The page fetches the contract's limits and the models from `page/facts.json`, so
 written down twice. All its addresses are relative: it also works below a path of another server.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter
 
+from upscaler import statics
 from upscaler.contract import (
     DRY_RUN_HEADER,
     MAX_BODY_BYTES,
@@ -20,6 +20,7 @@ from upscaler.contract import (
     UpscalingRequest,
 )
 from upscaler.models import MODELS, UpscalingModel
+from upscaler.statics import HTML, SCRIPT, STYLE
 
 MADE_FOR: Final = {
     UpscalingModel.X4_PLUS: "For photos. The finest of the six, and slow.",
@@ -33,34 +34,19 @@ MADE_FOR: Final = {
 OCTOAI_PRICE_USD: Final = "0.004"
 """What OctoAI charged for a picture, to show beside what this one cost."""
 
-POLICY: Final = {
-    "default-src": "'none'",
-    "script-src": "'self'",
-    "style-src": "'self'",
-    "connect-src": "'self'",
-    # Any server: the picture behind init_image_url is shown as "before". Pictures run no code.
-    "img-src": "'self' blob: http: https:",
-    "base-uri": "'none'",
-    "form-action": "'none'",
-    "frame-ancestors": "'none'",
-    # No text ever becomes markup, neither the service's nor the user's.
-    "require-trusted-types-for": "'script'",
-    "trusted-types": "'none'",
-}
-"""The Content-Security-Policy: what the page may load and do."""
-HEADERS: Final = {
-    "Content-Security-Policy": "; ".join(f"{what} {from_}" for what, from_ in POLICY.items()),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    # Ask every time: after an upgrade the old page would talk to the new service.
-    "Cache-Control": "no-cache",
-}
-
+HEADERS: Final = statics.headers(
+    statics.POLICY
+    | {
+        # Any server: the picture behind init_image_url is shown as "before". Pictures run no code.
+        "img-src": "'self' blob: http: https:",
+        # No text ever becomes markup, neither the service's nor the user's.
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "'none'",
+    }
+)
 FOLDER: Final = Path(__file__).parent
-HTML: Final = "text/html; charset=utf-8"
-SCRIPT: Final = "text/javascript; charset=utf-8"
 FILES: Final = {
-    "page.css": "text/css; charset=utf-8",
+    "page.css": STYLE,
     "page.js": SCRIPT,
     "call.js": SCRIPT,
     "compare.js": SCRIPT,
@@ -101,17 +87,7 @@ def _router() -> APIRouter:
 
 
 def _serve(router: APIRouter, path: str, content: bytes, media_type: str) -> None:
-    """Answer GET and HEAD of `path` with `content`, or 304 to a browser that has it already."""
-    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = HEADERS | {"ETag": etag}
-
-    async def answer(request: Request) -> Response:
-        # The header may be a list, and a proxy may have marked each tag as weak: W/"...".
-        if etag in request.headers.get("If-None-Match", ""):
-            return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers, media_type=media_type)
-
-    router.add_api_route(path, answer, methods=["GET", "HEAD"])
+    statics.serve(router, path, lambda: content, media_type, HEADERS)
 
 
 router: Final = _router()

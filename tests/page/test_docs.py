@@ -1,0 +1,118 @@
+"""The description's page: Swagger UI shows the operations and carries them out, and asks nobody."""
+
+import json
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from fastapi import FastAPI
+from playwright.sync_api import Browser, Page, Route, expect
+
+from mock_server import Mock, MockServer
+from tests.page.desk import needs_browser
+from tests.serving import GOOD, running
+
+pytestmark = needs_browser
+
+OPERATIONS = ["/livez", "/healthcheck", "/metrics", "/upscaling"]
+UPSCALING = "#operations-default-upscaling_upscaling_post"
+
+
+@pytest.fixture(scope="module")
+def mock() -> Iterator[MockServer]:
+    with MockServer() as mock:
+        yield mock
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page; at the end it must have asked one host alone, and complained of nothing."""
+    complaints: list[str] = []
+    asked: list[str] = []
+    with browser.new_context(viewport={"width": 1440, "height": 900}) as context:
+        context.set_default_timeout(20_000)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        yield page
+        here = urlsplit(page.url).netloc
+    assert complaints == []
+    fetched = [url.removeprefix("blob:") for url in asked if not url.startswith("data:")]
+    assert {urlsplit(url).netloc for url in fetched} == {here}
+
+
+def authorize(page: Page) -> None:
+    page.click("button.authorize")
+    page.fill(".auth-container input", "mock-token")
+    page.click(".auth-btn-wrapper button.authorize")
+    page.click(".auth-btn-wrapper button.btn-done")
+
+
+def upscale(page: Page) -> None:
+    page.click(f"{UPSCALING} .opblock-summary-control")
+    page.click("button.try-out__btn")
+    page.fill(".body-param__text", json.dumps(GOOD))
+    page.click("button.execute")
+    status = page.locator(".live-responses-table tbody .response-col_status")
+    expect(status).to_have_text(re.compile("^200"))
+
+
+def test_the_operations_are_shown_and_tried_with_a_token(page: Page, mock: MockServer) -> None:
+    mock.reset()
+    page.goto(f"{mock.url}/docs")
+    expect(page.locator("h1, h2").first).to_contain_text("Upscaling API")
+    expect(page.locator(".opblock")).to_have_count(6)
+    assert page.locator(".opblock-summary-path").all_inner_texts()[:4] == OPERATIONS
+    authorize(page)
+    upscale(page)
+    mock.assert_called_with(scale=2, status=200, times=1)
+    page.select_option(f"{UPSCALING} .responses-table select.content-type", "image/png")
+    page.click("button.execute")
+    picture = page.locator(".live-responses-table img")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 608
+    mock.assert_called_with(scale=2, headers={"Accept": "image/png"}, times=1)
+    page.goto(f"{mock.url}/docs")
+    expect(page.locator("button.authorize.unlocked")).to_be_visible()
+    stored = page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]")
+    assert stored == [0, 0, ""], "the token among it"
+
+
+def test_it_works_below_a_path_of_another_server(page: Page, mock: MockServer) -> None:
+    mock.reset()
+
+    def strip(route: Route) -> None:
+        route.continue_(url=route.request.url.replace("/below/", "/"))
+
+    page.route("**/below/**", strip)
+    with page.expect_request("**/below/upscaling"):
+        page.goto(f"{mock.url}/below/docs")
+        expect(page.locator(".opblock")).to_have_count(6)
+        authorize(page)
+        upscale(page)
+    mock.assert_called_with(scale=2, status=200, times=1)
+
+
+def test_it_works_where_the_app_is_mounted(page: Page) -> None:
+    outer = FastAPI()
+    outer.mount("/below", Mock().app)
+    with running(outer) as url, page.expect_request("**/below/upscaling"):
+        page.goto(f"{url}/below/docs")
+        expect(page.locator(".opblock")).to_have_count(6)
+        authorize(page)
+        upscale(page)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/"])
+def test_no_page_can_frame_it(browser: Browser, mock: MockServer, site: str, path: str) -> None:
+    complaints: list[str] = []
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.goto(site)
+        page.set_content(f'<iframe src="{mock.url}{path}"></iframe>')
+        page.wait_for_timeout(500)
+        assert page.frames[1].locator("button").count() == 0
+    assert any("frame-ancestors" in text for text in complaints)

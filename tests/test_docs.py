@@ -1,0 +1,115 @@
+"""The description's page over HTTP; what it does in a browser is in page/test_docs.py."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from starlette.types import Message
+
+from tests.serving import Resizer, running
+from upscaler import docs, page
+from upscaler.app import create_app
+from upscaler.orders import InProcess
+from upscaler.settings import Settings
+from upscaler.statics import PART_BYTES
+
+PATHS = ["/docs", "/docs/start.js", *(f"/docs/{name}" for name in docs.FILES)]
+BUNDLE = "/docs/swagger-ui-bundle.js"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[httpx.Client]:
+    app = create_app(InProcess(Resizer()), Settings(tokens=("secret",)))
+    with running(app) as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_each_file_is_under_the_pages_policy_but_for_what_it_needs(
+    service: httpx.Client, path: str
+) -> None:
+    answer, of_page = service.get(path), service.get("/")
+    assert answer.status_code == 200
+    policy = dict(
+        line.split(" ", 1) for line in answer.headers["Content-Security-Policy"].split("; ")
+    )
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "connect-src": "'self'",
+        "img-src": "'self' data: blob:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    for name in page.HEADERS:
+        if name != "Content-Security-Policy":
+            assert answer.headers[name] == of_page.headers[name]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_browser_that_has_a_file_is_not_sent_it_again(service: httpx.Client, path: str) -> None:
+    whole, head = service.get(path), service.head(path)
+    assert head.content == b""
+    for name in ("Content-Length", "Content-Type", "ETag", "Content-Security-Policy"):
+        assert head.headers[name] == whole.headers[name]
+    assert int(head.headers["Content-Length"]) == len(whole.content)
+    again = service.get(path, headers={"If-None-Match": whole.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_nothing_of_the_page_is_elsewhere_or_within_it(service: httpx.Client) -> None:
+    markup = service.get("/docs").text
+    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|//", markup)
+    assert re.findall(r"<script[^>]*>(.*?)</script>", markup) == ["", ""]
+    assert not re.search(r'(src|href)="(/|http)', markup), "every address is relative"
+    for address in re.findall(r'(?:src|href)="([^"]+)"', markup):
+        assert service.get(f"/{address}").status_code == 200
+
+
+def test_there_is_no_other_page_of_the_description(service: httpx.Client) -> None:
+    for path in ("/redoc", "/docs/oauth2-redirect", "/docs/", "/docs/../docs/x"):
+        assert service.get(path).status_code == 404
+
+
+def test_nothing_of_it_is_read_at_the_start_and_no_code_of_the_package_ever() -> None:
+    program = """
+import builtins, io, sys
+opened = []
+def noting(event, args):
+    if event == "open":
+        opened.append(str(args[0]))
+sys.addaudithook(noting)
+from starlette.testclient import TestClient
+from mock_server import Mock
+app = Mock().app
+assert not [path for path in opened if "swagger-ui" in path], opened
+assert "bundle" in TestClient(app).get("/docs").text
+assert len(TestClient(app).get("/docs/swagger-ui-bundle.js").content) > 10**6
+assert [path for path in opened if path.endswith("swagger-ui-bundle.js")]
+assert "fastapi_swagger" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_a_file_is_handed_on_part_by_part() -> None:
+    """Of a connection that takes nothing, a server may copy all that it was given at once."""
+    app = create_app(InProcess(Resizer()), Settings(tokens=("secret",)))
+    parts: list[bytes] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(30)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        parts.append(message.get("body", b""))
+
+    scope = {"type": "http", "method": "GET", "path": BUNDLE, "query_string": b"", "headers": []}
+    asyncio.run(app(scope, receive, send))
+    assert len(b"".join(parts)) > 10**6
+    assert max(map(len, parts)) <= PART_BYTES
