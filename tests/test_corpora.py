@@ -59,7 +59,6 @@ IGNORED_HEADERS = (
     "Cookie",
     "Expect",
     "Forwarded",
-    "Host",
     "If-Match",
     "If-Modified-Since",
     "If-None-Match",
@@ -76,6 +75,8 @@ IGNORED_HEADERS = (
 )
 MADE_OF_A_URL: Final = (51, 51)
 """The size of what the mock makes of a picture that it has made for a URL."""
+DAMAGED: Final = ("hopper_bad_exif.jpg",)
+"""Pillow shows it, and not as it was: libjpeg complains that most of an interval is left over."""
 EVERY: Final = {"service": 1, "mock": 3}
 """The service is sent all inputs. The mock, in which nothing but the network is another, is sent
 every third of them, for the sake of time."""
@@ -323,6 +324,9 @@ def test_each_picture_is_enlarged_if_it_is_one_and_else_refused(
         answer = post(api, body(init_image=b'"%s"' % image, scale=b"0.25"))
         check(answer, path.name)
         size = still(path)
+        if path.name in DAMAGED:
+            assert errors(answer) == [("body/init_image", "image_damaged")]
+            continue
         fits = size and min(size) >= MIN_INPUT_PX and max(size) <= MAX_INPUT_PX
         assert (answer.status_code == 200) == bool(fits), (path.name, size, answer.text[:300])
         if not fits:

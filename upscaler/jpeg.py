@@ -54,6 +54,12 @@ behind the first scan, which libjpeg passes over, too."""
 
 _MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """All but those of restarts, which belong to the coded pixels."""
+_TELLS: Final = re.compile(rb"Adobe|Exif\0|ICC_PROFILE\0")
+"""How the segments begin without which a picture has other colours, or lies on its side, and no
+decoder complains."""
+MOST_SPARE_BYTES: Final = 19
+"""So many bytes between two segments may be anything: some programs leave a few there, and all
+decoders pass over them. A table without its marker is longer, and libjpeg would take its own."""
 _LEFT_OVER: Final = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 """libjpeg's complaint (JWRN_EXTRANEOUS_DATA) of bytes between the last pixels and the end. What it
 tells is the first complaint, or a fatal one: so there was no other before."""
@@ -174,8 +180,9 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         if not found:
             return
         start, marker = found.start(), found[0][1]
-        if data[at:start].strip(b"\0\xff"):  # a segment, perhaps, whose marker was damaged
-            raise ValueError("bytes that belong to no segment")
+        lost = start - at > MOST_SPARE_BYTES and data[at:start].strip(b"\0\xff")
+        if lost or _TELLS.search(data, at, start):
+            raise ValueError("a segment whose marker was damaged")
         if marker == END:
             yield marker, found[0], b""
         if marker == END or start + 4 > len(data):
