@@ -17,7 +17,7 @@ INPUTS := pyproject.toml constraints.txt
 BASE_TESTS := tests/without_torch.py $(filter-out %_clients.py %_service.py,$(wildcard \
 	$(patsubst %,tests/test_%.py,accept addresses admission answer_memory answers app asynchronous \
 	batch contract* costs defects_planted deployment docs encoding errors fetch* hostile hostile_bodies \
-	hostile_forms image* jobs kit_* mock* modal_app modal_cost models operations oracle orders \
+	hostile_forms image* jobs kit_* logs mock* modal_app modal_cost models operations oracle orders \
 	overload page_files parallel plan png remote report scanlines server* settings slow_answers \
 	terminal tiling url_input)))
 # These ask more where torch and the packages of developers are, and run there, too.

@@ -116,6 +116,7 @@ class Upscaler:
         self.worker.read()
         if settings.snapshot is Snapshot.GPU:
             self.worker.wake()
+        logs.flush()  # no thread of theirs is left that would have to be in the snapshot
 
     @modal.enter(snap=False)
     def wake(self) -> None:

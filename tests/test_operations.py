@@ -161,6 +161,7 @@ def written(capsys: pytest.CaptureFixture[str], requests: int) -> Iterator[list[
             lines += [json.loads(line) for line in capsys.readouterr().err.splitlines()]
             time.sleep(0.01)
     finally:
+        logs.flush()
         logging.captureWarnings(capture=False)
         root.handlers[:] = before
         root.setLevel(level)

@@ -181,6 +181,7 @@ def test_a_token_is_not_even_in_the_log_of_a_fault(capsys: pytest.CaptureFixture
             assert_absent(CANARY, told(answer))
         logging.getLogger("x").info("%s and short of breath", CANARY, extra={"given": CANARY})
     finally:
+        logs.flush()
         logging.captureWarnings(capture=False)
         root.handlers[:] = before
         root.setLevel(level)

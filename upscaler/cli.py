@@ -169,6 +169,7 @@ def _serve(args: argparse.Namespace) -> int:
     try:
         running.run()
     except SystemExit as stop:  # uvicorn's own way to say that it could not start
+        logs.flush()  # its reason comes first
         return 0 if running.started else _fail(f"no server could be started ({stop})", 1)
     return 0
 

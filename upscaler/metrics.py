@@ -1,6 +1,6 @@
 """What a service tells Prometheus: requests, stages, the line, memory and what was made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from prometheus_client import (
@@ -11,7 +11,10 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
+from upscaler import logs
 from upscaler.admission import Admission
 from upscaler.orders import Made
 
@@ -51,6 +54,7 @@ class Metrics:
             ("model",),
             registry=self._registry,
         )
+        self._registry.register(_DroppedLines())
         self._gauge("queue_depth", "Pictures that wait.", lambda: admission.waiting)
         self._gauge("held_bytes", "What all requests hold in memory.", lambda: admission.held_bytes)
         self._gauge(
@@ -77,3 +81,14 @@ class Metrics:
     def text(self) -> bytes:
         """All of it, in Prometheus's text format."""
         return generate_latest(self._registry)
+
+
+class _DroppedLines(Collector):
+    """What `logs` counts by itself, for all of the process."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "upscaler_log_lines_dropped",
+            "Log lines that were not written.",
+            value=logs.dropped(),
+        )
