@@ -78,15 +78,9 @@ def test_a_reader_that_stalls_holds_up_no_request_and_is_told_what_it_missed() -
     kept = [line["request_id"] for line in lines if str(line["request_id"]).startswith("n-")]
     assert kept == [f"n-{number}" for number in range(len(kept))], "what was dropped came last"
     tellings = [line["dropped"] for line in lines if "dropped" in line]
-    assert len(tellings) == 1
-    # The request for the metrics and uvicorn's own words are dropped or not as it happens.
-    own = [line for line in lines if "dropped" not in line and line["request_id"] not in kept]
-    end = ["Shutting down", "Waiting for application shutdown.", "Application shutdown complete."]
-    said = [line["message"] for line in own]
-    assert "GET /metrics" not in said
-    missed = 1 + len([words for words in end if words not in said])
-    finished = any(words.startswith("Finished server process") for words in said)
-    assert len(kept) + tellings[0] == REQUESTS + missed + (not finished)
+    assert len(kept) + counted == REQUESTS
+    (told,) = tellings
+    assert counted < told <= counted + 6, "the line of /metrics, and uvicorn's about its end"
 
 
 def test_a_service_whose_log_nobody_reads_ends_when_it_is_told_to() -> None:
