@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from upscaler.contract import (
     Size,
 )
 from upscaler.encoding import in_json, json_bytes
-from upscaler.errors import UpscalerError
+from upscaler.errors import UpscalerError, let_go
 from upscaler.intake import JSON, MEDIA_TYPES
 from upscaler.orders import WORK, Made
 
@@ -68,8 +69,13 @@ class Begun(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+        except Exception as error:
+            error.__context__ = None  # Starlette's group of tasks, which has the error as well
+            let_go(error)
+            raise
         finally:
             await given_up(self._making)
+            del self._making
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         while not self._making.done():
@@ -85,6 +91,8 @@ async def given_up(making: asyncio.Future[Any]) -> None:
     """Cancel what is being made, unless it is done, and wait until it has ended."""
     making.cancel()
     await asyncio.gather(making, return_exceptions=True)
+    with suppress(asyncio.CancelledError):  # which is taken out of it by this, and held no longer
+        making.exception()
 
 
 def cost_usd(made: Made, price_per_second: Decimal) -> Decimal:

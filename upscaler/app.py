@@ -41,6 +41,7 @@ from upscaler.errors import (
     NotHTTP,
     TooSlow,
     UpscalerError,
+    let_go,
 )
 from upscaler.images import Picture
 from upscaler.intake import JSON, accepted, read_json, token_check
@@ -318,7 +319,10 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
     finally:
         for task in (working, leaving):
             task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        for outcome in await asyncio.gather(working, leaving, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                let_go(outcome)
+        del working, leaving  # whose error has this frame in its traceback
 
 
 def base_url(request: Request, public_url: str | None) -> str:

@@ -29,6 +29,7 @@ and the command line each turn it into an answer in one place. All of them can b
 some come from another machine. This module imports nothing of ours.
 """
 
+import traceback
 from typing import NamedTuple
 
 
@@ -237,3 +238,19 @@ class Unreachable(Unavailable):
 
 class OutOfMemory(Unavailable):
     """Not even the smallest way to enlarge this picture fits into the memory that there is."""
+
+
+def let_go(error: BaseException) -> None:
+    """Forget what the functions held that `error` came through: pixels, say.
+
+    It can still be logged. A future holds the error that it ended with, and whoever awaited it held
+    the future: in such a circle all would stay until the collector comes by, which may be long.
+    """
+    todo: list[BaseException | None] = [error]
+    known: set[BaseException] = set()
+    while todo:
+        each = todo.pop()
+        if each is not None and each not in known:
+            known.add(each)
+            traceback.clear_frames(each.__traceback__)
+            todo += [each.__cause__, each.__context__]

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from upscaler.contract import RESULT_LIFETIME_S
 from upscaler.encoding import most_bytes
-from upscaler.errors import Busy, JobFailed, UnknownJob, UpscalerError
+from upscaler.errors import Busy, JobFailed, UnknownJob, UpscalerError, let_go
 from upscaler.orders import Made, Order
 from upscaler.responses import JobStatus
 
@@ -99,6 +99,7 @@ class InProcessJobs:
 
     @property
     def results_bytes(self) -> int:
+        self._forget_expired()
         return self._results_bytes
 
     async def start(self, order: AbstractContextManager[Order]) -> str:
@@ -145,9 +146,11 @@ class InProcessJobs:
         except UpscalerError as error:
             log.exception("an asynchronous inference failed")
             job.failure = JobFailed.Told(error.status, error.detail, error.headers)
-        except Exception:
+            let_go(error)
+        except Exception as error:
             log.exception("an asynchronous inference failed")
             job.failure = JobFailed.Told(500, "Internal Server Error", {})
+            let_go(error)
         if self._jobs is jobs:  # else all of them were forgotten meanwhile
             self._complete(job)
 

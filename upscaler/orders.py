@@ -17,7 +17,7 @@ from anyio import to_thread
 from upscaler.admission import Admission, Place
 from upscaler.contract import Size
 from upscaler.encoding import BEST, JpegStyle, encode_strips
-from upscaler.errors import Busy, Cancelled
+from upscaler.errors import Busy, Cancelled, let_go
 from upscaler.formats import ImageEncoding
 from upscaler.images import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
@@ -310,8 +310,11 @@ async def _in_thread(work: Callable[[threading.Event], Result]) -> Result:
         stopped.set()
         try:
             await running
-        except Cancelled:
-            pass  # as it was told to
-        except Exception:
+        except Cancelled as error:  # as it was told to
+            let_go(error)
+        except Exception as error:
             log.exception("a picture that nobody waits for failed")
+            let_go(error)
         raise
+    finally:
+        del running  # whose error has this frame in its traceback

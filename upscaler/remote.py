@@ -1,12 +1,15 @@
 """Work that is done in other containers: a backend and jobs for the service, by Modal's calls."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import modal
 from modal import exception as faults
@@ -136,12 +139,13 @@ class RemoteJobs:
         self._key = hashlib.sha256(b"ids of jobs\0" + key).digest()
         self._capacity_bytes = capacity_bytes
         self._clock = clock
-        self._kept: dict[str, Delivery] = {}
+        self._kept: OrderedDict[str, Delivery] = OrderedDict()
+        self._kept_bytes = 0
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def results_bytes(self) -> int:
-        """What the results take up that are kept here."""
-        return sum(_size(each) for each in self._kept.values())
+        return self._kept_bytes
 
     async def start(self, order: AbstractContextManager[Order]) -> str:
         with order as entered, telling_what_failed():
@@ -175,18 +179,32 @@ class RemoteJobs:
 
     async def _delivery(self, call_id: str) -> Delivery:
         """What came of a call. Raises TimeoutError until it is there, and what the call raised."""
-        delivery = self._kept.get(call_id)
-        if delivery is None:
-            delivery = await _outcome(call_id)
-            self._keep(call_id, delivery)
-        self._check_age(delivery["finished_s"])
+        lock = self._asking.get(call_id)
+        if lock is None:
+            self._asking[call_id] = lock = asyncio.Lock()
+        async with lock:  # many polls at once are not to fetch as many copies of one file
+            delivery = self._kept.get(call_id)
+            if delivery is None:
+                delivery = await _outcome(call_id)
+                self._keep(call_id, delivery)
+        try:
+            self._check_age(delivery["finished_s"])
+        except UnknownJob:
+            self._forget(call_id)
+            raise
         return delivery
 
     def _keep(self, call_id: str, delivery: Delivery) -> None:
         """Whoever was told that it is there asks for it next: let it not be fetched twice."""
         self._kept[call_id] = delivery
-        while self.results_bytes > self._capacity_bytes:
-            del self._kept[next(iter(self._kept))]
+        self._kept_bytes += _size(delivery)
+        while self._kept_bytes > self._capacity_bytes:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, call_id: str) -> None:
+        delivery = self._kept.pop(call_id, None)
+        if delivery is not None:
+            self._kept_bytes -= _size(delivery)
 
     def _check_age(self, since_s: float) -> None:
         """Raise UnknownJob for what is older than results are kept (ASY-4)."""
