@@ -341,6 +341,40 @@ def test_results_in_the_way_are_told_with_the_time_until_the_first_of_them_expir
     play(act, Scene(capacity_bytes=ROOM + 100))
 
 
+def test_nothing_is_forgotten_for_a_job_that_is_refused() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.finish(fetched := await scene.start())
+        size = (await scene.jobs.result(fetched)).file_bytes
+        scene.jobs.capacity_bytes = ROOM + 2 * size
+        for _ in range(2):
+            await scene.finish(await scene.start())
+        scene.jobs.capacity_bytes = ROOM + size
+        with pytest.raises(Busy, match="nobody has fetched"):
+            await scene.start()
+        assert (await scene.jobs.result(fetched)).size == (60, 40)
+
+    play(act)
+
+
+class Cancelling(Resizer):
+    """A backend that is cancelled, as a library may do."""
+
+    def upscale(
+        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
+    ) -> Iterable[Pixels]:
+        raise asyncio.CancelledError
+
+
+def test_a_job_whose_making_was_cancelled_is_completed_and_holds_no_room() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.finish(cancelled := await scene.start())
+        with pytest.raises(JobFailed, match="Internal Server Error"):
+            await scene.jobs.result(cancelled)
+        assert scene.jobs.held_bytes == 0
+
+    play(act, Scene(enlarger=Cancelling()))
+
+
 def test_making_room_takes_time_for_what_is_forgotten_alone() -> None:
     """Of as many results as are kept at most, all of them fetched."""
 

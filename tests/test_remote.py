@@ -436,6 +436,32 @@ def test_results_are_kept_up_to_so_many_bytes_the_oldest_making_way(plane: Plane
     play(act, Scene(capacity_bytes=2 * size))
 
 
+def test_many_who_ask_at_once_have_one_copy_fetched(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        plane.received.clear()
+        made = await asyncio.gather(*(scene.jobs.result(job_id) for _ in range(8)))
+        assert len({id(each.file) for each in made}) == 1
+        assert len(plane.asked("BlobGet")) == 1
+        assert scene.jobs.results_bytes == made[0].file_bytes
+
+    play(act)
+
+
+def test_a_result_that_has_expired_is_not_kept(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        await scene.jobs.result(job_id)
+        assert scene.jobs.results_bytes > 0
+        scene.now_s += DAY_S + 60
+        await refused(scene.jobs, job_id)
+        assert scene.jobs.results_bytes == 0
+
+    play(act)
+
+
 def test_a_result_that_is_larger_than_all_room_is_given_all_the_same(plane: Plane) -> None:
     async def act(scene: Scene) -> None:
         job_id = await scene.start()

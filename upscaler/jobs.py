@@ -29,6 +29,8 @@ ID_BYTES: Final = 24
 MAX_JOBS: Final = 10_000
 """Failed jobs take hardly any memory, and yet there must not be any number of them."""
 MAX_RETRY_AFTER_S: Final = 600
+UNFORESEEN: Final = JobFailed.Told(500, "Internal Server Error", {})
+"""What is told of a failure that is nobody's on purpose."""
 NOT_COMPLETED: Final = "this inference is not completed: ask its poll_url how far it is"
 
 
@@ -139,20 +141,19 @@ class InProcessJobs:
         def running() -> None:
             job.status = JobStatus.RUNNING
 
-        jobs = self._jobs
+        jobs, failure = self._jobs, UNFORESEEN
         try:
             with stack:
                 job.made = await order.make(running)
-        except UpscalerError as error:
-            log.exception("an asynchronous inference failed")
-            job.failure = JobFailed.Told(error.status, error.detail, error.headers)
-            let_go(error)
         except Exception as error:
             log.exception("an asynchronous inference failed")
-            job.failure = JobFailed.Told(500, "Internal Server Error", {})
+            if isinstance(error, UpscalerError):
+                failure = JobFailed.Told(error.status, error.detail, error.headers)
             let_go(error)
-        if self._jobs is jobs:  # else all of them were forgotten meanwhile
-            self._complete(job)
+        finally:  # be it that making it was cancelled
+            job.failure = None if job.made else failure
+            if self._jobs is jobs:  # else all of them were forgotten meanwhile
+                self._complete(job)
 
     def _complete(self, job: Job) -> None:
         self._reserved_bytes -= job.room_bytes
@@ -183,22 +184,26 @@ class InProcessJobs:
         self._results_bytes -= job.room_bytes
 
     def _make_room(self, room_bytes: int, order: Order) -> None:
-        """Forget as many of the fetched jobs as need be; Busy if that is not enough."""
+        """Forget as many of the fetched jobs as need be; if not enough, none of them, and Busy."""
         self._forget_expired()
+        surplus_bytes = self.held_bytes + room_bytes - self.capacity_bytes
+        if surplus_bytes <= 0 and len(self._jobs) < MAX_JOBS:
+            return
+        surplus_bytes -= sum(job.room_bytes for job in self._fetched.values())
+        if surplus_bytes > 0 or len(self._jobs) - len(self._fetched) >= MAX_JOBS:
+            raise self._busy(surplus_bytes, order)
         while len(self._jobs) >= MAX_JOBS or self.held_bytes + room_bytes > self.capacity_bytes:
-            if not self._fetched:
-                raise self._busy(room_bytes, order)
             self._forget(next(iter(self._fetched.values())))
 
-    def _busy(self, room_bytes: int, order: Order) -> Busy:
+    def _busy(self, surplus_bytes: int, order: Order) -> Busy:
         """What is to be told of results in the way: those to come, or else those that are kept."""
-        if len(self._jobs) < MAX_JOBS and self.results_bytes + room_bytes <= self.capacity_bytes:
+        if 0 < surplus_bytes <= self._reserved_bytes:
             return order.busy(
                 "the results of the pictures under way may need all room that there is"
             )
-        oldest = next(iter(self._expiring.values()), None)
-        wait_s = oldest.expires_s - self._clock() if oldest else MAX_RETRY_AFTER_S
-        retry_after_s = max(1, min(MAX_RETRY_AFTER_S, math.ceil(wait_s)))
+        kept = (job for job in self._expiring.values() if job.id not in self._fetched)
+        first_s = next((job.expires_s - self._clock() for job in kept), math.inf)
+        retry_after_s = max(1, math.ceil(min(MAX_RETRY_AFTER_S, first_s)))
         return Busy("too many results are kept that nobody has fetched", retry_after_s)
 
     def _clear(self) -> None:
