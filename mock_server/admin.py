@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 from pydantic_core import from_json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "/_mock/"
 MAX_BODY_BYTES: Final = 2**20
+BODY_DEADLINE_S: Final = 10.0
+"""How long a body may take here. Those who send them are on the same machine, or near."""
 FILTERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "method": str,
     "path": str,
@@ -183,10 +186,13 @@ async def _table(request: Request, names: tuple[str, ...]) -> dict[str, Any]:
 
 async def _object(request: Request) -> dict[str, Any]:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise Refused(f"a body here has at most {MAX_BODY_BYTES} bytes")
+    with anyio.move_on_after(BODY_DEADLINE_S) as waiting:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise Refused(f"a body here has at most {MAX_BODY_BYTES} bytes")
+    if waiting.cancelled_caught:
+        raise HTTPException(408, f"the body did not arrive within {BODY_DEADLINE_S:.0f} seconds")
     try:
         given = from_json(body, allow_inf_nan=False)
     except ValueError as error:

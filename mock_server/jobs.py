@@ -111,7 +111,7 @@ class MockJobs(InProcessJobs):
     async def _completed(self, job: Job, course: Course) -> None:
         """Wait until the job is made, and let its time begin if it has not yet."""
         await course.made.wait()
-        if job.expires_s == math.inf:
+        if job.expires_s == math.inf and self._jobs.get(job.id) is job:
             self._expire_later(job)
 
     async def _run(self, job: Job, order: Order, stack: ExitStack) -> None:

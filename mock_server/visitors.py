@@ -56,7 +56,8 @@ def refusal(scope: Scope, hosts: Collection[str]) -> str | None:
             "upscaler-mock --admin-host NAME or Mock(admin_hosts=[NAME]) adds"
         )
     for origin in headers.getlist("Origin"):
-        if origin.lower().partition("://")[2] != host:
+        scheme, _, authority = origin.lower().partition("://")
+        if scheme not in ("http", "https") or authority != host:
             return f"what is below /_mock is not for pages of {origin[:SHOWN]!r} (Origin)"
     for site in headers.getlist("Sec-Fetch-Site"):
         if site.lower() not in OWN_SITES:

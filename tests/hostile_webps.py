@@ -46,9 +46,25 @@ def pixels(width: int, height: int) -> bytes:
 
 def frames(count: int, width: int, height: int) -> bytes:
     """An animation on a canvas of 256x256."""
+    each = frame(width, height, pixels(width, height))
+    return extended(ANIMATED, 256, 256, chunk(b"ANIM", bytes(6)), each * count)
+
+
+def frame(width: int, height: int, content: bytes) -> bytes:
     place = bytes(6) + bits24(width - 1) + bits24(height - 1) + bytes(4)
-    frame = chunk(b"ANMF", place + pixels(width, height))
-    return extended(ANIMATED, 256, 256, chunk(b"ANIM", bytes(6)), frame * count)
+    return chunk(b"ANMF", place + content)
+
+
+def says_more() -> bytes:
+    """A frame of 16x16 that has it that it covers its canvas."""
+    small = frame(256, 256, pixels(16, 16))
+    return extended(ANIMATED, 256, 256, chunk(b"ANIM", bytes(6)), small)
+
+
+def empty_first() -> bytes:
+    """A frame that covers the canvas, and has no pixels, and then one that does not."""
+    both = frame(256, 256, b""), frame(16, 16, pixels(16, 16))
+    return extended(ANIMATED, 256, 256, chunk(b"ANIM", bytes(6)), *both)
 
 
 def with_chunk(kind: bytes, content: bytes, flags: int = 0) -> bytes:
@@ -151,6 +167,8 @@ CASES = (
     refused(
         "WebP, one frame that leaves its canvas free", lambda: frames(1, 16, 16), "image_unreadable"
     ),
+    refused("WebP, one frame that is smaller than it says", says_more, "image_unreadable"),
+    refused("WebP, an empty frame before a small one", empty_first, "image_unreadable"),
     replace(
         right("WebP, 65,536 groups of codes, 2048x2048", lambda: groups(65_536), FLAT),
         memory=WEBP_MEMORY,

@@ -200,3 +200,27 @@ def test_a_jpeg_may_have_some_bytes_between_its_segments() -> None:
     at = data.index(b"\xff\xdb")
     for spare in (b"\xff\0\0\2", b"\4\6\0\0" * 4, bytes(100), b"\xff" * 100):
         assert np.array_equal(outcome(data[:at] + spare + data[at:]), outcome(data))
+
+
+def with_ids(data: bytes, *ids: int) -> bytes:
+    """A JPEG whose frame gives its components those ids, and so do its scans of all of them."""
+    changed = bytearray(data)
+    frame = re.search(rb"\xff[\xc0-\xc2]", data)
+    assert frame
+    for place, new in enumerate(ids):
+        changed[frame.start() + 10 + 3 * place] = new
+    for scan in re.finditer(rb"\xff\xda\0\x0c\x03", data):
+        for place, new in enumerate(ids):
+            changed[scan.start() + 5 + 2 * place] = new
+    return bytes(changed)
+
+
+def test_a_jpeg_may_give_components_the_same_id_if_one_scan_has_them_all() -> None:
+    """Some do, against the standard, and libjpeg tells them apart by their order."""
+    data = saved(COLOURS, "JPEG")
+    assert np.array_equal(outcome(with_ids(data, 1, 1, 1)), outcome(data))
+    assert is_refused(outcome(with_ids(JPEGS["jpeg-progressive"], 1, 1, 1)))
+    grey = saved(COLOURS[..., 0].copy(), "JPEG")
+    at = grey.index(b"\xff\xc0")
+    frame = b"\xff\xc0\0\x11" + grey[at + 4 : at + 9] + b"\3" + b"\1\x11\0" * 3
+    assert is_refused(outcome(grey[:at] + frame + grey[at + 13 :])), "of three there is one"

@@ -1,19 +1,26 @@
 """The mock's asynchronous inferences: progress by polls, failures, faults and the clock."""
 
+import asyncio
 from collections.abc import Iterator
 from itertools import chain, repeat
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mock_server import Clock, Mock, Progress
 from mock_server.faults import HEADER
+from mock_server.jobs import MockJobs
 from tests.hostile import SHARED
 from tests.mocking import mocked
-from tests.serving import GOOD, decoded, upscale
+from tests.serving import GOOD, Resizer, decoded, upscale
+from upscaler.admission import Admission
+from upscaler.formats import ImageEncoding
+from upscaler.models import UpscalingModel
+from upscaler.orders import InProcess, Stopwatch, Task, Workshop
 
 SMALL = {**GOOD, "scale": 0.5}
 ASYNC = {"X-OctoAI-Async": "1"}
@@ -185,6 +192,27 @@ def test_a_reset_forgets_the_jobs(api: httpx.Client, mock: Mock) -> None:
     mock.reset()
     assert api.get(poll_url).status_code == 404
     assert polled(api, start(api)[0]) == "completed"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_reset_while_a_job_is_made_leaves_nothing_counted(*, begun: bool) -> None:
+    """It is polled meanwhile, too."""
+    model = UpscalingModel.X4_PLUS
+
+    async def act() -> None:
+        jobs = MockJobs(2**30, clock=lambda: 0.0)
+        shop = Workshop(InProcess(Resizer()), Admission(2, 2**24), lambda _: None)
+        task = Task(b"", np.zeros((256, 256, 3), np.uint8), model, (512, 512), ImageEncoding.PNG)
+        job_id = await jobs.start(shop.order(task, Stopwatch()))
+        polling = asyncio.ensure_future(jobs.status(job_id))
+        if begun:
+            await asyncio.sleep(0)
+        jobs.reset()
+        await asyncio.gather(polling, *jobs._tasks, return_exceptions=True)
+        assert jobs.held_bytes == jobs.results_bytes == 0
+        assert not jobs._expiring
+
+    asyncio.run(act())
 
 
 def test_an_id_is_of_no_use_without_a_token(api: httpx.Client) -> None:

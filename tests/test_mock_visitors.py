@@ -11,11 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from mock_server import Mock, MockServer, Transport, cli
+from mock_server import Mock, MockServer, Transport, admin, cli
 from mock_server.visitors import refusal
 from tests.hostile import SHARED
 from tests.mocking import mock_child, mocked
 from tests.wires import Answer, answers, exchange
+from upscaler.authority import is_authority
 
 LISTED = "mock.example"
 SEQUENCE = b'{"sequence": "503x*"}'
@@ -134,6 +135,10 @@ def test_hosts_that_somebody_elsewhere_could_own_are_refused(
     """By DNS rebinding a page of theirs would be of the mock's own origin."""
     own = f"Origin: http://{host}", "Sec-Fetch-Site: same-origin"
     refused = ask(api, f"Host: {host}", *own, SIMPLE)
+    if not is_authority(host):
+        assert refused.status == 400, "which is no host to any server"
+        assert mock.faults.told()["api"] == {}
+        return
     check_refused(refused, mock, repr(host)[:60], "--admin-host NAME", LISTED, "localhost")
 
 
@@ -296,3 +301,20 @@ def test_what_is_no_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         assert "is no name of a host, such as mock.example" in capsys.readouterr().err
         with pytest.raises(ValueError, match="is no name of a host"):
             MockServer(admin_hosts=[name])
+
+
+def test_a_page_of_another_scheme_is_another_page(api: httpx.Client) -> None:
+    """An app's, say, whose pages have an address of this machine's own name."""
+    host = f"{api.base_url.host}:{api.base_url.port}"
+    for scheme, status in (("http", 200), ("https", 200), ("capacitor", 403), ("x", 403)):
+        answer = api.post("/_mock/reset", headers={"Origin": f"{scheme}://{host}"})
+        assert answer.status_code == status
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(
+    api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "BODY_DEADLINE_S", 0.3)
+    head = b"POST /_mock/faults HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
+    (answer,) = answers(exchange(api, head))
+    assert answer.status == 408

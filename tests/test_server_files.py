@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 from tests.children import needs_proc
-from tests.serving import Resizer, Slow, serving
+from tests.serving import GOOD, Resizer, Slow, serving
 from tests.wires import CLOSE, HEAD, answers, connected, exchange, request, rest, send
-from upscaler import listening
+from upscaler import listening, server
 
 ROOT = Path(__file__).parent.parent
 MOCK = """
@@ -122,10 +122,11 @@ def test_the_connection_that_has_rested_the_longest_makes_way(
         assert status_of_life(api) == 200
         assert rest(third) == b""
         time.sleep(0.3)
+        first.sendall(LIVE.replace(CLOSE, b""))
         stack.enter_context(connected(api))
         assert status_of_life(api) == 200
         first.sendall(LIVE)
-        assert [answer.status for answer in answers(rest(first))] == [200, 200]
+        assert [answer.status for answer in answers(rest(first))] == [200, 200, 200]
 
 
 def test_no_connection_with_a_request_at_work_makes_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +139,27 @@ def test_no_connection_with_a_request_at_work_makes_way(monkeypatch: pytest.Monk
         for connection in at_work:
             connection.sendall(LIVE)
             assert [answer.status for answer in answers(rest(connection))] == [200, 200]
+
+
+@pytest.mark.parametrize("token", [True, False])
+def test_a_client_that_takes_its_answer_slowly_makes_way_if_it_has_no_token(
+    monkeypatch: pytest.MonkeyPatch, *, token: bool
+) -> None:
+    """However little it takes: else slow readers of what needs no token could keep others out."""
+    monkeypatch.setattr(listening, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(listening, "REST_S", 0.1)
+    monkeypatch.setattr(server, "UNKNOWN_S", 0.3)
+    large = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n"
+    with serving(Resizer()) as api, connected(api) as slow:
+        slow.sendall(request({**GOOD, "scale": 26}, HEAD + CLOSE) if token else large * 20)
+        assert slow.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        time.sleep(0.5)
+        if token:
+            (answer,) = answers(exchange(api, LIVE))
+            assert answer.status == 503
+            assert len(rest(slow)) > 20e6
+        else:
+            assert status_of_life(api) == 200
 
 
 def test_beyond_those_that_are_refused_connections_wait(monkeypatch: pytest.MonkeyPatch) -> None:

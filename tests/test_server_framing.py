@@ -237,5 +237,20 @@ def test_a_method_of_any_length_is_logged_in_short_and_counted_nowhere(
         head = method + b" /livez HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n"
         assert statuses(api, head) == [405]
     logged = [r.getMessage() for r in caplog.records if r.name == envelope.__name__]
-    assert logged == ["BREWBREWBREWBREWBREW /livez"]
+    assert logged == ["(60000 characters) /livez"]
     assert "BREW" not in api.get("/metrics").text
+
+
+@pytest.mark.parametrize(("count", "status"), [(990, 200), (1001, 431), (16_000, 431)])
+def test_a_request_has_so_many_headers_and_no_more(
+    api: httpx.Client, count: int, status: int
+) -> None:
+    """Each takes far more memory than it has bytes."""
+    head = b"GET /livez HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"a:\r\n" * count
+    assert statuses(api, head + b"\r\n") == [status]
+
+
+@pytest.mark.parametrize("version", [b"0.9", b"2.0", b"3.1"])
+def test_another_major_version_of_http_is_none(api: httpx.Client, version: bytes) -> None:
+    head = b"GET /livez HTTP/" + version + b"\r\nHost: x\r\n" + CLOSE + b"\r\n"
+    assert statuses(api, head) == [400]

@@ -4,7 +4,7 @@ import hmac
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -163,16 +163,42 @@ def test_a_token_comes_out_nowhere(tmp_path: Path, name: str, token: str) -> Non
     assert any(said in content for content in written), "what was not a secret was said"
 
 
+@contextmanager
+def logged_without(*secrets: str) -> Iterator[None]:
+    """Let all that is logged go where it goes in a service, and nowhere else."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers[:] = []
+    try:
+        logs.to_stderr(secrets)
+        yield
+    finally:
+        logs.flush()
+        logging.captureWarnings(capture=False)
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
+def test_no_part_of_a_token_is_logged_of_what_is_too_long_to_be(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As a method, and at the end of what would be shown of a path."""
+    token = "S3cretTokenOfFortyCharactersOrSo-7890abcd"
+    asked = (token, "/"), ("GET", f"/{'x' * 170}{token}"), ("GET", f"/{token}")
+    with logged_without(token), serving(Resizer(), Settings(tokens=(token,))) as api:
+        for method, path in asked:
+            assert api.request(method, path).status_code in (404, 405)
+    said = capsys.readouterr().err
+    assert "(41 characters)" in said
+    assert "S3cret" not in said
+
+
 def test_a_token_is_not_even_in_the_log_of_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
     class Indiscreet(Moody):
         def upscale(self, *args: Any) -> Any:
             raise ZeroDivisionError(f"while serving {CANARY}")
 
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    root.handlers[:] = []
-    try:
-        logs.to_stderr([CANARY, "short", "canary"])
+    with logged_without(CANARY, "short", "canary"):
         with serving(Indiscreet(), Settings(tokens=(CANARY,))) as api:
             answer = api.post(
                 "/upscaling", json=GOOD, headers={"Authorization": f"Bearer {CANARY}"}
@@ -180,11 +206,6 @@ def test_a_token_is_not_even_in_the_log_of_a_fault(capsys: pytest.CaptureFixture
             assert answer.status_code == 500
             assert_absent(CANARY, told(answer))
         logging.getLogger("x").info("%s and short of breath", CANARY, extra={"given": CANARY})
-    finally:
-        logs.flush()
-        logging.captureWarnings(capture=False)
-        root.handlers[:] = before
-        root.setLevel(level)
     said = capsys.readouterr().err
     assert "ZeroDivisionError: while serving ***" in said
     assert '"message": "*** and short of breath"' in said

@@ -57,6 +57,8 @@ RESULT_LIFETIME_S: Final = 24 * 60 * 60
 
 REQUEST_ID_HEADER: Final = "X-User-Request-ID"
 """On every response; OctoAI's client prints it in its errors (RES-6)."""
+AUTHORISED: Final = "authorised"
+"""What a request's state has under this name is True once its token was found to be good."""
 ASYNC_HEADER: Final = "X-OctoAI-Async"
 """`1` asks for an asynchronous inference (ASY-1)."""
 DRY_RUN_HEADER: Final = "X-Upscaler-Dry-Run"

@@ -27,9 +27,9 @@ SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 CLIENT_CLOSED: Final = 499
 """The status under which a request is counted whose client hung up, as nginx has it."""
 MAX_PATH: Final = 200
-"""How many characters of a path that does not exist are logged."""
+"""How many characters a path that does not exist may have, to be logged."""
 MAX_METHOD: Final = 20
-"""How many of a method: any word is one, and the longest that is registered has 17."""
+"""How many a method may have: any word is one, and the longest that is registered has 17."""
 
 
 class Envelope:
@@ -86,8 +86,8 @@ class Envelope:
         self.metrics.answered(account.route or "other", status, model, seconds)
         log.info(
             "%s %s",
-            account.scope["method"][:MAX_METHOD],
-            account.route or account.scope["path"][:MAX_PATH],
+            _shown(account.scope["method"], MAX_METHOD),
+            account.route or _shown(account.scope["path"], MAX_PATH),
             extra={
                 "status": status,
                 "seconds": round(seconds, 4),
@@ -95,6 +95,11 @@ class Envelope:
                 **account.facts,
             },
         )
+
+
+def _shown(text: str, most: int) -> str:
+    """A text, or how long it is: in a part of one nobody would find a part of a token."""
+    return text if len(text) <= most else f"({len(text)} characters)"
 
 
 class Account:

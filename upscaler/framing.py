@@ -67,6 +67,8 @@ def _checked(request: h11.Request) -> h11.Request:
         _check_host(host)
     if not _has_a_form_of_its_method(request.method, target):
         raise ValueError("the request's target is neither a path nor a URL of http")
+    if not request.http_version.startswith(b"1."):
+        raise ValueError("this server speaks HTTP/1.0 and HTTP/1.1")
     if b"transfer-encoding" in dict(headers):
         if request.http_version < b"1.1":
             raise ValueError("HTTP/1.0 has no Transfer-Encoding")

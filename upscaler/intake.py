@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from upscaler.admission import Memory
-from upscaler.contract import check_body_size
+from upscaler.contract import AUTHORISED, check_body_size
 from upscaler.errors import FieldError, InvalidRequest, NotAcceptable, RequestTimeout, Unauthorized
 from upscaler.formats import ImageEncoding
 
@@ -31,6 +31,7 @@ def token_check(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
     bearer = HTTPBearer(auto_error=False, description="One of the tokens in UPSCALER_TOKEN.")
 
     async def check(
+        request: Request,
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     ) -> None:
         # Header text is latin-1 by the time it comes here; every token is compared, so that the
@@ -39,6 +40,7 @@ def token_check(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
         matches = [hmac.compare_digest(offered, token) for token in accepted]
         if not any(matches):
             raise Unauthorized("send a valid token in the header: Authorization: Bearer TOKEN")
+        setattr(request.state, AUTHORISED, True)
 
     return check
 

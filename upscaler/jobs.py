@@ -141,7 +141,7 @@ class InProcessJobs:
         def running() -> None:
             job.status = JobStatus.RUNNING
 
-        jobs, failure = self._jobs, UNFORESEEN
+        failure = UNFORESEEN
         try:
             with stack:
                 job.made = await order.make(running)
@@ -152,7 +152,7 @@ class InProcessJobs:
             let_go(error)
         finally:  # be it that making it was cancelled
             job.failure = None if job.made else failure
-            if self._jobs is jobs:  # else all of them were forgotten meanwhile
+            if self._jobs.get(job.id) is job:  # else all of them were forgotten meanwhile
                 self._complete(job)
 
     def _complete(self, job: Job) -> None:
@@ -208,8 +208,8 @@ class InProcessJobs:
 
     def _clear(self) -> None:
         """Know of no job any more."""
-        # Others than before, since a server in another thread may go through those, and those at
-        # work find out by it. Each in its order: of the start, the end and the last time fetched.
+        # Others than before, since a server in another thread may go through those. Each in its
+        # order: of the start, the end and the last time fetched.
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._expiring: OrderedDict[str, Job] = OrderedDict()
         self._fetched: OrderedDict[str, Job] = OrderedDict()

@@ -129,20 +129,36 @@ def check_scans(data: bytes) -> None:
     To a decoder a progressive picture is a sound one without its last scans, only blurred. The
     mark of the end must be there, too.
     """
-    missing: dict[int, list[int]] = {}
+    ids, missing = b"", [[1]]
     progressive = False
     marker = None
     for marker, segment, _ in _segments(data):
         if marker in FRAMES:
             progressive = marker == PROGRESSIVE
-            missing = {component: [1] * 64 for component in segment[10::3]}
+            ids = segment[10::3]
+            missing = [[1] * 64 for _ in ids]
         elif marker == SCAN:
             behind = 5 + 2 * segment[4]
             first, last, bits = segment[behind : behind + 3] if progressive else (0, 63, 0)
-            for component in segment[5:behind:2]:
+            for component in _meant(segment[5:behind:2], ids):
                 missing[component][first : last + 1] = [bits & 15] * (last + 1 - first)
-    if any(map(any, missing.values())) or marker != END:
+    if any(map(any, missing)) or marker != END:
         raise ValueError("scans are missing, or their end")
+
+
+def _meant(named: bytes, ids: bytes) -> list[int]:
+    """Which components of a frame a scan names. Some files give several the same id, against B.2.2.
+
+    As to libjpeg, the second with an id in a scan is the second with it in the frame. Raises
+    ValueError for one that is not there.
+    """
+    found: list[int] = []
+    for wanted in named:
+        left = (place for place, id_ in enumerate(ids) if id_ == wanted and place not in found)
+        if (place := next(left, None)) is None:
+            raise ValueError("a scan of a component that is not there")
+        found.append(place)
+    return found
 
 
 def _decoded(file: bytes, shape: tuple[int, int, int], fill: int) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, cast
 from uuid import uuid4
@@ -23,7 +24,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from upscaler import logs
-from upscaler.contract import REQUEST_ID_HEADER
+from upscaler.contract import AUTHORISED, REQUEST_ID_HEADER
 from upscaler.errors import Busy, HeadTooLarge, NotHTTP, UpscalerError
 from upscaler.framing import Requests
 from upscaler.lingering import LingeringTransport, Patience
@@ -42,9 +43,12 @@ RFC 9110, 4.1, wants anybody to take."""
 PART_BYTES: Final = 16 * 2**10
 """How much of a head that is too long is looked at beyond its limit."""
 RETRY_AFTER_S: Final = 5
-STALL_S: Final = 10.0
-"""How long a client may take nothing of its answer before its connection may be dropped for another
-where there is no room. Whoever asks for what needs no token could keep all others out so."""
+UNKNOWN_S: Final = 10.0
+"""How long a client without a token may take for an answer before its connection may be dropped for
+another, where there is no room: else slow ones could keep all others out."""
+MAX_HEADERS: Final = 1000
+"""How many headers a request may have, as nginx has it: in memory each takes a hundred bytes, be it
+four bytes long."""
 STOP_S: Final = 1.0
 """How long a refusal may take to be read once the server has been told to stop."""
 TRUSTED_PROXIES: Final = "127.0.0.1,::1"
@@ -90,7 +94,8 @@ class Connection(Guest):
     _requests = 0
     _dropped = False
     _rest_s = 0.0
-    _sending_s: float | None = None
+    _answer_s: float | None = None
+    _state: Mapping[str, object] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  those of uvicorn
         super().__init__(*args, **kwargs)
@@ -125,6 +130,7 @@ class Connection(Guest):
             self._take(data[:part_bytes])
             data = data[part_bytes:]
         if data and self.transport.patience:
+            self._rest_s = self.loop.time()
             self.transport.patience.came(data)
 
     def shutdown(self) -> None:
@@ -135,8 +141,9 @@ class Connection(Guest):
 
     @property
     def rests_since_s(self) -> float | None:
-        if self._sending_s is not None:
-            return self._sending_s + STALL_S
+        unsent = self._requests or self.transport.get_write_buffer_size()
+        if self._answer_s is not None and unsent:
+            return None if self._state.get(AUTHORISED) else self._answer_s + UNKNOWN_S
         if self._requests or not (self.cycle is None or self.cycle.response_complete):
             return None
         return self._rest_s
@@ -158,6 +165,7 @@ class Connection(Guest):
         super().data_received(data)
         if self._patience is None:
             return
+        self._rest_s = self.loop.time()
         self._patience.came(data)
         if self.conn.their_state is not h11.SEND_BODY and not self.lingering:
             self._wait_for_a_request()  # or there is one already, which will see to that
@@ -169,7 +177,11 @@ class Connection(Guest):
         if _head_bytes(scope) > MAX_HEAD_BYTES:  # which h11 lets pass once it is there as a whole
             self._refuse(_head_too_large())
             return
+        if len(scope["headers"]) > MAX_HEADERS:
+            self._refuse(HeadTooLarge(f"a request may have at most {MAX_HEADERS} headers"))
+            return
         self._requests += 1
+        self._answer_s, self._state = None, scope["state"]
         try:
             await self._inner(scope, receive, self._in_time(send))
         finally:
@@ -185,7 +197,8 @@ class Connection(Guest):
         async def timed(message: Message) -> None:
             nonlocal waited_s, sent_bytes
             began_s = time.monotonic()
-            self._sending_s = self.loop.time()
+            if self._answer_s is None:
+                self._answer_s = self.loop.time()
             left_s = ANSWER_GRACE_S + sent_bytes / ANSWER_BYTES_PER_S - waited_s
             sent_bytes += len(message.get("body", b""))
             try:
@@ -194,8 +207,6 @@ class Connection(Guest):
             except TimeoutError:
                 log.warning("a client that took its answer too slowly was cut off")
                 self.transport.abort()
-            finally:
-                self._sending_s = None
             waited_s += time.monotonic() - began_s
 
         return timed

@@ -5,26 +5,54 @@ what it leaves free is transparent, and black to a decoder that was told of no a
 those of Google's WebP container specification (RFC 9649, 2.7).
 """
 
+from collections.abc import Iterator
 from struct import unpack_from
 from typing import Final
 
 MAX_CHUNKS: Final = 65_536
 """As of a PNG. A still picture has about 7."""
 _FIRST_CHUNK_AT: Final = 12
+_FRAME_HEAD_BYTES: Final = 16
+"""What stands in an ANMF chunk before the frame's own chunks (RFC 9649, 2.7.1.1)."""
 _ANIMATED: Final = 2
 """The bit for an animation in the flags of a VP8X chunk."""
 
 
 def check_canvas(data: bytes) -> None:
-    """Raise ValueError for an animation whose first frame is smaller than its canvas."""
+    """Raise ValueError for an animation of a frame that is smaller than its canvas.
+
+    By what it says of itself and by what its pixels say: libwebp goes by the latter. Other frames
+    there may be none, not even empty ones, which libwebp passes over.
+    """
     if data[12:16] != b"VP8X" or not data[20] & _ANIMATED:
         return
-    at = _FIRST_CHUNK_AT
+    canvas = data[24:30]
+    frames = [content for kind, content in _chunks(data, _FIRST_CHUNK_AT) if kind == b"ANMF"]
+    if len(frames) != 1 or frames[0][6:12] != canvas:
+        raise ValueError("a frame is smaller than its canvas, or there are several")
+    size = _size(_chunks(frames[0], _FRAME_HEAD_BYTES))
+    if size != tuple(1 + int.from_bytes(canvas[at : at + 3], "little") for at in (0, 3)):
+        raise ValueError("the pixels of a frame are fewer than its canvas has")
+
+
+def _chunks(data: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
+    """The type and the content of each chunk from `at` on."""
     for _ in range(MAX_CHUNKS):
-        kind, length = unpack_from("<4sI", data, at)
-        if kind == b"ANMF":
-            if data[at + 14 : at + 20] != data[24:30]:
-                raise ValueError("a frame is smaller than its canvas")
+        if at + 8 > len(data):
             return
+        kind, length = unpack_from("<4sI", data, at)
+        yield kind, data[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
     raise ValueError(f"more than {MAX_CHUNKS} chunks")
+
+
+def _size(chunks: Iterator[tuple[bytes, bytes]]) -> tuple[int, int] | None:
+    """The width and height of the first picture among `chunks` (RFC 6386, 9.1; RFC 9649, 3.4)."""
+    for kind, content in chunks:
+        if kind == b"VP8 ":
+            width, height = unpack_from("<HH", content, 6)
+            return width & 0x3FFF, height & 0x3FFF
+        if kind == b"VP8L":
+            bits = int.from_bytes(content[1:5], "little")
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return None
