@@ -5,7 +5,14 @@ import pickle
 import pytest
 
 from upscaler import errors
-from upscaler.errors import Busy, FieldError, FileRefused, InvalidRequest, UpscalerError
+from upscaler.errors import (
+    Busy,
+    FieldError,
+    FileRefused,
+    InvalidRequest,
+    JobFailed,
+    UpscalerError,
+)
 
 SPECIAL = [
     InvalidRequest(
@@ -14,6 +21,7 @@ SPECIAL = [
     ),
     FileRefused("photos/a.png", "there is no such picture"),
     Busy("there is no room", 7),
+    JobFailed(JobFailed.Told(503, "this picture could not be made", {"Retry-After": "7"})),
 ]
 PLAIN = [
     kind(f"the reason of {name}")
@@ -35,3 +43,4 @@ def test_every_error_says_what_it_is_about() -> None:
     assert str(SPECIAL[0]) == "scale: must be more than 0; init_image: is missing"
     assert str(SPECIAL[1]) == "photos/a.png: there is no such picture"
     assert str(SPECIAL[2]) == "there is no room"
+    assert str(SPECIAL[3]) == "this picture could not be made"

@@ -19,7 +19,7 @@ from upscaler import lingering, listening, logs, server
 from upscaler.app import create_app
 from upscaler.models import UpscalingModel
 from upscaler.orders import InProcess
-from upscaler.server import MAX_HEAD_BYTES, PART_BYTES
+from upscaler.server import MAX_HEAD_BYTES, MAX_HEADERS, PART_BYTES
 
 LARGE = {**GOOD, "scale": 26}
 """Asks for a picture of so many bytes that no socket takes them unread."""
@@ -156,11 +156,14 @@ def test_who_goes_on_after_a_refusal_is_cut_off(
 
 
 def test_many_short_headers_are_no_burden(api: httpx.Client) -> None:
-    """As many as a head can hold, on a connection of each kind of request."""
-    headers = b"a:\r\n" * ((MAX_HEAD_BYTES - 1000) // 4)
+    """As many as a request may have, and as many as a head can hold, which are refused."""
+    headers = b"a:\r\n" * (MAX_HEADERS - 10)
+    too_many = b"a:\r\n" * ((MAX_HEAD_BYTES - 1000) // 4)
     began_s = time.monotonic()
     (answer,) = answers(exchange(api, request(GOOD, HEAD + CLOSE + headers)))
     assert answer.status == 200
+    (answer,) = answers(exchange(api, request(GOOD, HEAD + CLOSE + too_many)))
+    assert answer.status == 431
     assert time.monotonic() - began_s < 5
 
 
