@@ -38,6 +38,7 @@ def test_what_comes_of_damaged_inputs_does_not_depend_on_what_was_in_memory(
         assert any(result[0].isalpha() for result in results), "nothing is refused"
 
 
+@needs_glibc
 def test_a_jpeg_that_libjpeg_gives_up_shows_nothing_of_another_picture() -> None:
     data = complaint_and_end()
     plain = jpeg.coded(jpeg.reduced(data))
