@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from tests.conftest import PHOTO
+from upscaler import logs
 from upscaler.app import create_app
 from upscaler.contract import Size
 from upscaler.errors import WeightsUnavailable
@@ -99,6 +101,22 @@ def running(app: FastAPI, connection: type[Connection] | None = None) -> Iterato
     finally:
         served.should_exit = True
         thread.join()
+
+
+@contextmanager
+def logged_without(*secrets: str) -> Iterator[None]:
+    """Let all that is logged go where it goes in a service, and nowhere else."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers[:] = []
+    try:
+        logs.to_stderr(secrets)
+        yield
+    finally:
+        logs.flush()
+        logging.captureWarnings(capture=False)
+        root.handlers[:] = before
+        root.setLevel(level)
 
 
 @contextmanager

@@ -16,8 +16,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serving import GOOD, TOKENS, Resizer, serving, upscale
-from upscaler import logs
+from tests.serving import GOOD, TOKENS, Resizer, logged_without, serving, upscale
 from upscaler.envelope import CLIENT_CLOSED
 
 SECRET_URL = "http://127.0.0.1/private/cat.png?signature=confidential"
@@ -149,22 +148,14 @@ def written(capsys: pytest.CaptureFixture[str], requests: int) -> Iterator[list[
 
     All are there only when each of so many requests has its line, which comes after its answer.
     """
-    root, lines = logging.getLogger(), list[dict[str, Any]]()
-    before, level = root.handlers[:], root.level
-    root.handlers[:] = []
-    try:
-        logs.to_stderr()
+    lines = list[dict[str, Any]]()
+    with logged_without():
         yield lines
         deadline = time.monotonic() + 10
         while sum(line["logger"] == "upscaler.envelope" for line in lines) < requests:
             assert time.monotonic() < deadline, lines
             lines += [json.loads(line) for line in capsys.readouterr().err.splitlines()]
             time.sleep(0.01)
-    finally:
-        logs.flush()
-        logging.captureWarnings(capture=False)
-        root.handlers[:] = before
-        root.setLevel(level)
 
 
 def test_each_request_is_one_line_with_its_id_and_what_was_done(

@@ -4,7 +4,7 @@ import hmac
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,10 +18,10 @@ from starlette.routing import Route
 from mock_server import Mock
 from tests.children import Child
 from tests.mocking import mock_child
-from tests.serving import GOOD, Moody, Resizer, running, serving
+from tests.serving import GOOD, Moody, Resizer, logged_without, running, serving
 from tests.test_serve import Served, served
 from tests.wires import answers, exchange
-from upscaler import docs, logs, page
+from upscaler import docs, page
 from upscaler.app import create_app
 from upscaler.orders import InProcess
 from upscaler.settings import Settings
@@ -161,22 +161,6 @@ def test_a_token_comes_out_nowhere(tmp_path: Path, name: str, token: str) -> Non
         assert_absent(token, content.decode("utf-8", "replace"))
     said = b'"POST /***"'
     assert any(said in content for content in written), "what was not a secret was said"
-
-
-@contextmanager
-def logged_without(*secrets: str) -> Iterator[None]:
-    """Let all that is logged go where it goes in a service, and nowhere else."""
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    root.handlers[:] = []
-    try:
-        logs.to_stderr(secrets)
-        yield
-    finally:
-        logs.flush()
-        logging.captureWarnings(capture=False)
-        root.handlers[:] = before
-        root.setLevel(level)
 
 
 def test_no_part_of_a_token_is_logged_of_what_is_too_long_to_be(
