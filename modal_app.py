@@ -5,7 +5,7 @@
     modal run modal_app.py::selfcheck                          the GPU against the reference
 
 Both kinds of containers start when they are needed and end when they are not. What can be set by
-the environment of these commands is in `upscaler/deployment.py`, and explained in docs/MODAL.md.
+the environment of these commands is in `upscaler/modal/config.py`, and explained in docs/MODAL.md.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import modal
 
-from upscaler.deployment import (
+from upscaler.modal.config import (
     GPU_CORES,
     GPU_MEMORY_MIB,
     Snapshot,
@@ -82,13 +82,13 @@ check_image = (
 
 # Imported at the start of a container, before the snapshot is taken.
 with front_image.imports():  # type: ignore[no-untyped-call]
-    from upscaler import logs
-    from upscaler.app import create_app
-    from upscaler.remote import Remote, RemoteJobs
+    from upscaler.modal.backend import Remote, RemoteJobs
+    from upscaler.service import logs
+    from upscaler.service.app import create_app
     from upscaler.settings import Settings
 with gpu_image.imports():  # type: ignore[no-untyped-call]
-    from upscaler import logs
-    from upscaler.worker import Worker
+    from upscaler.modal.worker import Worker
+    from upscaler.service import logs
 
 
 @app.cls(
@@ -171,7 +171,7 @@ def web() -> Any:
 )
 def selfcheck(*arguments: str) -> None:
     """Differences, speed and memory on the GPU, beside RealESRGANer; takes what `bench` takes."""
-    from upscaler import cli
+    from upscaler.cli import main as cli
 
     if cli.main(["bench", *(arguments or ("--model", "all"))]):
         raise RuntimeError("something failed: see the table above")
@@ -180,6 +180,6 @@ def selfcheck(*arguments: str) -> None:
 @app.local_entrypoint()
 def main(*arguments: str) -> None:
     """Enlarge pictures: `modal run modal_app.py --image photo.png --scale 2`."""
-    from upscaler import terminal
+    from upscaler.modal import cli as terminal
 
     terminal.main(arguments, Upscaler().upscale)

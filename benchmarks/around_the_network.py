@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image
 from platformdirs import user_cache_path
 
-from upscaler import encoding, images
 from upscaler.formats import ImageEncoding
-from upscaler.images import Pixels
+from upscaler.imaging import decode, encode
+from upscaler.imaging.decode import Pixels
 
 PHOTO: Final = Path(__file__).parent.parent / "docs" / "photo.png"
 SIDE_PX: Final = 8192
@@ -58,7 +58,7 @@ def enlarged_photo(model: str) -> Path:
     """The photo, enlarged by `model`, mirrored to 2048x2048 and enlarged again; made only once."""
     path = user_cache_path("octo-upscaler") / "benchmarks" / f"{model}.npy"
     if not path.exists():
-        from upscaler.engine import Engine
+        from upscaler.engine.engine import Engine
 
         engine = Engine.load(model)
         small = np.array(Image.open(PHOTO).convert("RGB"))[:256, 24:280]
@@ -217,7 +217,7 @@ def png_by_libvips(pixels: Pixels) -> bytes:
 
 
 def ours(wanted: ImageEncoding) -> Way:
-    return lambda pixels: encoding.in_json(encoding.encode_strips([pixels], len(pixels), wanted))
+    return lambda pixels: encode.in_json(encode.encode_strips([pixels], len(pixels), wanted))
 
 
 def resized_by_pillow(pixels: Pixels) -> Iterator[Pixels]:
@@ -226,7 +226,7 @@ def resized_by_pillow(pixels: Pixels) -> Iterator[Pixels]:
 
 
 def resized_by_us(pixels: Pixels) -> Iterator[Pixels]:
-    yield images.resize(pixels, (RESIZED_PX, RESIZED_PX))
+    yield decode.resize(pixels, (RESIZED_PX, RESIZED_PX))
 
 
 def resized_by_libvips(pixels: Pixels) -> Iterator[Pixels]:
@@ -249,18 +249,18 @@ TABLES: Final[dict[str, dict[str, Way]]] = {
         NAIVE: in_one_piece(by_pillow("PNG")),
         "Pillow, level 1": in_one_piece(by_pillow("PNG", compress_level=1)),
         "libvips, level 1, filter up": in_one_piece(png_by_libvips),
-        "`upscaler.encoding`": ours(ImageEncoding.PNG),
+        "`upscaler.imaging.encode`": ours(ImageEncoding.PNG),
     },
     "From pixels to an answer with a JPEG": {
         "Pillow": in_one_piece(by_pillow("JPEG", quality=95, subsampling=0)),
         "OpenCV": in_one_piece(by_opencv),
         "imagecodecs": in_one_piece(by_imagecodecs),
         "simplejpeg": in_one_piece(by_simplejpeg),
-        "`upscaler.encoding`": ours(ImageEncoding.JPEG),
+        "`upscaler.imaging.encode`": ours(ImageEncoding.JPEG),
     },
     RESIZING: {
         REFERENCE: resized_by_pillow,
-        "`upscaler.images.resize`": resized_by_us,
+        "`upscaler.imaging.decode.resize`": resized_by_us,
         "OpenCV, LANCZOS4, which aliases": resized_by_opencv,
         "libvips, lanczos3": resized_by_libvips,
     },

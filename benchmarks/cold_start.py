@@ -59,8 +59,8 @@ def front() -> Times:
     """Do what `modal_app.web` does."""
     times: Times = {}
     with step(times, "imports"):
-        from upscaler.app import create_app
-        from upscaler.orders import InProcess
+        from upscaler.service.app import create_app
+        from upscaler.service.backend import InProcess
         from upscaler.settings import Settings
     with step(times, "the app"):
         nowhere: Any = SimpleNamespace(face_enhance=False, bands=None)
@@ -72,8 +72,8 @@ def worker() -> Times:
     """Do what `modal_app.Upscaler` does."""
     times: Times = {}
     with step(times, "imports"):
+        from upscaler.modal.worker import WARM_UP_PX, Worker
         from upscaler.models import MODELS, UpscalingModel
-        from upscaler.worker import WARM_UP_PX, Worker
     worker = Worker()
     with step(times, "weights of six models"):
         worker.read()

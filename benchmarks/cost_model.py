@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from benchmarks.modal_prices import Deployment
 from benchmarks.scaling import Container, Outcome, Pool
-from upscaler.prices import OCTOAI_USD
+from upscaler.modal.pricing import OCTOAI_USD
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import sys
 from collections import Counter
 
 from benchmarks.hostile_images import heading, row
-from tests.hostile_pictures import CASES
-from tests.picture_files import outcome
-from tests.poisoned import HOSTILE, LIBRARIES, WHOLE, lines, told
+from tests.support.hostile_images import CASES
+from tests.support.image_files import outcome
+from tests.support.poisoned_memory import HOSTILE, LIBRARIES, WHOLE, lines, told
 
 PICTURES = ("png", "jpeg", "webp")
 HEADINGS = ("inputs", "number", "refused", "the whole picture", "another", "differ")

@@ -12,8 +12,8 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from tests.defects import DEFECTS, Defect, defective
-from tests.kit import judged
+from tests.contract_tests.defects import DEFECTS, Defect, defective
+from tests.support.contract_cli import judged
 
 NAMED = {defect.name: defect for defect in DEFECTS}
 

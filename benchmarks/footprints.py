@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from upscaler.engine import Engine
-from upscaler.memory import give_back
+from upscaler.engine.engine import Engine
+from upscaler.engine.memory import give_back
+from upscaler.engine.networks import build
 from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
-from upscaler.nets import build
-from upscaler.plan import Plan
+from upscaler.planning import Plan
 from upscaler.settings import Precision
 from upscaler.tiling import bands
 

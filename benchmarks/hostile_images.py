@@ -6,7 +6,8 @@ Every file gets a service of its own, in a process of its own, and is sent to it
 is printed is the median. The service enlarges without a network, here to the picture's own size, so
 that all its time and memory goes into reading the request and the picture and writing the answer.
 Seconds are those of all cores together, and memory is the most over that of the service at rest.
-The files, and what must come of them, are those of tests/test_hostile_images.py, and a row is
+The files, and what must come of them, are those of tests/service/test_hostile_images.py, and a row
+is
 printed only if that came of it.
 """
 
@@ -18,9 +19,9 @@ from statistics import median
 
 from PIL import features
 
-from tests.children import child
-from tests.hostile_pictures import CASES
-from tests.picture_cases import MIB, Case, check, send, told, warmed
+from tests.support.hostile_images import CASES
+from tests.support.image_cases import MIB, Case, check, send, told, warmed
+from tests.support.processes import child
 from upscaler.bench.machine import describe
 
 HEADINGS = ("file", "MiB", "answer", "seconds", "MiB at most")

@@ -2,8 +2,8 @@
 
     python -m benchmarks.hostile_requests [--runs N]
 
-The requests, and what must come of them, are those of tests/test_hostile_bodies.py, and the ten
-thousand those of tests/test_leaks.py; a row is printed only if that came of it. The service
+The requests, and what must come of them, are those of
+tests/service/test_hostile_bodies.py, and the ten thousand those of tests/service/test_leaks.py; a row is printed only if that came of it. The service
 enlarges without a network, in a process of its own, so that all its time and memory goes into
 reading a request. The clients that wait are cut off after times of up to two minutes, so this takes
 some minutes.
@@ -20,12 +20,12 @@ from typing import Final
 
 import httpx
 
-from tests.body_cases import CASES, MIB, Case, check, send, told, warmed
-from tests.children import HEADERS, Child, child
-from tests.serving import GOOD
-from tests.test_leaks import REQUESTS, WARM_UP, left
-from tests.test_leaks import send as send_all
-from tests.wires import HEAD, connected, request
+from tests.service.test_leaks import REQUESTS, WARM_UP, left
+from tests.service.test_leaks import send as send_all
+from tests.support.body_cases import CASES, MIB, Case, check, send, told, warmed
+from tests.support.processes import HEADERS, Child, child
+from tests.support.raw_http import HEAD, connected, request
+from tests.support.service import GOOD
 from upscaler.bench.machine import describe
 
 PATIENCE_S: Final = 600

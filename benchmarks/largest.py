@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.footprints import resident
-from upscaler.bench.turns import photograph
-from upscaler.contract import MAX_INPUT_PX
-from upscaler.engine import Engine
-from upscaler.images import read_header
-from upscaler.memory import give_back
+from upscaler.api.request import MAX_INPUT_PX
+from upscaler.bench.runner import photograph
+from upscaler.engine.engine import Engine
+from upscaler.engine.memory import give_back
+from upscaler.imaging.decode import read_header
 from upscaler.models import UpscalingModel
-from upscaler.plan import MIB
+from upscaler.planning import MIB
 from upscaler.settings import Precision, parse_bytes
 
 

@@ -21,8 +21,8 @@ from typing import Final
 
 from PIL import Image
 
-from tests.children import Child
-from tests.mocking import mock_child
+from tests.support.mock_servers import mock_child
+from tests.support.processes import Child
 from upscaler.bench.machine import describe
 
 PHOTO: Final = Path(__file__).parent.parent / "docs" / "photo.png"

@@ -24,8 +24,8 @@ from benchmarks.modal_prices import deployment as deployed
 from benchmarks.scaling import Outcome, simulate
 from benchmarks.traffic import DAY_S, PATTERNS, Traffic
 from upscaler.bench.report import significant
+from upscaler.modal.pricing import OCTOAI_USD
 from upscaler.models import UpscalingModel
-from upscaler.prices import OCTOAI_USD
 
 SHOWN: Final = ("L4", "A10", "T4", "L40S", "H100")
 FRACTIONS: Final = (0.4, 0.1)

@@ -13,7 +13,7 @@ from benchmarks.modal_prices import HEADROOM, LEAST_MAX, Card, Settings, deploym
 from benchmarks.scaling import simulate
 from benchmarks.traffic import DAY_S, HOUR_S, bursts, poisson
 from upscaler.bench.plot import spread
-from upscaler.prices import OCTOAI_USD
+from upscaler.modal.pricing import OCTOAI_USD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

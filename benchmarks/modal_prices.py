@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.scaling import Pool, Work
+from upscaler.modal.pricing import GPU_USD_PER_S, USD_PER_CORE_S, USD_PER_GIB_S
 from upscaler.models import MODELS, UpscalingModel, flop
-from upscaler.prices import GPU_USD_PER_S, USD_PER_CORE_S, USD_PER_GIB_S
 
 DECODE_S_PER_PX: Final = 50e-9
 """Assumed: 0.05 s for a PNG of 1024x1024, twice what `benchmarks.mock` finds."""
 ENCODE_S_PER_PX: Final = 6.6e-9
-"""`upscaler.encoding` takes 0.44 s for a PNG of 8192x8192. Most of it overlaps with the network:
+"""`upscaler.imaging.encode` takes 0.44 s for a PNG of 8192x8192. Most of it overlaps with the
+network:
 here it is added all the same."""
 FILE_BYTES_PER_PX: Final = 1.1
 """The same PNG has 75 MB; a file that comes in is taken to be like it."""

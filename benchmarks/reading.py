@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from upscaler.bench.machine import describe
-from upscaler.images import Pixels, read_header
+from upscaler.imaging.decode import Pixels, read_header
 
 PHOTO: Final = Path(__file__).parent.parent / "docs" / "photo.png"
 SIDE_PX: Final = 2048
@@ -94,7 +94,7 @@ def by_one_format(data: bytes) -> Pixels:
 
 
 WAYS: Final[dict[str, Callable[[bytes], Pixels]]] = {
-    "`upscaler.images`": lambda data: read_header(data).pixels(),
+    "`upscaler.imaging.decode`": lambda data: read_header(data).pixels(),
     "Pillow": lambda data: np.array(Image.open(io.BytesIO(data))),
     "OpenCV": by_opencv,
     "libvips": by_libvips,

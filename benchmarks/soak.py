@@ -38,7 +38,7 @@ import httpx
 from PIL import Image
 
 from upscaler.bench.machine import describe
-from upscaler.bench.turns import photograph
+from upscaler.bench.runner import photograph
 from upscaler.models import UpscalingModel
 
 MIB: Final = 2**20

@@ -21,7 +21,7 @@ FOLDER: Final = Path(__file__).parent
 ALONE: Final = (
     str(FOLDER),
     "-c",
-    str(FOLDER / "kit.ini"),
+    str(FOLDER / "suite" / "isolated.ini"),
     f"--rootdir={FOLDER}",
     f"--confcutdir={FOLDER}",
     "--import-mode=append",
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only now, so that a wrong command, and --help, are told at once.
     import pytest  # noqa: PLC0415
 
+    from contract_tests.report.terminal import printing  # noqa: PLC0415
     from contract_tests.session import Session  # noqa: PLC0415
-    from contract_tests.terminal import printing  # noqa: PLC0415
 
     with _nothing_else():
         session = Session(found)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from contract_tests.readings import MODELS
-from contract_tests.rules import RULES
+from contract_tests.oracle.rules import RULES
+from contract_tests.oracle.values import MODELS
 
 TARGETS: Final = {"octoai": "https://image.octoai.run"}
 """Targets that go by a name."""

@@ -44,8 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
         found = options(asked)
     except InvalidOption as error:
         pytest.exit(str(error), returncode=WRONG)
+    from contract_tests.report.pytest_summary import Summary
     from contract_tests.session import Session
-    from contract_tests.summary import Summary
 
     session = Session(found)
     config.pluginmanager.register(session)

@@ -5,7 +5,7 @@ from typing import Final
 import pytest
 
 from contract_tests.options import Options
-from contract_tests.rules import RULES
+from contract_tests.oracle.rules import RULES
 
 MARKERS: Final = (
     "rule(*ids): the rules of the Upscaling API that a test covers",

@@ -20,16 +20,17 @@ import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 
-from contract_tests import choice, outcomes, page, report
-from contract_tests.budget import Budget
-from contract_tests.expectations import Terms
+from contract_tests import selection
+from contract_tests.judge.failures import Unreachable
+from contract_tests.judge.run import Run
 from contract_tests.options import Options
-from contract_tests.oracle import Level
+from contract_tests.oracle.expectations import Terms
+from contract_tests.oracle.oracle import Level
 from contract_tests.plugin import SESSION, WRONG
-from contract_tests.report import Money, Outcome, Report, TestResult, Times
-from contract_tests.run import Run
-from contract_tests.target import Manners, Target
-from contract_tests.violation import Unreachable
+from contract_tests.report import html_report, outcomes, report
+from contract_tests.report.report import Money, Outcome, Report, TestResult, Times
+from contract_tests.target.budget import Budget
+from contract_tests.target.client import Manners, Target
 
 PROFILE: Final = "contract"
 LEVELS: Final = {"strict": Level.STRICT, "documented": Level.DOCUMENTED}
@@ -64,7 +65,7 @@ class Session:
 
     def pytest_configure(self, config: pytest.Config) -> None:
         config.stash[SESSION] = self
-        for line in choice.MARKERS:
+        for line in selection.MARKERS:
             config.addinivalue_line("markers", line)
         settings.register_profile(
             PROFILE,
@@ -91,8 +92,8 @@ class Session:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Leave out what is not to be judged, and put what costs nothing first."""
-        ours = [item for item in items if choice.is_ours(item)]
-        reasons = [choice.left_out(item, self.options) for item in ours]
+        ours = [item for item in items if selection.is_ours(item)]
+        reasons = [selection.left_out(item, self.options) for item in ours]
         self.left_out.update(reason for reason in reasons if reason)
         kept = [item for item, reason in zip(ours, reasons, strict=True) if not reason]
         if ours and not kept:
@@ -100,12 +101,12 @@ class Session:
             pytest.exit(self.refused, returncode=WRONG)
         for item in kept:
             self._prepare(item)
-        items[:] = [item for item in items if not choice.is_ours(item)]
-        items += sorted(kept, key=choice.is_billable)
+        items[:] = [item for item in items if not selection.is_ours(item)]
+        items += sorted(kept, key=selection.is_billable)
         config.hook.pytest_deselected(items=[each for each in ours if each not in kept])
 
     def _prepare(self, item: pytest.Item) -> None:
-        item.user_properties += [("rule", rule) for rule in choice.rules(item)]
+        item.user_properties += [("rule", rule) for rule in selection.rules(item)]
         function = getattr(item, "function", None)
         if function and getattr(function, "is_hypothesis_test", False) and not self.derandomized:
             hypothesis.seed(self.seed)(function)
@@ -127,8 +128,8 @@ class Session:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        if choice.is_ours(item):
-            self.run.begin(choice.name(item))
+        if selection.is_ours(item):
+            self.run.begin(selection.name(item))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -137,7 +138,7 @@ class Session:
         """Turn what a test raised into what it says of the target."""
         raised = call.excinfo.value if call.excinfo else None
         told = yield
-        if choice.is_ours(item) and (call.when == "call" or raised):
+        if selection.is_ours(item) and (call.when == "call" or raised):
             result = self._result(item, raised, call.duration)
             self.tests.append(result)
             outcomes.tell(told, result)
@@ -150,9 +151,9 @@ class Session:
         outcome, sentence = outcomes.outcome(raised, self.run)
         tally = self.run.tally
         return TestResult(
-            choice.name(item),
-            choice.says(item),
-            choice.rules(item),
+            selection.name(item),
+            selection.says(item),
+            selection.rules(item),
             Outcome.PLANNED if self.options.silent else outcome,
             self.hide(sentence),
             len(tally.planned) or tally.requests,
@@ -189,7 +190,7 @@ class Session:
             if self.options.report:
                 report.write(self.options.report)
             if self.options.html:
-                page.write(report, self.options.html)
+                html_report.write(report, self.options.html)
         except OSError as error:
             sys.stderr.write(f"the report could not be written: {error}\n")
 

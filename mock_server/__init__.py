@@ -9,16 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from mock_server.backend.jobs import Progress as Progress
     from mock_server.clock import Clock as Clock
-    from mock_server.faults import FaultError as FaultError
-    from mock_server.jobs import Progress as Progress
-    from mock_server.journal import Entry as Entry
+    from mock_server.faults.fault import FaultError as FaultError
+    from mock_server.inprocess.respx_router import Router as Router
+    from mock_server.inprocess.respx_router import routes as routes
+    from mock_server.inprocess.transport import Transport as Transport
+    from mock_server.journal.journal import Entry as Entry
     from mock_server.mock import Mock as Mock
-    from mock_server.router import Router as Router
-    from mock_server.router import routes as routes
     from mock_server.scenario import Scenario as Scenario
-    from mock_server.server import MockServer as MockServer
-    from mock_server.transport import Transport as Transport
+    from mock_server.serving.server import MockServer as MockServer
 
 PUBLIC: Final = {
     "Clock": "clock",

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mock_server import visitors
+from mock_server import admin_access
 from mock_server.scenario import parse_progress
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Admin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self.app(scope, receive, send)
-        elif told := visitors.refusal(scope, self._hosts):
+        elif told := admin_access.refusal(scope, self._hosts):
             await JSONResponse({"detail": told}, 403)(scope, receive, send)
         else:
             await self._routes(scope, receive, send)

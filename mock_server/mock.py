@@ -10,19 +10,19 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from mock_server.admin import Admin
-from mock_server.backend import MockBackend
+from mock_server.admin_access import hosts_of
+from mock_server.backend.backend import MockBackend
+from mock_server.backend.jobs import MockJobs
 from mock_server.clock import Clock
-from mock_server.jobs import MockJobs
-from mock_server.journal import Entry, Journal
-from mock_server.limits import Rate, RateLimit
-from mock_server.recording import Recording
-from mock_server.refusals import Naming
-from mock_server.sabotage import Sabotage
+from mock_server.faults.middleware import Sabotage
+from mock_server.faults.schedule import Faults
+from mock_server.journal.assertions import check_called, check_not_called
+from mock_server.journal.journal import Entry, Journal
+from mock_server.journal.middleware import Recording
+from mock_server.rate_limit import Rate, RateLimit
+from mock_server.rules.middleware import Naming
 from mock_server.scenario import FETCHES, Scenario
-from mock_server.schedule import Faults
-from mock_server.verification import check_called, check_not_called
-from mock_server.visitors import hosts_of
-from upscaler import app
+from upscaler.service import app
 from upscaler.settings import Settings
 
 DEFAULT_TOKEN: Final = "mock-token"  # noqa: S105  known to everybody, and guards nothing
@@ -32,7 +32,8 @@ DEFAULT_TOKEN: Final = "mock-token"  # noqa: S105  known to everybody, and guard
 class Mock:
     """A mock of the Upscaling API.
 
-    `app` is served by any ASGI server; by `upscaler.server.server` with `mock_server.wire.Wire`
+    `app` is served by any ASGI server; by `upscaler.service.server.connection.server` with
+    `mock_server.serving.connection.Wire`
     its connections can be reset, too. `journal` has what was asked, `faults` what will go wrong,
     `jobs.progress` what polls are told, and `clock` the time of all of it.
 
@@ -126,7 +127,7 @@ class Mock:
 
 async def _picture_at(settings: Settings, url: str, hold: Callable[[int], None]) -> bytes:
     """The picture that is made for a URL; no method, since no app may keep its mock alive."""
-    from mock_server.pictures import MadePictures  # noqa: PLC0415  most tests send no URL
+    from mock_server.backend.url_images import MadePictures  # noqa: PLC0415  most tests send no URL
 
     return await MadePictures(settings).fetch(url, hold)
 

@@ -11,8 +11,8 @@ from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from upscaler import answers
 from upscaler.errors import UpscalerError
+from upscaler.service import responses
 
 PLANS: Final = {"free": 10, "pro": 60}
 """Requests a minute, by the plan that OctoAI's customers had."""
@@ -90,7 +90,7 @@ class RateLimit:
             try:
                 self._rate.note(token)
             except RateLimited as error:
-                await answers.error(error)(scope, receive, send)
+                await responses.error(error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

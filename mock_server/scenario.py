@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-from mock_server.faults import Fault, parse_sequence
-from mock_server.jobs import Progress
-from mock_server.limits import parse_rate
-from mock_server.schedule import ROUTES, Steps, parse_chances
+from mock_server.backend.jobs import Progress
+from mock_server.faults.fault import Fault, parse_sequence
+from mock_server.faults.schedule import ROUTES, Steps, parse_chances
+from mock_server.rate_limit import parse_rate
 from upscaler.errors import InvalidSetting
 
 FETCHES: Final = ("made", "real")

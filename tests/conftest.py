@@ -10,10 +10,9 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from contract_tests.violation import Undecided
-from upscaler.images import Pixels
-
-PHOTO = Path(__file__).parent.parent / "docs" / "photo.png"
+from contract_tests.judge.failures import Undecided
+from tests.support.paths import PHOTO
+from upscaler.imaging.decode import Pixels
 
 # In CI a property draws the same examples every time, and no machine is too slow for one.
 settings.register_profile("ci", derandomize=True, deadline=None)

@@ -5,14 +5,7 @@ import pickle
 import pytest
 
 from upscaler import errors
-from upscaler.errors import (
-    Busy,
-    FieldError,
-    FileRefused,
-    InvalidRequest,
-    JobFailed,
-    UpscalerError,
-)
+from upscaler.errors import Busy, FieldError, FileRefused, InvalidRequest, JobFailed, UpscalerError
 
 SPECIAL = [
     InvalidRequest(

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from upscaler.errors import OutOfMemory
 from upscaler.footprints import footprint
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.plan import MIB, MIN_BAND_PX, MIN_ROWS, STEP_COST_PX, Footprint, Plan, cheapest, plans
+from upscaler.planning import (
+    MIB,
+    MIN_BAND_PX,
+    MIN_ROWS,
+    STEP_COST_PX,
+    Footprint,
+    Plan,
+    cheapest,
+    plans,
+)
 from upscaler.settings import Precision
 
 LARGE = 2**60

@@ -6,13 +6,13 @@ Named so that pytest takes it only when told to: `make test` does, in an environ
 import importlib
 import importlib.util
 import pkgutil
-from pathlib import Path
 
 import pytest
 
 import mock_server
 import upscaler
-from upscaler import cli
+from tests.support.paths import ROOT
+from upscaler.cli import main
 
 ENGINE = {
     f"upscaler.{name}"
@@ -59,6 +59,6 @@ def test_only_the_engine_needs_torch(name: str) -> None:
 def test_a_command_that_needs_torch_says_what_to_install(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photo = Path(__file__).parent.parent / "docs" / "photo.png"
-    assert cli.main([str(photo) if word == "PHOTO" else word for word in command]) == 1
+    photo = ROOT / "docs" / "photo.png"
+    assert main.main([str(photo) if word == "PHOTO" else word for word in command]) == 1
     assert "pip install 'octo-upscaler[engine]'" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 from typing import Final
 
 from upscaler.models import RRDB, Compact
-from upscaler.plan import MIB, Footprint
+from upscaler.planning import MIB, Footprint
 from upscaler.settings import Device, Precision
 
 MEASURED: Final = {

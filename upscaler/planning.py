@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from upscaler import tiling
-from upscaler.contract import Size
+from upscaler.api.request import Size
 from upscaler.errors import OutOfMemory
 from upscaler.models import Model
 from upscaler.tiling import Tile

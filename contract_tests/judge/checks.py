@@ -5,13 +5,14 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from contract_tests import accept, decoding, likeness
-from contract_tests.answer import Answer, encoding_of
-from contract_tests.expectations import CLIENTS_FAULT, SUCCESS, Expected, Terms, fields
-from contract_tests.oracle import Loc, Output
-from contract_tests.readings import ENCODINGS, MODELS
-from contract_tests.request import AUTHORIZATION, Request
-from contract_tests.violation import Inconclusive
+from contract_tests.judge import decoding, image_comparison
+from contract_tests.judge.failures import Inconclusive
+from contract_tests.oracle import accept
+from contract_tests.oracle.expectations import CLIENTS_FAULT, SUCCESS, Expected, Terms, fields
+from contract_tests.oracle.oracle import Loc, Output
+from contract_tests.oracle.values import ENCODINGS, MODELS
+from contract_tests.requests.request import AUTHORIZATION, Request
+from contract_tests.target.response import Answer, encoding_of
 
 BASE64: Final = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 REQUEST_ID: Final = "x-user-request-id"
@@ -259,7 +260,9 @@ def _check_content(
         wanted = f"{size.width}x{size.height}"
         terms.tell("REQ-16", f"the picture has {image.width}x{image.height} pixels, not {wanted}")
     elif request.picture is not None:
-        sentence = likeness.unlike(request.picture, image, "white" if terms.strict else None)
+        sentence = image_comparison.unlike(
+            request.picture, image, "white" if terms.strict else None
+        )
         if sentence:
             terms.tell("RES-2", sentence)
 

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from contract_tests.answer import SIGNATURES
-from contract_tests.oracle import MAX_OUTPUT_PX
+from contract_tests.oracle.oracle import MAX_OUTPUT_PX
+from contract_tests.target.response import SIGNATURES
 
 _AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """What ends the data of a scan: any marker but those of restarts."""

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract_tests import decoding
-from contract_tests.answer import Answer, encoding_of
-from contract_tests.request import Request
+from contract_tests.judge import decoding
+from contract_tests.requests.request import Request
+from contract_tests.target.response import Answer, encoding_of
 
 SIDE: Final = 32
 """Pictures are compared in so few pixels a side that a network's details do not count."""

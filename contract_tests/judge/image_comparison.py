@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract_tests.decoding import in_eight_bits
-from contract_tests.pictures import Picture
+from contract_tests.judge.decoding import in_eight_bits
+from contract_tests.requests.images import Picture
 
 Colours = NDArray[np.floating[Any]]
 """Straight RGBA of shape (rows, columns, 4), 0 to 255. Where it is not a number, any will do."""

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from contract_tests.answer import Answer
-from contract_tests.budget import Budget
-from contract_tests.checks import check, check_id
-from contract_tests.difference import difference
-from contract_tests.expectations import SUCCESS, Expected, Terms, expect
-from contract_tests.request import Request
-from contract_tests.target import Target
-from contract_tests.violation import Enough, Inconclusive, Violation
+from contract_tests.judge.checks import check, check_id
+from contract_tests.judge.diff import difference
+from contract_tests.judge.failures import Enough, Inconclusive, Violation
+from contract_tests.oracle.expectations import SUCCESS, Expected, Terms, expect
+from contract_tests.requests.request import Request
+from contract_tests.target.budget import Budget
+from contract_tests.target.client import Target
+from contract_tests.target.response import Answer
 
 SHRINKING_REQUESTS: Final = 100
 """So many requests are spent on making a failure smaller, once a test has found one."""

@@ -10,11 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
-from contract_tests import accept, readings
-from contract_tests.oracle import IMAGE_FIELDS, SIZE_FIELDS, Facts, Level, Loc, Verdict, judge
-from contract_tests.pictures import Picture
-from contract_tests.request import TOKEN, UPSCALING, Request
-from contract_tests.violation import violated
+from contract_tests.judge.failures import violated
+from contract_tests.oracle import accept, values
+from contract_tests.oracle.oracle import (
+    IMAGE_FIELDS,
+    SIZE_FIELDS,
+    Facts,
+    Level,
+    Loc,
+    Verdict,
+    judge,
+)
+from contract_tests.requests.images import Picture
+from contract_tests.requests.request import TOKEN, UPSCALING, Request
 
 MAX_BODY_BYTES: Final = 32 * 2**20
 """The most bytes of a body at the level `strict` (RES-7)."""
@@ -45,7 +53,7 @@ class Terms:
     """By what an implementation is judged."""
 
     level: Level
-    default_encoding: str = readings.ENCODINGS[0]
+    default_encoding: str = values.ENCODINGS[0]
     """What a picture is encoded in, at the level `strict`, if the request does not say (REQ-9)."""
 
     skipped: frozenset[str] = frozenset()
@@ -177,7 +185,7 @@ def _upscaling(request: Request, terms: Terms) -> Expected:
     anyhow = judge(given, None, terms.level)
     if 200 not in anyhow.statuses:
         return Expected(verdict.statuses, rules, verdict.refusals)
-    asked = max(verdict.encodings, default=readings.ENCODINGS[0])
+    asked = max(verdict.encodings, default=values.ENCODINGS[0])
     media_type = accept.chosen(request.header("Accept"), asked)
     if terms.strict and media_type is None:
         told = frozenset({422}) & anyhow.statuses
@@ -223,7 +231,7 @@ def _at_stake(request: Request) -> str:
 
 def _rules_of(given: dict[str, Any]) -> dict[str, str]:
     """The rule to name if a field is refused although it is right."""
-    return {name: _rule_of(name, given) for name in given if name in readings.FIELDS}
+    return {name: _rule_of(name, given) for name in given if name in values.FIELDS}
 
 
 def _rule_of(name: str, given: dict[str, Any]) -> str:
@@ -233,6 +241,6 @@ def _rule_of(name: str, given: dict[str, Any]) -> str:
     ):
         if name in group and any(given.get(other, ...) is None for other in group):
             return rule
-        if name in group and readings.FIELDS[name](given[name]).standing is readings.RIGHT:
+        if name in group and values.FIELDS[name](given[name]).standing is values.RIGHT:
             return limits
-    return readings.FIELDS[name](given[name]).rule
+    return values.FIELDS[name](given[name]).rule

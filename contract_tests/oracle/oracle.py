@@ -12,8 +12,8 @@ from enum import Enum
 from itertools import chain, combinations
 from typing import Final, NamedTuple
 
-from contract_tests import readings
-from contract_tests.readings import BOUND, LAX, OPEN, RIGHT, UNFIT, WRONG, Reading, Standing
+from contract_tests.oracle import values
+from contract_tests.oracle.values import BOUND, LAX, OPEN, RIGHT, UNFIT, WRONG, Reading, Standing
 
 
 class Level(Enum):
@@ -117,7 +117,7 @@ def judge(
     fields: Mapping[str, object],
     image: Facts | None,
     level: Level,
-    default_encoding: str = readings.ENCODINGS[0],
+    default_encoding: str = values.ENCODINGS[0],
 ) -> Verdict:
     """What may be answered to these fields, as `json.loads` gives them.
 
@@ -125,7 +125,7 @@ def judge(
     nothing is known of it, and then both a picture and a refusal are right. `default_encoding` is
     the implementation's own, where the sources disagree (REQ-9).
     """
-    read = {name: readings.FIELDS[name](fields[name]) for name in _given(fields)}
+    read = {name: values.FIELDS[name](fields[name]) for name in _given(fields)}
     findings = list(_fields(fields, read))
     size: Output | None = None
     later: list[Broken] = []
@@ -147,7 +147,7 @@ def _given(fields: Mapping[str, object]) -> Iterator[str]:
     """The fields that there are and that have a value: null is none where the schema allows it."""
     for name, value in fields.items():
         absent = value is None and name in IMAGE_FIELDS + SIZE_FIELDS
-        if name in readings.FIELDS and not absent:
+        if name in values.FIELDS and not absent:
             yield name
 
 
@@ -157,7 +157,7 @@ def _fields(fields: Mapping[str, object], read: Mapping[str, Reading]) -> Iterat
         yield Broken(("body",), "REQ-11", WRONG)
         return
     for name in fields:
-        if name not in readings.FIELDS:
+        if name not in values.FIELDS:
             yield Broken(("body", name[:MAX_NAME]), "REQ-11", WRONG)
     for name, reading in read.items():
         if reading.standing is not RIGHT:
@@ -251,12 +251,12 @@ def _encodings(read: Mapping[str, Reading], level: Level, default: str) -> froze
     if "output_image_encoding" in read:
         named = read["output_image_encoding"]
         return frozenset() if named.standing is WRONG else frozenset({str(named.value)})
-    return frozenset(readings.ENCODINGS if level is Level.DOCUMENTED else {default})
+    return frozenset(values.ENCODINGS if level is Level.DOCUMENTED else {default})
 
 
 def _model(read: Mapping[str, Reading]) -> str | None:
     """The named one or the default (REQ-8), or None if the name is none."""
     if "model" not in read:
-        return readings.MODELS[0]
+        return values.MODELS[0]
     named = read["model"]
     return None if named.standing is WRONG else str(named.value)

@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Iterator
 from itertools import groupby
 
-from contract_tests.outcomes import finding_in_words, rule_in_words, support
-from contract_tests.report import Report, Times, Verdict
-from contract_tests.run import SHRINKING_PICTURES
+from contract_tests.judge.run import SHRINKING_PICTURES
+from contract_tests.report.outcomes import finding_in_words, rule_in_words, support
+from contract_tests.report.report import Report, Times, Verdict
 
 WIDTH = 96
 SHOWN_FINDINGS = 3

@@ -14,10 +14,10 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
-from contract_tests import text
-from contract_tests.figures import bar, distribution, in_time
-from contract_tests.report import Found, Outcome, Report, RuleResult, TestResult, Verdict
-from contract_tests.rules import Source
+from contract_tests.oracle.rules import Source
+from contract_tests.report import console_report
+from contract_tests.report.report import Found, Outcome, Report, RuleResult, TestResult, Verdict
+from contract_tests.report.svg import bar, distribution, in_time
 
 FOLDER: Final = Path(__file__).parent
 ID: Final = re.compile(r"[A-Z]{3}-[0-9]+")
@@ -61,8 +61,8 @@ def write(report: Report, path: Path) -> None:
 def page(report: Report) -> str:
     """The page, as HTML."""
     tone = TONES.get(report.status, "open")
-    style, script = _read("page.css"), _read("page.js")
-    return Template(_read("page.html")).substitute(
+    style, script = _read("html_report.css"), _read("html_report.js")
+    return Template(_read("html_report.html")).substitute(
         policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'",
         title=escape(f"{report.verdict}: {report.target}"),
@@ -72,7 +72,9 @@ def page(report: Report) -> str:
         mark=MARKS[tone],
         headline=escape(report.verdict.capitalize()),
         target=escape(report.target) + (f" and {escape(report.other)}" if report.other else ""),
-        sentence=ID.sub(r'<span class="whole">\g<0></span>', escape(text.sentence(report))),
+        sentence=ID.sub(
+            r'<span class="whole">\g<0></span>', escape(console_report.sentence(report))
+        ),
         bar=bar(report),
         facts="".join(_facts(report)),
         failures=_failures(report),
@@ -97,14 +99,18 @@ def _facts(report: Report) -> Iterator[str]:
     """What was done, and what it took."""
     money = report.money
     requests = sum(test.requests for test in report.tests)
-    of = f"of {text.dollars(money.max_cost)}"
+    of = f"of {console_report.dollars(money.max_cost)}"
     seed = "the same each time" if report.seed is None else f"seed {report.seed}"
     for name, value, more in (
         ("Level", report.level, "what is asked of it"),
         ("Started", report.started.replace("T", " ").replace("+00:00", ""), "UTC"),
-        ("Took", in_time(report.seconds), text.count(len(report.tests), "test")),
+        ("Took", in_time(report.seconds), console_report.count(len(report.tests), "test")),
         ("Requests", str(requests), f"{money.billed} to pay for"),
-        ("Spent", text.dollars(money.spent), f"{of}, at {text.dollars(money.price)} each"),
+        (
+            "Spent",
+            console_report.dollars(money.spent),
+            f"{of}, at {console_report.dollars(money.price)} each",
+        ),
         ("Examples", f"{report.max_examples} a property", seed),
     ):  # fmt: skip
         yield f"<div><dt>{name}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
@@ -152,7 +158,9 @@ def _card(rule: RuleResult, found: list[list[tuple[TestResult, Found]]]) -> str:
         for number, alike in enumerate(found[:SHOWN])
     )
     more = len(found) - SHOWN
-    rest = f'<p class="more">and in {text.count(more, "more way")}</p>' if more > 0 else ""
+    rest = (
+        f'<p class="more">and in {console_report.count(more, "more way")}</p>' if more > 0 else ""
+    )
     return (
         f'<article class="card"><h3><span class="id">{rule.id}</span> {escape(rule.sentence)}</h3>'
         f"<p>{_support(rule)}</p>{shown}{rest}</article>"
@@ -166,7 +174,7 @@ def _finding(name: str, alike: list[tuple[TestResult, Found]], *, opened: bool) 
     more = f"<br>and {len(alike) - SHOWN_TESTS} more" if len(alike) > SHOWN_TESTS else ""
     return (
         f"<details{' open' if opened else ''}><summary>{escape(found.sentence)}"
-        f' <span class="more">{text.count(len(alike), "test")}</span></summary>'
+        f' <span class="more">{console_report.count(len(alike), "test")}</span></summary>'
         f'<p class="part">sent</p><pre>{escape(found.request)}</pre>'
         f'<p class="part">came</p><pre>{escape(found.answer)}</pre>'
         '<div class="line"><p class="part">the same again, the token being in $TOKEN</p>'
@@ -223,7 +231,7 @@ def _case(case: TestResult) -> str:
 
 
 def _left_out(report: Report) -> Iterator[str]:
-    for line in text.left_out(report):
+    for line in console_report.left_out(report):
         yield f'<p class="more">{escape(line.capitalize())}</p>'
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from contract_tests.report import DIFF, Found, Outcome, RuleResult, TestResult
-from contract_tests.rules import RULES, Rule, Source
-from contract_tests.run import Run
-from contract_tests.violation import Enough, Undecided, Violation
+from contract_tests.judge.failures import Enough, Undecided, Violation
+from contract_tests.judge.run import Run
+from contract_tests.oracle.rules import RULES, Rule, Source
+from contract_tests.report.report import DIFF, Found, Outcome, RuleResult, TestResult
 
 
 def outcome(raised: BaseException | None, run: Run) -> tuple[Outcome, str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract_tests import text
+from contract_tests.report import console_report
 from contract_tests.session import Session
 
 
@@ -13,13 +13,17 @@ class Summary:
         self._session = session
 
     def pytest_report_header(self) -> list[str]:
-        return list(text.header(self._session.report()))
+        return list(console_report.header(self._session.report()))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         report = self._session.report()
         terminalreporter.section("contract of the Upscaling API")
-        lines = [*text.table(report), "", *text.summary(report), ""] if report.tests else []
+        lines = (
+            [*console_report.table(report), "", *console_report.summary(report), ""]
+            if report.tests
+            else []
+        )
         if self._session.options.plan:
-            lines = [*text.plan(report, {}), ""]
-        for line in (*lines, text.sentence(report)):
+            lines = [*console_report.plan(report, {}), ""]
+        for line in (*lines, console_report.sentence(report)):
             terminalreporter.write_line(line)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from contract_tests.rules import BESIDE, RULES, Rule
+from contract_tests.oracle.rules import BESIDE, RULES, Rule
 
 SCHEMA: Final = 1
 DIFF: Final = Rule("DIFF", "Both implementations answer alike.", ())

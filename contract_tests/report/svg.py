@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from contract_tests.report import Report, Times, Verdict
+from contract_tests.report.report import Report, Times, Verdict
 
 WIDTH: Final = 480
 HEIGHT: Final = 96

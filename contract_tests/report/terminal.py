@@ -11,9 +11,10 @@ from typing import Final, TextIO
 
 import pytest
 
-from contract_tests import choice, text
-from contract_tests.report import Outcome, Report, TestResult
-from contract_tests.rules import RULES
+from contract_tests import selection
+from contract_tests.oracle.rules import RULES
+from contract_tests.report import console_report
+from contract_tests.report.report import Outcome, Report, TestResult
 from contract_tests.session import Session
 
 RED, GREEN, YELLOW, BOLD = "31", "32", "33", "1"
@@ -81,7 +82,7 @@ class Terminal(Quiet):
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._all = len(session.items)
-        for line in text.header(self._session.report()):
+        for line in console_report.header(self._session.report()):
             self._printer.line(line)
         self._printer.line()
 
@@ -128,14 +129,16 @@ class Terminal(Quiet):
         for line in self._end(report):
             self._printer.line(line)
         colour = {0: GREEN, 1: RED}.get(report.status, YELLOW)
-        self._printer.line(self._printer.coloured_text(text.sentence(report), f"{BOLD};{colour}"))
+        self._printer.line(
+            self._printer.coloured_text(console_report.sentence(report), f"{BOLD};{colour}")
+        )
 
     def _end(self, report: Report) -> Iterator[str]:
         for error in self._errors:
             yield from ("", self._session.hide(error))
-        yield from text.broken(report)
+        yield from console_report.broken(report)
         if report.tests:
-            yield from ("", *text.table(report), "", *text.summary(report), "")
+            yield from ("", *console_report.table(report), "", *console_report.summary(report), "")
 
 
 class Plan(Quiet):
@@ -150,7 +153,7 @@ class Plan(Quiet):
     def pytest_sessionfinish(self) -> None:
         if self._session.refused:
             return
-        for line in text.plan(self._session.report(), self._requests()):
+        for line in console_report.plan(self._session.report(), self._requests()):
             self._printer.line(line)
 
     def _requests(self) -> dict[str, list[str]]:
@@ -168,12 +171,12 @@ class Listing(Quiet):
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         for rule in RULES.values():
-            covering = [item for item in session.items if rule.id in choice.rules(item)]
+            covering = [item for item in session.items if rule.id in selection.rules(item)]
             self._printer.line(f"{rule.id:8}{rule.sentence}")
-            for says, items in groupby(covering, choice.says):
-                cost = "may cost money" if any(map(choice.is_billable, items)) else "free"
+            for says, items in groupby(covering, selection.says):
+                cost = "may cost money" if any(map(selection.is_billable, items)) else "free"
                 self._printer.line(f"{'':8}- {says} ({cost})")
-        for line in text.left_out(self._session.report()):
+        for line in console_report.left_out(self._session.report()):
             self._printer.line(line)
 
 

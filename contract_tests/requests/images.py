@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract_tests.headers import sizes, with_size
-from contract_tests.oracle import Facts
+from contract_tests.oracle.oracle import Facts
+from contract_tests.requests.image_headers import sizes, with_size
 
 Cells = NDArray[np.uint8]
 """The colours of a picture's blocks: uint8 RGBA of shape (rows, columns, 4), straight alpha."""

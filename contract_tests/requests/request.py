@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Self
 
-from contract_tests.pictures import Picture
+from contract_tests.requests.images import Picture
 
 TOKEN: Final = "$TOKEN"  # noqa: S105  stands for the token in headers, and in curl lines
 LONGER: Final = "${TOKEN}x"

@@ -10,17 +10,17 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from contract_tests.expectations import COMMON
-from contract_tests.oracle import (
+from contract_tests.oracle.expectations import COMMON
+from contract_tests.oracle.oracle import (
     IMAGE_FIELDS,
     MAX_INPUT_PX,
     MAX_OUTPUT_PX,
     MIN_INPUT_PX,
     SIZE_FIELDS,
 )
-from contract_tests.pictures import DAMAGES, MODES, Picture
-from contract_tests.readings import ENCODINGS, MODELS
-from contract_tests.request import Request, upscaling
+from contract_tests.oracle.values import ENCODINGS, MODELS
+from contract_tests.requests.images import DAMAGES, MODES, Picture
+from contract_tests.requests.request import Request, upscaling
 
 Fields = dict[str, Any]
 

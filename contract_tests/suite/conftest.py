@@ -2,8 +2,8 @@
 
 import pytest
 
+from contract_tests.judge.run import Run
 from contract_tests.plugin import NO_URL, SESSION, WRONG
-from contract_tests.run import Run
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:

@@ -5,12 +5,12 @@ from typing import Final
 
 import pytest
 
-from contract_tests.answer import Answer
-from contract_tests.checks import read_object
-from contract_tests.pictures import Picture
-from contract_tests.request import ASYNC, AUTHORIZATION, SHORTER, Request, upscaling
-from contract_tests.run import Run
-from contract_tests.target import is_url
+from contract_tests.judge.checks import read_object
+from contract_tests.judge.run import Run
+from contract_tests.requests.images import Picture
+from contract_tests.requests.request import ASYNC, AUTHORIZATION, SHORTER, Request, upscaling
+from contract_tests.target.client import is_url
+from contract_tests.target.response import Answer
 
 rule = pytest.mark.rule
 FIRST_PAUSE_S: Final = 0.02

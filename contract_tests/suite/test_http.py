@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract_tests import strategies as draw
-from contract_tests.expectations import MAX_ASYNC_BYTES, MAX_BODY_BYTES
-from contract_tests.pictures import Picture
-from contract_tests.request import (
+from contract_tests.judge.run import Run
+from contract_tests.oracle.expectations import MAX_ASYNC_BYTES, MAX_BODY_BYTES
+from contract_tests.requests import strategies as draw
+from contract_tests.requests.images import Picture
+from contract_tests.requests.request import (
     ASYNC,
     AUTHORIZATION,
     JSON_TYPE,
@@ -18,7 +19,6 @@ from contract_tests.request import (
     Request,
     upscaling,
 )
-from contract_tests.run import Run
 
 rule = pytest.mark.rule
 TWICE = upscaling({"scale": 2}, Picture(256, 256, "png", 5, "palette"))

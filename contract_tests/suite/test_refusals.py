@@ -9,12 +9,12 @@ import json
 import pytest
 from hypothesis import given, target
 
-from contract_tests import strategies as draw
-from contract_tests.expectations import COMMON, fields
-from contract_tests.oracle import IMAGE_FIELDS, MAX_OUTPUT_PX, SIZE_FIELDS
-from contract_tests.pictures import Picture
-from contract_tests.request import ASYNC, Request, upscaling
-from contract_tests.run import Run
+from contract_tests.judge.run import Run
+from contract_tests.oracle.expectations import COMMON, fields
+from contract_tests.oracle.oracle import IMAGE_FIELDS, MAX_OUTPUT_PX, SIZE_FIELDS
+from contract_tests.requests import strategies as draw
+from contract_tests.requests.images import Picture
+from contract_tests.requests.request import ASYNC, Request, upscaling
 
 rule = pytest.mark.rule
 PICTURE = Picture(256, 256, "png", 1, "palette")

@@ -13,9 +13,9 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from contract_tests.answer import Answer
-from contract_tests.request import LONGER, SHORTER, SWAPPED, TOKEN, Request
-from contract_tests.violation import Inconclusive, Unreachable
+from contract_tests.judge.failures import Inconclusive, Unreachable
+from contract_tests.requests.request import LONGER, SHORTER, SWAPPED, TOKEN, Request
+from contract_tests.target.response import Answer
 
 BUSY: Final = frozenset({429, 502, 503, 504})
 """Statuses that say nothing of the request: it may be asked again, and be answered."""

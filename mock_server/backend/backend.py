@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from mock_server.enlarger import MockEnlarger
-from mock_server.faults import current
-from upscaler.encoding import SMALL
+from mock_server.backend.nearest import MockEnlarger
+from mock_server.faults.fault import current
 from upscaler.formats import ImageEncoding
-from upscaler.orders import InProcess, Made, Stopwatch, Task
+from upscaler.imaging.encode import SMALL
+from upscaler.service.backend import InProcess, Made, Stopwatch, Task
 
 OTHER: dict[ImageEncoding, ImageEncoding] = {
     ImageEncoding.PNG: ImageEncoding.JPEG,

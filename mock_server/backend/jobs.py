@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from mock_server.faults import OK, current
-from mock_server.schedule import Chosen
+from mock_server.faults.fault import OK, current
+from mock_server.faults.schedule import Chosen
+from upscaler.api.responses import JobStatus
 from upscaler.errors import JobFailed, UnknownJob
-from upscaler.jobs import NOT_COMPLETED, InProcessJobs, Job
-from upscaler.orders import Made, Order
-from upscaler.responses import JobStatus
+from upscaler.service.backend import Made, Order
+from upscaler.service.jobs import NOT_COMPLETED, InProcessJobs, Job
 
 FAILURES: Final = {500: "Internal Server Error", 503: "the picture could not be made"}
 """With what an inference can fail that was taken on, and what is told then."""

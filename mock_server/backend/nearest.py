@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaler.contract import Size
-from upscaler.images import Pixels
+from upscaler.api.request import Size
+from upscaler.imaging.decode import Pixels
 from upscaler.models import UpscalingModel
-from upscaler.orders import Progress
+from upscaler.service.backend import Progress
 
 STRIP_ROWS: Final = 128
 """So many rows are handed to the encoder at a time, which then works while the next are made."""

@@ -14,10 +14,10 @@ import numpy as np
 from anyio import to_thread
 from PIL import Image
 
-from upscaler.addresses import Address
-from upscaler.contract import Size, check_input_size
-from upscaler.fetch import Fetcher
-from upscaler.images import Pixels
+from upscaler.api.request import Size, check_input_size
+from upscaler.imaging.decode import Pixels
+from upscaler.service.download import Fetcher
+from upscaler.service.ip_ranges import Address
 from upscaler.settings import Settings
 
 USUAL_SIZE: Final = (512, 512)

@@ -8,9 +8,9 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Message, Send
 
-from upscaler.contract import OUTPUT_SIZE_HEADER
-from upscaler.intake import JSON
-from upscaler.responses import ImageResponse
+from upscaler.api.request import OUTPUT_SIZE_HEADER
+from upscaler.api.responses import ImageResponse
+from upscaler.service.body import JSON
 
 PIECE_S: Final = 0.05
 """How often a piece of a dripping answer comes."""

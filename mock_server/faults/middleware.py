@@ -11,15 +11,15 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mock_server.faults import HEADER, Fault, FaultError, current
-from mock_server.jobs import MockJobs
-from mock_server.schedule import ROUTES, Chosen, Faults, route_of
-from mock_server.spoils import SPOILS, dripped, halved
-from mock_server.wire import EXTENSION, Wire
-from upscaler import answers
-from upscaler.contract import MAX_BODY_BYTES, check_body_size
+from mock_server.backend.jobs import MockJobs
+from mock_server.faults.corruption import SPOILS, dripped, halved
+from mock_server.faults.fault import HEADER, Fault, FaultError, current
+from mock_server.faults.schedule import ROUTES, Chosen, Faults, route_of
+from mock_server.serving.connection import EXTENSION, Wire
+from upscaler.api.request import MAX_BODY_BYTES, check_body_size
 from upscaler.errors import BodyTooLarge, Unauthorized
-from upscaler.intake import BODY_DEADLINE_S
+from upscaler.service import responses
+from upscaler.service.body import BODY_DEADLINE_S
 
 ATTEMPT: Final = "__modal_attempt_token"
 """In the query of where Modal's proxy redirects to: which request the answer is wanted of."""
@@ -107,7 +107,7 @@ class Sabotage:
         try:
             check_body_size(MAX_BODY_BYTES + 1 if body is None else len(body))
         except BodyTooLarge as error:
-            await answers.error(error)(line.scope, line.receive, send)
+            await responses.error(error)(line.scope, line.receive, send)
             return
         token = secrets.token_hex(12)
         self._attempts[token] = Attempt(dict(line.scope), body or b"")

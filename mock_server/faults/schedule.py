@@ -7,7 +7,15 @@ from typing import Any, Final, NamedTuple
 
 from starlette.types import Scope
 
-from mock_server.faults import OK, Fault, FaultError, Step, in_words, parse_fault, parse_sequence
+from mock_server.faults.fault import (
+    OK,
+    Fault,
+    FaultError,
+    Step,
+    in_words,
+    parse_fault,
+    parse_sequence,
+)
 
 ROUTES: Final = {
     "upscaling": ("POST", "/upscaling"),

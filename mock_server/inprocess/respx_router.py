@@ -15,8 +15,8 @@ import respx
 from respx.models import ResolvedRoute, Route
 from respx.router import DEFAULT, Default
 
+from mock_server.inprocess.transport import Transport
 from mock_server.mock import Mock
-from mock_server.transport import Transport
 
 BASE_URL: Final = "https://image.octoai.run"
 """Where the API was."""

@@ -19,9 +19,9 @@ from anyio import to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message
 
-from mock_server.loop import loop_of
+from mock_server.inprocess.event_loop import loop_of
 from mock_server.mock import Mock
-from mock_server.wire import EXTENSION
+from mock_server.serving.connection import EXTENSION
 
 RESET: Final = "[Errno 104] Connection reset by peer"
 BODILESS: Final = (204, 304)
@@ -55,7 +55,7 @@ class Transport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 class Exchange:
     """One request and its answer: its client is in any thread, and its app in `loop`.
 
-    To the app's faults it is the connection, in place of `mock_server.wire.Wire`.
+    To the app's faults it is the connection, in place of `mock_server.serving.connection.Wire`.
     """
 
     def __init__(self, request: httpx.Request, loop: asyncio.AbstractEventLoop) -> None:

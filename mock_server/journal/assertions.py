@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mock_server.journal import Entry, sha256
-from upscaler.contract import UpscalingRequest
-from upscaler.images import read_header
+from mock_server.journal.journal import Entry, sha256
+from upscaler.api.request import UpscalingRequest
+from upscaler.imaging.decode import read_header
 
 OTHERS: Final = ("headers", "status", "fault", "times")
 """What can be expected besides the fields of a request."""

@@ -15,11 +15,11 @@ from PIL import Image
 from pydantic_core import from_json
 from starlette.types import Scope
 
-from mock_server.schedule import route_of
-from upscaler import images
-from upscaler.contract import MAX_FIELDS, has_too_many_values
+from mock_server.faults.schedule import route_of
+from upscaler.api.request import MAX_FIELDS, has_too_many_values
 from upscaler.errors import InvalidRequest
-from upscaler.logs import SHORTEST_SECRET
+from upscaler.imaging import decode
+from upscaler.service.logs import SHORTEST_SECRET
 
 MAX_ENTRIES: Final = 1000
 """So many requests are kept; beyond, the oldest are forgotten and counted."""
@@ -67,7 +67,7 @@ class Entry:
         """The picture that was sent; raises LookupError if there was none, or it is not kept."""
         if self.file is None:
             raise LookupError(f"request {self.number} has no picture, or it is not kept any more")
-        return Image.open(io.BytesIO(self.file), formats=images.FORMATS)
+        return Image.open(io.BytesIO(self.file), formats=decode.FORMATS)
 
     def told(self) -> dict[str, Any]:
         """What is given out of it, in plain values."""
@@ -211,7 +211,7 @@ def picture(file: bytes) -> dict[str, Any]:
     """What tells of a picture in place of itself."""
     told: dict[str, Any] = {"bytes": len(file), "sha256": sha256(file)}
     try:
-        header = images.read_header(file)
+        header = decode.read_header(file)
     except InvalidRequest:
         return told
     kind = (header.image.format or "").lower()

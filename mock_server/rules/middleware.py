@@ -8,11 +8,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mock_server.admin import PREFIX
-from mock_server.rules import ORDER
-from upscaler.contract import ASYNC_HEADER, IMAGE_FIELDS, TOO_MANY_VALUES
+from mock_server.rules.catalogue import ORDER
+from upscaler.api.request import ASYNC_HEADER, IMAGE_FIELDS, TOO_MANY_VALUES
 from upscaler.errors import UpscalerError
-from upscaler.jobs import NOT_COMPLETED
-from upscaler.server import Connection
+from upscaler.service.jobs import NOT_COMPLETED
+from upscaler.service.server.connection import Connection
 
 RULE_HEADER: Final = "X-Mock-Rule"
 """On every refusal: the ids of its rules, in their order, such as `REQ-4, REQ-5`."""

@@ -15,24 +15,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
 
-from mock_server import rules
-from mock_server.heap import keep_freed_memory
-from mock_server.limits import parse_rate
+from mock_server.admin_access import PRIVATE_NAMES, hosts_of, is_name
 from mock_server.mock import DEFAULT_TOKEN, Mock
+from mock_server.rate_limit import parse_rate
+from mock_server.rules import catalogue
 from mock_server.scenario import FETCHES
-from mock_server.visitors import PRIVATE_NAMES, hosts_of, is_name
-from mock_server.wire import Wire
-from upscaler import logs
+from mock_server.serving.connection import Wire
+from mock_server.serving.malloc import keep_freed_memory
 from upscaler.errors import InvalidSetting
 from upscaler.files import replacing
 from upscaler.formats import ImageEncoding
-from upscaler.server import server
+from upscaler.service import logs
+from upscaler.service.server.connection import server
 from upscaler.settings import Settings
 
 NAME: Final = "upscaler-mock"
 DIALECTS: Final = {"strict": ImageEncoding.PNG, "octoai": ImageEncoding.JPEG}
 """What an answer is encoded in if the request does not say (REQ-9)."""
-PRINTED: Final = {"text": rules.in_words, "json": rules.in_json}
+PRINTED: Final = {"text": catalogue.in_words, "json": catalogue.in_json}
 """How the rules can be printed."""
 
 

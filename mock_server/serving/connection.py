@@ -9,9 +9,9 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from mock_server.refusals import NamingConnection
+from mock_server.rules.middleware import NamingConnection
 
-EXTENSION: Final = "mock_server.wire"
+EXTENSION: Final = "mock_server.serving.connection"
 """Under this name an app finds its request's connection in `scope["extensions"]`."""
 GRACE_S: Final = 1.0
 """How long what is held up on purpose may go on once the server has been told to stop."""

@@ -15,7 +15,7 @@ def main() -> int:
     # pydantic would read the metadata of all that is installed, in search of plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     _import_fastapi()
-    from mock_server.cli import main  # noqa: PLC0415  not before all that
+    from mock_server.serving.cli import main  # noqa: PLC0415  not before all that
 
     gc.freeze()
     gc.enable()

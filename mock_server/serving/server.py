@@ -12,8 +12,8 @@ from threading import Thread
 from typing import Any, Final, Self
 
 from mock_server.mock import Mock
-from mock_server.wire import Wire
-from upscaler.server import server
+from mock_server.serving.connection import Wire
+from upscaler.service.server.connection import server
 
 HOST: Final = "127.0.0.1"
 LOOK_S: Final = 0.005

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from mock_server.guard import Guard
+from mock_server.testing.network_guard import Guard
 
 if TYPE_CHECKING:
-    from mock_server.router import Router
-    from mock_server.server import MockServer
+    from mock_server.inprocess.respx_router import Router
+    from mock_server.serving.server import MockServer
 
 GUARD: Final = pytest.StashKey[Guard]()
 MISSING: Final = "upscaling_api needs respx: pip install 'octo-upscaler[mock]'"
@@ -92,7 +92,7 @@ def _watched(config: pytest.Config) -> Generator[None, object, object]:
 
 @pytest.fixture(scope="session")
 def _upscaling_server(pytestconfig: pytest.Config) -> "Iterator[MockServer]":
-    from mock_server.server import MockServer
+    from mock_server.serving.server import MockServer
 
     with MockServer(**_options(pytestconfig)) as server:
         yield server
@@ -111,7 +111,7 @@ def upscaling_mock(_upscaling_server: "MockServer") -> "MockServer":
 @pytest.fixture(scope="session")
 def _upscaling_router(pytestconfig: pytest.Config) -> "Router":
     try:
-        from mock_server.router import routes
+        from mock_server.inprocess.respx_router import routes
     except ModuleNotFoundError as error:
         if error.name != "respx":
             raise

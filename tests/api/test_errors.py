@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.request_literals import (
+from tests.support.request_literals import (
     ANY_FIELDS,
     ANY_JSON,
     SIZE_GROUP,
@@ -19,7 +19,7 @@ from tests.request_literals import (
     json_object,
     refusal,
 )
-from upscaler.contract import (
+from upscaler.api.request import (
     MAX_BODY_BYTES,
     MAX_COMMAS,
     MAX_FIELDS,

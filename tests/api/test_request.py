@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.request_literals import (
+from tests.support.request_literals import (
     IMAGE_GROUP,
     SIZE_GROUP,
     VALID,
@@ -21,10 +21,7 @@ from tests.request_literals import (
     told,
 )
 from tests.test_models import NAMES
-from upscaler.contract import (
-    parse_request,
-    validate_request,
-)
+from upscaler.api.request import parse_request, validate_request
 from upscaler.errors import InvalidRequest
 
 # The exclusive groups

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import pytest
 
-from tests.mocking import mocking
-from tests.serving import SETTINGS, Resizer, serving
-from upscaler.contract import UpscalingRequest
+from tests.support.mock_servers import mocking
+from tests.support.service import SETTINGS, Resizer, serving
+from upscaler.api.request import UpscalingRequest
+from upscaler.api.responses import ImageResponse
 from upscaler.formats import ImageEncoding
-from upscaler.responses import ImageResponse
 
 SENTENCES: Final = {"description", "examples", "title"}
 """What of a schema is wording. OctoAI's wording is not ours to repeat."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.request_literals import (
+from tests.support.request_literals import (
     IMAGE_GROUP,
     SIZE_GROUP,
     VALID,
@@ -18,12 +18,7 @@ from tests.request_literals import (
     size_refusal,
     told,
 )
-from upscaler.contract import (
-    Size,
-    check_input_size,
-    output_size,
-    scaled_size,
-)
+from upscaler.api.request import Size, check_input_size, output_size, scaled_size
 from upscaler.errors import InvalidRequest
 
 

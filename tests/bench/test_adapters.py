@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests import networks
-from tests.demands import needs
-from upscaler import weights
-from upscaler.bench import contenders, machine, peers, reference
+from tests.support import networks
+from tests.support.requirements import needs
+from upscaler.bench import adapters, contenders, machine, reference
 from upscaler.bench.contenders import CUSTOMARY_PAD_PX, Contender, Peer
-from upscaler.bench.turns import fidelity
-from upscaler.images import Pixels
+from upscaler.bench.runner import fidelity
+from upscaler.engine import weights
+from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, RRDB, Model, UpscalingModel
 from upscaler.settings import Device, Precision
 
@@ -65,8 +65,8 @@ def test_everybody_takes_odd_sides_where_scale_2_wants_even_ones(
 
 
 def check(contender: Contender, model: Model, pixels: Pixels, folder: Path) -> None:
-    expected = peers.Truth(model, CPU).run(pixels)
-    runner = peers.load(contender, model, CPU, None)
+    expected = adapters.Truth(model, CPU).run(pixels)
+    runner = adapters.load(contender, model, CPU, None)
     runner.prepare(pixels.shape[1], pixels.shape[0])
     found = runner.run(pixels)
 
@@ -83,13 +83,13 @@ def test_the_truth_is_the_plain_network(photo: Pixels) -> None:
     pixels = photo[96:144, 120:160]
     net = weights.load(COMPACT).net
     expected = networks.to_levels(net(networks.to_tensor(pixels)))
-    assert np.array_equal(peers.Truth(COMPACT, CPU).run(pixels), expected)
+    assert np.array_equal(adapters.Truth(COMPACT, CPU).run(pixels), expected)
 
 
 def test_the_truth_is_not_begun_where_memory_would_not_do(
     photo: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    truth = peers.Truth(COMPACT, CPU)
+    truth = adapters.Truth(COMPACT, CPU)
     monkeypatch.setattr(machine, "available_bytes", lambda: 2**20)
     with pytest.raises(MemoryError, match=r"it takes about .* GB, and cpu has"):
         truth.run(photo)
@@ -102,8 +102,8 @@ def test_overhead_of_tiles_is_what_the_network_is_shown(
 ) -> None:
     width, height = sides
     contender = Contender(Peer.REALESRGAN, Precision.FP32, tile)
-    runner = peers.load(contender, COMPACT, CPU, None)
-    assert isinstance(runner, peers.RealESRGANer)
+    runner = adapters.load(contender, COMPACT, CPU, None)
+    assert isinstance(runner, adapters.RealESRGANer)
     shown = []
     upsampler = runner.upsampler
     net = upsampler.model  # type: ignore[attr-defined]
@@ -120,8 +120,8 @@ def test_overhead_of_tiles_is_what_the_network_is_shown(
 @pytest.mark.parametrize("failing", [0, 1], ids=["the first tile", "a later tile"])
 def test_a_tile_that_realesrganer_lost_is_an_error(failing: int, photo: Pixels) -> None:
     """By itself it prints the error and shows the tile before in its place."""
-    runner = peers.load(Contender(Peer.REALESRGAN, Precision.FP32, 24), COMPACT, CPU, None)
-    assert isinstance(runner, peers.RealESRGANer)
+    runner = adapters.load(Contender(Peer.REALESRGAN, Precision.FP32, 24), COMPACT, CPU, None)
+    assert isinstance(runner, adapters.RealESRGANer)
     tiles = iter(range(9))
 
     def fail(*_args: object) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.demands import needs
-from upscaler import cli
-from upscaler.bench import children, contenders, machine
-from upscaler.bench import turns as bench
+from tests.support.requirements import needs
+from upscaler.bench import contenders, machine, process
+from upscaler.bench import runner as bench
 from upscaler.bench.contenders import Contender, Peer
-from upscaler.bench.turns import Case, Row, Task
+from upscaler.bench.runner import Case, Row, Task
+from upscaler.cli import main
 from upscaler.errors import WorkerFailed
-from upscaler.images import Pixels
+from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Device, Precision
 
@@ -26,7 +26,11 @@ SIDE = 40
 FAST = MODELS[UpscalingModel.ANIMEVIDEO_V3]
 OWN = Contender(None, Precision.FP32)
 PEAKS = {"fp32": 1e11}
-UPSCALER = (sys.executable, "-c", "import sys; from upscaler.cli import main; sys.exit(main())")
+UPSCALER = (
+    sys.executable,
+    "-c",
+    "import sys; from upscaler.cli.main import main; sys.exit(main())",
+)
 
 
 @pytest.fixture
@@ -139,7 +143,7 @@ def test_the_reference_is_what_the_others_are_compared_with(
     assert everybody[1]["cases"][0]["baseline"] == "RealESRGANer fp32, tile 400"
 
 
-class Dying(children.Worker):
+class Dying(process.Worker):
     """Killed before its second picture, as the system kills for memory, if it is the second."""
 
     born = 0
@@ -186,7 +190,7 @@ def test_who_cannot_be_loaded_is_a_row_that_says_why(task: Task) -> None:
 
 def test_a_crash_is_told_with_its_last_line(tmp_path: Path) -> None:
     with (
-        children.Worker({"role": "no such role"}, tmp_path / "one.log") as worker,
+        process.Worker({"role": "no such role"}, tmp_path / "one.log") as worker,
         pytest.raises(WorkerFailed, match="KeyError: 'no such role'"),
     ):
         worker.answer()
@@ -197,7 +201,7 @@ def test_what_kills_the_interpreter_is_told_too(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with (
-        children.Worker({}, tmp_path / "false.log") as worker,
+        process.Worker({}, tmp_path / "false.log") as worker,
         pytest.raises(WorkerFailed, match=r"died \(exit status 1\)"),
     ):
         worker.answer()
@@ -278,7 +282,7 @@ def test_a_wrong_word_is_refused_with_what_it_could_be(
     options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.main(["bench", *options])
+        main.main(["bench", *options])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -286,13 +290,13 @@ def test_a_wrong_word_is_refused_with_what_it_could_be(
 def test_what_cannot_be_measured_with_is_an_error_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cli.main(["bench", str(tmp_path / "gone.png")]) == 1
+    assert main.main(["bench", str(tmp_path / "gone.png")]) == 1
     assert "gone.png: No such file" in capsys.readouterr().err
     (tmp_path / "notes.png").write_text("no picture")
-    assert cli.main(["bench", str(tmp_path / "notes.png"), "--device", "cpu"]) == 2
+    assert main.main(["bench", str(tmp_path / "notes.png"), "--device", "cpu"]) == 2
     assert "not a PNG, JPEG or WebP image" in capsys.readouterr().err
     monkeypatch.setattr(contenders, "version", lambda _name: None)
-    assert cli.main(["bench", "--peer", "openvino", "--device", "cpu"]) == 1
+    assert main.main(["bench", "--peer", "openvino", "--device", "cpu"]) == 1
     assert "OpenVINO is not installed: pip install" in capsys.readouterr().err
 
 
@@ -300,5 +304,5 @@ def test_without_matplotlib_a_plot_is_refused_before_hours_of_measuring(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert cli.main(["bench", "--plot", "plot.png"]) == 1
+    assert main.main(["bench", "--plot", "plot.png"]) == 1
     assert "--plot needs matplotlib: pip install 'octo-upscaler[bench]'" in capsys.readouterr().err

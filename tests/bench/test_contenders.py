@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.demands import needs
+from tests.support.requirements import needs
 from upscaler.bench import contenders
 from upscaler.bench.contenders import Contender, Peer
 from upscaler.errors import Unavailable

@@ -7,7 +7,7 @@ import pytest
 
 from upscaler.bench import plot, report
 from upscaler.bench.machine import Machine
-from upscaler.bench.turns import Case, Fidelity, Report, Row
+from upscaler.bench.runner import Case, Fidelity, Report, Row
 from upscaler.settings import Device
 
 MACHINE = Machine("A processor", ("avx2",), 2, 8 * 10**9, "Linux", "3.11", {"torch": "2.13"})

@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import networks
-from tests.checkpoints import NAME, cached, released, small
-from upscaler import batch, cli, options, weights
-from upscaler.engine import Engine
+from tests.support import networks
+from tests.support.checkpoints import NAME, cached, released, small
+from upscaler import batch
+from upscaler.cli import main, options
+from upscaler.engine import weights
+from upscaler.engine.engine import Engine
+from upscaler.engine.networks import RRDBNet
 from upscaler.files import replacing
-from upscaler.images import Pixels
+from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.nets import RRDBNet
 from upscaler.settings import Device, Precision, Settings
 
 UPSCALER = str(Path(sys.executable).parent / "upscaler")
@@ -41,7 +43,7 @@ def folder(tmp_path: Path, photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def image(*args: str) -> int:
-    return cli.main(["image", *FAST, "--quiet", *args])
+    return main.main(["image", *FAST, "--quiet", *args])
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -210,9 +212,9 @@ def test_progress_is_shown_unless_it_is_not_wanted(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["image", *FAST, "a.png", "--scale", "1"]
-    assert cli.main(arguments) == 0
+    assert main.main(arguments) == 0
     assert "256/256" in capsys.readouterr().err.replace(" ", "")
-    assert cli.main([*arguments, "--quiet"]) == 0
+    assert main.main([*arguments, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -246,7 +248,7 @@ def test_the_help_names_every_device_and_precision_and_what_memory_is(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.main([command, "--help"])
+        main.main([command, "--help"])
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert f"--device NAME one of: {', '.join(Device)}" in text
@@ -256,7 +258,7 @@ def test_the_help_names_every_device_and_precision_and_what_memory_is(
 
 
 def test_weights_are_listed_with_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["weights"]) == 0
+    assert main.main(["weights"]) == 0
     out = capsys.readouterr().out
     blocks = {block.split("\n")[0]: block for block in out.strip().split("\n\n")}
     assert list(blocks) == list(UpscalingModel)
@@ -279,7 +281,7 @@ def test_a_file_of_ones_own_is_listed_and_not_vouched_for(
     path = tmp_path / "real-esrgan-x4-v3.pth"
     path.write_bytes(bytes(1_500_000))
     monkeypatch.setenv("UPSCALER_WEIGHTS", str(tmp_path))
-    assert cli.main(["weights"]) == 0
+    assert main.main(["weights"]) == 0
     out = capsys.readouterr().out
     block = next(b for b in out.split("\n\n") if b.startswith("real-esrgan-x4-v3\n"))
     assert f"{path} (UPSCALER_WEIGHTS)" in block
@@ -295,7 +297,7 @@ def test_what_is_no_file_of_weights_is_told_for_its_model_alone(
     os.mkfifo(tmp_path / "realesr-animevideov3.safetensors")
     (tmp_path / "real-esrgan-x4-v3.pth").write_bytes(b"my own")
     monkeypatch.setenv("UPSCALER_WEIGHTS", str(tmp_path))
-    assert cli.main(["weights"]) == 1
+    assert main.main(["weights"]) == 1
     told = capsys.readouterr()
     assert told.err == ""
     blocks = {block.partition("\n")[0]: block for block in told.out.split("\n\n")}
@@ -310,9 +312,9 @@ def test_what_is_no_file_of_weights_is_told_for_its_model_alone(
 def test_fetched_weights_are_told_with_their_path(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "MODELS", {NAME: small()})
+    monkeypatch.setattr(main, "MODELS", {NAME: small()})
     path = cached(released())
-    assert cli.main(["weights", "fetch", NAME]) == 0
+    assert main.main(["weights", "fetch", NAME]) == 0
     assert capsys.readouterr().out == f"{path}\n"
 
 
@@ -321,7 +323,7 @@ def test_weights_that_cannot_be_fetched_are_all_named(
 ) -> None:
     """No proxy answers on port 9, so nothing leaves this machine."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    assert cli.main(["weights", "fetch", "real-esrgan-x4-v3", "real-esrgan-x2-plus"]) == 1
+    assert main.main(["weights", "fetch", "real-esrgan-x4-v3", "real-esrgan-x2-plus"]) == 1
     err = capsys.readouterr().err
     assert "the weights of real-esrgan-x4-v3 could not be fetched" in err
     assert "the weights of real-esrgan-x2-plus could not be fetched" in err
@@ -334,7 +336,7 @@ def test_all_weights_are_fetched_unless_some_are_named(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     for arguments in ([], ["all"]):
-        assert cli.main(["weights", "fetch", *arguments]) == 1
+        assert main.main(["weights", "fetch", *arguments]) == 1
         err = capsys.readouterr().err
         assert all(f"the weights of {name} could not be fetched" in err for name in UpscalingModel)
 
@@ -352,7 +354,7 @@ def test_a_word_that_is_not_known_is_answered_with_those_that_are(
     command: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.main(command)
+        main.main(command)
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
 
@@ -364,7 +366,7 @@ def test_damaged_weights_are_told_and_make_the_status_1(
     path = tmp_path / "cache" / "octo-upscaler" / "weights" / official
     path.parent.mkdir(parents=True)
     path.write_bytes(b"half of it")
-    assert cli.main(["weights"]) == 1
+    assert main.main(["weights"]) == 1
     assert f"{path} (cache)" in (out := capsys.readouterr().out)
     assert "DAMAGED: delete it, then run `upscaler weights fetch real-esrgan-x4-v3`" in out
 
@@ -454,7 +456,7 @@ def test_an_input_that_becomes_another_thing_during_a_batch_is_refused(
 
 def test_a_file_may_come_by_standard_input(folder: Path) -> None:
     """As far as it is a file: a pipe is none."""
-    code = "import sys; from upscaler.cli import main; sys.exit(main())"
+    code = "import sys; from upscaler.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "image", *FAST, "--scale", "1", "/dev/stdin"]
     with (folder / "a.png").open("rb") as file:
         done = subprocess.run(command, stdin=file, capture_output=True, text=True, check=False)
@@ -497,7 +499,7 @@ def test_an_option_goes_before_its_variable_and_that_before_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def settings(*words: str) -> Settings:
-        return cli._settings(options.parser().parse_args(["serve", *words]))
+        return main._settings(options.parser().parse_args(["serve", *words]))
 
     assert settings() == Settings()
     for name, value in [("DEVICE", "cuda"), ("PRECISION", "fp16"), ("MEMORY", "2G")]:
@@ -518,10 +520,10 @@ def test_a_command_needs_no_options() -> None:
 @pytest.mark.parametrize("port", ["65536", "99999", "-1", "http"])
 def test_a_port_that_cannot_be_is_a_usage_error(port: str) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.main(["serve", "--port", port])
+        main.main(["serve", "--port", port])
     assert stop.value.code == 2
 
 
 def test_neither_torch_nor_fastapi_is_imported_before_it_is_needed() -> None:
-    code = "import sys, upscaler.cli; assert not {'torch', 'fastapi'} & set(sys.modules)"
+    code = "import sys, upscaler.cli.main; assert not {'torch', 'fastapi'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

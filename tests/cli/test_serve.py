@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serving import GOOD, decoded, upscale
-from upscaler import cli
+from tests.support.service import GOOD, decoded, upscale
+from upscaler.cli import main
 
 FAST = {**GOOD, "model": "real-esrgan-animevideo-v3"}
 UPSCALER = str(Path(sys.executable).parent / "upscaler")
@@ -146,5 +146,5 @@ def test_a_setting_that_cannot_be_met_is_told_at_the_start(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv(name, value)
-    assert cli.main(["serve", "--port", "0"]) == 1
+    assert main.main(["serve", "--port", "0"]) == 1
     assert words in capsys.readouterr().err

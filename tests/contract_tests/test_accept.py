@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract_tests import accept
+from contract_tests.oracle import accept
 from upscaler.errors import NotAcceptable
 from upscaler.formats import ImageEncoding
-from upscaler.intake import MEDIA_TYPES, accepted
+from upscaler.service.body import MEDIA_TYPES, accepted
 
 NAMES = ("application/json", "image/png", "image/jpeg", "image/*", "application/*", "*/*")
 OTHERS = ("text/html", "image/webp", "text/*", "application/xml", "nonsense")

@@ -5,15 +5,15 @@ from decimal import Decimal
 
 import pytest
 
-from contract_tests.budget import Budget
-from contract_tests.expectations import Terms
-from contract_tests.oracle import Level
-from contract_tests.pictures import Picture
-from contract_tests.request import Request, upscaling
-from contract_tests.run import SHRINKING_PICTURES, SHRINKING_REQUESTS, Run
-from contract_tests.target import Target
-from contract_tests.violation import BudgetReached, Enough, Undecided, Violation
-from tests.stubs import OK, Stub, busy, in_turn, stub
+from contract_tests.judge.failures import BudgetReached, Enough, Undecided, Violation
+from contract_tests.judge.run import SHRINKING_PICTURES, SHRINKING_REQUESTS, Run
+from contract_tests.oracle.expectations import Terms
+from contract_tests.oracle.oracle import Level
+from contract_tests.requests.images import Picture
+from contract_tests.requests.request import Request, upscaling
+from contract_tests.target.budget import Budget
+from contract_tests.target.client import Target
+from tests.support.stub_servers import OK, Stub, busy, in_turn, stub
 
 WRONG = upscaling({"scale": "two"})
 RIGHT = upscaling({"scale": 1}, Picture(256, 256, "png", 1, "palette"))

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract_tests.answer import Answer
-from contract_tests.checks import check, check_id
-from contract_tests.difference import difference
-from contract_tests.expectations import Terms, expect
-from contract_tests.oracle import Level
-from contract_tests.pictures import Picture
-from contract_tests.request import ASYNC, Request, upscaling
-from contract_tests.rules import RULES
-from contract_tests.violation import Inconclusive, Violation
+from contract_tests.judge.checks import check, check_id
+from contract_tests.judge.diff import difference
+from contract_tests.judge.failures import Inconclusive, Violation
+from contract_tests.oracle.expectations import Terms, expect
+from contract_tests.oracle.oracle import Level
+from contract_tests.oracle.rules import RULES
+from contract_tests.requests.images import Picture
+from contract_tests.requests.request import ASYNC, Request, upscaling
+from contract_tests.target.response import Answer
 
 PICTURE = Picture(256, 256, "png", 1, "palette")
 REQUESTS = (

@@ -11,10 +11,10 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from contract_tests.report import Found, Report, RuleResult, TestResult
-from contract_tests.rules import RULES
-from tests.children import ROOT
-from tests.mocking import mock_child
+from contract_tests.oracle.rules import RULES
+from contract_tests.report.report import Found, Report, RuleResult, TestResult
+from tests.support.mock_servers import mock_child
+from tests.support.paths import ROOT
 
 DOCS: Final = ROOT / "docs"
 GUIDE: Final = (DOCS / "CONTRACT_TESTS.md").read_text()
@@ -118,7 +118,7 @@ def test_every_rule_that_is_named_is_one() -> None:
 
 
 def test_every_defect_is_in_the_table_and_found() -> None:
-    from tests.defects import DEFECTS
+    from tests.contract_tests.defects import DEFECTS
 
     table = (DOCS / "defects.md").read_text()
     rows = re.findall(r"^\| (.+?) \| (.+?) \|", table, re.MULTILINE)[1:]

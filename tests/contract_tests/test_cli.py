@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import pytest
 
-from contract_tests.report import Outcome
+from contract_tests.report.report import Outcome
 from contract_tests.session import GIVE_UP
-from mock_server.server import MockServer
-from tests.kit import COMMAND, HIDDEN, Judged, judged
-from tests.stubs import OK, Asked, Reply, nobody, stub
+from mock_server.serving.server import MockServer
+from tests.support.contract_cli import COMMAND, HIDDEN, Judged, judged
+from tests.support.stub_servers import OK, Asked, Reply, nobody, stub
 
 TOKEN: Final = "a-token-to-be-kept"
 STRICT: Final = ("--level", "strict", "--max-examples", "3")

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from contract_tests.pictures import Picture
-from contract_tests.request import AUTHORIZATION, Request, upscaling
-from contract_tests.target import Manners, Target, is_url
-from contract_tests.violation import Inconclusive, Unreachable
-from tests.stubs import OK, Asked, Reply, Stub, busy, in_turn, nobody, stub
+from contract_tests.judge.failures import Inconclusive, Unreachable
+from contract_tests.requests.images import Picture
+from contract_tests.requests.request import AUTHORIZATION, Request, upscaling
+from contract_tests.target.client import Manners, Target, is_url
+from tests.support.stub_servers import OK, Asked, Reply, Stub, busy, in_turn, nobody, stub
 
 TOKEN = "the-token"
 WRONG = upscaling({"scale": "two"})
@@ -43,7 +43,7 @@ def target(server: Stub, manners: Manners = QUICK) -> Target:
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long was slept, without sleeping."""
     slept: list[float] = []
-    monkeypatch.setattr("contract_tests.target.time.sleep", slept.append)
+    monkeypatch.setattr("contract_tests.target.client.time.sleep", slept.append)
     return slept
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from contract_tests.decoding import Undecodable, opened
-from contract_tests.pictures import Picture
+from contract_tests.judge.decoding import Undecodable, opened
+from contract_tests.requests.images import Picture
 
 PLAIN = Image.open(io.BytesIO(Picture(300, 256, seed=1).file())).convert("RGB")
 

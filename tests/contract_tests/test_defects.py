@@ -12,12 +12,12 @@ from typing import Final
 import pytest
 
 from benchmarks.defects import NAMED, Row, row_of
-from contract_tests.rules import RULES
+from contract_tests.oracle.rules import RULES
 from mock_server.mock import Mock
-from mock_server.wire import Wire
-from tests.defects import DEFECTS, TOKEN, defective
-from tests.kit import judged
-from tests.serving import running
+from mock_server.serving.connection import Wire
+from tests.contract_tests.defects import DEFECTS, TOKEN, defective
+from tests.support.contract_cli import judged
+from tests.support.service import running
 from upscaler.formats import ImageEncoding
 from upscaler.settings import Settings
 

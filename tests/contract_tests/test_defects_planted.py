@@ -13,10 +13,18 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mock_server.mock import Mock
-from mock_server.rules import ORDER
-from mock_server.wire import Wire
-from tests.defects import DEFECTS, TOKEN, Defect, Served, defective, flawless, planted_mock
-from tests.defects.planting import (
+from mock_server.rules.catalogue import ORDER
+from mock_server.serving.connection import Wire
+from tests.contract_tests.defects import (
+    DEFECTS,
+    TOKEN,
+    Defect,
+    Served,
+    defective,
+    flawless,
+    planted_mock,
+)
+from tests.contract_tests.defects.planting import (
     changed_answer,
     changed_error,
     changed_fields,
@@ -26,8 +34,8 @@ from tests.defects.planting import (
     changed_size,
     redrawn,
 )
-from tests.defects.probes import DRY, asking, awaiting, upscaled
-from tests.serving import running
+from tests.contract_tests.defects.probes import DRY, asking, awaiting, upscaled
+from tests.support.service import running
 
 BY_NAME = {defect.name: defect for defect in DEFECTS}
 WITH_TOKEN = {"Authorization": f"Bearer {TOKEN}"}

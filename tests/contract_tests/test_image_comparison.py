@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from contract_tests.decoding import in_eight_bits, opened
-from contract_tests.likeness import unlike
-from contract_tests.pictures import MODES, Picture
+from contract_tests.judge.decoding import in_eight_bits, opened
+from contract_tests.judge.image_comparison import unlike
+from contract_tests.requests.images import MODES, Picture
 
 Edit = Callable[[Image.Image], Image.Image]
 Turn = Image.Transpose

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from contract_tests.decoding import in_eight_bits
-from contract_tests.oracle import Facts
-from contract_tests.pictures import DAMAGES, FORMATS, MAX_SIDE, MODES, Picture
+from contract_tests.judge.decoding import in_eight_bits
+from contract_tests.oracle.oracle import Facts
+from contract_tests.requests.images import DAMAGES, FORMATS, MAX_SIDE, MODES, Picture
 
 KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes]
 kinds = pytest.mark.parametrize(("kind", "mode"), KINDS)

@@ -15,11 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract_tests import oracle, readings, rules
-from contract_tests.oracle import Facts, Level, Loc, Verdict, judge
-from contract_tests.rules import RULES, Source
-from contract_tests.strategies import values
-from upscaler.contract import output_size, parse_request
+from contract_tests.oracle import oracle, rules
+from contract_tests.oracle import values as readings
+from contract_tests.oracle.oracle import Facts, Level, Loc, Verdict, judge
+from contract_tests.oracle.rules import RULES, Source
+from contract_tests.requests.strategies import values
+from tests.support.paths import ROOT
+from upscaler.api.request import output_size, parse_request
 from upscaler.errors import InvalidRequest
 
 MANY: Final = settings(
@@ -553,7 +555,7 @@ def test_the_judge_needs_nothing_but_python(module: ModuleType) -> None:
             assert root == "contract_tests" or root in sys.stdlib_module_names, name
 
 
-CONTRACT: Final = Path(__file__).parent.parent / "docs" / "CONTRACT.md"
+CONTRACT: Final = ROOT / "docs" / "CONTRACT.md"
 
 
 def test_the_rules_have_the_support_that_the_contract_gives_them() -> None:

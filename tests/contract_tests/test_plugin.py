@@ -8,9 +8,9 @@ from typing import Final
 
 import pytest
 
-from mock_server.server import MockServer
-from tests.stubs import nobody
-from tests.suites import Outcome, outcome
+from mock_server.serving.server import MockServer
+from tests.support.consumer_suites import Outcome, outcome
+from tests.support.stub_servers import nobody
 
 TOKEN: Final = "a-token-to-be-kept"
 

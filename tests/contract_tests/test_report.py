@@ -10,26 +10,20 @@ from typing import Any, Final
 
 import pytest
 
-from contract_tests import outcomes, report, text
-from contract_tests.answer import Answer
-from contract_tests.budget import Budget
-from contract_tests.expectations import Terms
+from contract_tests.judge.failures import BudgetReached, Enough, Inconclusive, Unreachable, violated
+from contract_tests.judge.run import Run
 from contract_tests.options import NO_TARGET
-from contract_tests.oracle import Level
-from contract_tests.page import page, write
-from contract_tests.report import Found, Money, Outcome, Report, TestResult, Times, Verdict
-from contract_tests.request import Request, upscaling
-from contract_tests.rules import RULES
-from contract_tests.run import Run
-from contract_tests.target import Target
-from contract_tests.violation import (
-    BudgetReached,
-    Enough,
-    Inconclusive,
-    Unreachable,
-    violated,
-)
-from tests.demands import program
+from contract_tests.oracle.expectations import Terms
+from contract_tests.oracle.oracle import Level
+from contract_tests.oracle.rules import RULES
+from contract_tests.report import console_report, outcomes, report
+from contract_tests.report.html_report import page, write
+from contract_tests.report.report import Found, Money, Outcome, Report, TestResult, Times, Verdict
+from contract_tests.requests.request import Request, upscaling
+from contract_tests.target.budget import Budget
+from contract_tests.target.client import Target
+from contract_tests.target.response import Answer
+from tests.support.requirements import program
 
 EVIL: Final = (
     "</pre><script>document.title = 'taken'</script><img src=x onerror=\"alert('x')\">$x &amp;"
@@ -245,7 +239,7 @@ def test_half_of_a_surrogate_pair_can_be_written(tmp_path: Path) -> None:
 
 
 def test_what_is_broken_is_told_once_for_each_way() -> None:
-    lines = list(text.broken(BROKEN))
+    lines = list(console_report.broken(BROKEN))
     assert lines.count("REQ-6: " + RULES["REQ-6"].sentence) == 1
     assert "  The same comes of 1 more test." in lines
     assert "  source:  client, choice: that the request's own is kept" in lines
@@ -253,7 +247,7 @@ def test_what_is_broken_is_told_once_for_each_way() -> None:
 
 def test_a_curl_line_that_would_fill_the_screen_is_cut() -> None:
     long = dataclasses.replace(found("REQ-6"), curl="curl " + "A" * 10**5)
-    told = "\n".join(text.broken(reported(
+    told = "\n".join(console_report.broken(reported(
         result("a", "REQ-6", outcome=Outcome.FAILED, findings=(long,))
     )))  # fmt: skip
     assert len(told) < 2000
@@ -265,13 +259,13 @@ def test_a_curl_line_that_would_fill_the_screen_is_cut() -> None:
     [(0, "$0.00"), (1, "$1.00"), (0.548, "$0.548"), (0.5, "$0.50"), (12.3456, "$12.3456")],
 )
 def test_amounts_are_to_the_cent_or_finer(amount: float, told: str) -> None:
-    assert text.dollars(amount) == told
+    assert console_report.dollars(amount) == told
 
 
 @pytest.mark.parametrize("word", list(report.HEADLINES))
 def test_every_verdict_has_a_sentence_and_a_page(word: str) -> None:
     told = reported(*BROKEN.tests, word=word)
-    assert text.sentence(told).endswith(".")
+    assert console_report.sentence(told).endswith(".")
     assert report.HEADLINES[word].capitalize() in page(told)
 
 

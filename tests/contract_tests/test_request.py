@@ -11,9 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract_tests.pictures import Picture
-from contract_tests.request import AUTHORIZATION, LONGER, SHORTER, SWAPPED, Request, upscaling
-from contract_tests.target import Target
+from contract_tests.requests.images import Picture
+from contract_tests.requests.request import (
+    AUTHORIZATION,
+    LONGER,
+    SHORTER,
+    SWAPPED,
+    Request,
+    upscaling,
+)
+from contract_tests.target.client import Target
 
 TOKEN = "s3cret $HOME `id` \"'\\".replace(" ", "-")
 Seen = list[tuple[str, str, list[tuple[str, str]], bytes]]

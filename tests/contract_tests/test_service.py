@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.kit import judged
-from tests.test_serve import served
+from tests.cli.test_serve import served
+from tests.support.contract_cli import judged
 
 MODELS = ("real-esrgan-animevideo-v3", "real-esrgan-x4-plus")
 """The fastest, where it does not matter, and the default; the weights of both are installed."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from upscaler.convolution import LEAK, Direct, Kernel, Method, Winograd
+from upscaler.engine.convolution import LEAK, Direct, Kernel, Method, Winograd
 
 CPU = torch.device("cpu")
 METHODS: dict[str, Method] = {

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from upscaler.devices import _has_bf16, pick_device, pick_precision
+from upscaler.engine.devices import _has_bf16, pick_device, pick_precision
 from upscaler.errors import DeviceUnavailable
 from upscaler.settings import Device, Precision
 
@@ -25,7 +25,7 @@ def test_auto_is_cuda_or_else_mps_or_else_the_cpu(monkeypatch: pytest.MonkeyPatc
 def test_auto_is_mixed_only_on_a_cpu_that_multiplies_bf16(
     native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("upscaler.devices._has_bf16", lambda: native)
+    monkeypatch.setattr("upscaler.engine.devices._has_bf16", lambda: native)
     found = {name: pick_precision(Precision.AUTO, torch.device(name)) for name in DEVICES}
     on_cpu = Precision.MIXED if native else Precision.FP32
     assert found == {"cpu": on_cpu, "mps": Precision.FP32, "cuda": Precision.FP16}
@@ -44,8 +44,8 @@ def test_either_of_two_features_of_a_cpu_will_do(
 def test_what_was_asked_for_is_taken_and_never_something_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("upscaler.devices._has_bf16", lambda: False)
-    monkeypatch.setattr("upscaler.devices.has_onednn", lambda _: True)
+    monkeypatch.setattr("upscaler.engine.devices._has_bf16", lambda: False)
+    monkeypatch.setattr("upscaler.engine.devices.has_onednn", lambda _: True)
     for name, device in [(n, d) for n in Precision for d in DEVICES if n is not Precision.AUTO]:
         possible = name is not (Precision.FP16 if device == "cpu" else Precision.MIXED)
         if possible:

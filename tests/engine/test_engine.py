@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from tests import networks
-from tests.networks import largest_difference, needs_bf16, plan, psnr
-from upscaler import weights
-from upscaler.contract import scaled_size
-from upscaler.engine import Engine, Progress
-from upscaler.engines import Engines
+from tests.support import networks
+from tests.support.networks import largest_difference, needs_bf16, plan, psnr
+from upscaler.api.request import scaled_size
+from upscaler.engine import weights
+from upscaler.engine.engine import Engine, Progress
+from upscaler.engine.networks import Net, SRVGGNetCompact, build
+from upscaler.engine.pool import Engines
 from upscaler.errors import OutOfMemory, WeightsUnavailable
-from upscaler.images import Pixels
+from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, Compact, Model, UpscalingModel
-from upscaler.nets import Net, SRVGGNetCompact, build
-from upscaler.plan import Plan, cheapest
+from upscaler.planning import Plan, cheapest
 from upscaler.settings import Device, Precision, Settings
 
 FAST = UpscalingModel.ANIMEVIDEO_V3
@@ -383,7 +383,7 @@ def test_the_default_budget_is_half_of_what_is_free(monkeypatch: pytest.MonkeyPa
     model = MODELS[FAST]
     choices = sorted(engine_of()._plans(2000, 2000, 3), key=lambda choice: choice.bytes)
     for free, expected in [(2 * choices[-1].bytes, None), (0, choices[0].bytes)]:
-        monkeypatch.setattr("upscaler.engine.free_bytes", lambda _device, free=free: free)
+        monkeypatch.setattr("upscaler.engine.engine.free_bytes", lambda _device, free=free: free)
         found = engine_of().plan(2000, 2000)
         assert found == cheapest(engine_of()._plans(2000, 2000, 3), None, free)
         assert expected is None or found.bytes == expected

@@ -3,12 +3,12 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 import pytest
 
-from tests.networks import needs_bf16
+from tests.support.networks import needs_bf16
+from tests.support.paths import ROOT
 from upscaler.footprints import HEAP_BYTES
 
 PEAK = """
@@ -16,9 +16,9 @@ import ctypes, sys
 from pathlib import Path
 import numpy as np, torch
 from tests import networks
-from upscaler.engine import Engine
+from upscaler.engine.engine import Engine
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.nets import build
+from upscaler.engine.networks import build
 from upscaler.settings import Precision
 
 name, precision, *numbers = sys.argv[1:]
@@ -69,7 +69,7 @@ def peak_and_plan(name: str, precision: str, *numbers: int) -> tuple[int, int]:
         text=True,
         check=False,
         timeout=120,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     peak, said = map(int, done.stdout.split())

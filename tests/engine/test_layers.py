@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from upscaler.convolution import LEAK, Direct, Kernel, Method, Winograd
-from upscaler.layers import (
+from upscaler.engine.convolution import LEAK, Direct, Kernel, Method, Winograd
+from upscaler.engine.layers import (
     Chain,
     Convolutions,
     Doubling,
@@ -21,7 +21,7 @@ from upscaler.layers import (
     Refolding,
     Residual,
 )
-from upscaler.nets import NUM_FEAT, ResidualDenseBlock, RRDBBlock
+from upscaler.engine.networks import NUM_FEAT, ResidualDenseBlock, RRDBBlock
 
 CPU = torch.device("cpu")
 WINOGRAD = Winograd(torch.float32, CPU)

@@ -6,8 +6,8 @@ import psutil
 import pytest
 import torch
 
-from upscaler import memory
-from upscaler.memory import LIMIT_AND_USE, _left_to_container, free_bytes
+from upscaler.engine import memory
+from upscaler.engine.memory import LIMIT_AND_USE, _left_to_container, free_bytes
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from upscaler.engine.networks import RRDBNet, SRVGGNetCompact, build
 from upscaler.models import MODELS, Model, flop
-from upscaler.nets import RRDBNet, SRVGGNetCompact, build
 
 X = torch.linspace(0, 1, 3 * 8 * 12).reshape(1, 3, 8, 12)
 

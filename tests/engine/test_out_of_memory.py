@@ -19,14 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests import networks
-from tests.networks import largest_difference, needs_bf16
-from upscaler.engine import Engine, Progress
+from tests.support import networks
+from tests.support.networks import largest_difference, needs_bf16
+from tests.support.paths import ROOT
+from upscaler.engine.engine import Engine, Progress
+from upscaler.engine.streams import CompactStream, StreamedCompact
 from upscaler.errors import OutOfMemory
-from upscaler.images import Pixels
+from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.plan import Footprint, Plan
-from upscaler.streams import CompactStream, StreamedCompact
+from upscaler.planning import Footprint, Plan
 
 MODEL = MODELS[UpscalingModel.ANIMEVIDEO_V3]
 FOOTPRINT = Footprint(1000, column=1000, flow=500, tail=0, step_px=2000, tail_px=1)
@@ -233,7 +234,7 @@ import numpy as np, psutil
 from tests import networks
 from upscaler.errors import OutOfMemory
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.plan import Footprint
+from upscaler.planning import Footprint
 from upscaler.settings import Precision
 
 engine = networks.engine(MODELS[UpscalingModel.ANIMEVIDEO_V3], Precision(sys.argv[1]))
@@ -288,7 +289,7 @@ def test_a_process_that_may_have_no_more_memory_makes_the_picture_or_says_so(
         text=True,
         check=False,
         timeout=120,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
         env={
             **os.environ,
             **({"UPSCALER_WEIGHTS": str(networks.FOLDER)} if networks.FOLDER else {}),

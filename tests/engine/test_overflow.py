@@ -9,21 +9,21 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests import networks
-from tests.networks import plan
-from upscaler import convolution
-from upscaler import engine as module
-from upscaler.convolution import Direct
-from upscaler.engine import Engine
-from upscaler.engines import Engines
+from tests.support import networks
+from tests.support.networks import plan
+from upscaler.engine import convolution
+from upscaler.engine import engine as module
+from upscaler.engine.convolution import Direct
+from upscaler.engine.engine import Engine
+from upscaler.engine.networks import Net, RRDBNet
+from upscaler.engine.pool import Engines
+from upscaler.engine.streams import Methods
+from upscaler.engine.weights import Loaded
 from upscaler.errors import Overflow, WeightsUnavailable
-from upscaler.images import Pixels
+from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, RRDB, Model, UpscalingModel
-from upscaler.nets import Net, RRDBNet
-from upscaler.plan import Footprint
+from upscaler.planning import Footprint
 from upscaler.settings import Device, Precision, Settings
-from upscaler.streams import Methods
-from upscaler.weights import Loaded
 
 COMPACT = MODELS[UpscalingModel.ANIMEVIDEO_V3]
 DEEP = Model(**{**vars(MODELS[UpscalingModel.X2_PLUS]), "network": RRDB(scale=2, num_block=1)})

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests import networks
-from tests.demands import needs
-from tests.networks import largest_difference
+from tests.support import networks
+from tests.support.networks import largest_difference
+from tests.support.requirements import needs
 from upscaler.bench import reference
 from upscaler.bench.contenders import Peer
-from upscaler.images import Pixels
+from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, Model, UpscalingModel
 
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from upscaler import weights
-from upscaler.contract import Size
-from upscaler.engines import Engines
+from upscaler.api.request import Size
+from upscaler.engine import weights
+from upscaler.engine.networks import Net
+from upscaler.engine.pool import Engines
 from upscaler.errors import Cancelled, DeviceUnavailable, WeightsUnavailable
-from upscaler.images import Pixels
+from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, Model, UpscalingModel
-from upscaler.nets import Net
-from upscaler.plan import Plan, cheapest
+from upscaler.planning import Plan, cheapest
 from upscaler.settings import Device, Precision, Settings
 
 FAST = UpscalingModel.ANIMEVIDEO_V3
@@ -46,7 +46,7 @@ def test_engines_are_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> N
         budgets.append(memory)
         return cheapest(choices, memory, free)
 
-    monkeypatch.setattr("upscaler.engine.cheapest", noting)
+    monkeypatch.setattr("upscaler.engine.engine.cheapest", noting)
     settings = Settings(device=Device.CPU, precision=Precision.FP32, memory=2**30)
     engines = Engines(settings)
     enlarged(engines, (64, 64))
@@ -59,7 +59,7 @@ HELD = """
 from collections import deque
 from pathlib import Path
 import numpy as np
-from upscaler.engines import Engines
+from upscaler.engine.pool import Engines
 from upscaler.models import UpscalingModel
 from upscaler.settings import Device, Precision, Settings
 

@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.networks import largest_difference, psnr
-from upscaler.images import Pixels, resize
-from upscaler.samples import lanczos, mirrored, to_grey, to_host, to_levels, to_network
+from tests.support.networks import largest_difference, psnr
+from upscaler.engine.tensors import lanczos, mirrored, to_grey, to_host, to_levels, to_network
+from upscaler.imaging.decode import Pixels, resize
 
 CPU = torch.device("cpu")
 sides = st.integers(1, 40)

@@ -3,7 +3,7 @@
 What an allocator gives out holds what somebody else had there: another's picture, perhaps. Here it
 holds what this file says, and all that comes out must be the same as ever.
 
-    python -m tests.test_uninitialised
+    python -m tests.engine.test_uninitialised
 
 prints what comes out. Small networks with random weights do, since it is not their values that
 matter but which of them are computed.
@@ -23,19 +23,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from mock_server.enlarger import MockEnlarger
-from tests import networks
-from tests.children import ROOT
-from upscaler import engine as module
-from upscaler import images
-from upscaler.encoding import BEST, SMALL, encode_strips
-from upscaler.engine import Engine, Progress
+from mock_server.backend.nearest import MockEnlarger
+from tests.support import networks
+from tests.support.paths import ROOT
+from upscaler.engine import engine as module
+from upscaler.engine.engine import Engine, Progress
+from upscaler.engine.layers import Convolutions
 from upscaler.errors import Cancelled, Overflow
 from upscaler.formats import ImageEncoding
-from upscaler.images import Pixels
-from upscaler.layers import Convolutions
+from upscaler.imaging import decode
+from upscaler.imaging.decode import Pixels
+from upscaler.imaging.encode import BEST, SMALL, encode_strips
 from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
-from upscaler.plan import Footprint, Plan
+from upscaler.planning import Footprint, Plan
 from upscaler.settings import Precision
 
 FOOTPRINT = Footprint(1000, column=1000, flow=500, tail=500, step_px=2000, tail_px=500)
@@ -159,10 +159,10 @@ def around() -> dict[str, str]:
             pixels, UpscalingModel.X4_PLUS, (177, 201), lambda _done, _total: None
         )
         files |= {
-            "larger": images.resize(pixels, (150, 170)).tobytes(),
-            "smaller": images.resize(pixels, (33, 21)).tobytes(),
-            "before and after": images.before_after(
-                pixels, images.resize(pixels, (99, 98))
+            "larger": decode.resize(pixels, (150, 170)).tobytes(),
+            "smaller": decode.resize(pixels, (33, 21)).tobytes(),
+            "before and after": decode.before_after(
+                pixels, decode.resize(pixels, (99, 98))
             ).tobytes(),
             "mock": np.concatenate(list(mock)).tobytes(),
         }

@@ -21,7 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.checkpoints import (
+from tests.support.checkpoints import (
     IN_PACKAGE,
     NAME,
     SMALL,
@@ -34,10 +34,10 @@ from tests.checkpoints import (
     small,
     tensors,
 )
-from upscaler import weights
+from upscaler.engine import weights
+from upscaler.engine.weights import Source, cache_folder, find, load
 from upscaler.errors import WeightsUnavailable
 from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
-from upscaler.weights import Source, cache_folder, find, load
 
 # Where weights are found
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import (
+from tests.support.checkpoints import (
     NAME,
     STEM,
     Answer,
@@ -32,10 +32,10 @@ from tests.checkpoints import (
     tensors,
     whole,
 )
-from upscaler import weights
+from upscaler.engine import weights
+from upscaler.engine.weights import cache_folder, fetch, load
 from upscaler.errors import WeightsUnavailable
 from upscaler.models import MODELS, Model, UpscalingModel
-from upscaler.weights import cache_folder, fetch, load
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -295,7 +295,7 @@ FETCH = """
 import sys
 from dataclasses import replace
 from upscaler.models import MODELS, Checkpoint, UpscalingModel
-from upscaler.weights import fetch
+from upscaler.engine.weights import fetch
 
 _, url, path, size, digest = sys.argv
 official = Checkpoint(path, int(size), digest)

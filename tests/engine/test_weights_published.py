@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.checkpoints import (
+from tests.support.checkpoints import (
     IN_PACKAGE,
     TAG,
     Tensors,
@@ -25,10 +25,10 @@ from tests.checkpoints import (
     small,
     tensors,
 )
-from upscaler import weights
+from upscaler.engine import weights
+from upscaler.engine.weights import find, load
 from upscaler.errors import WeightsUnavailable
 from upscaler.models import Model
-from upscaler.weights import find, load
 
 # The cache and the package
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ImageCms
 
-from tests.picture_files import (
+from tests.support.image_files import (
     BLOCKS,
     DISPLAY_P3,
     GREY,
@@ -37,7 +37,7 @@ from tests.picture_files import (
     tiff,
     xyz,
 )
-from upscaler.images import Pixels
+from upscaler.imaging.decode import Pixels
 
 # Samples and transparency
 

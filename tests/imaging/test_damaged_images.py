@@ -17,12 +17,22 @@ import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.damage import Range, damaged, units
-from tests.picture_files import RGB, chunk, noise, off_by, outcome, png, png_file, saved, scanlines
-from tests.test_truncated_images import COLOURS, HUES, JPEGS, PNGS, SIZE, WEBPS, jpeg
-from upscaler import jpeg as read
-from upscaler.deflate import zlib
-from upscaler.images import Pixels
+from tests.imaging.test_truncated_images import COLOURS, HUES, JPEGS, PNGS, SIZE, WEBPS, jpeg
+from tests.support.damage import Range, damaged, units
+from tests.support.image_files import (
+    RGB,
+    chunk,
+    noise,
+    off_by,
+    outcome,
+    png,
+    png_file,
+    saved,
+    scanlines,
+)
+from upscaler.imaging import jpeg as read
+from upscaler.imaging._zlib import zlib
+from upscaler.imaging.decode import Pixels
 
 REFUSALS = {"image_unreadable", "image_damaged", "image_animated", "image_too_large"}
 SEEDS = st.integers(0, 2**32).map(Random)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.picture_files import (
+from tests.support.image_files import (
     ADAM7,
     BLOCKS,
     FIRST_SIDES,
@@ -42,9 +42,9 @@ from tests.picture_files import (
     webp_of_size,
     with_segment,
 )
-from upscaler.contract import Size, check_input_size
+from upscaler.api.request import Size, check_input_size
 from upscaler.errors import InvalidRequest
-from upscaler.images import Pixels, read_header
+from upscaler.imaging.decode import Pixels, read_header
 
 # What is read and what is refused
 
@@ -186,11 +186,12 @@ def test_the_header_of_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     for bomb, file in zip(BOMBS, files, strict=True):
         file.write_bytes(bomb((12000, 12000)))
     script = (
-        "import pathlib, resource, sys, upscaler.images\n"
+        "import pathlib, resource, sys, upscaler.imaging.decode\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "files = [pathlib.Path(name).read_bytes() for name in sys.argv[1:]]\n"
         "before = peak()\n"
-        "print([upscaler.images.read_header(file).size for file in files], peak() < 1.5 * before)"
+        "sizes = [upscaler.imaging.decode.read_header(file).size for file in files]\n"
+        "print(sizes, peak() < 1.5 * before)"
     )
     command = [sys.executable, "-W", "ignore", "-c", script, *map(str, files)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

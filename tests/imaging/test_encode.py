@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageFile, JpegImagePlugin
 
-from tests.picture_files import (
+from tests.support.image_files import (
     NOISE,
     P3,
     RGB,
@@ -37,12 +37,20 @@ from tests.picture_files import (
     saved,
     tiff,
 )
-from upscaler import encoding
-from upscaler.contract import Size
-from upscaler.encoding import BEST, SMALL, JpegStyle, encode, encode_strips, in_json, most_bytes
+from upscaler.api.request import Size
 from upscaler.formats import ImageEncoding
-from upscaler.images import Pixels, on_white
-from upscaler.parallel import THREAD_NAME
+from upscaler.imaging import encode as encoding
+from upscaler.imaging.decode import Pixels, on_white
+from upscaler.imaging.encode import (
+    BEST,
+    SMALL,
+    JpegStyle,
+    encode,
+    encode_strips,
+    in_json,
+    most_bytes,
+)
+from upscaler.imaging.parallel import THREAD_NAME
 
 PNG, JPEG = ImageEncoding.PNG, ImageEncoding.JPEG
 
@@ -268,8 +276,8 @@ def test_many_pictures_can_be_encoded_at_once(wanted: ImageEncoding) -> None:
 MEMORY = """
 import re, sys
 import numpy as np
-from upscaler.contract import ImageEncoding, Size
-from upscaler.encoding import encode_strips, in_json
+from upscaler.api.request import ImageEncoding, Size
+from upscaler.imaging.encode import encode_strips, in_json
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024

@@ -1,7 +1,7 @@
 """The files, read by others than the Pillow that has a part in making them.
 
 libpng is in Pillow and OpenCV; libvips brings spng, pypng is Python alone, and a browser has its
-own. `tests/test_encoding.py` is for the rest.
+own. `tests/imaging/test_encode.py` is for the rest.
 """
 
 import base64
@@ -19,11 +19,11 @@ import pytest
 import pyvips
 from PIL import Image
 
-from tests.picture_files import noise
-from upscaler import encoding
-from upscaler.encoding import encode
+from tests.support.image_files import noise
 from upscaler.formats import ImageEncoding
-from upscaler.images import Pixels
+from upscaler.imaging import encode as encoding
+from upscaler.imaging.decode import Pixels
+from upscaler.imaging.encode import encode
 
 PICTURES = {
     "noise": noise(70, 90, 3),

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from upscaler import parallel
-from upscaler.parallel import THREAD_NAME, in_order
+from upscaler.imaging import parallel
+from upscaler.imaging.parallel import THREAD_NAME, in_order
 
 
 def left_behind() -> list[str]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.picture_files import (
+from tests.support.image_files import (
     BLOCKS,
     DISPLAY_P3,
     FORMATS,
@@ -35,7 +35,7 @@ from tests.picture_files import (
     scanlines,
     tiff,
 )
-from upscaler.images import Pixels
+from upscaler.imaging.decode import Pixels
 
 # Damage
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from upscaler import scanlines
-from upscaler.scanlines import unfiltered
+from upscaler.imaging import png_filters
+from upscaler.imaging.png_filters import unfiltered
 
 PIXEL_BYTES = (1, 2, 3, 4, 6, 8)
 
@@ -67,6 +67,6 @@ def test_what_is_stored_zlib_reads(size: int) -> None:
     """Two texts, one behind the other; zlib compares the checksum."""
     contents = [np.random.default_rng(size).bytes(each) for each in (size, 3)]
     stream = zlib.decompressobj()
-    assert stream.decompress(b"".join(scanlines._stored(*contents))) == b"".join(contents)
+    assert stream.decompress(b"".join(png_filters._stored(*contents))) == b"".join(contents)
     assert stream.eof
     assert not stream.unused_data

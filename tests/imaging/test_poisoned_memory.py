@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from tests.hostile_jpegs import complaint_and_end
-from tests.picture_cases import SMALL
-from tests.picture_files import outcome
-from tests.poisoned import LIBRARIES, lines
-from upscaler import jpeg
+from tests.support.hostile_jpegs import complaint_and_end
+from tests.support.image_cases import SMALL
+from tests.support.image_files import outcome
+from tests.support.poisoned_memory import LIBRARIES, lines
+from upscaler.imaging import jpeg
 
 COUNT = 400
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc poisons memory")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from tests.picture_files import (
+from tests.support.image_files import (
     NOISE,
     RGB,
     Samples,
@@ -21,9 +21,9 @@ from tests.picture_files import (
     refusal,
     three,
 )
-from upscaler import images
-from upscaler.contract import Size
-from upscaler.images import Pixels, before_after, resize
+from upscaler.api.request import Size
+from upscaler.imaging import decode as images
+from upscaler.imaging.decode import Pixels, before_after, resize
 
 any_picture = arrays.arrays(
     np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(3, 4))

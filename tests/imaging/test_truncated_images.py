@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.picture_files import (
+from tests.support.image_files import (
     ADAM7,
     INDEXED,
     RGB,

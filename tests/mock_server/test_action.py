@@ -21,10 +21,10 @@ import httpx
 import pytest
 import yaml
 
-from tests.children import ROOT
-from tests.mocking import MOCK
-from tests.serving import GOOD
-from tests.test_mock_project import by_url, project
+from tests.mock_server.test_project import by_url, project
+from tests.support.mock_servers import MOCK
+from tests.support.paths import ROOT
+from tests.support.service import GOOD
 
 ACTION: Final = yaml.safe_load((ROOT / "action.yml").read_text())
 INSTALL, START = ACTION["runs"]["steps"]
@@ -238,7 +238,7 @@ def test_its_command_serves_from_what_is_copied_and_is_healthy(tmp_path: Path) -
         (tmp_path / name).symlink_to(ROOT / name)
     command = json.loads(only("ENTRYPOINT"))
     assert command == ["upscaler-mock", "--host", "0.0.0.0", "--port", "8000"]
-    program = "import sys; from mock_server.start import main; sys.exit(main())"
+    program = "import sys; from mock_server.serving.fast_start import main; sys.exit(main())"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     options = [{"0.0.0.0": "127.0.0.1", "8000": port}.get(word, word) for word in command[1:]]

@@ -11,11 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from mock_server import Mock, MockServer, Transport, admin, cli
-from mock_server.visitors import refusal
-from tests.hostile import SHARED
-from tests.mocking import mock_child, mocked
-from tests.wires import Answer, answers, exchange
+from mock_server import Mock, MockServer, Transport, admin
+from mock_server.admin_access import refusal
+from mock_server.serving import cli
+from tests.support.hostile_requests import SHARED
+from tests.support.mock_servers import mock_child, mocked
+from tests.support.raw_http import Answer, answers, exchange
 from upscaler.authority import is_authority
 
 LISTED = "mock.example"

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mock_server import Clock, Mock, Progress
-from mock_server.faults import HEADER
-from mock_server.jobs import MockJobs
-from tests.hostile import SHARED
-from tests.mocking import mocked
-from tests.serving import GOOD, Resizer, decoded, upscale
-from upscaler.admission import Admission
+from mock_server.backend.jobs import MockJobs
+from mock_server.faults.fault import HEADER
+from tests.support.hostile_requests import SHARED
+from tests.support.mock_servers import mocked
+from tests.support.service import GOOD, Resizer, decoded, upscale
 from upscaler.formats import ImageEncoding
 from upscaler.models import UpscalingModel
-from upscaler.orders import InProcess, Stopwatch, Task, Workshop
+from upscaler.service.backend import InProcess, Stopwatch, Task, Workshop
+from upscaler.service.queue import Admission
 
 SMALL = {**GOOD, "scale": 0.5}
 ASYNC = {"X-OctoAI-Async": "1"}

@@ -1,6 +1,7 @@
 """OctoAI's own clients, unchanged, ask `upscaler-mock` over a socket.
 
-Each runs in a process of its own (tests/clients/drive.py and drive.mjs), and how it came, how often
+Each runs in a process of its own (tests/support/clients/drive.py and drive.mjs), and how it came,
+how often
 and when, is read in the mock's journal. What is told of them in docs/MOCK.md is what is seen here.
 """
 
@@ -23,10 +24,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.clients.packages import NODE, OLDER, needs_clients
-from tests.corpora import ROOT
-from tests.mocking import mock_child
-from tests.serving import PHOTO_B64
+from tests.support.clients.packages import NODE, OLDER, needs_clients
+from tests.support.mock_servers import mock_child
+from tests.support.paths import ROOT
+from tests.support.service import PHOTO_B64
 
 if importlib.util.find_spec("octoai") is None:
     pytest.skip("octoai is in the other environment", allow_module_level=True)
@@ -138,7 +139,7 @@ def driven(name: str) -> Iterator[Driver]:
     environment = {name: value for name, value in os.environ.items() if name != "OCTOAI_TOKEN"}
     command = ["node", str(DRIVE), name, str(NODE)]
     if name in OF_PYTHON:
-        command = [sys.executable, "-m", "tests.clients.drive", name]
+        command = [sys.executable, "-m", "tests.support.clients.drive", name]
     if name == "octoai-sdk":
         environment["PYTHONPATH"] = str(OLDER)
     pipe = subprocess.PIPE

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mock_server import Mock
-from mock_server.faults import (
+from mock_server.faults.fault import (
     DISTRIBUTIONS,
     ENDS,
     HEADER,
@@ -35,11 +35,11 @@ from mock_server.faults import (
     parse_fault,
     parse_sequence,
 )
-from mock_server.schedule import Faults
-from tests.mocking import mock_child, mocked
-from tests.serving import GOOD, decoded, running, upscale
-from tests.wires import answers, connected, request, rest
-from upscaler.contract import MAX_BODY_BYTES, OUTPUT_SIZE_HEADER, REQUEST_ID_HEADER
+from mock_server.faults.schedule import Faults
+from tests.support.mock_servers import mock_child, mocked
+from tests.support.raw_http import answers, connected, request, rest
+from tests.support.service import GOOD, decoded, running, upscale
+from upscaler.api.request import MAX_BODY_BYTES, OUTPUT_SIZE_HEADER, REQUEST_ID_HEADER
 
 SMALL = {**GOOD, "scale": 0.5}
 HEAD = request(SMALL).replace(b"first-token", b"mock-token")
@@ -254,7 +254,7 @@ def test_a_client_that_follows_redirects_gets_its_picture_or_its_error(api: http
 def test_only_so_many_requests_are_kept_for_those_who_were_redirected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mock_server.sabotage.MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("mock_server.faults.middleware.MAX_ATTEMPTS", 2)
     with mocked(Mock()) as api:
         urls = [with_fault(api, "303").headers["Location"] for _ in range(3)]
         assert [api.get(url).status_code for url in urls] == [404, 200, 200]

@@ -17,8 +17,8 @@ import trio
 
 import mock_server
 from mock_server import Mock, MockServer, Progress, Router, Transport, routes
-from tests.mocking import mocked
-from tests.serving import GOOD, decoded, png
+from tests.support.mock_servers import mocked
+from tests.support.service import GOOD, decoded, png
 
 URL: Final = "https://image.octoai.run"
 HEADERS: Final = {"Authorization": "Bearer mock-token"}
@@ -234,7 +234,7 @@ def test_what_came_before_a_reset_is_there(api: Router) -> None:
 def test_who_gives_up_leaves_nothing_behind(
     api: Router, run: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "upscaler.envelope")
+    caplog.set_level("INFO", "upscaler.service.middleware")
 
     async def main() -> None:
         headers = HEADERS | {"X-Mock-Fault": "latency=3"}

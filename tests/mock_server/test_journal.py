@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mock_server
-from mock_server import Entry, Mock, journal, recording
-from mock_server.faults import HEADER
-from mock_server.journal import MAX_ENTRIES, MAX_TEXT, Journal
-from mock_server.schedule import ROUTES
-from tests.conftest import PHOTO
-from tests.mocking import mocked
-from tests.serving import GOOD, upscale
-from tests.test_tokens import CANARY, assert_absent, requests_with
-from upscaler.contract import MAX_BODY_BYTES
+from mock_server import Entry, Mock
+from mock_server.faults.fault import HEADER
+from mock_server.faults.schedule import ROUTES
+from mock_server.journal import journal, middleware
+from mock_server.journal.journal import MAX_ENTRIES, MAX_TEXT, Journal
+from tests.service.test_auth import CANARY, assert_absent, requests_with
+from tests.support.mock_servers import mocked
+from tests.support.paths import PHOTO
+from tests.support.service import GOOD, upscale
+from upscaler.api.request import MAX_BODY_BYTES
 
 SMALL = {**GOOD, "scale": 0.5}
 FILE = PHOTO.read_bytes()
@@ -167,7 +168,7 @@ def test_a_body_over_the_cap_is_refused_as_ever_and_not_noted(api: httpx.Client)
 def test_beyond_what_may_be_held_a_body_is_not_noted_and_answered_all_the_same(
     api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "MAX_READ_BYTES", 1000)
+    monkeypatch.setattr(middleware, "MAX_READ_BYTES", 1000)
     assert upscale(api, **SMALL).status_code == 200
     assert upscale(api, scale=1).status_code == 422
     first, second = noted(api)
@@ -186,7 +187,7 @@ def test_no_answer_begins_before_its_request_is_noted(
         time.sleep(0.3)
         read(entry, body)
 
-    monkeypatch.setattr(recording, "INLINE_BYTES", 1000)
+    monkeypatch.setattr(middleware, "INLINE_BYTES", 1000)
     monkeypatch.setattr(mock.journal, "read", slowly)
     for fields, status in ((SMALL, 200), (SMALL | {"scale": 0}, 422)):
         with api.stream("POST", "/upscaling", json=fields) as answer:

@@ -9,10 +9,10 @@ from typing import Final
 import httpx
 import pytest
 
-from mock_server import heap
-from tests.children import Child, needs_proc
-from tests.mocking import mock_child
-from tests.serving import png
+from mock_server.serving import malloc
+from tests.support.mock_servers import mock_child
+from tests.support.processes import Child, needs_proc
+from tests.support.service import png
 
 AGAIN: Final = 300
 """So many pages a picture may take from the system anew. It is 4000 if all memory is given back."""
@@ -49,4 +49,4 @@ def test_without_glibc_nothing_happens(
         raise error
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    heap.keep_freed_memory()
+    malloc.keep_freed_memory()

@@ -22,16 +22,16 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mock_server import cli
-from mock_server.enlarger import MockEnlarger
-from tests.hostile import SHARED, completed, stay_here
-from tests.mocking import MOCK, mock_child, mocking
-from tests.request_literals import half_up
-from tests.serving import GOOD, decoded, upscale
-from upscaler.contract import DRY_RUN_HEADER, Size
-from upscaler.encoding import SMALL, encode_strips
+from mock_server.backend.nearest import MockEnlarger
+from mock_server.serving import cli
+from tests.support.hostile_requests import SHARED, completed, stay_here
+from tests.support.mock_servers import MOCK, mock_child, mocking
+from tests.support.request_literals import half_up
+from tests.support.service import GOOD, decoded, upscale
+from upscaler.api.request import DRY_RUN_HEADER, Size
 from upscaler.formats import ImageEncoding
-from upscaler.images import Pixels, on_white
+from upscaler.imaging.decode import Pixels, on_white
+from upscaler.imaging.encode import SMALL, encode_strips
 from upscaler.models import MODELS, UpscalingModel
 
 MAX_SIDE: Final = 1200

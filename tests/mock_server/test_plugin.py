@@ -13,10 +13,10 @@ from typing import Any, Final, NoReturn
 
 import pytest
 
-from mock_server.guard import ADVICE, Guard, UncaughtRequest
-from mock_server.plugin import _options
-from tests.serving import png
-from tests.suites import Outcome, outcome
+from mock_server.testing.network_guard import ADVICE, Guard, UncaughtRequest
+from mock_server.testing.plugin import _options
+from tests.support.consumer_suites import Outcome, outcome
+from tests.support.service import png
 
 HEAVY: Final = ("fastapi", "httpx", "numpy", "PIL", "pydantic", "starlette", "uvicorn", "respx")
 """What takes its time to import."""
@@ -43,7 +43,7 @@ def suite(folder: Path, tests: str, *options: str, ini: str = "", **environment:
 def test_a_suite_that_has_no_use_for_the_mock_does_not_import_it(tmp_path: Path) -> None:
     program = f"""
 import sys
-import mock_server.plugin
+import mock_server.testing.plugin
 found = [name for name in {HEAVY} if name in sys.modules]
 assert not found, found
 """

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from mock_server import MockServer
-from tests.children import ROOT
-from tests.suites import outcome
+from tests.support.consumer_suites import outcome
+from tests.support.paths import ROOT
 
 PROJECT = ROOT / "docs" / "mock-project"
 

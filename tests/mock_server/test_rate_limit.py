@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
-from mock_server import cli
-from mock_server.limits import MINUTE_S, Rate, RateLimit, RateLimited, parse_rate
 from mock_server.mock import Mock
-from tests.mocking import mock_child, mocked
-from tests.serving import GOOD, SETTINGS, TOKENS, upscale
+from mock_server.rate_limit import MINUTE_S, Rate, RateLimit, RateLimited, parse_rate
+from mock_server.serving import cli
+from tests.support.mock_servers import mock_child, mocked
+from tests.support.service import GOOD, SETTINGS, TOKENS, upscale
 
 
 class Hands:

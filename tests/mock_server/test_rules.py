@@ -14,24 +14,34 @@ import pytest
 from hypothesis import given
 from starlette.types import Message, Receive, Scope, Send
 
-from mock_server import cli
 from mock_server.mock import Mock
-from mock_server.refusals import RULE_HEADER, Naming, NamingConnection, of_error, of_status
-from mock_server.rules import LABELS, ORDER, RULES, SOURCES, WIDTH
-from tests.conftest import PHOTO
-from tests.mocking import mock_child, mocking
-from tests.picture_files import noise, saved
-from tests.request_literals import ANY_FIELDS, ANY_JSON
-from tests.serving import GOOD, PHOTO_B64, SETTINGS, TOKENS, Moody, decoded, png, running, upscale
+from mock_server.rules.catalogue import LABELS, ORDER, RULES, SOURCES, WIDTH
+from mock_server.rules.middleware import RULE_HEADER, Naming, NamingConnection, of_error, of_status
+from mock_server.serving import cli
+from tests.support.image_files import noise, saved
+from tests.support.mock_servers import mock_child, mocking
+from tests.support.paths import PHOTO, ROOT
+from tests.support.request_literals import ANY_FIELDS, ANY_JSON
+from tests.support.service import (
+    GOOD,
+    PHOTO_B64,
+    SETTINGS,
+    TOKENS,
+    Moody,
+    decoded,
+    png,
+    running,
+    upscale,
+)
 from upscaler import errors
-from upscaler.app import create_app
-from upscaler.contract import ASYNC_MAX_BODY_BYTES, MAX_BODY_BYTES, MAX_COMMAS, parse_request
+from upscaler.api.request import ASYNC_MAX_BODY_BYTES, MAX_BODY_BYTES, MAX_COMMAS, parse_request
 from upscaler.errors import InvalidRequest, UpscalerError
 from upscaler.formats import ImageEncoding
-from upscaler.orders import InProcess
-from upscaler.server import MAX_HEAD_BYTES
+from upscaler.service.app import create_app
+from upscaler.service.backend import InProcess
+from upscaler.service.server.connection import MAX_HEAD_BYTES
 
-CONTRACT: Final = Path(__file__).parent.parent / "docs" / "CONTRACT.md"
+CONTRACT: Final = ROOT / "docs" / "CONTRACT.md"
 
 # In print
 

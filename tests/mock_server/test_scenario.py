@@ -10,17 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mock_server import Mock, Progress, Scenario, cli
+from mock_server import Mock, Progress, Scenario
 from mock_server.admin import FILTERS
-from mock_server.faults import HEADER, STATUSES, WORDS, parse_sequence
-from mock_server.schedule import ROUTES
-from tests.mocking import mock_child, mocked
-from tests.serving import GOOD, decoded
+from mock_server.faults.fault import HEADER, STATUSES, WORDS, parse_sequence
+from mock_server.faults.schedule import ROUTES
+from mock_server.serving import cli
+from tests.support.mock_servers import mock_child, mocked
+from tests.support.paths import ROOT
+from tests.support.service import GOOD, decoded
 from upscaler.errors import InvalidSetting
 
 SMALL = {**GOOD, "scale": 0.5}
 PROGRESS = ("pending", "running", "fails")
-DOCUMENT = Path(__file__).parent.parent / "docs" / "MOCK.md"
+DOCUMENT = ROOT / "docs" / "MOCK.md"
 WHOLE = """
 tokens = ["one", "two"]
 seed = 7

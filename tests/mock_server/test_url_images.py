@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mock_server import Mock
-from mock_server.pictures import USUAL_SIZE, file_at, pixels_at, size_in
-from tests.conftest import PHOTO
-from tests.hosts import answer as answer_with
-from tests.hosts import serving as hosting
-from tests.mocking import mocked
-from tests.serving import SETTINGS, decoded, only_error
+from mock_server.backend.url_images import USUAL_SIZE, file_at, pixels_at, size_in
+from tests.support.http_hosts import answer as answer_with
+from tests.support.http_hosts import serving as hosting
+from tests.support.mock_servers import mocked
+from tests.support.paths import PHOTO
+from tests.support.service import SETTINGS, decoded, only_error
 
 AT = "https://pictures.example"
 

@@ -20,9 +20,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import upscaler
-from tests.children import ROOT
-from tests.modal_plane import Plane, Ran, command, control_plane, ran
-from upscaler.deployment import VARIABLES
+from tests.support.modal_control_plane import Plane, Ran, command, control_plane, ran
+from tests.support.paths import ROOT
+from upscaler.modal.config import VARIABLES
 from upscaler.models import MODELS, RELEASES
 from upscaler.settings import Device, Settings
 
@@ -472,7 +472,12 @@ def test_the_front_starts_and_answers_with_nothing_but_what_was_shipped(
 ) -> None:
     engine = "torch", "safetensors", "psutil"
     found = in_a_container(deployed, WEB, tmp_path, BE_THE_FRONT, *engine, *OF_THE_COMMAND)
-    assert {"upscaler.app", "upscaler.page", "upscaler.remote", "upscaler.images"} < found.keys()
+    assert {
+        "upscaler.service.app",
+        "upscaler.service.playground",
+        "upscaler.modal.backend",
+        "upscaler.imaging.decode",
+    } < found.keys()
     for path in found.values():
         assert imported(path) <= provided(deployed, WEB), path
 
@@ -485,7 +490,11 @@ def test_a_gpu_container_finds_all_it_imports_in_what_was_shipped(
 ) -> None:
     pytest.importorskip("torch")
     found = in_a_container(deployed, name, tmp_path, what, *OF_THE_COMMAND)
-    assert {"upscaler.worker", "upscaler.engines", "upscaler.weights"} < found.keys()
+    assert {
+        "upscaler.modal.worker",
+        "upscaler.engine.pool",
+        "upscaler.engine.weights",
+    } < found.keys()
     for path in found.values():
         assert imported(path) <= provided(deployed, name), path
 

@@ -16,15 +16,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests import modal_plane
-from tests.conftest import PHOTO
-from tests.modal_plane import STATUS, Ended, Plane, app_deployed, make, method
-from tests.picture_files import noise, saved
-from tests.serving import GOOD, SETTINGS, TOKENS, Resizer, decoded, running, serving, upscale
-from upscaler.admission import Admission
-from upscaler.app import create_app
-from upscaler.contract import ASYNC_HEADER, DRY_RUN_HEADER, Size
-from upscaler.delivery import Delivery
+from tests.support import modal_control_plane
+from tests.support.image_files import noise, saved
+from tests.support.modal_control_plane import STATUS, Ended, Plane, app_deployed, make, method
+from tests.support.paths import PHOTO
+from tests.support.service import (
+    GOOD,
+    SETTINGS,
+    TOKENS,
+    Resizer,
+    decoded,
+    running,
+    serving,
+    upscale,
+)
+from upscaler.api.request import ASYNC_HEADER, DRY_RUN_HEADER, Size
+from upscaler.api.responses import JobStatus
 from upscaler.errors import (
     FieldError,
     InvalidRequest,
@@ -36,11 +43,13 @@ from upscaler.errors import (
     WeightsUnavailable,
 )
 from upscaler.formats import ImageEncoding
-from upscaler.images import read_header
+from upscaler.imaging.decode import read_header
+from upscaler.modal.backend import Remote, RemoteJobs, unpacked
+from upscaler.modal.payload import Delivery
 from upscaler.models import UpscalingModel
-from upscaler.orders import Made, Stopwatch, Task, Workshop
-from upscaler.remote import Remote, RemoteJobs, unpacked
-from upscaler.responses import JobStatus
+from upscaler.service.app import create_app
+from upscaler.service.backend import Made, Stopwatch, Task, Workshop
+from upscaler.service.queue import Admission
 
 DAY_S = 24 * 60 * 60
 KEY = b"a key"
@@ -200,7 +209,7 @@ def test_a_dry_run_is_told_how_a_small_card_would_cut_it(model: UpscalingModel) 
 
 def test_a_real_worker_delivers_the_same_as_the_containers_here() -> None:
     pytest.importorskip("torch")
-    from upscaler.worker import Worker
+    from upscaler.modal.worker import Worker
 
     worker = Worker()
     worker._engines = Lanczos()  # type: ignore[assignment]
@@ -217,7 +226,10 @@ def test_a_real_worker_delivers_the_same_as_the_containers_here() -> None:
         (b"no picture", {"scale": 2}),
         (TASK.source, {}),
     ):
-        mine, its = modal_plane.upscale(7, source, fields), worker.upscale(7, source, fields)
+        mine, its = (
+            modal_control_plane.upscale(7, source, fields),
+            worker.upscale(7, source, fields),
+        )
         assert (mine["seconds"] > 0) == (its["seconds"] > 0)
         assert {**mine, "seconds": 0} == {**its, "seconds": 0}
 
@@ -225,7 +237,7 @@ def test_a_real_worker_delivers_the_same_as_the_containers_here() -> None:
 class Lanczos(Resizer):
     """On a device, as a worker's engines are."""
 
-    device_name = modal_plane.DEVICE
+    device_name = modal_control_plane.DEVICE
 
 
 # Jobs

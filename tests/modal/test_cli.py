@@ -17,9 +17,7 @@ import pytest
 from grpclib import GRPCError, Status
 from PIL import Image
 
-from tests.children import ROOT, needs_proc
-from tests.conftest import PHOTO
-from tests.modal_plane import (
+from tests.support.modal_control_plane import (
     DEVICE,
     STATUS,
     Ended,
@@ -31,8 +29,11 @@ from tests.modal_plane import (
     ran,
     upscale,
 )
-from upscaler import batch, prices, terminal
-from upscaler.delivery import Outcome
+from tests.support.paths import PHOTO, ROOT
+from tests.support.processes import needs_proc
+from upscaler import batch
+from upscaler.modal import cli, pricing
+from upscaler.modal.payload import Outcome
 from upscaler.models import UpscalingModel
 
 
@@ -70,7 +71,7 @@ def run(plane: Plane, *words: object, folder: Path = ROOT) -> Ran:
 def enlarge(*words: object) -> int:
     """The same in this process, without Modal's command around it; the status that it ends with."""
     try:
-        terminal.main([str(word) for word in words], method("upscale"))
+        cli.main([str(word) for word in words], method("upscale"))
     except SystemExit as end:
         return int(str(end.code))
     return 0
@@ -307,7 +308,7 @@ def test_results_are_written_as_they_come_and_a_slow_one_holds_up_no_other(
 def test_no_more_pictures_are_read_than_are_on_their_way(
     plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "AT_ONCE", 5)
+    monkeypatch.setattr(cli, "AT_ONCE", 5)
     folder, reads, most = tmp_path / "pictures", [0], [0]
     folder.mkdir()
     for i in range(12):
@@ -334,7 +335,7 @@ def test_no_more_pictures_are_read_than_are_on_their_way(
 def test_files_that_cannot_be_sent_are_in_the_way_of_no_other(
     plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "AT_ONCE", 2)
+    monkeypatch.setattr(cli, "AT_ONCE", 2)
     for name in ("a.png", "b.png", "c.png"):
         with (tmp_path / name).open("wb") as file:
             file.truncate(batch.MAX_FILE_BYTES + 1)
@@ -545,10 +546,10 @@ def test_where_a_price_is_not_known_none_is_told(
     ],
 )
 def test_a_card_is_known_by_what_it_calls_itself(device: str, name: str | None) -> None:
-    assert prices.card(device) == name
+    assert pricing.card(device) == name
 
 
 def test_a_container_costs_what_its_parts_do() -> None:
-    assert prices.container_usd_per_s("cpu", 2, 8) == pytest.approx(2 * 0.0000131 + 8 * 0.00000222)
-    assert prices.container_usd_per_s("NVIDIA L4", 0, 0) == pytest.approx(0.000222)
-    assert prices.container_usd_per_s("NVIDIA B300", 2, 8) is None
+    assert pricing.container_usd_per_s("cpu", 2, 8) == pytest.approx(2 * 0.0000131 + 8 * 0.00000222)
+    assert pricing.container_usd_per_s("NVIDIA L4", 0, 0) == pytest.approx(0.000222)
+    assert pricing.container_usd_per_s("NVIDIA B300", 2, 8) is None

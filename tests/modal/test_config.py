@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.children import ROOT
-from upscaler.deployment import VARIABLES, Deployment, Snapshot, settings_or_exit
+from tests.support.paths import ROOT
 from upscaler.errors import InvalidSetting
+from upscaler.modal.config import VARIABLES, Deployment, Snapshot, settings_or_exit
 
 CHOSEN = {
     "UPSCALER_GPU": "L40S, H100!,B200+",

@@ -4,7 +4,6 @@ import itertools
 import math
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,9 +33,10 @@ from benchmarks.modal_prices import (
 )
 from benchmarks.scaling import Container, Outcome, Pool, Work, simulate
 from benchmarks.traffic import DAY_S, HOUR_S, PATTERNS, Traffic, bursts, day, poisson, regular
-from upscaler.prices import OCTOAI_USD
+from tests.support.paths import ROOT
+from upscaler.modal.pricing import OCTOAI_USD
 
-COST = (Path(__file__).parent.parent / "docs" / "cost.md").read_text()
+COST = (ROOT / "docs" / "cost.md").read_text()
 NEAR_S = 1e-6
 
 seconds = st.floats(0, 20, allow_subnormal=False)

@@ -12,19 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.checkpoints import pickled, tensors
-from tests.conftest import PHOTO
-from upscaler import worker as module
-from upscaler.encoding import encode
-from upscaler.engines import Engines
+from tests.support.checkpoints import pickled, tensors
+from tests.support.paths import PHOTO
+from upscaler.engine.pool import Engines
 from upscaler.errors import DeviceUnavailable, InvalidRequest, OutOfMemory, RemoteFailed
 from upscaler.formats import ImageEncoding
-from upscaler.images import Pixels
+from upscaler.imaging.decode import Pixels
+from upscaler.imaging.encode import encode
+from upscaler.modal import worker as module
+from upscaler.modal.backend import unpacked
+from upscaler.modal.worker import Worker
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.orders import Stopwatch
-from upscaler.remote import unpacked
+from upscaler.service.backend import Stopwatch
 from upscaler.settings import Settings
-from upscaler.worker import Worker
 
 FAST = UpscalingModel.ANIMEVIDEO_V3
 SOURCE = PHOTO.read_bytes()
@@ -92,7 +92,7 @@ def test_waking_up_has_all_models_on_the_device_and_one_picture_made(
     monkeypatch.setattr(Engines, "upscale", noting)
     worker = Worker()
     worker.read()
-    monkeypatch.setattr("upscaler.weights.load", forbidden)
+    monkeypatch.setattr("upscaler.engine.weights.load", forbidden)
     with caplog.at_level(logging.INFO):
         worker.wake()
     assert worker.engines._loaded.keys() == set(UpscalingModel)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upscaler.admission import MAX_RETRY_AFTER_S, MIN_RETRY_AFTER_S, Admission
 from upscaler.errors import Busy
+from upscaler.service.queue import MAX_RETRY_AFTER_S, MIN_RETRY_AFTER_S, Admission
 
 
 def test_so_many_may_wait_and_one_has_the_machine() -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import PHOTO
-from tests.serving import (
+from tests.support.paths import PHOTO
+from tests.support.service import (
     GOOD,
     PHOTO_B64,
     TOKENS,
@@ -27,13 +27,13 @@ from tests.serving import (
     serving,
     upscale,
 )
-from upscaler.app import create_app
-from upscaler.contract import MAX_BODY_BYTES, Size
+from upscaler.api.request import MAX_BODY_BYTES, Size
 from upscaler.errors import WeightsUnavailable
-from upscaler.images import Pixels, resize
+from upscaler.imaging.decode import Pixels, resize
+from upscaler.imaging.parallel import THREAD_NAME
 from upscaler.models import UpscalingModel
-from upscaler.orders import InProcess, Progress
-from upscaler.parallel import THREAD_NAME
+from upscaler.service.app import create_app
+from upscaler.service.backend import InProcess, Progress
 from upscaler.settings import Settings
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.serving import (
+from tests.support.service import (
     GOOD,
     PHOTO_B64,
     SETTINGS,
@@ -21,11 +21,11 @@ from tests.serving import (
     serving,
     upscale,
 )
-from upscaler.contract import ASYNC_MAX_BODY_BYTES, Size
-from upscaler.images import Pixels
-from upscaler.jobs import InProcessJobs
+from upscaler.api.request import ASYNC_MAX_BODY_BYTES, Size
+from upscaler.imaging.decode import Pixels
 from upscaler.models import UpscalingModel
-from upscaler.orders import Progress
+from upscaler.service.backend import Progress
+from upscaler.service.jobs import InProcessJobs
 
 ASYNC = {"X-OctoAI-Async": "1"}
 

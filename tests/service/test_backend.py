@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.serving import Resizer
-from upscaler.admission import Admission
-from upscaler.contract import Size
-from upscaler.encoding import encode
+from tests.support.service import Resizer
+from upscaler.api.request import Size
 from upscaler.errors import Busy, Cancelled
 from upscaler.formats import ImageEncoding
-from upscaler.images import Pixels, resize
+from upscaler.imaging.decode import Pixels, resize
+from upscaler.imaging.encode import encode
 from upscaler.models import MODELS, UpscalingModel, flop
-from upscaler.orders import (
+from upscaler.service.backend import (
     FIRST_GUESS_FLOPS,
     STAGES,
     Enlarger,
@@ -30,6 +29,7 @@ from upscaler.orders import (
     Task,
     Workshop,
 )
+from upscaler.service.queue import Admission
 
 FAST, DEEP = UpscalingModel.ANIMEVIDEO_V3, UpscalingModel.X4_PLUS
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from PIL import Image, ImageOps
 
-from tests.corpora import json_documents, naughty_strings, needs_corpora, pictures
-from tests.hostile import (
+from tests.support.corpora import json_documents, naughty_strings, needs_corpora, pictures
+from tests.support.hostile_requests import (
     JSON_HEADERS,
     MADE,
     SHORTEST_ECHO,
@@ -30,9 +30,9 @@ from tests.hostile import (
     stay_here,
     unharmed,
 )
-from tests.request_literals import VALID, half_up
-from tests.serving import decoded
-from upscaler.contract import (
+from tests.support.request_literals import VALID, half_up
+from tests.support.service import decoded
+from upscaler.api.request import (
     ASYNC_HEADER,
     DRY_RUN_HEADER,
     INPUT_SIZE_HEADER,

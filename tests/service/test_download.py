@@ -12,7 +12,7 @@ from pathlib import Path
 import httpcore
 import pytest
 
-from tests.hosts import (
+from tests.support.http_hosts import (
     BODY,
     HERE,
     NEAR,
@@ -34,9 +34,9 @@ from tests.hosts import (
     trusting,
     unvisited,
 )
-from upscaler import fetch as module
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.fetch import FETCH_DEADLINE_S, MAX_FETCH_BYTES
+from upscaler.service import download as module
+from upscaler.service.download import FETCH_DEADLINE_S, MAX_FETCH_BYTES
 
 pytestmark = needs_many_loopbacks
 

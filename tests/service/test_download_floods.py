@@ -14,8 +14,7 @@ from ipaddress import ip_network
 import httpx
 import pytest
 
-from tests.children import child
-from tests.hosts import (
+from tests.support.http_hosts import (
     AUTHORITY,
     BODY,
     PATIENCE_S,
@@ -30,11 +29,12 @@ from tests.hosts import (
     serving,
     silent,
 )
-from tests.serving import SETTINGS, Resizer, running
-from tests.wires import CLOSE, HEAD, answers, connected, request, rest
-from upscaler.app import MAX_DOWNLOADS, create_app
-from upscaler.fetch import MAX_HEAD_BYTES, Fetcher
-from upscaler.orders import InProcess
+from tests.support.processes import child
+from tests.support.raw_http import CLOSE, HEAD, answers, connected, request, rest
+from tests.support.service import SETTINGS, Resizer, running
+from upscaler.service.app import MAX_DOWNLOADS, create_app
+from upscaler.service.backend import InProcess
+from upscaler.service.download import MAX_HEAD_BYTES, Fetcher
 
 pytestmark = needs_many_loopbacks
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.hosts import (
+from tests.support.http_hosts import (
     AUTHORITY,
     BODY,
     HERE,
@@ -34,9 +34,9 @@ from tests.hosts import (
     trusting,
     unvisited,
 )
-from upscaler.addresses import Address
 from upscaler.errors import InvalidRequest
-from upscaler.fetch import MAX_REDIRECTS, MAX_URL_BYTES, Fetcher
+from upscaler.service.download import MAX_REDIRECTS, MAX_URL_BYTES, Fetcher
+from upscaler.service.ip_ranges import Address
 
 pytestmark = needs_many_loopbacks
 

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.hosts import NO_TLS, refusal
-from tests.test_fetch_hosts import wide
-from upscaler.addresses import NOT_PUBLIC_V4, Address, is_public
-from upscaler.fetch import Fetcher
+from tests.service.test_download_hosts import wide
+from tests.support.http_hosts import NO_TLS, refusal
+from upscaler.service.download import Fetcher
+from upscaler.service.ip_ranges import NOT_PUBLIC_V4, Address, is_public
 
 KINDS_V4 = """
     0.0.0.0 10.0.0.1 100.64.0.1 100.100.100.200 127.0.0.1 127.127.127.127 168.63.129.16

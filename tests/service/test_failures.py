@@ -14,7 +14,8 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.checkpoints import (
+from tests.engine.test_weights_download import serving as releasing
+from tests.support.checkpoints import (
     NAME,
     STEM,
     Answer,
@@ -25,11 +26,10 @@ from tests.checkpoints import (
     published,
     tensors,
 )
-from tests.children import HEADERS, Child, child, needs_proc
-from tests.failing_machine import NETWORK
-from tests.serving import GOOD
-from tests.test_weights_download import serving as releasing
-from upscaler.weights import cache_folder
+from tests.support.failing_service import NETWORK
+from tests.support.processes import HEADERS, Child, child, needs_proc
+from tests.support.service import GOOD
+from upscaler.engine.weights import cache_folder
 
 pytestmark = needs_proc
 
@@ -51,7 +51,7 @@ def service(
     arguments = [releases, OFFICIAL.path, str(OFFICIAL.size_bytes), OFFICIAL.sha256]
     if weights:
         arguments.append(str(weights))
-    return child(folder, *arguments, module="tests.failing_machine", must_end_well=False)
+    return child(folder, *arguments, module="tests.support.failing_service", must_end_well=False)
 
 
 def ask(service: Child, fields: dict[str, object] = FETCHED) -> httpx.Response:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.body_cases import CASES, MEMORY, SECONDS, Case, check, send, warmed
-from tests.children import Child, child, needs_proc
-from tests.hostile import TARGETS
-from tests.mocking import MOCK_TOKENS, mock_child
+from tests.support.body_cases import CASES, MEMORY, SECONDS, Case, check, send, warmed
+from tests.support.hostile_requests import TARGETS
+from tests.support.mock_servers import MOCK_TOKENS, mock_child
+from tests.support.processes import Child, child, needs_proc
 
 pytestmark = needs_proc
 

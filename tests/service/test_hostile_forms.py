@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.hostile import (
+from tests.support.hostile_requests import (
     JSON_HEADERS,
     SHARED,
     TARGETS,
@@ -20,8 +20,8 @@ from tests.hostile import (
     stay_here,
     unharmed,
 )
-from tests.request_literals import VALID
-from tests.serving import decoded
+from tests.support.request_literals import VALID
+from tests.support.service import decoded
 from upscaler.authority import is_authority
 
 NOT_JSON = [("body", "json_invalid")]

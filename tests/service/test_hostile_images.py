@@ -5,11 +5,11 @@ from threading import Thread
 
 import pytest
 
-from tests.children import Child, child, needs_proc
-from tests.hostile_pictures import CASES
-from tests.picture_cases import SECONDS, SMALL, Case, check, send, warmed
-from tests.picture_files import Samples, decode, saved
-from upscaler import images
+from tests.support.hostile_images import CASES
+from tests.support.image_cases import SECONDS, SMALL, Case, check, send, warmed
+from tests.support.image_files import Samples, decode, saved
+from tests.support.processes import Child, child, needs_proc
+from upscaler.imaging import decode as images
 
 
 @pytest.fixture(scope="module")

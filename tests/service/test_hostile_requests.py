@@ -14,10 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.hostile import SHARED, TARGETS
-from tests.request_literals import ANY_FIELDS
-from tests.serving import GOOD, PHOTO_B64
-from tests.wires import CLOSE, END, HEAD, answers, exchange, request
+from tests.support.hostile_requests import SHARED, TARGETS
+from tests.support.raw_http import CLOSE, END, HEAD, answers, exchange, request
+from tests.support.request_literals import ANY_FIELDS
+from tests.support.service import GOOD, PHOTO_B64
 
 SMALL = {**GOOD, "scale": 0.9}
 VALID = request(SMALL, HEAD + CLOSE)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from upscaler.addresses import EMBEDDING, NOT_PUBLIC_V4, NOT_PUBLIC_V6, PUBLIC_V6, is_public
+from upscaler.service.ip_ranges import EMBEDDING, NOT_PUBLIC_V4, NOT_PUBLIC_V6, PUBLIC_V6, is_public
 
 PUBLIC = """
     1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0

@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.serving import Moody, Resizer
-from tests.test_asynchronous import Gate
-from upscaler import jobs as module
-from upscaler.admission import Admission
-from upscaler.contract import Size
-from upscaler.encoding import most_bytes
+from tests.service.test_async import Gate
+from tests.support.service import Moody, Resizer
+from upscaler.api.request import Size
+from upscaler.api.responses import JobStatus
 from upscaler.errors import (
     Busy,
     FieldError,
@@ -30,11 +28,13 @@ from upscaler.errors import (
     WeightsUnavailable,
 )
 from upscaler.formats import ImageEncoding
-from upscaler.images import Pixels
-from upscaler.jobs import InProcessJobs, Job
+from upscaler.imaging.decode import Pixels
+from upscaler.imaging.encode import most_bytes
 from upscaler.models import UpscalingModel
-from upscaler.orders import Enlarger, InProcess, Progress, Stopwatch, Task, Workshop
-from upscaler.responses import JobStatus
+from upscaler.service import jobs as module
+from upscaler.service.backend import Enlarger, InProcess, Progress, Stopwatch, Task, Workshop
+from upscaler.service.jobs import InProcessJobs, Job
+from upscaler.service.queue import Admission
 
 DAY_S = 24 * 60 * 60
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)

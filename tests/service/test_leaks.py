@@ -12,9 +12,9 @@ from typing import Final
 
 import httpx
 
-from tests.children import HEADERS, Child, child, needs_proc
-from tests.serving import GOOD, PHOTO_B64, png
-from tests.wires import HEAD, connected, exchange, request, rest
+from tests.support.processes import HEADERS, Child, child, needs_proc
+from tests.support.raw_http import HEAD, connected, exchange, request, rest
+from tests.support.service import GOOD, PHOTO_B64, png
 
 REQUESTS: Final = 10_000
 WARM_UP: Final = 1_000

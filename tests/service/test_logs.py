@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.children import ROOT
-from tests.mocking import MOCK
-from upscaler import logs
+from tests.support.mock_servers import MOCK
+from tests.support.paths import ROOT
+from upscaler.service import logs
 
 TOKEN = "token-of-the-log"
 REQUESTS = 1000

@@ -14,17 +14,17 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.picture_files import noise, saved
-from tests.serving import GOOD, SETTINGS, Resizer, Slow, serving
-from tests.test_operations import metrics
-from tests.test_overload import Gate
-from tests.wires import send
-from upscaler.contract import Size
+from tests.service.test_operations import metrics
+from tests.service.test_overload import Gate
+from tests.support.image_files import noise, saved
+from tests.support.raw_http import send
+from tests.support.service import GOOD, SETTINGS, Resizer, Slow, serving
+from upscaler.api.request import Size
 from upscaler.errors import OutOfMemory
-from upscaler.images import Pixels
-from upscaler.jobs import InProcessJobs
+from upscaler.imaging.decode import Pixels
 from upscaler.models import UpscalingModel
-from upscaler.orders import Progress
+from upscaler.service.backend import Progress
+from upscaler.service.jobs import InProcessJobs
 
 ASYNC: Final = {"X-OctoAI-Async": "1"}
 DAY_S: Final = 24 * 60 * 60

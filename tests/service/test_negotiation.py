@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.serving import GOOD, Resizer, decoded, serving, upscale
+from tests.support.service import GOOD, Resizer, decoded, serving, upscale
 from upscaler.errors import NotAcceptable
 from upscaler.formats import ImageEncoding
-from upscaler.intake import accepted
+from upscaler.service.body import accepted
 
 PNG, JPEG = ImageEncoding.PNG, ImageEncoding.JPEG
 

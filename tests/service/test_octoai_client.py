@@ -15,12 +15,12 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.conftest import PHOTO
-from tests.serving import Slow, running
-from upscaler import answers
-from upscaler.app import create_app
-from upscaler.engines import Engines
-from upscaler.orders import InProcess
+from tests.support.paths import PHOTO
+from tests.support.service import Slow, running
+from upscaler.engine.pool import Engines
+from upscaler.service import responses
+from upscaler.service.app import create_app
+from upscaler.service.backend import InProcess
 from upscaler.settings import Settings
 
 with warnings.catch_warnings():
@@ -63,7 +63,7 @@ def test_infer_gets_a_picture_that_takes_longer_than_it_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By default it waits 60 seconds for each part of an answer; here half a second."""
-    monkeypatch.setattr(answers, "BEAT_S", 0.2)
+    monkeypatch.setattr(responses, "BEAT_S", 0.2)
     hurried = Settings(tokens=(TOKEN,), first_byte_s=0.2)
     inputs = {"init_image": PHOTO_B64, "scale": 2}
     headers = {"Authorization": f"Bearer {TOKEN}"}

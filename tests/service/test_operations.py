@@ -16,8 +16,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serving import GOOD, TOKENS, Resizer, logged_without, serving, upscale
-from upscaler.envelope import CLIENT_CLOSED
+from tests.support.service import GOOD, TOKENS, Resizer, logged_without, serving, upscale
+from upscaler.service.middleware import CLIENT_CLOSED
 
 SECRET_URL = "http://127.0.0.1/private/cat.png?signature=confidential"
 
@@ -152,7 +152,7 @@ def written(capsys: pytest.CaptureFixture[str], requests: int) -> Iterator[list[
     with logged_without():
         yield lines
         deadline = time.monotonic() + 10
-        while sum(line["logger"] == "upscaler.envelope" for line in lines) < requests:
+        while sum(line["logger"] == "upscaler.service.middleware" for line in lines) < requests:
             assert time.monotonic() < deadline, lines
             lines += [json.loads(line) for line in capsys.readouterr().err.splitlines()]
             time.sleep(0.01)
@@ -165,7 +165,7 @@ def test_each_request_is_one_line_with_its_id_and_what_was_done(
         api.post("/upscaling", json=GOOD, headers={"X-User-Request-ID": "mine"})
         upscale(api, **GOOD | {"scale": 99})
         api.get("/nowhere?secret=confidential")
-    good, bad, lost = (line for line in lines if line["logger"] == "upscaler.envelope")
+    good, bad, lost = (line for line in lines if line["logger"] == "upscaler.service.middleware")
     assert good["request_id"] == "mine"
     assert good["message"] == "POST /upscaling"
     assert (good["status"], good["model"]) == (200, "real-esrgan-x4-plus")

@@ -11,15 +11,15 @@ from dataclasses import replace
 
 import pytest
 
-from tests.conftest import PHOTO
-from tests.serving import GOOD, PHOTO_B64, SETTINGS, Resizer, decoded, serving, upscale
-from tests.test_operations import eventually
-from tests.wires import HEAD, connected, send
-from upscaler import intake
-from upscaler.contract import MAX_BODY_BYTES, Size
-from upscaler.images import Pixels
+from tests.service.test_operations import eventually
+from tests.support.paths import PHOTO
+from tests.support.raw_http import HEAD, connected, send
+from tests.support.service import GOOD, PHOTO_B64, SETTINGS, Resizer, decoded, serving, upscale
+from upscaler.api.request import MAX_BODY_BYTES, Size
+from upscaler.imaging.decode import Pixels
 from upscaler.models import UpscalingModel
-from upscaler.orders import Progress
+from upscaler.service import body as intake
+from upscaler.service.backend import Progress
 from upscaler.settings import Settings
 
 QUEUE_OF_TWO = replace(SETTINGS, queue_length=2)

@@ -7,10 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serving import Resizer, running
-from upscaler import page
-from upscaler.app import create_app
-from upscaler.contract import (
+from tests.support.service import Resizer, running
+from upscaler.api.request import (
     MAX_BODY_BYTES,
     MAX_INPUT_PX,
     MAX_OUTPUT_PX,
@@ -18,11 +16,13 @@ from upscaler.contract import (
     UpscalingRequest,
 )
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.orders import InProcess
+from upscaler.service import playground
+from upscaler.service.app import create_app
+from upscaler.service.backend import InProcess
 from upscaler.settings import Settings
 
-PATHS = ["/", "/page/facts.json", *(f"/page/{name}" for name in page.FILES)]
-SOURCES = {path.name: path.read_text() for path in Path(page.__file__).parent.glob("*.*")}
+PATHS = ["/", "/page/facts.json", *(f"/page/{name}" for name in playground.FILES)]
+SOURCES = {path.name: path.read_text() for path in Path(playground.__file__).parent.glob("*.*")}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_no_two_files_have_the_same_tag(service: httpx.Client) -> None:
 
 def test_every_file_of_the_folder_is_served() -> None:
     """And none is forgotten: a module that is imported but not served breaks the page."""
-    assert SOURCES.keys() == {*page.FILES, "index.html", "__init__.py"}
+    assert SOURCES.keys() == {*playground.FILES, "index.html", "__init__.py"}
 
 
 def test_nothing_else_is_there(service: httpx.Client) -> None:

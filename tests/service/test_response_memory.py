@@ -3,9 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+
+from tests.support.paths import ROOT
 
 MIB = 2**20
 ROOM = 80 * MIB
@@ -15,7 +16,7 @@ LARGEST = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from tests.serving import Resizer, png, serving
+from tests.support.service import Resizer, png, serving
 
 class Noise(Resizer):
     def upscale(self, pixels, model, size, progress):
@@ -47,8 +48,7 @@ with serving(Noise()) as client:
 def test_the_largest_answer_takes_its_file_and_little_more(accept: str) -> None:
     """8192x8192 pixels of noise: 201 MB of PNG, which nowhere are 268 MB of base64."""
     command = [sys.executable, "-c", LARGEST, accept]
-    root = Path(__file__).parent.parent
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     file = found["answer"] * 3 // 4 if accept == "application/json" else found["answer"]

@@ -6,7 +6,7 @@ from unittest import mock
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from upscaler import answers
+from upscaler.service import responses
 
 
 @given(st.lists(st.binary(max_size=30), max_size=20), st.integers(1, 60))
@@ -14,9 +14,9 @@ from upscaler import answers
 @example([], 1)
 def test_small_pieces_are_sent_together_and_none_is_lost(pieces: list[bytes], least: int) -> None:
     async def sent() -> list[bytes]:
-        return [part async for part in answers._sent(pieces)]
+        return [part async for part in responses._sent(pieces)]
 
-    with mock.patch.object(answers, "SENT_BYTES", least):
+    with mock.patch.object(responses, "SENT_BYTES", least):
         parts = asyncio.run(sent())
     assert b"".join(parts) == b"".join(pieces)
     assert all(least <= len(part) < least + 30 for part in parts[:-1])

@@ -12,13 +12,13 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.serving import GOOD, SETTINGS, Resizer, only_error, png, serving, upscale
-from upscaler.answers import cost_usd
-from upscaler.contract import Size, output_size, validate_request
+from tests.support.service import GOOD, SETTINGS, Resizer, only_error, png, serving, upscale
+from upscaler.api.request import Size, output_size, validate_request
 from upscaler.formats import ImageEncoding
-from upscaler.images import Pixels
+from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
-from upscaler.orders import FIRST_GUESS_FLOPS, STAGES, WORK, Made, Progress
+from upscaler.service.backend import FIRST_GUESS_FLOPS, STAGES, WORK, Made, Progress
+from upscaler.service.responses import cost_usd
 
 PRICE = Decimal("0.000222")
 DRY = {"X-Upscaler-Dry-Run": "1"}

@@ -15,14 +15,9 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from tests.hostile import TARGETS, completed, stay_here, unharmed
-from tests.serving import TOKENS, png
-from upscaler.contract import (
-    ASYNC_HEADER,
-    DRY_RUN_HEADER,
-    MAX_OUTPUT_PX,
-    REQUEST_ID_HEADER,
-)
+from tests.support.hostile_requests import TARGETS, completed, stay_here, unharmed
+from tests.support.service import TOKENS, png
+from upscaler.api.request import ASYNC_HEADER, DRY_RUN_HEADER, MAX_OUTPUT_PX, REQUEST_ID_HEADER
 
 EXAMPLES: Final = {"service": 100, "mock": 40}
 """For each operation and phase. The mock gets fewer for the sake of time: nothing in it but the

@@ -13,10 +13,11 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.serving import GOOD, SETTINGS, Moody, Resizer, Slow, decoded, serving, upscale
-from upscaler import answers, server
+from tests.support.service import GOOD, SETTINGS, Moody, Resizer, Slow, decoded, serving, upscale
 from upscaler.errors import OutOfMemory
-from upscaler.orders import Made
+from upscaler.service import responses
+from upscaler.service.backend import Made
+from upscaler.service.server import connection
 
 FIRST_BYTE_S = 0.2
 BEAT_S = 0.1
@@ -26,7 +27,7 @@ FILE = {"Accept": "image/png"}
 
 @pytest.fixture(autouse=True)
 def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "BEAT_S", BEAT_S)
+    monkeypatch.setattr(responses, "BEAT_S", BEAT_S)
 
 
 @contextmanager
@@ -76,8 +77,8 @@ def test_the_log_tells_of_its_picture_as_of_any(caplog: pytest.LogCaptureFixture
 def test_what_the_picture_takes_is_not_the_time_in_which_the_client_must_take_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "ANSWER_GRACE_S", 0.5)
-    monkeypatch.setattr(server, "ANSWER_BYTES_PER_S", 10**9)
+    monkeypatch.setattr(connection, "ANSWER_GRACE_S", 0.5)
+    monkeypatch.setattr(connection, "ANSWER_BYTES_PER_S", 10**9)
     with serving(Slow(1.5), HURRIED) as api, arriving(api, scale=16) as answer:
         answer.read()
         assert len(answer.content) > 2**22, "more than the system takes before the client does"
@@ -178,7 +179,7 @@ def test_an_answer_that_nobody_takes_gives_up_what_is_made_for_it() -> None:
         async def send(_message: object) -> None:
             await asyncio.sleep(0)
 
-        answer = answers.Begun(making, lambda _: None)
+        answer = responses.Begun(making, lambda _: None)
         await answer({"type": "http"}, gone, send)
         assert making.cancelled()
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from benchmarks import soak
-from tests.children import needs_proc
+from tests.support.processes import needs_proc
 from upscaler.models import UpscalingModel
 
 AT_LEAST = 0.5

@@ -10,14 +10,14 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from tests.serving import Resizer, running
-from upscaler import docs, page
-from upscaler.app import create_app
-from upscaler.orders import InProcess
+from tests.support.service import Resizer, running
+from upscaler.service import playground, swagger_ui
+from upscaler.service.app import create_app
+from upscaler.service.backend import InProcess
+from upscaler.service.static_files import PART_BYTES
 from upscaler.settings import Settings
-from upscaler.statics import PART_BYTES
 
-PATHS = ["/docs", "/docs/start.js", *(f"/docs/{name}" for name in docs.FILES)]
+PATHS = ["/docs", "/docs/start.js", *(f"/docs/{name}" for name in swagger_ui.FILES)]
 BUNDLE = "/docs/swagger-ui-bundle.js"
 
 
@@ -47,7 +47,7 @@ def test_each_file_is_under_the_pages_policy_but_for_what_it_needs(
         "form-action": "'none'",
         "frame-ancestors": "'none'",
     }
-    for name in page.HEADERS:
+    for name in playground.HEADERS:
         if name != "Content-Security-Policy":
             assert answer.headers[name] == of_page.headers[name]
 

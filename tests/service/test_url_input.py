@@ -13,11 +13,11 @@ from ipaddress import ip_network
 import httpx
 import pytest
 
-from tests.conftest import PHOTO
-from tests.serving import GOOD, SETTINGS, Resizer, decoded, only_error, serving, upscale
-from upscaler import app, logs
-from upscaler.contract import REQUEST_ID_HEADER
-from upscaler.fetch import MAX_FETCH_BYTES
+from tests.support.paths import PHOTO
+from tests.support.service import GOOD, SETTINGS, Resizer, decoded, only_error, serving, upscale
+from upscaler.api.request import REQUEST_ID_HEADER
+from upscaler.service import app, logs
+from upscaler.service.download import MAX_FETCH_BYTES
 
 FILES = {
     "/cat.png": PHOTO.read_bytes(),

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mock_server import Mock
-from tests.mocking import mocked
-from tests.serving import GOOD, SETTINGS, TOKENS, Resizer, serving
-from tests.wires import CLOSE, answers
-from upscaler.app import create_app
+from tests.support.mock_servers import mocked
+from tests.support.raw_http import CLOSE, answers
+from tests.support.service import GOOD, SETTINGS, TOKENS, Resizer, serving
 from upscaler.authority import is_authority
 from upscaler.errors import InvalidSetting
-from upscaler.orders import InProcess
+from upscaler.service.app import create_app
+from upscaler.service.backend import InProcess
 from upscaler.settings import Settings
 
 PUBLIC = "https://pictures.example.com/v2"

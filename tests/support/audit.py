@@ -1,6 +1,6 @@
 """Look the pinned versions up among the published vulnerabilities, where those can be reached.
 
-    python -m tests.audit
+    python -m tests.support.audit
 
 pip-audit itself ends well if it could look up nothing at all, so what it found is read here. It is
 a failure if a version is known to be vulnerable, and it is said plainly if nothing was looked up.
@@ -9,10 +9,11 @@ a failure if a version is known to be vulnerable, and it is said plainly if noth
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any, Final
 
-CONSTRAINTS: Final = Path(__file__).parent.parent / "constraints.txt"
+from tests.support.paths import ROOT
+
+CONSTRAINTS: Final = ROOT / "constraints.txt"
 TIMEOUT_S: Final = 300
 NEWLINE: Final = "\n"
 

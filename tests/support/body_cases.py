@@ -10,10 +10,10 @@ from typing import Final
 import httpx
 import numpy as np
 
-from tests.children import HEADERS, Child
-from tests.serving import GOOD
-from tests.wires import CLOSE, END, HEAD, Answer, answers, connected, rest
-from upscaler.contract import MAX_BODY_BYTES
+from tests.support.processes import HEADERS, Child
+from tests.support.raw_http import CLOSE, END, HEAD, Answer, answers, connected, rest
+from tests.support.service import GOOD
+from upscaler.api.request import MAX_BODY_BYTES
 
 MIB: Final = 2**20
 FULL: Final = MAX_BODY_BYTES - 1000

@@ -13,9 +13,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from upscaler.engine.networks import Net, build
+from upscaler.engine.weights import cache_folder
 from upscaler.models import MODELS, RRDB, Checkpoint, Compact, Model, UpscalingModel
-from upscaler.nets import Net, build
-from upscaler.weights import cache_folder
 
 Tensors = Mapping[str, Tensor]
 Answer = Callable[[BaseHTTPRequestHandler], None]

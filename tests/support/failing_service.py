@@ -1,6 +1,6 @@
 """A service with the real engine, one of whose models is fast and has a release on this machine.
 
-    python -m tests.failing_machine RELEASES PATH BYTES SHA256 [FOLDER]
+    python -m tests.support.failing_service RELEASES PATH BYTES SHA256 [FOLDER]
 
 Weights that could not be had are asked for again soon, so that tests need not wait for a minute.
 """
@@ -10,9 +10,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tests import children
-from tests.checkpoints import NAME
-from upscaler import engines, weights
+from tests.support import processes
+from tests.support.checkpoints import NAME
+from upscaler.engine import pool, weights
 from upscaler.models import MODELS, Checkpoint, UpscalingModel
 from upscaler.settings import Device, Settings
 
@@ -24,10 +24,10 @@ def main() -> None:
     releases, path, size_bytes, digest, *folder = sys.argv[1:]
     official = Checkpoint(path, int(size_bytes), digest)
     fast = replace(MODELS[NAME], network=NETWORK, official=official)
-    vars(engines).update(MODELS={**MODELS, NAME: fast}, RETRY_AFTER_S=RETRY_AFTER_S)
+    vars(pool).update(MODELS={**MODELS, NAME: fast}, RETRY_AFTER_S=RETRY_AFTER_S)
     weights.fetch = functools.partial(weights.fetch, releases=releases)
     weights_folder = Path(folder[0]) if folder else None
-    children.serve(engines.Engines(Settings(weights=weights_folder, device=Device.CPU)))
+    processes.serve(pool.Engines(Settings(weights=weights_folder, device=Device.CPU)))
 
 
 if __name__ == "__main__":

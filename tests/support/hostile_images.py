@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from tests import hostile_jpegs, hostile_pngs, hostile_webps
-from tests.hostile_profiles import largest_table
-from tests.picture_cases import SMALL, Case, right
-from tests.picture_files import (
+from tests.support import hostile_jpegs, hostile_pngs, hostile_webps
+from tests.support.hostile_profiles import largest_table
+from tests.support.image_cases import SMALL, Case, right
+from tests.support.image_files import (
     FIRST_SIDES,
     RGB,
     as_seen,

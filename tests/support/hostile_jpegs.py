@@ -6,9 +6,10 @@ from functools import partial
 
 import numpy as np
 
-from tests.hostile_profiles import largest_table, program
-from tests.picture_cases import CIRCLE, FLAT, LARGEST, SMALL, Case, refused, right
-from tests.picture_files import (
+from tests.imaging.test_colour import black_only_profile, by_matrix, complement
+from tests.support.hostile_profiles import largest_table, program
+from tests.support.image_cases import CIRCLE, FLAT, LARGEST, SMALL, Case, refused, right
+from tests.support.image_files import (
     DISPLAY_P3,
     Samples,
     entry,
@@ -17,7 +18,6 @@ from tests.picture_files import (
     tiff,
     with_segment,
 )
-from tests.test_image_colours import black_only_profile, by_matrix, complement
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 EXIF, ICC = b"Exif\0\0", b"ICC_PROFILE\0"

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tests.picture_cases import (
+from tests.support.image_cases import (
     CIRCLE,
     FLAT,
     LARGEST,
@@ -22,7 +22,7 @@ from tests.picture_cases import (
     refused,
     right,
 )
-from tests.picture_files import (
+from tests.support.image_files import (
     ADAM7,
     GREY,
     INDEXED,

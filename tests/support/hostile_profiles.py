@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 
-from tests.picture_files import D50, P3, profile, xyz
+from tests.support.image_files import D50, P3, profile, xyz
 
 
 def program(elements: int) -> bytes:

@@ -14,10 +14,10 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.mocking import mocking
-from tests.request_literals import SIZE_GROUP
-from tests.serving import Resizer, png, serving
-from upscaler.contract import ASYNC_HEADER, REQUEST_ID_HEADER
+from tests.support.mock_servers import mocking
+from tests.support.request_literals import SIZE_GROUP
+from tests.support.service import Resizer, png, serving
+from upscaler.api.request import ASYNC_HEADER, REQUEST_ID_HEADER
 
 TARGETS: Final[dict[str, Callable[[], AbstractContextManager[httpx.Client]]]] = {
     "mock": mocking,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.picture_cases import (
+from tests.support.image_cases import (
     FLAT,
     LARGEST,
     SMALL,
@@ -17,7 +17,7 @@ from tests.picture_cases import (
     refused,
     right,
 )
-from tests.picture_files import riff, saved, webp_of_size
+from tests.support.image_files import riff, saved, webp_of_size
 
 ALPHA, EXIF, ANIMATED = 0x10, 0x08, 0x02
 """Flags of a VP8X chunk (RFC 9649, 2.7.1)."""

@@ -12,9 +12,9 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 import pytest
 import trustme
 
-from upscaler.addresses import Address
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.fetch import Fetcher, Resolve, resolve
+from upscaler.service.download import Fetcher, Resolve, resolve
+from upscaler.service.ip_ranges import Address
 
 HERE = "127.0.0.1"
 """What nobody may connect to. Tests allow 127.0.0.2 and 127.0.0.3 instead."""

@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from tests.children import HEADERS, Child
-from tests.picture_files import Samples, noise, off_by, saved
+from tests.support.image_files import Samples, noise, off_by, saved
+from tests.support.processes import HEADERS, Child
 
 MIB = 2**20
 LARGEST = 24 * MIB - 4096

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, WebPImagePlugin
 
-from upscaler.contract import Size
+from upscaler.api.request import Size
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.images import Pixels, read_header
+from upscaler.imaging.decode import Pixels, read_header
 
 Samples = NDArray[Any]
 """Unsigned integers of shape (height, width, channels), as a file stores them."""

@@ -12,9 +12,9 @@ from threading import Timer
 import httpx
 
 from mock_server.mock import Mock
-from mock_server.wire import Wire
-from tests.children import Child
-from tests.serving import SETTINGS, TOKENS, running
+from mock_server.serving.connection import Wire
+from tests.support.processes import Child
+from tests.support.service import SETTINGS, TOKENS, running
 from upscaler.settings import Settings
 
 MOCK = str(Path(sys.executable).parent / "upscaler-mock")

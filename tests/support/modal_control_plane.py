@@ -35,16 +35,16 @@ from modal.client import _Client
 from modal_proto import api_pb2
 from modal_proto.api_grpc import ModalClientBase
 
-from tests.children import ROOT
-from tests.serving import Resizer
-from upscaler.contract import Size, output_size, validate_request
-from upscaler.delivery import Delivery, Outcome
+from tests.support.paths import ROOT
+from tests.support.service import Resizer
+from upscaler.api.request import Size, output_size, validate_request
 from upscaler.errors import UpscalerError
 from upscaler.formats import ImageEncoding
-from upscaler.images import read_header
+from upscaler.imaging.decode import read_header
+from upscaler.modal.backend import packed
+from upscaler.modal.payload import Delivery, Outcome
 from upscaler.models import UpscalingModel
-from upscaler.orders import Stopwatch, Task, made_by
-from upscaler.remote import packed
+from upscaler.service.backend import Stopwatch, Task, made_by
 
 Ran = subprocess.CompletedProcess[str]
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from upscaler import tiling, weights
-from upscaler.convolution import has_onednn
-from upscaler.engine import Engine
-from upscaler.images import Pixels
+from upscaler import tiling
+from upscaler.engine import weights
+from upscaler.engine.convolution import has_onednn
+from upscaler.engine.engine import Engine
+from upscaler.engine.networks import Net, RRDBNet, build
+from upscaler.imaging.decode import Pixels
 from upscaler.models import Model
-from upscaler.nets import Net, RRDBNet, build
-from upscaler.plan import Plan
+from upscaler.planning import Plan
 from upscaler.settings import Precision
 
 # Read before any test starts: none of them sees the environment it was started in.

@@ -1,6 +1,6 @@
 """What native code makes of damaged inputs, in a process whose memory is full of one value.
 
-    MALLOC_PERTURB_=85 python -m tests.poisoned START COUNT LIBRARY...
+    MALLOC_PERTURB_=85 python -m tests.support.poisoned_memory START COUNT LIBRARY...
 
 prints a line for each input: the library, the input's number, and what came of it, with the SHA-256
 of what was given out. glibc fills all memory that it hands out by that variable, and before each
@@ -19,14 +19,14 @@ from typing import Any, Final
 import numpy as np
 import pybase64
 
-from tests.damage import damaged
-from tests.hostile_pictures import CASES
-from tests.picture_files import noise, outcome
-from tests.test_truncated_images import COLOURS, FILES, HUES, jpeg
-from upscaler import encoding, images, png, scanlines
-from upscaler.deflate import zlib
+from tests.imaging.test_truncated_images import COLOURS, FILES, HUES, jpeg
+from tests.support.damage import damaged
+from tests.support.hostile_images import CASES
+from tests.support.image_files import noise, outcome
 from upscaler.formats import ImageEncoding
-from upscaler.images import Pixels
+from upscaler.imaging import decode, encode, png, png_filters
+from upscaler.imaging._zlib import zlib
+from upscaler.imaging.decode import Pixels
 
 VALUES: Final = ("85", "170")
 """Of the memory; glibc hands out their complements."""
@@ -85,7 +85,7 @@ def unfiltered(random: Random) -> Outcome:
     most = random.choice((4, 4, 5, 255))
     rows = (bytes([random.randint(0, most)]) + random.randbytes(width) for _ in range(40))
     return or_error(
-        lambda: scanlines.unfiltered(b"".join(rows), random.randbytes(width), pixel_bytes)
+        lambda: png_filters.unfiltered(b"".join(rows), random.randbytes(width), pixel_bytes)
     )
 
 
@@ -97,15 +97,15 @@ def base64(random: Random) -> Outcome:
 def encoded(random: Random) -> Outcome:
     """A file of each kind, in one of the ways that there are, and its base64."""
     pixels = random.choice((COLOURS, HUES, noise(70, 33, 3), noise(1, 1, 4)))
-    style = random.choice((encoding.BEST, encoding.SMALL))
+    style = random.choice((encode.BEST, encode.SMALL))
     kind = random.choice(tuple(ImageEncoding))
-    file = encoding.encode_strips([pixels], len(pixels), kind, style)
-    return b"".join(encoding.in_json(list(file)))
+    file = encode.encode_strips([pixels], len(pixels), kind, style)
+    return b"".join(encode.in_json(list(file)))
 
 
 def resized(random: Random) -> Outcome:
     pixels = random.choice((COLOURS, HUES))
-    return images.resize(pixels, (random.randint(1, 300), random.randint(1, 300)))
+    return decode.resize(pixels, (random.randint(1, 300), random.randint(1, 300)))
 
 
 LIBRARIES: Final[dict[str, Callable[[Random], Outcome]]] = {

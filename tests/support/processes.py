@@ -1,6 +1,6 @@
 """The service in a process of its own, so that what it takes of the system can be seen.
 
-    python -m tests.children
+    python -m tests.support.processes
 
 serves, on top of a backend without a network, until its standard input is closed. What is seen is
 seen by Linux's /proc.
@@ -19,12 +19,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serving import SETTINGS, TOKENS, Resizer, running
-from upscaler.app import create_app
-from upscaler.orders import Enlarger, InProcess
+from tests.support.paths import ROOT
+from tests.support.service import SETTINGS, TOKENS, Resizer, running
+from upscaler.service.app import create_app
+from upscaler.service.backend import Enlarger, InProcess
 
 HEADERS = {"Authorization": f"Bearer {TOKENS[0]}"}
-ROOT = Path(__file__).parent.parent
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="what a process has is in /proc")
 

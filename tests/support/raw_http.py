@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from tests.serving import GOOD
+from tests.support.service import GOOD
 
 HEAD = (
     b"POST /upscaling HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

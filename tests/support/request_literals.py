@@ -8,12 +8,7 @@ from typing import Final
 import pytest
 from hypothesis import strategies as st
 
-from upscaler.contract import (
-    Size,
-    UpscalingRequest,
-    output_size,
-    parse_request,
-)
+from upscaler.api.request import Size, UpscalingRequest, output_size, parse_request
 from upscaler.errors import InvalidRequest
 
 IMAGE_GROUP: Final = ("init_image", "init_image_url")

@@ -14,16 +14,16 @@ import httpx
 from fastapi import FastAPI
 from PIL import Image
 
-from tests.conftest import PHOTO
-from upscaler import logs
-from upscaler.app import create_app
-from upscaler.contract import Size
+from tests.support.paths import PHOTO
+from upscaler.api.request import Size
 from upscaler.errors import WeightsUnavailable
-from upscaler.images import Pixels, resize
-from upscaler.jobs import Jobs
+from upscaler.imaging.decode import Pixels, resize
 from upscaler.models import UpscalingModel
-from upscaler.orders import Enlarger, InProcess, Progress
-from upscaler.server import Connection, server
+from upscaler.service import logs
+from upscaler.service.app import create_app
+from upscaler.service.backend import Enlarger, InProcess, Progress
+from upscaler.service.jobs import Jobs
+from upscaler.service.server.connection import Connection, server
 from upscaler.settings import Settings
 
 TOKENS = ("first-token", "zweites-schlüsselwort")

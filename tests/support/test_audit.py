@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.audit import verdict
+from tests.support.audit import verdict
 
 FINE = {"name": "fine", "version": "1", "vulns": []}
 UNKNOWN = {"name": "unknown", "skip_reason": "not found"}

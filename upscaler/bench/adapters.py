@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from upscaler import weights
 from upscaler.bench import machine, reference
 from upscaler.bench.contenders import CUSTOMARY_PAD_PX, MAPS_AT_ONCE, Contender, Peer, largest_map
-from upscaler.engine import Engine
-from upscaler.images import Pixels
+from upscaler.engine import weights
+from upscaler.engine.engine import Engine
+from upscaler.imaging.decode import Pixels
 from upscaler.models import Model
-from upscaler.plan import Plan
+from upscaler.planning import Plan
 from upscaler.settings import Settings
 
 MOST_VALUES = 2**31
@@ -65,7 +65,7 @@ def load(contender: Contender, model: Model, device: torch.device, memory: int |
 
 
 class ThisEngine:
-    """`upscaler.engine`, by the plan that it makes for itself."""
+    """`upscaler.engine.engine`, by the plan that it makes for itself."""
 
     def __init__(
         self, contender: Contender, model: Model, device: torch.device, memory: int | None

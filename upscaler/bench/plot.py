@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from upscaler.bench.turns import Case, Report, Row
+from upscaler.bench.runner import Case, Report, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from upscaler.bench.contenders import INSTALL, TITLES, installed, possible
 from upscaler.bench.machine import Machine
-from upscaler.bench.turns import Case, Report, Row
+from upscaler.bench.runner import Case, Report, Row
 
 HEADINGS = (
     "engine",

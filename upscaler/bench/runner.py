@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from upscaler.bench.children import Worker
 from upscaler.bench.contenders import Contender, Peer
 from upscaler.bench.machine import Machine, describe
+from upscaler.bench.process import Worker
 from upscaler.errors import WorkerFailed
-from upscaler.images import Pixels, resize
+from upscaler.imaging.decode import Pixels, resize
 from upscaler.models import Model, flop
 from upscaler.settings import Device
 

@@ -22,10 +22,10 @@ from typing import Any, Final, TextIO
 import numpy as np
 import torch
 
-from upscaler.bench import peak, peers
+from upscaler.bench import adapters, peak
 from upscaler.bench.contenders import Contender, Peer
-from upscaler.images import Pixels
-from upscaler.memory import give_back
+from upscaler.engine.memory import give_back
+from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Precision
 
@@ -70,7 +70,7 @@ def _machine(job: dict[str, Any], say: Say) -> None:
 
 def _truth(job: dict[str, Any], say: Say) -> None:
     """Write what the plain network makes of the picture."""
-    truth = peers.Truth(MODELS[UpscalingModel(job["model"])], torch.device(job["device"]))
+    truth = adapters.Truth(MODELS[UpscalingModel(job["model"])], torch.device(job["device"]))
     np.save(job["result"], truth.run(np.load(job["picture"])))
     say()
 
@@ -86,7 +86,7 @@ def _contender(job: dict[str, Any], say: Say) -> None:
     device = torch.device(job["device"])
     pixels = np.load(job["picture"])
     started = time.perf_counter()
-    runner = peers.load(contender, MODELS[UpscalingModel(job["model"])], device, job["memory"])
+    runner = adapters.load(contender, MODELS[UpscalingModel(job["model"])], device, job["memory"])
     load_s = time.perf_counter() - started
     _run(runner, np.ascontiguousarray(pixels[:WARM_UP_PX, :WARM_UP_PX]))
     memory = _Memory.now(device)
@@ -96,13 +96,13 @@ def _contender(job: dict[str, Any], say: Say) -> None:
         say(**_turn(runner, pixels, memory, json.loads(line)["result"]))
 
 
-def _run(runner: peers.Runner, pixels: Pixels) -> None:
+def _run(runner: adapters.Runner, pixels: Pixels) -> None:
     runner.prepare(pixels.shape[1], pixels.shape[0])
     runner.run(pixels)
 
 
 def _turn(
-    runner: peers.Runner, pixels: Pixels, memory: "_Memory", result: str | None
+    runner: adapters.Runner, pixels: Pixels, memory: "_Memory", result: str | None
 ) -> dict[str, object]:
     """Enlarge the picture once by the clock, and write it to `result`, if that is a path.
 
@@ -120,7 +120,7 @@ def _turn(
     return {"seconds": seconds, "shape": enlarged.shape, **peaks}
 
 
-def _clocked(runner: peers.Runner, pixels: Pixels, device: torch.device) -> tuple[float, Pixels]:
+def _clocked(runner: adapters.Runner, pixels: Pixels, device: torch.device) -> tuple[float, Pixels]:
     """How many seconds a run took, and its picture."""
     started = time.perf_counter()
     enlarged = runner.run(pixels)

@@ -21,16 +21,18 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from tqdm import tqdm
 
-from upscaler import batch, encoding, images, options
-from upscaler.contract import output_size, validate_request
+from upscaler import batch
+from upscaler.api.request import output_size, validate_request
+from upscaler.cli import options
 from upscaler.errors import FileRefused, InvalidRequest, UpscalerError
 from upscaler.files import replacing
+from upscaler.imaging import decode, encode
 from upscaler.models import LICENCE, MODELS, Model, UpscalingModel
 from upscaler.settings import Device, Settings
 
 if TYPE_CHECKING:
-    from upscaler.bench.turns import Task
-    from upscaler.engines import Engines
+    from upscaler.bench.runner import Task
+    from upscaler.engine.pool import Engines
 
 OPTIONS: Final = {
     "scale": "--scale: ",
@@ -77,7 +79,7 @@ def _image(args: argparse.Namespace) -> int:
         fields["scale"] = MODELS[args.model].scale
     validate_request(fields | {"init_image": b"-"})  # tell of a wrong option before reading files
 
-    from upscaler.engines import Engines
+    from upscaler.engine.pool import Engines
 
     engines = Engines(_settings(args))
     failures = [_failed(args, refusal.path, refusal) for refusal in todo.refused]
@@ -100,7 +102,7 @@ def _upscale(
     """Upscale one picture and say what became of it. Raises whatever goes wrong."""
     started = time.perf_counter()
     request = validate_request(fields | {"init_image": batch.contents(job.source)})
-    picture = images.read_header(request.init_image or b"")
+    picture = decode.read_header(request.init_image or b"")
     size = output_size(request, picture.size)
     pixels = picture.pixels()
     with _bar(f"fetching {request.model}", "B", quiet=args.quiet) as progress:
@@ -110,10 +112,10 @@ def _upscale(
         strips = engines.upscale(pixels, request.model, size, progress)
         if job.comparison:
             whole = np.concatenate(list(strips))
-            sheet = images.before_after(pixels, whole)
-            _write(job.comparison, encoding.encode_strips([sheet], len(sheet), file_type))
+            sheet = decode.before_after(pixels, whole)
+            _write(job.comparison, encode.encode_strips([sheet], len(sheet), file_type))
             strips = iter([whole])
-        _write(job.target, encoding.encode_strips(strips, size[1], file_type))
+        _write(job.target, encode.encode_strips(strips, size[1], file_type))
     result: dict[str, Any] = {
         "input": str(job.source),
         "output": str(job.target),
@@ -150,11 +152,11 @@ def _failed(args: argparse.Namespace, path: str, error: Exception) -> str:
 
 def _serve(args: argparse.Namespace) -> int:
     """Serve the API until interrupted."""
-    from upscaler import logs
-    from upscaler.app import create_app
-    from upscaler.engines import Engines
-    from upscaler.orders import InProcess
-    from upscaler.server import server
+    from upscaler.engine.pool import Engines
+    from upscaler.service import logs
+    from upscaler.service.app import create_app
+    from upscaler.service.backend import InProcess
+    from upscaler.service.server.connection import server
 
     settings = _settings(args)
     engines = Engines(settings)
@@ -178,7 +180,7 @@ def _weights(args: argparse.Namespace) -> int:
     """List, per model, which weights are used, or fetch those that are asked for."""
     if args.action == "fetch":
         return _fetch(args)
-    from upscaler import weights
+    from upscaler.engine import weights
 
     folder = Settings.from_environment().weights
     weights.check_folder(folder)
@@ -212,7 +214,7 @@ def _weights(args: argparse.Namespace) -> int:
 
 def _fetch(args: argparse.Namespace) -> int:
     """Fetch official weights into the cache; a model that fails does not stop the others."""
-    from upscaler import weights
+    from upscaler.engine import weights
 
     chosen = set(args.models) or {"all"}
     failures = []
@@ -230,7 +232,7 @@ def _fetch(args: argparse.Namespace) -> int:
 def _bench(args: argparse.Namespace) -> int:
     """Measure, printing each table when it is there; 1 if this engine failed anywhere."""
     from upscaler.bench import plot, report
-    from upscaler.bench import turns as bench
+    from upscaler.bench import runner as bench
 
     if args.plot and importlib.util.find_spec("matplotlib") is None:
         return _fail("--plot needs matplotlib: pip install 'octo-upscaler[bench]'", 1)
@@ -253,10 +255,10 @@ def _bench(args: argparse.Namespace) -> int:
 
 def _bench_task(args: argparse.Namespace) -> "Task":
     """What to measure, all of it there. Raises UpscalerError or OSError for what cannot be had."""
-    from upscaler import weights
     from upscaler.bench import contenders, machine
-    from upscaler.bench import turns as bench
-    from upscaler.devices import pick_device
+    from upscaler.bench import runner as bench
+    from upscaler.engine import weights
+    from upscaler.engine.devices import pick_device
 
     settings = Settings.from_environment()
     device = Device(pick_device(args.device or settings.device).type)
@@ -275,7 +277,7 @@ def _bench_task(args: argparse.Namespace) -> "Task":
             with _bar(f"fetching {model.name}", "B", quiet=args.quiet) as progress:
                 weights.fetch(model, progress)
     return bench.Task(
-        picture=images.read_header(data).pixels(),
+        picture=decode.read_header(data).pixels(),
         models=models,
         sizes=args.size or ([512, 1024, 2048] if device is Device.CUDA else [512]),
         device=device,

@@ -4,10 +4,10 @@ from typing import Final
 
 import torch
 
-from upscaler.convolution import Direct, Winograd, has_onednn
+from upscaler.engine.convolution import Direct, Winograd, has_onednn
+from upscaler.engine.streams import Methods
 from upscaler.errors import DeviceUnavailable
 from upscaler.settings import Device, Precision
-from upscaler.streams import Methods
 
 DTYPES: Final = {
     Precision.FP32: torch.float32,

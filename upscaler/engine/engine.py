@@ -15,26 +15,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from upscaler import weights
-from upscaler.contract import Size, scaled_size
-from upscaler.devices import methods, pick_device, pick_precision
-from upscaler.errors import OutOfMemory, Overflow, WeightsUnavailable
-from upscaler.footprints import footprint
-from upscaler.images import Pixels, resize
-from upscaler.layers import Level
-from upscaler.memory import (
+from upscaler.api.request import Size, scaled_size
+from upscaler.engine import weights
+from upscaler.engine.devices import methods, pick_device, pick_precision
+from upscaler.engine.layers import Level
+from upscaler.engine.memory import (
     ONEDNN_FAILED,
     free_bytes,
     is_out_of_memory,
     memory_for,
     room_for_threads,
 )
+from upscaler.engine.networks import Net
+from upscaler.engine.streams import streamed
+from upscaler.engine.tensors import lanczos, mirrored, to_grey, to_host, to_levels, to_network
+from upscaler.errors import OutOfMemory, Overflow, WeightsUnavailable
+from upscaler.footprints import footprint
+from upscaler.imaging.decode import Pixels, resize
 from upscaler.models import MODELS, Model, UpscalingModel
-from upscaler.nets import Net
-from upscaler.plan import MIB, Plan, cheapest, plans
-from upscaler.samples import lanczos, mirrored, to_grey, to_host, to_levels, to_network
+from upscaler.planning import MIB, Plan, cheapest, plans
 from upscaler.settings import Device, Precision, Settings
-from upscaler.streams import streamed
 from upscaler.tiling import Tile
 
 Progress = Callable[[int, int], None]

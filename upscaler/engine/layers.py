@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from upscaler.convolution import Kernel, Method
-from upscaler.nets import NUM_FEAT
+from upscaler.engine.convolution import Kernel, Method
+from upscaler.engine.networks import NUM_FEAT
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from upscaler import weights
-from upscaler.contract import Size
-from upscaler.devices import name_of, pick_device, pick_precision
-from upscaler.engine import Engine, Progress
+from upscaler.api.request import Size
+from upscaler.engine import weights
+from upscaler.engine.devices import name_of, pick_device, pick_precision
+from upscaler.engine.engine import Engine, Progress
+from upscaler.engine.memory import free_bytes, give_back
 from upscaler.errors import WeightsUnavailable
 from upscaler.footprints import footprint
-from upscaler.images import Pixels
-from upscaler.memory import free_bytes, give_back
+from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.plan import cheapest, plans
+from upscaler.planning import cheapest, plans
 from upscaler.settings import Settings
 
 RETRY_AFTER_S: Final = 60.0
@@ -23,7 +23,7 @@ RETRY_AFTER_S: Final = 60.0
 
 
 class Engines:
-    """The `Enlarger` of `upscaler.orders`: each model is loaded when it is asked for, and kept."""
+    """The `Enlarger` of `service.backend`: each model is loaded when it is asked for, and kept."""
 
     face_enhance = False
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own documentation calls it so
 
-from upscaler.convolution import LEAK, Kernel, Method
-from upscaler.layers import (
+from upscaler.engine.convolution import LEAK, Kernel, Method
+from upscaler.engine.layers import (
     Chain,
     Convolutions,
     Doubling,
@@ -23,7 +23,14 @@ from upscaler.layers import (
     Refolding,
     Residual,
 )
-from upscaler.nets import RESIDUAL, Net, ResidualDenseBlock, RRDBBlock, RRDBNet, SRVGGNetCompact
+from upscaler.engine.networks import (
+    RESIDUAL,
+    Net,
+    ResidualDenseBlock,
+    RRDBBlock,
+    RRDBNet,
+    SRVGGNetCompact,
+)
 
 
 class Methods(NamedTuple):

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from upscaler.contract import Size
-from upscaler.images import Pixels
+from upscaler.api.request import Size
+from upscaler.imaging.decode import Pixels
 
 LUMA: Final = (0.299, 0.587, 0.114)
 """How much red, green and blue count in grey (ITU-R BT.601), for alpha that a network enlarged."""

@@ -23,10 +23,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from upscaler.engine.networks import Net, build
 from upscaler.errors import WeightsUnavailable
 from upscaler.files import obstacle, read, replacing, sweep
 from upscaler.models import RELEASES, Checkpoint, Model
-from upscaler.nets import Net, build
 
 log = logging.getLogger(__name__)
 

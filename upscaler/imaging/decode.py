@@ -2,7 +2,7 @@
 
 Pixels are C-contiguous uint8 arrays of shape (height, width, 3) for RGB or (height, width, 4) for
 RGBA with straight alpha, always upright and in sRGB. Files come in as PNG, JPEG and WebP; how they
-go out is in `upscaler.encoding`.
+go out is in `upscaler.imaging.encode`.
 """
 
 import io
@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw, ImageFont, PngImagePlugin
 
-from upscaler import icc, jpeg, png, scanlines, webp
-from upscaler.contract import MAX_INPUT_PX, Size
+from upscaler.api.request import MAX_INPUT_PX, Size
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.parallel import in_order
+from upscaler.imaging import colour, jpeg, png, png_filters, webp
+from upscaler.imaging.parallel import in_order
 
 Pixels = NDArray[np.uint8]
 """uint8 of shape (height, width, 3 or 4)."""
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """What is read. Pillow knows many more formats, each of them another parser to attack."""
-SIGNATURES: Final = (scanlines.SIGNATURE, jpeg.SIGNATURE, b"RIFF")
+SIGNATURES: Final = (png_filters.SIGNATURE, jpeg.SIGNATURE, b"RIFF")
 """How they begin."""
 MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """What pixels are made of, in Pillow's terms, by how many samples they have."""
@@ -183,7 +183,7 @@ def _opened(data: bytes) -> tuple[bytes, Image.Image]:
 
     A JPEG with others behind it, as many cameras write it (MPO), is its first picture.
     """
-    if data.startswith(scanlines.SIGNATURE):
+    if data.startswith(png_filters.SIGNATURE):
         data = png.reduced(data)
     elif data.startswith(jpeg.SIGNATURE):
         data = jpeg.reduced(data)
@@ -235,7 +235,7 @@ def _by_profile(colours: Image.Image, profile: bytes) -> Image.Image:
     browsers do: such files are common and their pixels are fine.
     """
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(icc.without_programs(profile)))
+        source = ImageCms.ImageCmsProfile(io.BytesIO(colour.without_programs(profile)))
         srgb = ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(colours, source, srgb, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):

@@ -26,13 +26,13 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from upscaler.contract import Size
-from upscaler.deflate import zlib
+from upscaler.api.request import Size
+from upscaler.api.responses import ImageResponse
 from upscaler.formats import ImageEncoding
-from upscaler.images import Pixels, on_white
-from upscaler.parallel import in_order
-from upscaler.responses import ImageResponse
-from upscaler.scanlines import LAST_BLOCK, SIGNATURE, ZLIB_HEADER, chunk
+from upscaler.imaging._zlib import zlib
+from upscaler.imaging.decode import Pixels, on_white
+from upscaler.imaging.parallel import in_order
+from upscaler.imaging.png_filters import LAST_BLOCK, SIGNATURE, ZLIB_HEADER, chunk
 
 STRIP_BYTES: Final = 3 * 2**19
 """About how many bytes of pixels a strip has: 64 rows of the widest RGB picture. Smaller strips

@@ -22,8 +22,8 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from upscaler.deflate import zlib
-from upscaler.parallel import in_order
+from upscaler.imaging._zlib import zlib
+from upscaler.imaging.parallel import in_order
 
 SIGNATURE: Final = b"\xff\xd8\xff"
 MAX_SEGMENTS: Final = 4096

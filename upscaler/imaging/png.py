@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaler.deflate import zlib
-from upscaler.scanlines import SIGNATURE, unfiltered
+from upscaler.imaging._zlib import zlib
+from upscaler.imaging.png_filters import SIGNATURE, unfiltered
 
 ONE_FRAME: Final = b"\0\0\0\1"
 """How an animation's acTL chunk begins if it is a still picture after all."""

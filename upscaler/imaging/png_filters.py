@@ -14,7 +14,7 @@ import numpy as np
 import pyspng
 from numpy.typing import NDArray
 
-from upscaler.deflate import zlib
+from upscaler.imaging._zlib import zlib
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 ZLIB_HEADER: Final = b"\x78\x01"

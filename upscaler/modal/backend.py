@@ -14,15 +14,15 @@ from weakref import WeakValueDictionary
 import modal
 from modal import exception as faults
 
-from upscaler.contract import RESULT_LIFETIME_S, Size
-from upscaler.delivery import Delivery
+from upscaler.api.request import RESULT_LIFETIME_S, Size
+from upscaler.api.responses import JobStatus
 from upscaler.errors import RemoteFailed, UnknownJob, Unreachable
 from upscaler.footprints import footprint
 from upscaler.formats import ImageEncoding
+from upscaler.modal.payload import Delivery
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.orders import Made, Order, Stopwatch, Task
-from upscaler.plan import cheapest, plans
-from upscaler.responses import JobStatus
+from upscaler.planning import cheapest, plans
+from upscaler.service.backend import Made, Order, Stopwatch, Task
 from upscaler.settings import Precision
 
 Method = modal.Function[..., Any, Any]

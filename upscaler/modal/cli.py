@@ -16,12 +16,13 @@ from typing import Any, Final
 
 import modal
 
-from upscaler import batch, prices
-from upscaler.delivery import Outcome
-from upscaler.deployment import GPU_CORES, GPU_MEMORY_MIB
+from upscaler import batch
 from upscaler.errors import FileRefused
 from upscaler.files import replacing
 from upscaler.formats import ImageEncoding
+from upscaler.modal import pricing
+from upscaler.modal.config import GPU_CORES, GPU_MEMORY_MIB
+from upscaler.modal.payload import Outcome
 from upscaler.models import MODELS, UpscalingModel
 
 AT_ONCE: Final = 100
@@ -179,12 +180,12 @@ def _summary(tally: Tally, wall_s: float) -> str:
     lines = [f"{tally.made} in {wall_s:.1f} s, of which containers worked:"]
     total_usd: float | None = 0.0
     for device, seconds in tally.seconds.items():
-        rate = prices.container_usd_per_s(device, GPU_CORES, GPU_MEMORY_MIB / 1024)
+        rate = pricing.container_usd_per_s(device, GPU_CORES, GPU_MEMORY_MIB / 1024)
         usd = None if rate is None else rate * seconds
         total_usd = None if usd is None or total_usd is None else total_usd + usd
         cost = "no price known" if usd is None else f"${usd:.5f}"
         lines.append(f"  {seconds:.1f} s on {device}: {cost}")
-    octoai_usd = tally.made * prices.OCTOAI_USD
+    octoai_usd = tally.made * pricing.OCTOAI_USD
     ratio = f", {octoai_usd / total_usd:.1f} times as much" if total_usd else ""
     lines.append(f"  OctoAI took ${octoai_usd:.3f}{ratio}")
     lines.append("  Modal charges starts and idle seconds as well: see docs/cost.md")

@@ -12,15 +12,16 @@ from typing import Final, TypeVar
 import numpy as np
 import psutil
 
-from upscaler import images, weights
-from upscaler.contract import Size, output_size, validate_request
-from upscaler.delivery import Delivery, Outcome
-from upscaler.engines import Engines
+from upscaler.api.request import Size, output_size, validate_request
+from upscaler.engine import weights
+from upscaler.engine.pool import Engines
 from upscaler.errors import DeviceUnavailable, RemoteFailed, UpscalerError
 from upscaler.formats import ImageEncoding
+from upscaler.imaging import decode
+from upscaler.modal.backend import packed
+from upscaler.modal.payload import Delivery, Outcome
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.orders import Made, Stopwatch, Task, made_by
-from upscaler.remote import packed
+from upscaler.service.backend import Made, Stopwatch, Task, made_by
 from upscaler.settings import Settings
 
 WAKE_TRIES: Final = 3
@@ -88,7 +89,7 @@ class Worker:
 
         def work(watch: Stopwatch) -> Made:
             with watch.stage("decode"):
-                pixels = images.read_header(source).pixels()
+                pixels = decode.read_header(source).pixels()
             task = Task(
                 source, pixels, UpscalingModel(model), size, ImageEncoding(encoding), as_file
             )
@@ -105,7 +106,7 @@ class Worker:
         def work(watch: Stopwatch) -> Made:
             request = validate_request({**fields, "init_image": source})
             with watch.stage("decode"):
-                picture = images.read_header(source)
+                picture = decode.read_header(source)
                 size = output_size(request, picture.size)
                 pixels = picture.pixels()
             task = Task(source, pixels, request.model, size, request.output_image_encoding)

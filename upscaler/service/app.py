@@ -19,10 +19,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from upscaler import answers, description, docs, images, page
-from upscaler.admission import Admission
-from upscaler.authority import is_authority
-from upscaler.contract import (
+from upscaler.api.request import (
     ASYNC_HEADER,
     DRY_RUN_HEADER,
     INPUT_SIZE_HEADER,
@@ -32,7 +29,8 @@ from upscaler.contract import (
     output_size,
     parse_request,
 )
-from upscaler.envelope import Envelope
+from upscaler.api.responses import AsyncResponse, DryRunResponse, JobStatus, PollResponse
+from upscaler.authority import is_authority
 from upscaler.errors import (
     Busy,
     FieldError,
@@ -43,13 +41,16 @@ from upscaler.errors import (
     UpscalerError,
     let_go,
 )
-from upscaler.images import Picture
-from upscaler.intake import JSON, accepted, read_json, token_check
-from upscaler.jobs import InProcessJobs, Jobs
-from upscaler.metrics import Metrics
+from upscaler.imaging import decode
+from upscaler.imaging.decode import Picture
 from upscaler.models import MODELS
-from upscaler.orders import Backend, Made, Order, Stopwatch, Task, Workshop
-from upscaler.responses import AsyncResponse, DryRunResponse, JobStatus, PollResponse
+from upscaler.service import openapi, playground, responses, swagger_ui
+from upscaler.service.backend import Backend, Made, Order, Stopwatch, Task, Workshop
+from upscaler.service.body import JSON, accepted, read_json, token_check
+from upscaler.service.jobs import InProcessJobs, Jobs
+from upscaler.service.metrics import Metrics
+from upscaler.service.middleware import Envelope
+from upscaler.service.queue import Admission
 from upscaler.settings import Settings
 
 Result = TypeVar("Result")
@@ -81,7 +82,7 @@ def create_app(
     if not settings.tokens:
         raise ValueError("the service needs at least one token")
     if fetch is None:
-        from upscaler.fetch import Fetcher  # noqa: PLC0415  and an HTTP client, which takes its time
+        from upscaler.service.download import Fetcher  # noqa: PLC0415  and an HTTP client, which takes its time
 
         fetch = Fetcher(ports=settings.fetch_ports, networks=settings.fetch_networks).fetch
     admission = Admission(settings.queue_length, settings.queue_memory, backend.at_once)
@@ -92,7 +93,7 @@ def create_app(
 
     app = FastAPI(
         title="Upscaling API",
-        description=description.TEXT,
+        description=openapi.TEXT,
         version="0.1",
         redirect_slashes=False,
         # FastAPI's own run scripts of another host's, in the page's origin.
@@ -101,16 +102,16 @@ def create_app(
         exception_handlers={UpscalerError: _answer_error},
     )
     app.add_middleware(Envelope, admission=admission, metrics=metrics)
-    app.include_router(page.router)
-    app.include_router(docs.router)
+    app.include_router(playground.router)
+    app.include_router(swagger_ui.router)
     guarded: dict[str, Any] = {"dependencies": [Depends(token_check(settings.tokens))]}
-    app.get("/livez", **description.LIVEZ)(service.livez)
-    app.get("/healthcheck", **description.HEALTHCHECK)(service.healthcheck)
-    app.post("/upscaling", **description.UPSCALING, **guarded)(service.upscaling)
-    app.get("/v1/requests/{response_id}", **description.POLL, **guarded)(service.poll)
-    app.get("/v1/responses/{response_id}", **description.RESULT, **guarded)(service.result)
-    app.get("/metrics", **description.METRICS, **guarded)(service.measured)
-    app.openapi = description.with_request_schema(  # type: ignore[method-assign]
+    app.get("/livez", **openapi.LIVEZ)(service.livez)
+    app.get("/healthcheck", **openapi.HEALTHCHECK)(service.healthcheck)
+    app.post("/upscaling", **openapi.UPSCALING, **guarded)(service.upscaling)
+    app.get("/v1/requests/{response_id}", **openapi.POLL, **guarded)(service.poll)
+    app.get("/v1/responses/{response_id}", **openapi.RESULT, **guarded)(service.result)
+    app.get("/metrics", **openapi.METRICS, **guarded)(service.measured)
+    app.openapi = openapi.with_request_schema(  # type: ignore[method-assign]
         app.openapi, settings.default_encoding
     )
     return app
@@ -183,10 +184,10 @@ class Service:
         kind = accepted(accept, wanted.output_image_encoding)
         data = await self._image(request, wanted, watch)
         with watch.stage("decode"):
-            picture = await self._in_thread(images.read_header, data, wanted.image_field)
-        facts["input"] = answers.in_pixels(picture.size)
+            picture = await self._in_thread(decode.read_header, data, wanted.image_field)
+        facts["input"] = responses.in_pixels(picture.size)
         size = output_size(wanted, picture.size)
-        facts["output"] = answers.in_pixels(size)
+        facts["output"] = responses.in_pixels(size)
         if request.headers.get(DRY_RUN_HEADER) == "1":
             facts["dry_run"] = True
             return self._dry_run(wanted, picture, size)
@@ -215,8 +216,8 @@ class Service:
         if await done_within(making, patience_s):
             return self._told(request, making.result())
         if not as_file:
-            return answers.Begun(making, lambda made: self._note(request, made))
-        await answers.given_up(making)
+            return responses.Begun(making, lambda made: self._note(request, made))
+        await responses.given_up(making)
         raise TooSlow(
             f"this picture takes more than {patience_s:g} seconds: accept {JSON} instead of a "
             f"file, or send the header {ASYNC_HEADER}: 1"
@@ -253,7 +254,7 @@ class Service:
             tiles=backend.bands(wanted.model, picture.size, picture.channels),
             estimated_seconds=round(pace.estimate_s(wanted.model, picture.size), 3),
         )
-        headers = {INPUT_SIZE_HEADER: answers.in_pixels(picture.size)}
+        headers = {INPUT_SIZE_HEADER: responses.in_pixels(picture.size)}
         return JSONResponse(answer.model_dump(mode="json"), headers=headers)
 
     def _promised(self, request: Request, job_id: str) -> Response:
@@ -268,15 +269,15 @@ class Service:
     def _told(self, request: Request, made: Made) -> Response:
         """The answer that holds a picture."""
         self._note(request, made)
-        return answers.picture(made, self._settings.price_per_second)
+        return responses.picture(made, self._settings.price_per_second)
 
     def _note(self, request: Request, made: Made) -> None:
         """Tell the log of a picture, and the memory that it is kept until it is sent."""
         request.state.memory.keep(made.file_bytes)
         request.state.facts |= {
             "model": made.model.value,
-            "input": answers.in_pixels(made.input_size),
-            "output": answers.in_pixels(made.size),
+            "input": responses.in_pixels(made.input_size),
+            "output": responses.in_pixels(made.size),
             "stages": {stage: round(seconds, 4) for stage, seconds in made.seconds.items()},
         }
 
@@ -295,7 +296,7 @@ async def done_within(making: asyncio.Future[Made], seconds: float | None) -> bo
     try:
         await asyncio.wait({making}, timeout=seconds)
     except asyncio.CancelledError:
-        await answers.given_up(making)
+        await responses.given_up(making)
         raise
     return making.done()
 
@@ -342,4 +343,4 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, UpscalerError), "registered for this class alone"
     if error.status >= 500 and not isinstance(error, Busy | JobFailed):  # that was logged before
         log.error("request %s failed: %s", request.state.request_id, error, exc_info=error)
-    return answers.error(error)
+    return responses.error(error)

@@ -14,13 +14,13 @@ from typing import Final, Protocol, TypeVar
 
 from anyio import to_thread
 
-from upscaler.admission import Admission, Place
-from upscaler.contract import Size
-from upscaler.encoding import BEST, JpegStyle, encode_strips
+from upscaler.api.request import Size
 from upscaler.errors import Busy, Cancelled, let_go
 from upscaler.formats import ImageEncoding
-from upscaler.images import Pixels
+from upscaler.imaging.decode import Pixels
+from upscaler.imaging.encode import BEST, JpegStyle, encode_strips
 from upscaler.models import MODELS, UpscalingModel, flop
+from upscaler.service.queue import Admission, Place
 
 log = logging.getLogger(__name__)
 

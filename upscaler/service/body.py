@@ -9,10 +9,10 @@ import mimeparse
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from upscaler.admission import Memory
-from upscaler.contract import AUTHORISED, check_body_size
+from upscaler.api.request import AUTHORISED, check_body_size
 from upscaler.errors import FieldError, InvalidRequest, NotAcceptable, RequestTimeout, Unauthorized
 from upscaler.formats import ImageEncoding
+from upscaler.service.queue import Memory
 
 BODY_DEADLINE_S: Final = 120.0
 """How long a body may take to arrive: the largest one in this time is a line of 2 Mbit/s."""

@@ -26,9 +26,9 @@ import httpcore
 import httpx
 from anyio import to_thread
 
-from upscaler.addresses import Address, is_public
-from upscaler.contract import MAX_BODY_BYTES
+from upscaler.api.request import MAX_BODY_BYTES
 from upscaler.errors import FieldError, InvalidRequest
+from upscaler.service.ip_ranges import Address, is_public
 
 FETCH_DEADLINE_S: Final = 20.0
 """How long a download may take, from the name of the host to the last byte, redirects included."""

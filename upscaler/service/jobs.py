@@ -16,11 +16,11 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from upscaler.contract import RESULT_LIFETIME_S
-from upscaler.encoding import most_bytes
+from upscaler.api.request import RESULT_LIFETIME_S
+from upscaler.api.responses import JobStatus
 from upscaler.errors import Busy, JobFailed, UnknownJob, UpscalerError, let_go
-from upscaler.orders import Made, Order
-from upscaler.responses import JobStatus
+from upscaler.imaging.encode import most_bytes
+from upscaler.service.backend import Made, Order
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from upscaler import logs
-from upscaler.admission import Admission
-from upscaler.orders import Made
+from upscaler.service import logs
+from upscaler.service.backend import Made
+from upscaler.service.queue import Admission
 
 BUCKETS_S: Final = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 """From a small picture's decoding to the largest picture on a CPU."""

@@ -15,10 +15,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upscaler import logs
-from upscaler.admission import Admission
-from upscaler.contract import REQUEST_ID_HEADER
-from upscaler.metrics import Metrics
+from upscaler.api.request import REQUEST_ID_HEADER
+from upscaler.service import logs
+from upscaler.service.metrics import Metrics
+from upscaler.service.queue import Admission
 
 log = logging.getLogger(__name__)
 

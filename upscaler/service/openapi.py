@@ -6,7 +6,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
-from upscaler.contract import (
+from upscaler.api.request import (
     ASYNC_HEADER,
     COST_HEADER,
     DRY_RUN_HEADER,
@@ -17,14 +17,14 @@ from upscaler.contract import (
     WEIGHTS_HEADER,
     UpscalingRequest,
 )
-from upscaler.formats import ImageEncoding
-from upscaler.responses import (
+from upscaler.api.responses import (
     AsyncResponse,
     DryRunResponse,
     ErrorResponse,
     HTTPValidationError,
     ImageResponse,
 )
+from upscaler.formats import ImageEncoding
 
 TEXT: Final = (
     "A drop-in for OctoAI's image Upscaling API. Every answer has an id in the header "

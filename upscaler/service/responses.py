@@ -9,7 +9,7 @@ from typing import Any, Final
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from upscaler.contract import (
+from upscaler.api.request import (
     COST_HEADER,
     INPUT_SIZE_HEADER,
     MODEL_HEADER,
@@ -17,10 +17,10 @@ from upscaler.contract import (
     WEIGHTS_HEADER,
     Size,
 )
-from upscaler.encoding import in_json, json_bytes
 from upscaler.errors import UpscalerError, let_go
-from upscaler.intake import JSON, MEDIA_TYPES
-from upscaler.orders import WORK, Made
+from upscaler.imaging.encode import in_json, json_bytes
+from upscaler.service.backend import WORK, Made
+from upscaler.service.body import JSON, MEDIA_TYPES
 
 BEAT_S: Final = 15.0
 """How often something is sent of an answer that has begun: OctoAI's client waits 60 s for it."""

@@ -13,34 +13,34 @@ from dataclasses import dataclass
 from typing import Final
 
 from mock_server.mock import Mock
-from mock_server.wire import Wire
-from tests.defects import (
+from mock_server.serving.connection import Wire
+from tests.contract_tests.defects import (
     accept,
-    answers,
     asynchronous,
-    choices,
+    exclusive_fields,
     fields,
     files,
-    heads,
+    headers,
+    images,
     jobs,
     limits,
     numbers,
-    pictures,
     refusals,
+    responses,
     sizes,
     tokens,
 )
-from tests.defects.planting import Defect
-from tests.defects.tokens import TOKEN
-from tests.serving import running
+from tests.contract_tests.defects.planting import Defect
+from tests.contract_tests.defects.tokens import TOKEN
+from tests.support.service import running
 
 __all__ = ["DEFECTS", "TOKEN", "Defect", "Served", "defective", "flawless", "planted_mock"]
 
 DEFECTS: Final[tuple[Defect, ...]] = (
     *tokens.TOKENS,
-    *heads.HEADERS,
-    *heads.BODIES,
-    *choices.CHOICES,
+    *headers.HEADERS,
+    *headers.BODIES,
+    *exclusive_fields.CHOICES,
     *numbers.NUMBERS,
     *fields.MODELS,
     *fields.ENCODINGS,
@@ -53,12 +53,12 @@ DEFECTS: Final[tuple[Defect, ...]] = (
     *sizes.ROUNDING,
     *files.TEXTS,
     *files.FILES,
-    *pictures.DRAWN,
-    *pictures.ALPHA,
-    *pictures.SIZED,
-    *pictures.ENCODED,
-    *answers.RESULTS,
-    *answers.ERRORS,
+    *images.DRAWN,
+    *images.ALPHA,
+    *images.SIZED,
+    *images.ENCODED,
+    *responses.RESULTS,
+    *responses.ERRORS,
     *accept.ACCEPT,
     *refusals.REFUSALS,
     *refusals.HEALTH,

@@ -4,8 +4,8 @@ import base64
 from collections.abc import Callable
 from typing import Final
 
-from tests.defects.heads import read_as
-from tests.defects.planting import (
+from tests.contract_tests.defects.headers import read_as
+from tests.contract_tests.defects.planting import (
     Answer,
     Asked,
     Defect,
@@ -13,7 +13,7 @@ from tests.defects.planting import (
     changed_answer,
     patched,
 )
-from tests.defects.probes import asking
+from tests.contract_tests.defects.probes import asking
 from upscaler.errors import NotAcceptable
 
 PNG, JPEG = {"Accept": "image/png"}, {"Accept": "image/jpeg"}

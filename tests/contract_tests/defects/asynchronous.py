@@ -10,9 +10,9 @@ from typing import Any, Final
 import httpx
 from PIL import Image
 
-from mock_server.jobs import MockJobs
-from tests.defects.heads import read_as
-from tests.defects.planting import (
+from mock_server.backend.jobs import MockJobs
+from tests.contract_tests.defects.headers import read_as
+from tests.contract_tests.defects.planting import (
     Answer,
     Asked,
     Defect,
@@ -22,7 +22,7 @@ from tests.defects.planting import (
     remembering,
     replaced,
 )
-from tests.defects.probes import (
+from tests.contract_tests.defects.probes import (
     ASYNC,
     asking,
     awaiting,
@@ -34,8 +34,8 @@ from tests.defects.probes import (
     text,
 )
 from upscaler.errors import UnknownJob
-from upscaler.jobs import NOT_COMPLETED
-from upscaler.orders import Made
+from upscaler.service.backend import Made
+from upscaler.service.jobs import NOT_COMPLETED
 
 POLLS, RESULTS = "/v1/requests/", "/v1/responses/"
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.defects.fields import missing
-from tests.defects.planting import (
+from tests.contract_tests.defects.fields import missing
+from tests.contract_tests.defects.planting import (
     Defect,
     Fields,
     Planting,
@@ -12,8 +12,8 @@ from tests.defects.planting import (
     failing,
     refusing,
 )
-from tests.defects.probes import SIZES, asking, file, text
-from upscaler.contract import IMAGE_FIELDS
+from tests.contract_tests.defects.probes import SIZES, asking, file, text
+from upscaler.api.request import IMAGE_FIELDS
 
 URL: Final = "https://pictures.example.com/300x260.png"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from tests.defects.planting import (
+from tests.contract_tests.defects.planting import (
     Defect,
     Fields,
     Planting,
@@ -17,11 +17,12 @@ from tests.defects.planting import (
     refusing,
     replaced,
 )
-from tests.defects.probes import asking, sending
-from upscaler import app, contract
-from upscaler.contract import UpscalingRequest
+from tests.contract_tests.defects.probes import asking, sending
+from upscaler.api import request as contract
+from upscaler.api.request import UpscalingRequest
 from upscaler.formats import ImageEncoding
 from upscaler.models import UpscalingModel
+from upscaler.service import app
 
 MANY: Final = {f"field_{number}": 1 for number in range(101)}
 

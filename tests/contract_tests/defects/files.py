@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from tests.defects.planting import (
+from tests.contract_tests.defects.planting import (
     Answer,
     Defect,
     Fields,
@@ -21,10 +21,10 @@ from tests.defects.planting import (
     refusing,
     replaced,
 )
-from tests.defects.probes import asking, file, saved, text, turned
-from upscaler import images
+from tests.contract_tests.defects.probes import asking, file, saved, text, turned
 from upscaler.errors import InvalidRequest
-from upscaler.images import Picture, Pixels
+from upscaler.imaging import decode
+from upscaler.imaging.decode import Picture, Pixels
 
 PICTURE: Final = text(file())
 PREFIX: Final = "data:image/png;base64,"
@@ -99,7 +99,7 @@ def header_is_ours() -> Planting:
 
         return read
 
-    return replaced(images, "read_header", around)
+    return replaced(decode, "read_header", around)
 
 
 def damage_is_grey() -> Planting:
@@ -272,14 +272,14 @@ FILES: Final = (
         "webp-refused",
         "Reads PNG and JPEG only.",
         ("REQ-17",),
-        patched(images, "FORMATS", ("PNG", "JPEG")),
+        patched(decode, "FORMATS", ("PNG", "JPEG")),
         asking(init_image=text(file(kind="WEBP"))),
     ),
     Defect(
         "jpeg-refused",
         "Reads PNG only.",
         ("REQ-17",),
-        patched(images, "FORMATS", ("PNG", "WEBP")),
+        patched(decode, "FORMATS", ("PNG", "WEBP")),
         asking(init_image=text(file(kind="JPEG"))),
     ),
     Defect(
@@ -328,21 +328,21 @@ FILES: Final = (
         "exif-ignored",
         "Does not turn a picture as its EXIF says.",
         ("RES-2", "REQ-16"),
-        patched(images, "_orientation", lambda _: 1),
+        patched(decode, "_orientation", lambda _: 1),
         asking(init_image=text(turned(6))),
     ),
     Defect(
         "exif-in-size-only",
         "Makes a picture as large as if it were turned upright, and does not turn it.",
         ("RES-2",),
-        patched(images, "_TRANSPOSE", {}),
+        patched(decode, "_TRANSPOSE", {}),
         asking(init_image=text(turned(6))),
     ),
     Defect(
         "exif-turned-the-wrong-way",
         "Turns pictures to the left that are to be turned to the right.",
         ("RES-2",),
-        replaced(images, "_TRANSPOSE", lambda ways: {**ways, 6: ways[8], 8: ways[6]}),
+        replaced(decode, "_TRANSPOSE", lambda ways: {**ways, 6: ways[8], 8: ways[6]}),
         asking(init_image=text(turned(6))),
     ),
     Defect(
@@ -350,7 +350,7 @@ FILES: Final = (
         "Turns pictures by EXIF a quarter, and never a half.",
         ("RES-2",),
         replaced(
-            images,
+            decode,
             "_TRANSPOSE",
             lambda ways: {turn: way for turn, way in ways.items() if turn != 3},
         ),

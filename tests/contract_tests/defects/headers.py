@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fastapi import Request
 
-from tests.defects.planting import (
+from tests.contract_tests.defects.planting import (
     Answer,
     Asked,
     Defect,
@@ -19,17 +19,13 @@ from tests.defects.planting import (
     replaced,
     together,
 )
-from tests.defects.probes import (
-    asking,
-    fields_of,
-    seen,
-    sending,
-)
-from upscaler import app, contract
-from upscaler.contract import UpscalingRequest
+from tests.contract_tests.defects.probes import asking, fields_of, seen, sending
+from upscaler.api import request as contract
+from upscaler.api.request import UpscalingRequest
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.formats import ImageEncoding
-from upscaler.intake import accepted
+from upscaler.service import app
+from upscaler.service.body import accepted
 
 JSON: Final = "application/json"
 

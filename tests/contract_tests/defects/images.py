@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from tests.defects.planting import (
+from tests.contract_tests.defects.planting import (
     Defect,
     Planting,
     changed_file,
@@ -18,10 +18,10 @@ from tests.defects.planting import (
     redrawn,
     redrawn_for,
 )
-from tests.defects.probes import Probe, asking, file, saved, text, twice
-from upscaler.contract import Size
-from upscaler.images import Pixels
-from upscaler.orders import Task
+from tests.contract_tests.defects.probes import Probe, asking, file, saved, text, twice
+from upscaler.api.request import Size
+from upscaler.imaging.decode import Pixels
+from upscaler.service.backend import Task
 
 CLEAR: Final = text(file(mode="RGBA"))
 OTHER: Final = text(file(320, 280))

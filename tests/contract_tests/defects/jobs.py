@@ -8,8 +8,8 @@ from typing import Final
 
 import httpx
 
-from tests.defects.asynchronous import POLLS, RESULTS
-from tests.defects.planting import (
+from tests.contract_tests.defects.asynchronous import POLLS, RESULTS
+from tests.contract_tests.defects.planting import (
     Answer,
     Defect,
     Planting,
@@ -17,12 +17,9 @@ from tests.defects.planting import (
     patched,
     replaced,
 )
-from tests.defects.probes import (
-    getting,
-    promised,
-    sending,
-)
-from upscaler import contract, jobs
+from tests.contract_tests.defects.probes import getting, promised, sending
+from upscaler.api import request
+from upscaler.service import jobs
 
 MEGABYTE: Final = b" " * (10 * 2**20 - 2) + b"{}"
 """A body of as many bytes as an asynchronous request may have."""
@@ -101,14 +98,14 @@ KEPT: Final = (
         "async-body-of-32-mib",
         "Allows an asynchronous request as many bytes as any other.",
         ("ASY-4",),
-        patched(contract, "ASYNC_MAX_BODY_BYTES", contract.MAX_BODY_BYTES),
+        patched(request, "ASYNC_MAX_BODY_BYTES", request.MAX_BODY_BYTES),
         sending(b" " + MEGABYTE, X_OctoAI_Async="1"),
     ),
     Defect(
         "async-body-of-10-mb",
         "Takes 10 MB for ten million bytes.",
         ("ASY-4",),
-        patched(contract, "ASYNC_MAX_BODY_BYTES", 10_000_000),
+        patched(request, "ASYNC_MAX_BODY_BYTES", 10_000_000),
         sending(MEGABYTE, X_OctoAI_Async="1"),
     ),
     Defect(

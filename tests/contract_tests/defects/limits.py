@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.defects.planting import (
+from tests.contract_tests.defects.planting import (
     Defect,
     Fields,
     Planting,
@@ -13,12 +13,14 @@ from tests.defects.planting import (
     patched,
     replaced,
 )
-from tests.defects.probes import checking, file, text
-from tests.defects.sizes import FLAT, given
-from upscaler import app, contract, images
-from upscaler.contract import Size, UpscalingRequest
+from tests.contract_tests.defects.probes import checking, file, text
+from tests.contract_tests.defects.sizes import FLAT, given
+from upscaler.api import request as contract
+from upscaler.api.request import Size, UpscalingRequest
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.images import Picture
+from upscaler.imaging import decode
+from upscaler.imaging.decode import Picture
+from upscaler.service import app
 
 SMALL: Final = 256
 
@@ -66,7 +68,7 @@ def decoded_first() -> Planting:
 
         return read
 
-    return replaced(images, "read_header", around)
+    return replaced(decode, "read_header", around)
 
 
 def picture_first() -> Planting:
@@ -76,7 +78,7 @@ def picture_first() -> Planting:
         def validated(fields: Fields) -> UpscalingRequest:
             alone = contract.UpscalingRequest(init_image=fields["init_image"], scale=1)
             contract.check_input_size(
-                images.read_header(alone.init_image or b"").size, "init_image"
+                decode.read_header(alone.init_image or b"").size, "init_image"
             )
             return validate(fields)
 

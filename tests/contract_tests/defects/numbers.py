@@ -3,14 +3,9 @@
 import math
 from typing import Any, Final
 
-from tests.defects.fields import number, reading
-from tests.defects.planting import (
-    Defect,
-    failing,
-    failing_at_body,
-    refusing,
-)
-from tests.defects.probes import asking, checking
+from tests.contract_tests.defects.fields import number, reading
+from tests.contract_tests.defects.planting import Defect, failing, failing_at_body, refusing
+from tests.contract_tests.defects.probes import asking, checking
 
 
 def at_least(lowest: float, value: Any) -> Any:

@@ -15,16 +15,17 @@ import numpy as np
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mock_server import backend
-from mock_server.backend import MockBackend
-from mock_server.enlarger import MockEnlarger
+from mock_server.backend import backend
+from mock_server.backend.backend import MockBackend
+from mock_server.backend.nearest import MockEnlarger
 from mock_server.mock import Mock
-from upscaler import app, contract
-from upscaler.contract import Size, UpscalingRequest
+from upscaler.api import request as contract
+from upscaler.api.request import Size, UpscalingRequest
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.images import Picture, Pixels
+from upscaler.imaging.decode import Picture, Pixels
 from upscaler.models import UpscalingModel
-from upscaler.orders import Made, Progress, Stopwatch, Task
+from upscaler.service import app
+from upscaler.service.backend import Made, Progress, Stopwatch, Task
 
 Planting = Callable[[], AbstractContextManager[object]]
 """Enter it before the mock is made, and leave it when that is served no more."""

@@ -2,9 +2,8 @@
 
 from typing import Final
 
-from tests.defects.answers import HTML, at, of_status
-from tests.defects.heads import read_as
-from tests.defects.planting import (
+from tests.contract_tests.defects.headers import read_as
+from tests.contract_tests.defects.planting import (
     Answer,
     Defect,
     Planting,
@@ -12,9 +11,11 @@ from tests.defects.planting import (
     patched,
     replaced,
 )
-from tests.defects.probes import asking, getting, ids_differ, request_id, sending
-from upscaler import contract, envelope
+from tests.contract_tests.defects.probes import asking, getting, ids_differ, request_id, sending
+from tests.contract_tests.defects.responses import HTML, at, of_status
+from upscaler.api import request
 from upscaler.errors import BodyTooLarge
+from upscaler.service import middleware
 
 LARGE: Final = b" " * (32 * 2**20 - 2) + b"{}"
 """A body of as many bytes as there may be."""
@@ -64,7 +65,7 @@ REFUSALS: Final = (
         "request-id-kept-whatever-it-is",
         "Keeps an id of any length and of any characters.",
         ("RES-6",),
-        replaced(envelope, "SANE_ID", lambda _: _Anything()),
+        replaced(middleware, "SANE_ID", lambda _: _Anything()),
         request_id({"X-User-Request-ID": "x y" * 100}),
     ),
     Defect(
@@ -113,21 +114,21 @@ REFUSALS: Final = (
         "body-without-limit",
         "Reads bodies of any length.",
         ("RES-7",),
-        patched(contract, "MAX_BODY_BYTES", 2**40),
+        patched(request, "MAX_BODY_BYTES", 2**40),
         sending(b" " + LARGE),
     ),
     Defect(
         "body-of-32-mib-refused",
         "Refuses a body of as many bytes as there may be.",
         ("RES-7",),
-        replaced(contract, "MAX_BODY_BYTES", lambda most: most - 1),
+        replaced(request, "MAX_BODY_BYTES", lambda most: most - 1),
         sending(LARGE),
     ),
     Defect(
         "body-of-10-mib-at-most",
         "Allows no request more than an asynchronous one.",
         ("RES-7",),
-        patched(contract, "MAX_BODY_BYTES", 10 * 2**20),
+        patched(request, "MAX_BODY_BYTES", 10 * 2**20),
         sending(LARGE[-11 * 2**20 :]),
     ),
     Defect(

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.defects.planting import (
+from tests.contract_tests.defects.planting import (
     Answer,
     Asked,
     Defect,
@@ -18,10 +18,10 @@ from tests.defects.planting import (
     patched,
     replaced,
 )
-from tests.defects.probes import asking, twice
-from upscaler import app
-from upscaler.contract import UpscalingRequest
+from tests.contract_tests.defects.probes import asking, twice
+from upscaler.api.request import UpscalingRequest
 from upscaler.errors import InvalidRequest, NotHTTP
+from upscaler.service import app
 
 JSON: Final = "application/json"
 

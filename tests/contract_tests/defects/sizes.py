@@ -5,15 +5,11 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Final
 
-from tests.defects.planting import (
-    Defect,
-    Planting,
-    changed_size,
-    patched,
-)
-from tests.defects.probes import Probe, asking, checking, file, text, turned
-from upscaler import contract, images
-from upscaler.contract import Size, UpscalingRequest
+from tests.contract_tests.defects.planting import Defect, Planting, changed_size, patched
+from tests.contract_tests.defects.probes import Probe, asking, checking, file, text, turned
+from upscaler.api import request as contract
+from upscaler.api.request import Size, UpscalingRequest
+from upscaler.imaging import decode
 
 
 def given(width: int, height: int, **fields: object) -> Probe:
@@ -239,7 +235,7 @@ ROUNDING: Final = (
         "size-before-turning",
         "Computes the output's size before it turns the picture upright.",
         ("REQ-16", "RES-2"),
-        patched(images, "_SIDEWAYS", ()),
+        patched(decode, "_SIDEWAYS", ()),
         asking(init_image=text(turned(6))),
     ),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.defects.planting import (
+from tests.contract_tests.defects.planting import (
     Answer,
     Asked,
     Defect,
@@ -13,7 +13,7 @@ from tests.defects.planting import (
     patched,
     together,
 )
-from tests.defects.probes import (
+from tests.contract_tests.defects.probes import (
     asking,
     getting,
     promised,

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, expect
 
-from tests.demands import program
-from tests.serving import Resizer
-from upscaler.contract import Size
+from tests.support.requirements import program
+from tests.support.service import Resizer
+from upscaler.api.request import Size
 from upscaler.errors import UpscalerError
 
 TOKEN = "zweites-schlüsselwort"

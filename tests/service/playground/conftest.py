@@ -19,12 +19,12 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.conftest import PHOTO
-from tests.page.desk import CHROMIUM, DESKTOP, TOKEN, Darkroom
-from tests.serving import running
-from upscaler.app import create_app
+from tests.service.playground.actions import CHROMIUM, DESKTOP, TOKEN, Darkroom
+from tests.support.paths import PHOTO
+from tests.support.service import running
 from upscaler.models import UpscalingModel
-from upscaler.orders import InProcess
+from upscaler.service.app import create_app
+from upscaler.service.backend import InProcess
 from upscaler.settings import Settings
 
 

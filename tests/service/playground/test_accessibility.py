@@ -5,8 +5,17 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from tests.conftest import PHOTO
-from tests.page.desk import PHONE, TOKEN, Darkroom, choose, needs_browser, picture, upscale, words
+from tests.service.playground.actions import (
+    PHONE,
+    TOKEN,
+    Darkroom,
+    choose,
+    needs_browser,
+    picture,
+    upscale,
+    words,
+)
+from tests.support.paths import PHOTO
 from upscaler.errors import Busy
 from upscaler.models import MODELS
 

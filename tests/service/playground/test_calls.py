@@ -10,9 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from tests.conftest import PHOTO
-from tests.demands import program
-from tests.page.desk import (
+from tests.service.playground.actions import (
     CYAN,
     HOSTILE_NAME,
     RED,
@@ -24,6 +22,8 @@ from tests.page.desk import (
     run_curl,
     upscale,
 )
+from tests.support.paths import PHOTO
+from tests.support.requirements import program
 from upscaler.errors import Busy, Unavailable
 from upscaler.models import UpscalingModel
 

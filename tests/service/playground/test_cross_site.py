@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Page, Playwright
 
 from mock_server import MockServer
-from tests.page.conftest import launched
-from tests.page.desk import needs_browser
+from tests.service.playground.actions import needs_browser
+from tests.service.playground.conftest import launched
 
 pytestmark = needs_browser
 

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, expect
 
-from tests.conftest import PHOTO
-from tests.page.desk import TOKEN, choose, needs_browser, picture, words
-from tests.request_literals import advice, asking
-from upscaler.contract import MAX_BODY_BYTES, Size, output_size, scaled_size
+from tests.service.playground.actions import TOKEN, choose, needs_browser, picture, words
+from tests.support.paths import PHOTO
+from tests.support.request_literals import advice, asking
+from upscaler.api.request import MAX_BODY_BYTES, Size, output_size, scaled_size
 
 pytestmark = needs_browser
 

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
-from tests.conftest import PHOTO
-from tests.page.desk import (
+from tests.service.playground.actions import (
     CYAN,
     PHONE,
     RED,
@@ -26,6 +25,7 @@ from tests.page.desk import (
     upscale,
     words,
 )
+from tests.support.paths import PHOTO
 
 pytestmark = needs_browser
 

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, Route, expect
 
 from mock_server import Mock, MockServer
-from tests.page.desk import needs_browser
-from tests.serving import GOOD, running
+from tests.service.playground.actions import needs_browser
+from tests.support.service import GOOD, running
 
 pytestmark = needs_browser
 

@@ -12,14 +12,27 @@ from contextlib import ExitStack, suppress
 import httpx
 import pytest
 
-from tests.serving import GOOD, SETTINGS, Resizer, serving
-from tests.test_operations import eventually, metrics
-from tests.wires import CLOSE, END, HEAD, answers, connected, exchange, request, rest, send
-from upscaler import lingering, listening, logs, server
-from upscaler.app import create_app
+from tests.service.test_operations import eventually, metrics
+from tests.support.raw_http import (
+    CLOSE,
+    END,
+    HEAD,
+    answers,
+    connected,
+    exchange,
+    request,
+    rest,
+    send,
+)
+from tests.support.service import GOOD, SETTINGS, Resizer, serving
 from upscaler.models import UpscalingModel
-from upscaler.orders import InProcess
-from upscaler.server import MAX_HEAD_BYTES, MAX_HEADERS, PART_BYTES
+from upscaler.service import logs
+from upscaler.service.app import create_app
+from upscaler.service.backend import InProcess
+from upscaler.service.server import connection as server
+from upscaler.service.server import lingering
+from upscaler.service.server import listener as listening
+from upscaler.service.server.connection import MAX_HEAD_BYTES, MAX_HEADERS, PART_BYTES
 
 LARGE = {**GOOD, "scale": 26}
 """Asks for a picture of so many bytes that no socket takes them unread."""

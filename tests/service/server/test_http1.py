@@ -8,11 +8,11 @@ import httpx
 import pytest
 
 from mock_server import Mock
-from tests.mocking import mocked
-from tests.serving import GOOD, SETTINGS, Resizer, serving
-from tests.wires import CLOSE, HEAD, answers, connected, exchange, request, rest
-from upscaler import envelope
-from upscaler.framing import MAX_EMPTY_LINES
+from tests.support.mock_servers import mocked
+from tests.support.raw_http import CLOSE, HEAD, answers, connected, exchange, request, rest
+from tests.support.service import GOOD, SETTINGS, Resizer, serving
+from upscaler.service import middleware
+from upscaler.service.server.http1 import MAX_EMPTY_LINES
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -236,7 +236,7 @@ def test_a_method_of_any_length_is_logged_in_short_and_counted_nowhere(
     with caplog.at_level(logging.INFO):
         head = method + b" /livez HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n"
         assert statuses(api, head) == [405]
-    logged = [r.getMessage() for r in caplog.records if r.name == envelope.__name__]
+    logged = [r.getMessage() for r in caplog.records if r.name == middleware.__name__]
     assert logged == ["(60000 characters) /livez"]
     assert "BREW" not in api.get("/metrics").text
 

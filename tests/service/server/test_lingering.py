@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from mock_server import Mock
-from tests.demands import program
-from tests.mocking import mocked
-from tests.serving import SETTINGS, Resizer, serving
-from tests.wires import CLOSE, HEAD, answers, connected, rest
-from upscaler import lingering
+from tests.support.mock_servers import mocked
+from tests.support.raw_http import CLOSE, HEAD, answers, connected, rest
+from tests.support.requirements import program
+from tests.support.service import SETTINGS, Resizer, serving
+from upscaler.service.server import lingering
 
 MIB = 2**20
 TIGHT = replace(SETTINGS, queue_memory=4 * MIB)

@@ -16,16 +16,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.children import needs_proc
-from tests.serving import GOOD, Resizer, Slow, serving
-from tests.wires import CLOSE, HEAD, answers, connected, exchange, request, rest, send
-from upscaler import listening, server
+from tests.support.paths import ROOT
+from tests.support.processes import needs_proc
+from tests.support.raw_http import CLOSE, HEAD, answers, connected, exchange, request, rest, send
+from tests.support.service import GOOD, Resizer, Slow, serving
+from upscaler.service.server import connection as server
+from upscaler.service.server import listener as listening
 
-ROOT = Path(__file__).parent.parent
 MOCK = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
-from mock_server.start import main
+from mock_server.serving.fast_start import main
 sys.exit(main())
 """
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n"

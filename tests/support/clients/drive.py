@@ -1,6 +1,6 @@
 """One of OctoAI's clients for Python, unchanged, called as lines of JSON say.
 
-    python -m tests.clients.drive octoai|octoai-sdk
+    python -m tests.support.clients.drive octoai|octoai-sdk
 
 Both are imported as `octoai`, so which one it is depends on where Python looks first.
 """

@@ -1,6 +1,6 @@
 """OctoAI's own clients that the tests' environment has not: from PyPI and npm, by their own tools.
 
-    python -m tests.clients.packages
+    python -m tests.support.clients.packages
 
 puts them into `.corpora`, once. octoai-sdk has a folder of its own, since it is imported as
 `octoai` like its successor. What it needs it finds in the environment that this one is in: in later
@@ -19,7 +19,7 @@ from typing import Final
 
 import pytest
 
-from tests.corpora import FOLDER
+from tests.support.corpora import FOLDER
 
 HERE: Final = Path(__file__).parent
 WHEEL: Final = (
@@ -76,7 +76,7 @@ def needs_clients() -> pytest.MarkDecorator:
         absent.append("node")
     if absent and os.environ.get("REQUIRE_CORPORA"):
         raise RuntimeError(f"{', '.join(absent)} are not here, and REQUIRE_CORPORA demands them")
-    reason = f"not here: {', '.join(absent)} (python -m tests.clients.packages)"
+    reason = f"not here: {', '.join(absent)} (python -m tests.support.clients.packages)"
     return pytest.mark.skipif(bool(absent), reason=reason)
 
 

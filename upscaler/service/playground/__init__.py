@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
-from upscaler import statics
-from upscaler.contract import (
+from upscaler.api.request import (
     DRY_RUN_HEADER,
     MAX_BODY_BYTES,
     MAX_INPUT_PX,
@@ -20,7 +19,8 @@ from upscaler.contract import (
     UpscalingRequest,
 )
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.statics import HTML, SCRIPT, STYLE
+from upscaler.service import static_files
+from upscaler.service.static_files import HTML, SCRIPT, STYLE
 
 MADE_FOR: Final = {
     UpscalingModel.X4_PLUS: "For photos. The finest of the six, and slow.",
@@ -34,8 +34,8 @@ MADE_FOR: Final = {
 OCTOAI_PRICE_USD: Final = "0.004"
 """What OctoAI charged for a picture, to show beside what this one cost."""
 
-HEADERS: Final = statics.headers(
-    statics.POLICY
+HEADERS: Final = static_files.headers(
+    static_files.POLICY
     | {
         # Any server: the picture behind init_image_url is shown as "before". Pictures run no code.
         "img-src": "'self' blob: http: https:",
@@ -87,7 +87,7 @@ def _router() -> APIRouter:
 
 
 def _serve(router: APIRouter, path: str, content: bytes, media_type: str) -> None:
-    statics.serve(router, path, lambda: content, media_type, HEADERS)
+    static_files.serve(router, path, lambda: content, media_type, HEADERS)
 
 
 router: Final = _router()

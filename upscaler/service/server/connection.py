@@ -23,12 +23,12 @@ import h11
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upscaler import logs
-from upscaler.contract import AUTHORISED, REQUEST_ID_HEADER
+from upscaler.api.request import AUTHORISED, REQUEST_ID_HEADER
 from upscaler.errors import Busy, HeadTooLarge, NotHTTP, UpscalerError
-from upscaler.framing import Requests
-from upscaler.lingering import LingeringTransport, Patience
-from upscaler.listening import Guest, Server, most_connections
+from upscaler.service import logs
+from upscaler.service.server.http1 import Requests
+from upscaler.service.server.lingering import LingeringTransport, Patience
+from upscaler.service.server.listener import Guest, Server, most_connections
 
 HEAD_DEADLINE_S: Final = 20.0
 """How long a connection may be open without a request: for the first one's head to arrive, and for

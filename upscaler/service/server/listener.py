@@ -17,7 +17,7 @@ from typing import Final, cast
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from upscaler.lingering import LingeringTransport
+from upscaler.service.server.lingering import LingeringTransport
 
 MAX_CONNECTIONS: Final = 500
 """Each takes a file, and some of the process's memory."""

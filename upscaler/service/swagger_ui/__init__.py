@@ -13,13 +13,13 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from upscaler import statics
-from upscaler.statics import HTML, SCRIPT, STYLE
+from upscaler.service import static_files
+from upscaler.service.static_files import HTML, SCRIPT, STYLE
 
 # The other page's trusted types are not to be had: Swagger UI makes markup of Markdown. That is
 # sanitised first, and script-src would let nothing in it run.
-HEADERS: Final = statics.headers(
-    statics.POLICY
+HEADERS: Final = static_files.headers(
+    static_files.POLICY
     | {
         # Icons within the package's stylesheet, and pictures that an operation has given.
         "img-src": "'self' data: blob:"
@@ -33,7 +33,7 @@ FILES: Final = {"swagger-ui.css": STYLE, "swagger-ui-bundle.js": SCRIPT}
 
 def _router() -> APIRouter:
     router = APIRouter(include_in_schema=False)
-    serve = partial(statics.serve, router, headers=HEADERS)
+    serve = partial(static_files.serve, router, headers=HEADERS)
     serve("/docs", (FOLDER / "index.html").read_bytes, HTML)
     serve("/docs/start.js", (FOLDER / "start.js").read_bytes, SCRIPT)
     for name, media_type in FILES.items():

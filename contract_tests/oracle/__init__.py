@@ -1,0 +1,1 @@
+"""What a request may be answered with, derived from the rules alone."""

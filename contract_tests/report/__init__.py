@@ -1,0 +1,1 @@
+"""What came of a run: as data, in a terminal, and as a page."""

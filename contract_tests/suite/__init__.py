@@ -1,0 +1,1 @@
+"""The tests themselves, which any implementation can be judged by."""

@@ -1,0 +1,1 @@
+"""The implementation that is judged: how it is asked, and what it answered."""

@@ -1,0 +1,1 @@
+"""The mock without a socket, for clients of httpx."""

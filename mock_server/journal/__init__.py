@@ -1,0 +1,1 @@
+"""The requests that the mock has seen, and assertions about them."""

@@ -1,0 +1,1 @@
+"""The mock on a socket: as a command, and in a thread."""

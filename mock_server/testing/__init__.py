@@ -1,0 +1,1 @@
+"""The mock in suites of pytest."""

@@ -1,0 +1,1 @@
+"""Upscaling with torch: the networks, their weights, and how they are run."""

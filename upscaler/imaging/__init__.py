@@ -1,0 +1,1 @@
+"""Image files to pixels, pixels to other sizes, and pixels to image files."""

@@ -1,0 +1,1 @@
+"""The API over HTTP, in front of any backend that upscales images."""
