@@ -82,7 +82,7 @@ check_image = (
 
 # Imported at the start of a container, before the snapshot is taken.
 with front_image.imports():  # type: ignore[no-untyped-call]
-    from upscaler.modal.backend import Remote, RemoteJobs
+    from upscaler.modal.backend import ModalBackend, ModalJobStore
     from upscaler.service import logs
     from upscaler.service.app import create_app
     from upscaler.settings import Settings
@@ -109,20 +109,20 @@ class Upscaler:
     """One GPU with all six models; it makes one picture at a time, for the memory is for one."""
 
     @modal.enter(snap=settings.snapshots["enable_memory_snapshot"])
-    def read(self) -> None:
+    def load_weights(self) -> None:
         """Before the snapshot: no word to CUDA, unless its memory is in the snapshot as well."""
         logs.to_stderr()
         self.worker = Worker()
-        self.worker.read()
+        self.worker.load_weights()
         if settings.snapshot is Snapshot.GPU:
-            self.worker.wake()
+            self.worker.start()
         logs.flush()  # no thread of theirs is left that would have to be in the snapshot
 
     @modal.enter(snap=False)
-    def wake(self) -> None:
+    def start(self) -> None:
         """After it, at every start."""
         if settings.snapshot is not Snapshot.GPU:
-            self.worker.wake()
+            self.worker.start()
 
     @modal.method()
     def make(self, *task: Any) -> Any:
@@ -155,8 +155,8 @@ def web() -> Any:
     logs.to_stderr(service.tokens)
     make = Upscaler().make
     # Ids are signed with the first token: they are of no use once that is another.
-    jobs = RemoteJobs(make, service.tokens[0].encode(), service.results_memory)
-    return create_app(Remote(make, at_once=FRONT_INPUTS), service, jobs)
+    jobs = ModalJobStore(make, service.tokens[0].encode(), service.results_memory)
+    return create_app(ModalBackend(make, at_once=FRONT_INPUTS), service, jobs)
 
 
 @app.function(

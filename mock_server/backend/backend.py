@@ -6,7 +6,7 @@ from mock_server.backend.nearest import MockEnlarger
 from mock_server.faults.fault import current
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.encode import SMALL
-from upscaler.service.backend import InProcess, Made, Stopwatch, Task
+from upscaler.service.backend import LocalBackend, StageTimer, UpscaleJob, UpscaleResult
 
 OTHER: dict[ImageEncoding, ImageEncoding] = {
     ImageEncoding.PNG: ImageEncoding.JPEG,
@@ -14,7 +14,7 @@ OTHER: dict[ImageEncoding, ImageEncoding] = {
 }
 
 
-class MockBackend(InProcess):
+class MockBackend(LocalBackend):
     """A backend without a network, whose pictures may be of a wrong size or encoding.
 
     Everything that is said about them is what was asked for: they are wrong and not told of so.
@@ -24,12 +24,12 @@ class MockBackend(InProcess):
     def __init__(self) -> None:
         super().__init__(MockEnlarger(), SMALL)
 
-    async def make(self, task: Task, watch: Stopwatch) -> Made:
-        made = await super().make(_wrong(task), watch)
+    async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+        made = await super().make(_wrong(task), timer)
         return replace(made, size=task.size, encoding=task.encoding)
 
 
-def _wrong(task: Task) -> Task:
+def _wrong(task: UpscaleJob) -> UpscaleJob:
     """The task that is carried out in place of `task`, by the fault of its request."""
     words = current.get().words
     if "wrong-size" in words:

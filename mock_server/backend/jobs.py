@@ -12,8 +12,8 @@ from mock_server.faults.fault import OK, current
 from mock_server.faults.schedule import Chosen
 from upscaler.api.responses import JobStatus
 from upscaler.errors import JobFailed, UnknownJob
-from upscaler.service.backend import Made, Order
-from upscaler.service.jobs import NOT_COMPLETED, InProcessJobs, Job
+from upscaler.service.backend import ScheduledJob, UpscaleResult
+from upscaler.service.jobs import NOT_COMPLETED, Job, LocalJobStore
 
 FAILURES: Final = {500: "Internal Server Error", 503: "the picture could not be made"}
 """With what an inference can fail that was taken on, and what is told then."""
@@ -60,7 +60,7 @@ class Course:
         return self.progress.status(self.polls)
 
 
-class MockJobs(InProcessJobs):
+class MockJobs(LocalJobStore):
     """Jobs that are made at once, and of which clients are told what `progress` says.
 
     One that is said to be completed is: whoever asks waits for it, for some milliseconds. Its 24
@@ -84,7 +84,7 @@ class MockJobs(InProcessJobs):
         job = self._jobs.get(job_id)
         return self._courses[job].chosen if job else Chosen(OK, "")
 
-    async def start(self, order: AbstractContextManager[Order]) -> str:
+    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
         job_id = await super().start(order)
         fault = current.get().of_result
         chosen = Chosen(fault, "" if fault == OK else "request")
@@ -100,7 +100,7 @@ class MockJobs(InProcessJobs):
             await self._completed(job, course)
         return status
 
-    async def result(self, job_id: str) -> Made:
+    async def result(self, job_id: str) -> UpscaleResult:
         job = self._job(job_id)
         course = self._courses[job]
         if course.status is not JobStatus.COMPLETED:
@@ -114,7 +114,7 @@ class MockJobs(InProcessJobs):
         if job.expires_s == math.inf and self._jobs.get(job.id) is job:
             self._expire_later(job)
 
-    async def _run(self, job: Job, order: Order, stack: ExitStack) -> None:
+    async def _run(self, job: Job, order: ScheduledJob, stack: ExitStack) -> None:
         await super()._run(job, order, stack)
         self._courses[job].made.set()
 

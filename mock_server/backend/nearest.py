@@ -23,7 +23,7 @@ WEIGHTS: Final = "upscaler-mock has no weights of {}"
 
 
 class MockEnlarger:
-    """An `Enlarger` that goes by the nearest neighbour, whichever model is asked for.
+    """An `Upscaler` that goes by the nearest neighbour, whichever model is asked for.
 
     That takes far less time than a smooth resize, and one can tell beforehand what comes of it:
     each pixel is that of the input which its centre lies in, alpha and all. Inputs of as many

@@ -16,7 +16,7 @@ from PIL import Image
 
 from upscaler.api.request import Size, check_input_size
 from upscaler.imaging.decode import Pixels
-from upscaler.service.download import Fetcher
+from upscaler.service.download import Downloader
 from upscaler.service.ip_ranges import Address
 from upscaler.settings import Settings
 
@@ -40,7 +40,7 @@ class MadePictures:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._checks = Fetcher(
+        self._checks = Downloader(
             ports=settings.fetch_ports,
             networks=settings.fetch_networks,
             resolve=_without_asking,
@@ -48,7 +48,7 @@ class MadePictures:
         )
 
     async def fetch(self, url: str, hold: Callable[[int], None]) -> bytes:
-        """The file at `url`: see `Fetcher.fetch`."""
+        """The file at `url`: see `Downloader.fetch`."""
         await self._checks.check(url)
         size = size_in(url)
         check_input_size(size, "init_image_url")

@@ -23,7 +23,7 @@ from mock_server.scenario import FETCHES
 from mock_server.serving.connection import Wire
 from mock_server.serving.malloc import keep_freed_memory
 from upscaler.errors import InvalidSetting
-from upscaler.files import replacing
+from upscaler.files import atomic_write
 from upscaler.formats import ImageEncoding
 from upscaler.service import logs
 from upscaler.service.server.connection import server
@@ -201,7 +201,7 @@ def _port_file(path: Path | None, port: int) -> Iterator[None]:
         yield
         return
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(f"{port}\n".encode())
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

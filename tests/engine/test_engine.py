@@ -21,7 +21,7 @@ from upscaler.api.request import scaled_size
 from upscaler.engine import weights
 from upscaler.engine.engine import Engine, Progress
 from upscaler.engine.networks import Net, SRVGGNetCompact, build
-from upscaler.engine.pool import Engines
+from upscaler.engine.pool import EnginePool
 from upscaler.errors import OutOfMemory, WeightsUnavailable
 from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, Compact, Model, UpscalingModel
@@ -451,5 +451,5 @@ def test_a_download_is_told_of_by_either_way_to_load(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(weights, "load", downloading)
     told: list[tuple[int, int]] = []
     Engine.load(FAST, "cpu", progress=lambda *call: told.append(call))
-    Engines(Settings(device=Device.CPU)).load(FAST, lambda *call: told.append(call))
+    EnginePool(Settings(device=Device.CPU)).load(FAST, lambda *call: told.append(call))
     assert told == [(1, 2), (1, 2)]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.networks import needs_bf16
 from tests.support.paths import ROOT
-from upscaler.footprints import HEAP_BYTES
+from upscaler.planning import HEAP_BYTES
 
 PEAK = """
 import ctypes, sys

@@ -16,7 +16,7 @@ from upscaler.engine import engine as module
 from upscaler.engine.convolution import Direct
 from upscaler.engine.engine import Engine
 from upscaler.engine.networks import Net, RRDBNet
-from upscaler.engine.pool import Engines
+from upscaler.engine.pool import EnginePool
 from upscaler.engine.streams import Methods
 from upscaler.engine.weights import Loaded
 from upscaler.errors import Overflow, WeightsUnavailable
@@ -119,7 +119,7 @@ def test_weights_of_ones_own_that_overflow_are_refused_when_they_are_loaded(
     tmp_path: Path,
 ) -> None:
     path = saved(scaled(COMPACT, 1e12), COMPACT, tmp_path)
-    engines = Engines(Settings(device=Device.CPU, weights=tmp_path, precision=Precision.FP32))
+    engines = EnginePool(Settings(device=Device.CPU, weights=tmp_path, precision=Precision.FP32))
     loads: list[Callable[[], object]] = [
         lambda: Engine.load(COMPACT.name, "cpu", "fp32", weights_folder=tmp_path),
         lambda: engines.load(COMPACT.name),

@@ -33,7 +33,7 @@ from upscaler.errors import Cancelled, Overflow
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import decode
 from upscaler.imaging.decode import Pixels
-from upscaler.imaging.encode import BEST, SMALL, encode_strips
+from upscaler.imaging.encode import DEFAULT_JPEG, SMALL, encode_strips
 from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
 from upscaler.planning import Footprint, Plan
 from upscaler.settings import Precision
@@ -153,7 +153,7 @@ def around() -> dict[str, str]:
                 encode_strips(strips, shape[0], encoding, style)
             )
             for encoding in ImageEncoding
-            for style in (BEST, SMALL)
+            for style in (DEFAULT_JPEG, SMALL)
         }
         mock = MockEnlarger().upscale(
             pixels, UpscalingModel.X4_PLUS, (177, 201), lambda _done, _total: None

@@ -86,7 +86,7 @@ def test_a_damaged_jpeg_is_refused_or_what_libjpeg_reads_without_a_complaint(
     if is_refused(result) or is_ended_by(changed, b"\0"):
         return
     # Without what every decoder passes over.
-    expected = by_libvips(read.coded(read.reduced(changed)))
+    expected = by_libvips(read.coded(read.strip_segments(changed)))
     assert expected is not None, "libjpeg complains of it"
     assert off_by(np.asarray(result), expected) <= 1
 

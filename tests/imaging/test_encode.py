@@ -40,11 +40,11 @@ from tests.support.image_files import (
 from upscaler.api.request import Size
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import encode as encoding
-from upscaler.imaging.decode import Pixels, on_white
+from upscaler.imaging.decode import Pixels, flatten
 from upscaler.imaging.encode import (
-    BEST,
+    DEFAULT_JPEG,
     SMALL,
-    JpegStyle,
+    JpegOptions,
     encode,
     encode_strips,
     in_json,
@@ -68,7 +68,7 @@ def in_strips(
     height: int,
     wanted: ImageEncoding,
     size: int,
-    style: JpegStyle = BEST,
+    style: JpegOptions = DEFAULT_JPEG,
 ) -> bytes:
     with mock.patch.object(encoding, "STRIP_BYTES", size):
         return b"".join(encode_strips(strips, height, wanted, style))
@@ -124,7 +124,7 @@ def test_repeated_pixels_make_a_smaller_file_than_the_mean_does(photo: Pixels, t
 def test_a_jpeg_shows_what_pillows_own_shows(pixels: Pixels, at: list[int], size: int) -> None:
     """To the last bit: with full chroma no block of 8x8 pixels depends on another."""
     data = in_strips(np.split(pixels, at), len(pixels), JPEG, size)
-    flat = on_white(Image.fromarray(pixels))
+    flat = flatten(Image.fromarray(pixels))
     whole = saved(np.array(flat), "JPEG", quality=95, subsampling=0)
     assert np.array_equal(opened(data), opened(whole))
 
@@ -135,7 +135,7 @@ def test_a_small_jpeg_shows_what_simplejpegs_own_shows(
 ) -> None:
     """With half the chroma it is squares of 16x16 pixels that do not depend on each other."""
     data = in_strips(np.split(pixels, at), len(pixels), JPEG, size, SMALL)
-    flat = np.array(on_white(Image.fromarray(pixels)))
+    flat = np.array(flatten(Image.fromarray(pixels)))
     whole = simplejpeg.encode_jpeg(flat, 75, "RGB", "420", fastdct=True)
     assert np.array_equal(opened(data), opened(whole))
 
@@ -371,7 +371,7 @@ def test_a_png_is_not_much_larger_than_one_that_took_long(photo: Pixels) -> None
 
 
 def test_a_small_jpeg_is_one(photo: Pixels) -> None:
-    small, best = (in_strips([photo], 256, JPEG, 10**6, style) for style in (SMALL, BEST))
+    small, best = (in_strips([photo], 256, JPEG, 10**6, style) for style in (SMALL, DEFAULT_JPEG))
     assert JpegImagePlugin.get_sampling(Image.open(io.BytesIO(small))) == 2  # Pillow's for 4:2:0
     assert 2 * len(small) < len(best)
 

@@ -19,7 +19,7 @@ from tests.support.mock_servers import mocked
 from tests.support.service import GOOD, Resizer, decoded, upscale
 from upscaler.formats import ImageEncoding
 from upscaler.models import UpscalingModel
-from upscaler.service.backend import InProcess, Stopwatch, Task, Workshop
+from upscaler.service.backend import LocalBackend, Scheduler, StageTimer, UpscaleJob
 from upscaler.service.queue import Admission
 
 SMALL = {**GOOD, "scale": 0.5}
@@ -201,9 +201,11 @@ def test_a_reset_while_a_job_is_made_leaves_nothing_counted(*, begun: bool) -> N
 
     async def act() -> None:
         jobs = MockJobs(2**30, clock=lambda: 0.0)
-        shop = Workshop(InProcess(Resizer()), Admission(2, 2**24), lambda _: None)
-        task = Task(b"", np.zeros((256, 256, 3), np.uint8), model, (512, 512), ImageEncoding.PNG)
-        job_id = await jobs.start(shop.order(task, Stopwatch()))
+        shop = Scheduler(LocalBackend(Resizer()), Admission(2, 2**24), lambda _: None)
+        task = UpscaleJob(
+            b"", np.zeros((256, 256, 3), np.uint8), model, (512, 512), ImageEncoding.PNG
+        )
+        job_id = await jobs.start(shop.order(task, StageTimer()))
         polling = asyncio.ensure_future(jobs.status(job_id))
         if begun:
             await asyncio.sleep(0)

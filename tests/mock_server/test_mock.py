@@ -30,7 +30,7 @@ from tests.support.request_literals import half_up
 from tests.support.service import GOOD, decoded, upscale
 from upscaler.api.request import DRY_RUN_HEADER, Size
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import Pixels, on_white
+from upscaler.imaging.decode import Pixels, flatten
 from upscaler.imaging.encode import SMALL, encode_strips
 from upscaler.models import MODELS, UpscalingModel
 
@@ -196,7 +196,7 @@ def test_alpha_is_kept_in_png_and_on_white_in_jpeg(
     assert (seen[seen[:, :, 3] > 0][:, :3] == (0, 200, 0)).all(), "no red comes into the green"
     flat = decoded(upscale(api, **fields, output_image_encoding="jpeg"))
     assert flat.mode == "RGB"
-    differences = np.array(on_white(kept)).astype(int) - np.array(flat)
+    differences = np.array(flatten(kept)).astype(int) - np.array(flat)
     assert abs(differences).max() <= 6, "but for what a JPEG loses"
 
 

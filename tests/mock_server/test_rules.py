@@ -38,7 +38,7 @@ from upscaler.api.request import ASYNC_MAX_BODY_BYTES, MAX_BODY_BYTES, MAX_COMMA
 from upscaler.errors import InvalidRequest, UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.service.app import create_app
-from upscaler.service.backend import InProcess
+from upscaler.service.backend import LocalBackend
 from upscaler.service.server.connection import MAX_HEAD_BYTES
 
 CONTRACT: Final = ROOT / "docs" / "CONTRACT.md"
@@ -157,7 +157,7 @@ def test_another_dialect_is_a_wrong_command(capsys: pytest.CaptureFixture[str]) 
 @pytest.fixture(scope="module")
 def api() -> Iterator[httpx.Client]:
     """A service that can refuse whatever there is to refuse, and names the rules."""
-    app = create_app(InProcess(Moody()), SETTINGS)
+    app = create_app(LocalBackend(Moody()), SETTINGS)
     app.add_middleware(Naming)
     with (
         running(app, NamingConnection) as url,

@@ -31,9 +31,9 @@ from tests.support.modal_control_plane import (
 )
 from tests.support.paths import PHOTO, ROOT
 from tests.support.processes import needs_proc
-from upscaler import batch
+from upscaler import files
 from upscaler.modal import cli, pricing
-from upscaler.modal.payload import Outcome
+from upscaler.modal.payload import FileResult
 from upscaler.models import UpscalingModel
 
 
@@ -171,8 +171,8 @@ def test_all_options_can_be_read_about(capsys: pytest.CaptureFixture[str]) -> No
     assert all(model in text for model in UpscalingModel)
 
 
-def noting(seen: list[Any]) -> Callable[..., Outcome]:
-    def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+def noting(seen: list[Any]) -> Callable[..., FileResult]:
+    def work(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         seen.append(dict(fields))
         return upscale(key, source, fields)
 
@@ -235,11 +235,11 @@ def test_each_failure_is_named_in_the_end_and_stops_nothing_else(
 ) -> None:
     (folder / "broken.webp").write_bytes(b"RIFF????WEBP")
     with (folder / "endless.png").open("wb") as file:
-        file.truncate(batch.MAX_FILE_BYTES + 1)
+        file.truncate(files.MAX_FILE_BYTES + 1)
     out = tmp_path / "out"
     (out / "b.png").mkdir(parents=True)  # where a picture should go
 
-    def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+    def work(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         if key == 0:
             raise Ended(STATUS.GENERIC_STATUS_TIMEOUT, "more than 600 s")
         return upscale(key, source, fields)
@@ -292,7 +292,7 @@ def test_results_are_written_as_they_come_and_a_slow_one_holds_up_no_other(
     out = tmp_path / "out"
     others = out / "b.png", out / "c.png"
 
-    def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+    def work(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         if key == 0:
             give_up_s = time.monotonic() + 30
             while not all(path.exists() for path in others):
@@ -313,15 +313,15 @@ def test_no_more_pictures_are_read_than_are_on_their_way(
     folder.mkdir()
     for i in range(12):
         shutil.copy(PHOTO, folder / f"{i:02}.png")
-    read = batch.contents
+    read = files.read_image_file
 
     def counting(path: Path) -> bytes:
         reads[0] += 1
         return read(path)
 
-    monkeypatch.setattr(batch, "contents", counting)
+    monkeypatch.setattr(files, "read_image_file", counting)
 
-    def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+    def work(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         time.sleep(0.1)
         most[0] = max(most[0], reads[0] - len(list((tmp_path / "out").glob("*.png"))))
         return upscale(key, source, fields)
@@ -338,7 +338,7 @@ def test_files_that_cannot_be_sent_are_in_the_way_of_no_other(
     monkeypatch.setattr(cli, "AT_ONCE", 2)
     for name in ("a.png", "b.png", "c.png"):
         with (tmp_path / name).open("wb") as file:
-            file.truncate(batch.MAX_FILE_BYTES + 1)
+            file.truncate(files.MAX_FILE_BYTES + 1)
     shutil.copy(PHOTO, tmp_path / "d.png")
     assert enlarge("--image", tmp_path, "--output", tmp_path / "out", "--scale", 1) == 1
     assert sizes(tmp_path / "out") == {"d.png": (304, 256)}
@@ -351,9 +351,9 @@ def test_what_becomes_no_file_on_the_way_is_not_sent(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    plan = batch.plan
+    plan = files.plan_files
 
-    def then_changed(*given: Any, **options: Any) -> batch.Batch:
+    def then_changed(*given: Any, **options: Any) -> files.Batch:
         planned = plan(*given, **options)
         first, second = (job.source for job in planned.jobs[:2])
         for source in (first, second):
@@ -362,7 +362,7 @@ def test_what_becomes_no_file_on_the_way_is_not_sent(
         os.mkfifo(second)
         return planned
 
-    monkeypatch.setattr(batch, "plan", then_changed)
+    monkeypatch.setattr(files, "plan_files", then_changed)
     assert enlarge("--image", folder, "--output", tmp_path / "out", "--scale", 1) == 1
     told = capsys.readouterr().err
     assert "2 of 3 failed" in told
@@ -376,7 +376,7 @@ def test_a_batch_that_is_interrupted_leaves_whole_files_and_can_be_taken_up_agai
 ) -> None:
     out, go_on = tmp_path / "out", threading.Event()
 
-    def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+    def work(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         if key > 0:
             go_on.wait(60)
         return upscale(key, source, fields)
@@ -485,10 +485,10 @@ def test_the_self_check_hands_on_what_it_is_given_and_ends_as_it_ended(plane: Pl
 # What it cost
 
 
-def working(seconds: float, *devices: str) -> Callable[..., Outcome]:
+def working(seconds: float, *devices: str) -> Callable[..., FileResult]:
     """Containers that say that they took so long, each on its own device."""
 
-    def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+    def work(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         outcome = upscale(key, source, fields)
         return {**outcome, "seconds": seconds, "device": devices[key % len(devices)]}
 

@@ -32,28 +32,35 @@ from upscaler.imaging.decode import Pixels
 from upscaler.imaging.encode import most_bytes
 from upscaler.models import UpscalingModel
 from upscaler.service import jobs as module
-from upscaler.service.backend import Enlarger, InProcess, Progress, Stopwatch, Task, Workshop
-from upscaler.service.jobs import InProcessJobs, Job
+from upscaler.service.backend import (
+    LocalBackend,
+    Progress,
+    Scheduler,
+    StageTimer,
+    UpscaleJob,
+    Upscaler,
+)
+from upscaler.service.jobs import Job, LocalJobStore
 from upscaler.service.queue import Admission
 
 DAY_S = 24 * 60 * 60
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-TASK = Task(b"", PIXELS, UpscalingModel.X4_PLUS, (60, 40), ImageEncoding.PNG)
+TASK = UpscaleJob(b"", PIXELS, UpscalingModel.X4_PLUS, (60, 40), ImageEncoding.PNG)
 ROOM = most_bytes(TASK.size, 3)
 
 
 class Scene:
-    """A store with a clock of its own, before a workshop with room for three."""
+    """A store with a clock of its own, before a scheduler with room for three."""
 
-    def __init__(self, capacity_bytes: int = 100 * ROOM, enlarger: Enlarger | None = None) -> None:
+    def __init__(self, capacity_bytes: int = 100 * ROOM, upscaler: Upscaler | None = None) -> None:
         self.now_s = 1e6
-        self.enlarger = enlarger or Moody()
-        self.shop = Workshop(InProcess(self.enlarger), Admission(2, 2**24), lambda _: None)
-        self.jobs = InProcessJobs(capacity_bytes, clock=lambda: self.now_s)
+        self.upscaler = upscaler or Moody()
+        self.shop = Scheduler(LocalBackend(self.upscaler), Admission(2, 2**24), lambda _: None)
+        self.jobs = LocalJobStore(capacity_bytes, clock=lambda: self.now_s)
 
     async def start(self, model: UpscalingModel = UpscalingModel.X4_PLUS) -> str:
-        task = Task(b"", PIXELS, model, TASK.size, TASK.encoding)
-        return await self.jobs.start(self.shop.order(task, Stopwatch()))
+        task = UpscaleJob(b"", PIXELS, model, TASK.size, TASK.encoding)
+        return await self.jobs.start(self.shop.order(task, StageTimer()))
 
     async def finish(self, *job_ids: str) -> None:
         async with asyncio.timeout(30):
@@ -241,7 +248,7 @@ class Endless(Resizer):
 
 
 def test_with_its_event_loop_ends_what_is_not_completed() -> None:
-    scene = Scene(enlarger=Endless())
+    scene = Scene(upscaler=Endless())
 
     async def act(scene: Scene) -> None:
         running = await scene.start()
@@ -285,7 +292,7 @@ def test_of_a_job_that_failed_nothing_is_kept_but_what_is_told(error: Exception)
         ids = []
         for _ in range(3):
             task = replace(TASK, pixels=PIXELS.copy())
-            ids.append(await scene.jobs.start(scene.shop.order(task, Stopwatch())))
+            ids.append(await scene.jobs.start(scene.shop.order(task, StageTimer())))
             del task
             await scene.finish(ids[-1])
         for _ in range(2):  # nor is anything that was kept while it was told
@@ -297,7 +304,7 @@ def test_of_a_job_that_failed_nothing_is_kept_but_what_is_told(error: Exception)
 
     logging.disable()  # pytest keeps what is logged
     try:
-        play(act, Scene(enlarger=failing))
+        play(act, Scene(upscaler=failing))
     finally:
         logging.disable(logging.NOTSET)
 
@@ -372,7 +379,7 @@ def test_a_job_whose_making_was_cancelled_is_completed_and_holds_no_room() -> No
             await scene.jobs.result(cancelled)
         assert scene.jobs.held_bytes == 0
 
-    play(act, Scene(enlarger=Cancelling()))
+    play(act, Scene(upscaler=Cancelling()))
 
 
 def test_making_room_takes_time_for_what_is_forgotten_alone() -> None:
@@ -387,7 +394,7 @@ def test_making_room_takes_time_for_what_is_forgotten_alone() -> None:
             jobs._jobs[job.id] = jobs._fetched[job.id] = job
             jobs._complete(job)
         assert jobs.held_bytes == module.MAX_JOBS * made.file_bytes
-        with scene.shop.order(TASK, Stopwatch()) as order:
+        with scene.shop.order(TASK, StageTimer()) as order:
             began_s = time.process_time()
             jobs._make_room(jobs.capacity_bytes, order)
             assert time.process_time() - began_s < 0.5, "it took a few seconds"
@@ -410,12 +417,12 @@ def test_what_is_held_is_what_is_said_at_each_stage() -> None:
         return said
 
     async def act(scene: Scene) -> None:
-        gate = scene.enlarger
+        gate = scene.upscaler
         assert isinstance(gate, Gate)
         ids = []
         for number in range(1, 4):
             copies = replace(task, source=bytes(10**6), pixels=pixels.copy())
-            ids.append(await scene.jobs.start(scene.shop.order(copies, Stopwatch())))
+            ids.append(await scene.jobs.start(scene.shop.order(copies, StageTimer())))
             del copies
             assert held() == number * 4 * 10**6
         gate.opened.set()

@@ -18,7 +18,7 @@ from upscaler.api.request import (
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.service import playground
 from upscaler.service.app import create_app
-from upscaler.service.backend import InProcess
+from upscaler.service.backend import LocalBackend
 from upscaler.settings import Settings
 
 PATHS = ["/", "/page/facts.json", *(f"/page/{name}" for name in playground.FILES)]
@@ -27,7 +27,7 @@ SOURCES = {path.name: path.read_text() for path in Path(playground.__file__).par
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[httpx.Client]:
-    app = create_app(InProcess(Resizer()), Settings(tokens=("secret",)))
+    app = create_app(LocalBackend(Resizer()), Settings(tokens=("secret",)))
     with running(app) as url, httpx.Client(base_url=url) as client:
         yield client
 

@@ -69,7 +69,7 @@ def inflated(random: Random) -> Outcome:
     """Of a stream, as far as is asked for, in parts of any length."""
     stream = damaged(zlib.compress(noise(200, 100).tobytes() + bytes(5000), 1), random)
     at = random.randrange(1, len(stream) + 2)
-    reader = png.Inflated(iter((memoryview(stream)[:at], memoryview(stream)[at:])))
+    reader = png.InflateReader(iter((memoryview(stream)[:at], memoryview(stream)[at:])))
     parts = random.choice(((20_000, 4000), (random.randint(1, 25_000),)))
 
     def read() -> bytes:
@@ -97,7 +97,7 @@ def base64(random: Random) -> Outcome:
 def encoded(random: Random) -> Outcome:
     """A file of each kind, in one of the ways that there are, and its base64."""
     pixels = random.choice((COLOURS, HUES, noise(70, 33, 3), noise(1, 1, 4)))
-    style = random.choice((encode.BEST, encode.SMALL))
+    style = random.choice((encode.DEFAULT_JPEG, encode.SMALL))
     kind = random.choice(tuple(ImageEncoding))
     file = encode.encode_strips([pixels], len(pixels), kind, style)
     return b"".join(encode.in_json(list(file)))

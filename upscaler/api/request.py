@@ -190,7 +190,7 @@ class UpscalingRequest(BaseModel):
         ),
     ] = False
 
-    def or_encoded(self, default: ImageEncoding) -> Self:
+    def with_default_encoding(self, default: ImageEncoding) -> Self:
         """The same, with `default` for an output_image_encoding that was not given (REQ-9)."""
         if "output_image_encoding" in self.model_fields_set:
             return self
@@ -208,9 +208,7 @@ class UpscalingRequest(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _tell_all_errors_at_once(
-        cls, data: object, handler: ModelWrapValidatorHandler[Self]
-    ) -> Self:
+    def _collect_all_errors(cls, data: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Check the exclusive groups beside the fields, not after them (REQ-19).
 
         A plain "after" validator would run only once every field is right, and so tell a client

@@ -11,7 +11,7 @@ from typing import Any, Self
 from upscaler.errors import WorkerFailed
 
 
-class Worker:
+class WorkerProcess:
     """A process that does one job. Leaving its context ends it."""
 
     def __init__(self, job: dict[str, Any], log: Path) -> None:
@@ -48,7 +48,7 @@ class Worker:
         return answer
 
     def ask(self, **question: object) -> dict[str, Any]:
-        """The answer to one question. Raises WorkerFailed."""
+        """The answer to one question. Raises WorkerProcessFailed."""
         if hasattr(signal, "SIGCONT"):
             self._process.send_signal(signal.SIGCONT)
         try:

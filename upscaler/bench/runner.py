@@ -20,7 +20,7 @@ import numpy as np
 
 from upscaler.bench.contenders import Contender, Peer
 from upscaler.bench.machine import Machine, describe
-from upscaler.bench.process import Worker
+from upscaler.bench.process import WorkerProcess
 from upscaler.errors import WorkerFailed
 from upscaler.imaging.decode import Pixels, resize
 from upscaler.models import Model, flop
@@ -35,7 +35,7 @@ ROWS_AT_ONCE: Final = 256
 
 
 @dataclass(frozen=True)
-class Task:
+class BenchTask:
     """What to measure; `sizes` are in pixels per side, `memory` this engine's budget in bytes."""
 
     picture: Pixels
@@ -108,7 +108,7 @@ class Report:
     cases: list[Case]
 
 
-def begin(task: Task, say: Say) -> Report:
+def begin(task: BenchTask, say: Say) -> Report:
     """The report of `task` without any case yet: what the machine is, and its matrix peak.
 
     Raises WorkerFailed if that cannot be measured, and then nothing else can.
@@ -116,12 +116,15 @@ def begin(task: Task, say: Say) -> Report:
     say("measuring the machine's matrix peak")
     precisions = list(dict.fromkeys(each.matrix_precision for each in task.contenders))
     job = {"role": "machine", "device": task.device, "precisions": precisions}
-    with tempfile.TemporaryDirectory() as folder, Worker(job, Path(folder) / "log") as worker:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        WorkerProcess(job, Path(folder) / "log") as worker,
+    ):
         measured = worker.answer()
     return Report(machine=describe(), device=task.device, runs=task.runs, cases=[], **measured)
 
 
-def cases(task: Task, peaks: dict[str, float], say: Say) -> Iterator[Case]:
+def cases(task: BenchTask, peaks: dict[str, float], say: Say) -> Iterator[Case]:
     """Every model at every size, small ones first, each as soon as it is measured.
 
     `peaks` are those of `begin`, and `say` is told of every step.
@@ -136,7 +139,7 @@ def cases(task: Task, peaks: dict[str, float], say: Say) -> Iterator[Case]:
 class _Case:
     """One case while it is being measured; `desk` is a folder for its pictures."""
 
-    task: Task
+    task: BenchTask
     model: Model
     size: int
     desk: Path
@@ -149,7 +152,7 @@ class _Case:
             Row(each.name, each.version, each.matrix_precision) for each in self.task.contenders
         ]
         with ExitStack() as workers:
-            there: dict[int, Worker] = {}
+            there: dict[int, WorkerProcess] = {}
             for index, contender in enumerate(self.task.contenders):
                 rows[index] = self._load(rows[index], contender, index, there, workers)
             for number in range(self.task.runs):
@@ -183,7 +186,7 @@ class _Case:
         row: Row,
         contender: Contender,
         index: int,
-        there: dict[int, Worker],
+        there: dict[int, WorkerProcess],
         workers: ExitStack,
     ) -> Row:
         """The row with what loading tells; whoever fails at it is not among those `there`."""
@@ -197,7 +200,7 @@ class _Case:
         there[index] = worker
         return row
 
-    def _turn(self, row: Row, number: int, index: int, there: dict[int, Worker]) -> Row:
+    def _turn(self, row: Row, number: int, index: int, there: dict[int, WorkerProcess]) -> Row:
         """The row after one more run. Only the first picture is kept and compared."""
         result = self._path("result") if number == 0 else None
         try:
@@ -227,7 +230,7 @@ class _Case:
         self._tell(f"{row.name} failed: {failure}")
         return replace(row, error=str(failure))
 
-    def _worker(self, role: str, name: str = "truth", **job: object) -> Worker:
+    def _worker(self, role: str, name: str = "truth", **job: object) -> WorkerProcess:
         whole = {
             "role": role,
             "model": self.model.name,
@@ -235,7 +238,7 @@ class _Case:
             "picture": self._path("picture"),
             **job,
         }
-        return Worker(whole, self.desk / f"{name}.log")
+        return WorkerProcess(whole, self.desk / f"{name}.log")
 
     def _path(self, name: str) -> str:
         return str(self.desk / f"{name}.npy")

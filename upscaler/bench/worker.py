@@ -24,7 +24,7 @@ import torch
 
 from upscaler.bench import adapters, peak
 from upscaler.bench.contenders import Contender, Peer
-from upscaler.engine.memory import give_back
+from upscaler.engine.memory import trim_heap
 from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Precision
@@ -142,7 +142,7 @@ class _Memory:
         if device.type == "cuda":
             torch.cuda.empty_cache()
             return cls(device, torch.cuda.memory_allocated())
-        give_back()
+        trim_heap()
         return cls(device, _status_bytes("VmRSS"))
 
     def reset(self) -> None:
@@ -150,7 +150,7 @@ class _Memory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             return
-        give_back()
+        trim_heap()
         if sys.platform == "linux":
             with contextlib.suppress(OSError):  # where that is not allowed, loading counts too
                 Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM

@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from tqdm import tqdm
 
-from upscaler import batch
+from upscaler import files
 from upscaler.api.request import output_size, validate_request
 from upscaler.cli import options
 from upscaler.errors import FileRefused, InvalidRequest, UpscalerError
-from upscaler.files import replacing
+from upscaler.files import atomic_write
 from upscaler.imaging import decode, encode
 from upscaler.models import LICENCE, MODELS, Model, UpscalingModel
 from upscaler.settings import Device, Settings
 
 if TYPE_CHECKING:
-    from upscaler.bench.runner import Task
-    from upscaler.engine.pool import Engines
+    from upscaler.bench.runner import BenchTask
+    from upscaler.engine.pool import EnginePool
 
 OPTIONS: Final = {
     "scale": "--scale: ",
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _image(args: argparse.Namespace) -> int:
     """Upscale pictures; one that fails does not stop the others, and is named at the end."""
-    todo = batch.plan(args.inputs, args.output, args.encoding, before_after=args.before_after)
+    todo = files.plan_files(args.inputs, args.output, args.encoding, before_after=args.before_after)
     fields: dict[str, object] = {
         "scale": args.scale,
         "output_image_width": args.width,
@@ -79,9 +79,9 @@ def _image(args: argparse.Namespace) -> int:
         fields["scale"] = MODELS[args.model].scale
     validate_request(fields | {"init_image": b"-"})  # tell of a wrong option before reading files
 
-    from upscaler.engine.pool import Engines
+    from upscaler.engine.pool import EnginePool
 
-    engines = Engines(_settings(args))
+    engines = EnginePool(_settings(args))
     failures = [_failed(args, refusal.path, refusal) for refusal in todo.refused]
     for job in todo.jobs:
         try:
@@ -97,11 +97,11 @@ def _image(args: argparse.Namespace) -> int:
 
 
 def _upscale(
-    args: argparse.Namespace, job: batch.Job, fields: dict[str, object], engines: "Engines"
+    args: argparse.Namespace, job: files.FileJob, fields: dict[str, object], engines: "EnginePool"
 ) -> dict[str, Any]:
     """Upscale one picture and say what became of it. Raises whatever goes wrong."""
     started = time.perf_counter()
-    request = validate_request(fields | {"init_image": batch.contents(job.source)})
+    request = validate_request(fields | {"init_image": files.read_image_file(job.source)})
     picture = decode.read_header(request.init_image or b"")
     size = output_size(request, picture.size)
     pixels = picture.pixels()
@@ -152,14 +152,14 @@ def _failed(args: argparse.Namespace, path: str, error: Exception) -> str:
 
 def _serve(args: argparse.Namespace) -> int:
     """Serve the API until interrupted."""
-    from upscaler.engine.pool import Engines
+    from upscaler.engine.pool import EnginePool
     from upscaler.service import logs
     from upscaler.service.app import create_app
-    from upscaler.service.backend import InProcess
+    from upscaler.service.backend import LocalBackend
     from upscaler.service.server.connection import server
 
     settings = _settings(args)
-    engines = Engines(settings)
+    engines = EnginePool(settings)
     if not settings.tokens:
         settings = replace(settings, tokens=(secrets.token_urlsafe(24),))
         print(
@@ -167,7 +167,7 @@ def _serve(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     logs.to_stderr(settings.tokens)
-    running = server(create_app(InProcess(engines), settings), args.host, args.port)
+    running = server(create_app(LocalBackend(engines), settings), args.host, args.port)
     try:
         running.run()
     except SystemExit as stop:  # uvicorn's own way to say that it could not start
@@ -253,7 +253,7 @@ def _bench(args: argparse.Namespace) -> int:
     return int(any(row.error for row in own))
 
 
-def _bench_task(args: argparse.Namespace) -> "Task":
+def _bench_task(args: argparse.Namespace) -> "BenchTask":
     """What to measure, all of it there. Raises UpscalerError or OSError for what cannot be had."""
     from upscaler.bench import contenders, machine
     from upscaler.bench import runner as bench
@@ -263,7 +263,7 @@ def _bench_task(args: argparse.Namespace) -> "Task":
     settings = Settings.from_environment()
     device = Device(pick_device(args.device or settings.device).type)
     with (args.picture or bench.photograph()).open("rb") as file:  # be it a pipe
-        data = file.read(batch.MAX_FILE_BYTES)
+        data = file.read(files.MAX_FILE_BYTES)
     names = args.model or [UpscalingModel.X4_PLUS]
     models = [model for model in MODELS.values() if {model.name, "all"} & set(names)]
     field = contenders.field(
@@ -276,7 +276,7 @@ def _bench_task(args: argparse.Namespace) -> "Task":
         if weights.find(model, settings.weights) is None:
             with _bar(f"fetching {model.name}", "B", quiet=args.quiet) as progress:
                 weights.fetch(model, progress)
-    return bench.Task(
+    return bench.BenchTask(
         picture=decode.read_header(data).pixels(),
         models=models,
         sizes=args.size or ([512, 1024, 2048] if device is Device.CUDA else [512]),
@@ -302,7 +302,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _write(path: Path, parts: Iterable[bytes]) -> None:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.writelines(parts)
 
 

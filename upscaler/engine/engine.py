@@ -18,24 +18,29 @@ from torch import Tensor
 from upscaler.api.request import Size, scaled_size
 from upscaler.engine import weights
 from upscaler.engine.devices import methods, pick_device, pick_precision
-from upscaler.engine.layers import Level
+from upscaler.engine.layers import Resolution
 from upscaler.engine.memory import (
     ONEDNN_FAILED,
+    as_out_of_memory,
     free_bytes,
     is_out_of_memory,
-    memory_for,
     room_for_threads,
 )
 from upscaler.engine.networks import Net
 from upscaler.engine.streams import streamed
-from upscaler.engine.tensors import lanczos, mirrored, to_grey, to_host, to_levels, to_network
+from upscaler.engine.tensors import (
+    lanczos,
+    reflect_pad,
+    to_gray_uint8,
+    to_host,
+    to_network,
+    to_uint8,
+)
 from upscaler.errors import OutOfMemory, Overflow, WeightsUnavailable
-from upscaler.footprints import footprint
 from upscaler.imaging.decode import Pixels, resize
 from upscaler.models import MODELS, Model, UpscalingModel
-from upscaler.planning import MIB, Plan, cheapest, plans
+from upscaler.planning import MIB, Plan, Tile, cheapest, footprint, plans
 from upscaler.settings import Device, Precision, Settings
-from upscaler.tiling import Tile
 
 Progress = Callable[[int, int], None]
 """Called with how many rows of the picture are enlarged, at first 0, and how many there are."""
@@ -126,7 +131,7 @@ class Engine:
         """
         strips = self.strips(pixels, outscale, size=size, memory=memory, progress=progress)
         _, height = self._wanted(pixels, outscale, size)
-        with memory_for("the enlarged picture"):
+        with as_out_of_memory("the enlarged picture"):
             return _assembled(map(torch.from_numpy, strips), height).numpy()
 
     def strips(
@@ -181,7 +186,7 @@ class Engine:
 
     def _resized(self, strips: Iterator[Tensor], height: int, size: Size) -> Iterator[Pixels]:
         """The picture that `strips` make up, at `size`: on a GPU there, where it is quickest."""
-        with memory_for("the picture at the size that was asked for"):
+        with as_out_of_memory("the picture at the size that was asked for"):
             whole = _assembled(strips, height)
             if self.device.type == "cuda":
                 yield lanczos(whole, size).cpu().numpy()
@@ -249,7 +254,7 @@ class Engine:
         """
         height, width, channels = pixels.shape
         scale = self.model.scale
-        padded = mirrored(pixels, self.model.multiple)
+        padded = reflect_pad(pixels, self.model.multiple)
         # All of it at once: copying to a GPU row by row would wait for what it computes.
         source = torch.from_numpy(padded).to(self.device)
         colours, alpha = source[:, :, :3], source[:, :, 3:]
@@ -268,12 +273,12 @@ class Engine:
         opacity = None
         if not uniform:
             grey = alpha.expand(-1, -1, 3)
-            strips = self._pass(grey, plan, lambda rows: to_grey(told(rows)))
+            strips = self._pass(grey, plan, lambda rows: to_gray_uint8(told(rows)))
             opacity = _assembled(strips, len(padded) * scale)
         elif channels == 4:
             opacity = alpha[:1, :1].expand(len(padded) * scale, padded.shape[1] * scale, 1)
         row = 0
-        for rows in self._pass(colours, plan, lambda rows: to_levels(told(rows))):
+        for rows in self._pass(colours, plan, lambda rows: to_uint8(told(rows))):
             strip = rows if opacity is None else torch.cat((rows, opacity[row:][: len(rows)]), 2)
             visible = min(len(rows), height * scale - row)  # what was added below is left out
             if visible > 0:
@@ -308,7 +313,7 @@ class Engine:
         multiple, scale = self.model.multiple, self.model.scale
         region = source[tile.surround.slices]
         height, width, _ = region.shape
-        level = Level(height // multiple, width // multiple, plan.rows)
+        level = Resolution(height // multiple, width // multiple, plan.rows)
         columns = tile.core.within(tile.surround).scaled(scale).slices[1]
         stream = self._network.open(level, plan.tail_rows)
         given, left = 0, height * scale

@@ -37,7 +37,7 @@ def free_bytes(device: torch.device) -> int:
     return available if left is None else min(available, left)
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Let other programs have what was freed and the C library keeps, where it can be told to.
 
     It takes milliseconds. Without it a process holds what its largest picture took, and more with
@@ -66,7 +66,7 @@ def room_for_threads(count: int) -> bool:
 
 
 @contextmanager
-def memory_for(what: str) -> Iterator[None]:
+def as_out_of_memory(what: str) -> Iterator[None]:
     """Raise OutOfMemory, naming `what` it would have been for, when the memory runs out within."""
     try:
         yield

@@ -10,20 +10,19 @@ from upscaler.api.request import Size
 from upscaler.engine import weights
 from upscaler.engine.devices import name_of, pick_device, pick_precision
 from upscaler.engine.engine import Engine, Progress
-from upscaler.engine.memory import free_bytes, give_back
+from upscaler.engine.memory import free_bytes, trim_heap
 from upscaler.errors import WeightsUnavailable
-from upscaler.footprints import footprint
 from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.planning import cheapest, plans
+from upscaler.planning import cheapest, footprint, plans
 from upscaler.settings import Settings
 
 RETRY_AFTER_S: Final = 60.0
 """How long weights that could not be had are not asked for again."""
 
 
-class Engines:
-    """The `Enlarger` of `service.backend`: each model is loaded when it is asked for, and kept."""
+class EnginePool:
+    """The `Upscaler` of `service.backend`: each model is loaded when it is asked for, and kept."""
 
     face_enhance = False
 
@@ -90,7 +89,7 @@ class Engines:
             engine = self.engine(model)
             yield from engine.strips(pixels, size=size, memory=memory, progress=progress)
         finally:
-            give_back()
+            trim_heap()
 
     def _ready(
         self, model: UpscalingModel, progress: weights.Progress | None = None

@@ -14,14 +14,14 @@ from torch.nn import functional as F  # noqa: N812  torch's own documentation ca
 from upscaler.engine.convolution import LEAK, Kernel, Method
 from upscaler.engine.layers import (
     Chain,
+    Chunked,
+    ConvertLayout,
     Convolutions,
-    Doubling,
     Layer,
-    Level,
-    Pieces,
+    NearestUpsample2x,
     Queue,
-    Refolding,
     Residual,
+    Resolution,
 )
 from upscaler.engine.networks import (
     RESIDUAL,
@@ -54,7 +54,7 @@ class Stream(Protocol):
 class Streamed(Protocol):
     """A network made ready to be streamed, as often and by as many threads at once as you like."""
 
-    def open(self, level: Level, tail_rows: int) -> Stream:
+    def open(self, level: Resolution, tail_rows: int) -> Stream:
         """A stream for one picture, of which `level` is the map that the body works on.
 
         The tail, whose maps are the largest, takes `tail_rows` of the body's rows at once.
@@ -74,35 +74,35 @@ class StreamedRRDB:
         self.up = [tail.prepare(conv, LEAK) for conv in (net.conv_up1, net.conv_up2)]
         self.tail = [tail.prepare(net.conv_hr, LEAK), tail.prepare(net.conv_last)]
 
-    def open(self, level: Level, tail_rows: int) -> Stream:
+    def open(self, level: Resolution, tail_rows: int) -> Stream:
         first, body, tail = self.methods
         blocks = (self._block(kernels, level) for kernels in self.blocks)
         last = Convolutions([self.last], body, level)
         layer = Chain(
             Convolutions([self.first], first, level),
-            Refolding(first, body, level),
+            ConvertLayout(first, body, level),
             Residual(Chain(*blocks, last), 1, len(self.blocks) * 15 + 1, level, body),
-            Refolding(body, tail, level),
+            ConvertLayout(body, tail, level),
             self._tail(level, tail_rows),
         )
         return RRDBStream(self, layer, level.width * 4)
 
-    def _block(self, kernels: list[list[Kernel]], level: Level) -> Layer:
+    def _block(self, kernels: list[list[Kernel]], level: Resolution) -> Layer:
         """Three dense blocks; each of their five convolutions is a row behind the one before."""
         body = self.methods.body
         dense = (Convolutions(each, body, level) for each in kernels)
         residuals = (Residual(each, RESIDUAL, 5, level, body) for each in dense)
         return Residual(Chain(*residuals), RESIDUAL, 15, level, body)
 
-    def _tail(self, level: Level, rows: int) -> Layer:
+    def _tail(self, level: Resolution, rows: int) -> Layer:
         tail = self.methods.tail
         layers: list[Layer] = []
-        level = Level(level.height, level.width, rows)
+        level = Resolution(level.height, level.width, rows)
         for kernel in self.up:
             level = level.doubled()
-            layers += [Doubling(tail, level), Convolutions([kernel], tail, level)]
+            layers += [NearestUpsample2x(tail, level), Convolutions([kernel], tail, level)]
         layers += [Convolutions([kernel], tail, level) for kernel in self.tail]
-        return Pieces(Chain(*layers), rows)
+        return Chunked(Chain(*layers), rows)
 
 
 class RRDBStream:
@@ -138,11 +138,11 @@ class StreamedCompact:
         self.body = [methods.body.prepare(conv, slopes) for conv, slopes in others]
         self.body.append(methods.body.prepare(_by_places(last, net.scale)))
 
-    def open(self, level: Level, tail_rows: int) -> Stream:  # noqa: ARG002
+    def open(self, level: Resolution, tail_rows: int) -> Stream:  # noqa: ARG002
         first, body, _ = self.methods
         layer = Chain(
             Convolutions([self.first], first, level),
-            Refolding(first, body, level),
+            ConvertLayout(first, body, level),
             *(Convolutions([kernel], body, level) for kernel in self.body),
         )
         return CompactStream(self, layer, level)
@@ -151,7 +151,7 @@ class StreamedCompact:
 class CompactStream:
     """An SRVGGNetCompact at work on one picture; each convolution is a row behind."""
 
-    def __init__(self, network: StreamedCompact, layer: Layer, level: Level) -> None:
+    def __init__(self, network: StreamedCompact, layer: Layer, level: Resolution) -> None:
         self.network = network
         self.layer = layer
         self.width = level.width

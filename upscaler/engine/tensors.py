@@ -24,7 +24,7 @@ AHEAD: Final = 2
 """How many strips may be on their way to the host before the first of them is waited for."""
 
 
-def mirrored(pixels: Pixels, multiple: int) -> Pixels:
+def reflect_pad(pixels: Pixels, multiple: int) -> Pixels:
     """Both sides made a multiple by mirroring the last pixels, as the reference does too."""
     height, width, _ = pixels.shape
     borders = (0, -height % multiple), (0, -width % multiple), (0, 0)
@@ -36,7 +36,7 @@ def to_network(rows: Tensor) -> Tensor:
     return rows.float() / 255
 
 
-def to_levels(result: Tensor) -> Tensor:
+def to_uint8(result: Tensor) -> Tensor:
     """A network's result, about 0..1, clamped and rounded to 0..255: uint8 of the same shape.
 
     `result` may be overwritten.
@@ -44,10 +44,10 @@ def to_levels(result: Tensor) -> Tensor:
     return result.float().mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def to_grey(result: Tensor) -> Tensor:
+def to_gray_uint8(result: Tensor) -> Tensor:
     """The same for grey that went through as three equal channels: shape (height, width, 1)."""
     red, green, blue = torch.split(result.float().clamp_(0, 1), 1, dim=2)
-    return to_levels(red * LUMA[0] + green * LUMA[1] + blue * LUMA[2])
+    return to_uint8(red * LUMA[0] + green * LUMA[1] + blue * LUMA[2])
 
 
 def to_host(strips: Iterable[Tensor], device: torch.device) -> Iterator[Pixels]:

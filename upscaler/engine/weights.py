@@ -25,7 +25,7 @@ from torch import Tensor
 
 from upscaler.engine.networks import Net, build
 from upscaler.errors import WeightsUnavailable
-from upscaler.files import obstacle, read, replacing, sweep
+from upscaler.files import atomic_write, obstacle, read_file, remove_stale_parts
 from upscaler.models import RELEASES, Checkpoint, Model
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def load(model: Model, folder: Path | None = None, progress: Progress | None = N
         found = Found(fetch(model, progress), Source.CACHE, model.official)
     net = build(model.network)
     try:
-        data = read(found.path, MAX_FILE_BYTES)
+        data = read_file(found.path, MAX_FILE_BYTES)
         digest = hashlib.sha256(data).hexdigest()
         sound = found.published is None or digest == found.published.sha256
         if sound:
@@ -137,7 +137,7 @@ def fetch(model: Model, progress: Progress | None = None, releases: str = RELEAS
             if sha256(path) == model.official.sha256:
                 return path
             log.warning("%s is damaged, and is fetched anew", path)
-        sweep(path.parent)
+        remove_stale_parts(path.parent)
     except OSError as error:
         raise WeightsUnavailable(f"{error.filename}: {error.strerror}") from error
     url = f"{releases}/{model.official.path}"
@@ -195,7 +195,7 @@ def _places(model: Model, folder: Path | None) -> Iterator[Found]:
 
 def _download(url: str, path: Path, expected: Checkpoint, progress: Progress | None) -> None:
     """Download to `path` if what comes is what is expected, or leave nothing behind."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         digest = _stream(url, file.write, expected.size_bytes, progress)
         if digest != expected.sha256:
             raise WeightsUnavailable(

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageFont, PngImagePlugin
 from upscaler.api.request import MAX_INPUT_PX, Size
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.imaging import colour, jpeg, png, png_filters, webp
-from upscaler.imaging.parallel import in_order
+from upscaler.imaging.parallel import ordered_map
 
 Pixels = NDArray[np.uint8]
 """uint8 of shape (height, width, 3 or 4)."""
@@ -64,7 +64,7 @@ all 700 MiB, and nobody can tell before it does: never for two files at once."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedImage:
     """An image file of which only the header has been read.
 
     `size` is the upright width and height in pixels, and `field` the request's field that the
@@ -93,14 +93,14 @@ class Picture:
         try:
             samples = _samples(self.image, self.data)
             mode = "CMYK" if self.image.mode == "CMYK" else MODES[samples.shape[2]]
-            pixels = _in_srgb(samples, mode, self.image.info.get("icc_profile"))
-            return _upright(pixels, self.orientation)
+            pixels = _to_srgb(samples, mode, self.image.info.get("icc_profile"))
+            return _apply_orientation(pixels, self.orientation)
         except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
             msg = "this image file is truncated or damaged"
             raise _invalid(self.field, msg, "image_damaged") from error
 
 
-def read_header(data: bytes, field: str = "init_image") -> Picture:
+def read_header(data: bytes, field: str = "init_image") -> EncodedImage:
     """The picture in an encoded file, its size known and its pixels not yet decoded.
 
     Raises InvalidRequest on `field` for anything but one still PNG, JPEG or WebP image.
@@ -119,7 +119,7 @@ def read_header(data: bytes, field: str = "init_image") -> Picture:
     orientation = _orientation(image)
     width, height = image.size
     size = (height, width) if orientation in _SIDEWAYS else (width, height)
-    return Picture(image, data, size, orientation, field)
+    return EncodedImage(image, data, size, orientation, field)
 
 
 def resize(pixels: Pixels, size: Size) -> Pixels:
@@ -146,8 +146,8 @@ def resize(pixels: Pixels, size: Size) -> Pixels:
         strip = strip.convert("RGBA") if channels == 4 else strip
         result[:, left : left + RESIZE_PX] = np.asarray(strip)
 
-    deque(in_order(resize_rows, range(0, height, RESIZE_PX)), maxlen=0)
-    deque(in_order(resize_columns, range(0, size[0], RESIZE_PX)), maxlen=0)
+    deque(ordered_map(resize_rows, range(0, height, RESIZE_PX)), maxlen=0)
+    deque(ordered_map(resize_columns, range(0, size[0], RESIZE_PX)), maxlen=0)
     return result
 
 
@@ -169,7 +169,7 @@ def before_after(before: Pixels, after: Pixels) -> Pixels:
         (0, plain, "bicubic"),
         (panel_width + PANEL_GAP_PX, Image.fromarray(after), "upscaled"),
     ):
-        sheet.paste(on_white(image.crop(box)), (x, 0))
+        sheet.paste(flatten(image.crop(box)), (x, 0))
         draw.text((x + 12, 8), title, "white", font, stroke_width=2, stroke_fill="black")
     return np.array(sheet)
 
@@ -184,9 +184,9 @@ def _opened(data: bytes) -> tuple[bytes, Image.Image]:
     A JPEG with others behind it, as many cameras write it (MPO), is its first picture.
     """
     if data.startswith(png_filters.SIGNATURE):
-        data = png.reduced(data)
+        data = png.strip_chunks(data)
     elif data.startswith(jpeg.SIGNATURE):
-        data = jpeg.reduced(data)
+        data = jpeg.strip_segments(data)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.format == "WEBP" and getattr(image, "n_frames", 1) == 1:
         webp.check_canvas(data)
@@ -207,28 +207,28 @@ def _orientation(image: Image.Image) -> int:
 def _samples(image: Image.Image, data: bytes) -> Pixels:
     """What the file has for each pixel, of shape (height, width, samples)."""
     if image.format == "PNG":
-        return png.pixels(data)
+        return png.decode(data)
     if image.format == "JPEG":
-        samples = jpeg.pixels(data, (image.height, image.width, len(image.getbands())))
+        samples = jpeg.decode(data, (image.height, image.width, len(image.getbands())))
         # Adobe's programs, the only ones to write CMYK, write its complement.
         return ~samples if image.mode == "CMYK" else samples
     with _WEBP:
         return np.array(image)
 
 
-def _in_srgb(samples: Pixels, mode: str, profile: bytes | None) -> Pixels:
+def _to_srgb(samples: Pixels, mode: str, profile: bytes | None) -> Pixels:
     """RGB, or RGBA if there is alpha in `samples`; in sRGB, by the ICC profile if there is one."""
     if mode in ("RGB", "RGBA") and not profile:
         return samples
     image = Image.fromarray(samples.squeeze(axis=2) if mode == "L" else samples, mode)
     colours = image.convert(mode.removesuffix("A")) if mode.endswith("A") else image
-    colours = _by_profile(colours, profile) if profile else colours.convert("RGB")
+    colours = _apply_profile(colours, profile) if profile else colours.convert("RGB")
     if mode.endswith("A"):
         colours.putalpha(image.getchannel("A"))
     return np.array(colours)
 
 
-def _by_profile(colours: Image.Image, profile: bytes) -> Image.Image:
+def _apply_profile(colours: Image.Image, profile: bytes) -> Image.Image:
     """RGB in sRGB, by the file's ICC profile if it is usable.
 
     A profile that is damaged, or is for another kind of samples, is left out of account, as
@@ -244,13 +244,13 @@ def _by_profile(colours: Image.Image, profile: bytes) -> Image.Image:
     return converted
 
 
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
+def _apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
     if orientation not in _TRANSPOSE:
         return pixels
     return np.array(Image.fromarray(pixels).transpose(_TRANSPOSE[orientation]))
 
 
-def on_white(image: Image.Image) -> Image.Image:
+def flatten(image: Image.Image) -> Image.Image:
     """RGB of an RGB or RGBA image, its transparency replaced by white."""
     if image.mode != "RGBA":
         return image

@@ -30,8 +30,8 @@ from upscaler.api.request import Size
 from upscaler.api.responses import ImageResponse
 from upscaler.formats import ImageEncoding
 from upscaler.imaging._zlib import zlib
-from upscaler.imaging.decode import Pixels, on_white
-from upscaler.imaging.parallel import in_order
+from upscaler.imaging.decode import Pixels, flatten
+from upscaler.imaging.parallel import ordered_map
 from upscaler.imaging.png_filters import LAST_BLOCK, SIGNATURE, ZLIB_HEADER, chunk
 
 STRIP_BYTES: Final = 3 * 2**19
@@ -63,7 +63,7 @@ Shape = tuple[int, int, int]
 """Of a whole picture: height, width, and 3 or 4 samples."""
 
 
-class JpegStyle(NamedTuple):
+class JpegOptions(NamedTuple):
     """How a JPEG is encoded: with libjpeg's quality, 1 to 100, and chroma at which resolution.
 
     `fast` is by libjpeg's cosine transform of that name, whose rounding is seen at high quality.
@@ -79,8 +79,8 @@ class JpegStyle(NamedTuple):
         return BLOCK_PX if self.sampling == "4:4:4" else 2 * BLOCK_PX
 
 
-BEST: Final = JpegStyle(95, "4:4:4", fast=False)
-SMALL: Final = JpegStyle(75, "4:2:0", fast=True)
+DEFAULT_JPEG: Final = JpegOptions(95, "4:4:4", fast=False)
+SMALL: Final = JpegOptions(75, "4:2:0", fast=True)
 """Sooner done than the best, and a far smaller file: most programs' default."""
 
 
@@ -98,7 +98,7 @@ def encode(pixels: Pixels, encoding: ImageEncoding) -> bytes:
 
 
 def encode_strips(
-    strips: Iterable[Pixels], height: int, encoding: ImageEncoding, jpeg: JpegStyle = BEST
+    strips: Iterable[Pixels], height: int, encoding: ImageEncoding, jpeg: JpegOptions = DEFAULT_JPEG
 ) -> Pieces:
     """The pieces of a file of a picture whose rows come in `strips`, from top to bottom.
 
@@ -157,7 +157,7 @@ def _around() -> tuple[bytes, bytes]:
     return before + b'"', b'"' + after
 
 
-def _cut(strips: Iterable[Pixels], shape: Shape, rows: int) -> Iterator[Pixels]:
+def _rechunk(strips: Iterable[Pixels], shape: Shape, rows: int) -> Iterator[Pixels]:
     """The same rows in copies of `rows` rows, the last of them perhaps fewer.
 
     Above its rows each copy has the one that comes before them, at first a black one.
@@ -190,7 +190,7 @@ def _png(strips: Iterable[Pixels], shape: Shape) -> Pieces:
     header = pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
     yield SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", ZLIB_HEADER)
     adler = 1
-    with closing(in_order(_deflated, _cut(strips, shape, rows))) as parts:
+    with closing(ordered_map(_deflated, _rechunk(strips, shape, rows))) as parts:
         for part in parts:
             yield part.chunk
             adler = _adler_combined(adler, part.adler, part.length)
@@ -254,7 +254,7 @@ def _adler_combined(first: int, second: int, length: int) -> int:
     return total_high % ADLER_BASE << 16 | total_low % ADLER_BASE
 
 
-def _jpeg(strips: Iterable[Pixels], shape: Shape, style: JpegStyle) -> Pieces:
+def _jpeg(strips: Iterable[Pixels], shape: Shape, style: JpegOptions) -> Pieces:
     """A scan of lots with a restart after each, so that each is encoded as if it were the first.
 
     The files that they are taken from have the same tables, and nothing behind the scan.
@@ -262,8 +262,8 @@ def _jpeg(strips: Iterable[Pixels], shape: Shape, style: JpegStyle) -> Pieces:
     height, width, channels = shape
     across = -(-width // style.unit_px)
     down = max(1, STRIP_BYTES // (across * style.unit_px**2 * channels))
-    lots = _cut(strips, shape, down * style.unit_px)
-    with closing(in_order(partial(_jpeg_of_lot, style), lots)) as files:
+    lots = _rechunk(strips, shape, down * style.unit_px)
+    with closing(ordered_map(partial(_jpeg_of_lot, style), lots)) as files:
         for index, file in enumerate(files):
             scan = _segment(file, SOS)
             samples = scan + 2 + _length(file, scan)
@@ -278,15 +278,15 @@ def _jpeg(strips: Iterable[Pixels], shape: Shape, style: JpegStyle) -> Pieces:
     yield EOI
 
 
-def _jpeg_of_lot(style: JpegStyle, lot: Pixels) -> bytes:
+def _jpeg_of_lot(style: JpegOptions, lot: Pixels) -> bytes:
     """A JPEG of all rows but the first."""
     pixels = lot[1:]
     if style.fast:
-        pixels = pixels if pixels.shape[2] == 3 else np.asarray(on_white(Image.fromarray(pixels)))
+        pixels = pixels if pixels.shape[2] == 3 else np.asarray(flatten(Image.fromarray(pixels)))
         sampling = style.sampling.replace(":", "")
         return bytes(simplejpeg.encode_jpeg(pixels, style.quality, "RGB", sampling, fastdct=True))
     with _scratch_file() as file:
-        image = on_white(Image.fromarray(pixels))
+        image = flatten(Image.fromarray(pixels))
         image.save(file, "JPEG", quality=style.quality, subsampling=style.sampling)
         file.seek(0)
         return file.read()

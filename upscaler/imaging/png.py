@@ -97,7 +97,7 @@ class Header(NamedTuple):
         return -(-columns * self.pixel_bits // 8)
 
 
-class Lot(NamedTuple):
+class InflatedChunk(NamedTuple):
     """Some scanlines: where their pixels belong, and whether they are a pass's first."""
 
     lines: bytes
@@ -105,7 +105,7 @@ class Lot(NamedTuple):
     first: bool
 
 
-class Inflated:
+class InflateReader:
     """A zlib stream, inflated no further than it is read."""
 
     def __init__(self, parts: Iterator[memoryview]) -> None:
@@ -140,7 +140,7 @@ class Inflated:
         return self._stream.decompress(given, most_bytes), not given
 
 
-def reduced(data: bytes) -> bytes:
+def strip_chunks(data: bytes) -> bytes:
     """The same picture without any other chunk, and its EXIF, wherever it was, before its pixels.
 
     Raises ValueError for a header that does not come first, chunks of BEFORE_PIXELS that are
@@ -169,8 +169,8 @@ def reduced(data: bytes) -> bytes:
     return b"".join((SIGNATURE, *header.values(), *pixels))
 
 
-def pixels(data: bytes) -> NDArray[np.uint8]:
-    """The pixels of a `reduced` file, of shape (height, width, samples in a pixel).
+def decode(data: bytes) -> NDArray[np.uint8]:
+    """The pixels of a `strip_chunks` file, of shape (height, width, samples in a pixel).
 
     Those are grey, or RGB, and behind them alpha if the file has transparency, of eight bits: of 16
     the upper ones. Raises ValueError if rows are missing, a checksum is wrong or missing, or a
@@ -229,13 +229,13 @@ def _header(data: bytes) -> Header:
     return Header(*unpack_from(">IIBBBB?", data, 16))
 
 
-def _lots(data: bytes, picture: NDArray[np.uint8]) -> Iterator[Lot]:
+def _lots(data: bytes, picture: NDArray[np.uint8]) -> Iterator[InflatedChunk]:
     """All scanlines, pass by pass, and where in `picture` their pixels belong.
 
     Raises ValueError unless all are there, and the inflater's own error if they are damaged, of
     which the last thing that tells is the checksum behind them: so only then all of them are good.
     """
-    header, stream = _header(data), Inflated(_compressed(data))
+    header, stream = _header(data), InflateReader(_compressed(data))
     for left, top, step_x, step_y in header.passes:
         part = picture[top::step_y, left::step_x]
         if not part.size:
@@ -244,7 +244,7 @@ def _lots(data: bytes, picture: NDArray[np.uint8]) -> Iterator[Lot]:
         rows = max(1, LOT_BYTES // line_bytes)
         for at in range(0, len(part), rows):
             target = part[at : at + rows]
-            yield Lot(stream.read(len(target) * line_bytes), target, first=at == 0)
+            yield InflatedChunk(stream.read(len(target) * line_bytes), target, first=at == 0)
     stream.finish()
 
 

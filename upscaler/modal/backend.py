@@ -17,12 +17,11 @@ from modal import exception as faults
 from upscaler.api.request import RESULT_LIFETIME_S, Size
 from upscaler.api.responses import JobStatus
 from upscaler.errors import RemoteFailed, UnknownJob, Unreachable
-from upscaler.footprints import footprint
 from upscaler.formats import ImageEncoding
-from upscaler.modal.payload import Delivery
+from upscaler.modal.payload import ResultPayload
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.planning import cheapest, plans
-from upscaler.service.backend import Made, Order, Stopwatch, Task
+from upscaler.planning import cheapest, footprint, plans
+from upscaler.service.backend import ScheduledJob, StageTimer, UpscaleJob, UpscaleResult
 from upscaler.settings import Precision
 
 Method = modal.Function[..., Any, Any]
@@ -44,7 +43,7 @@ CALL_FAILED: Final = (
 """What Modal raises when a container died, or took too long; all else it raises is of its own."""
 
 
-def packed(made: Made, device: str) -> Delivery:
+def to_payload(made: UpscaleResult, device: str) -> ResultPayload:
     """What a container sends of what it made, now, on `device`."""
     return {
         "file": made.file,
@@ -60,9 +59,9 @@ def packed(made: Made, device: str) -> Delivery:
     }
 
 
-def unpacked(delivery: Delivery) -> Made:
+def from_payload(delivery: ResultPayload) -> UpscaleResult:
     """What was made, as the service knows it."""
-    return Made(
+    return UpscaleResult(
         file=delivery["file"],
         encoding=ImageEncoding(delivery["encoding"]),
         as_file=delivery["as_file"],
@@ -74,12 +73,12 @@ def unpacked(delivery: Delivery) -> Made:
     )
 
 
-def arguments(task: Task) -> tuple[bytes, str, Size, str, bool]:
+def arguments(task: UpscaleJob) -> tuple[bytes, str, Size, str, bool]:
     """What a container is told of a task."""
     return task.source, task.model.value, task.size, task.encoding.value, task.as_file
 
 
-class Remote:
+class ModalBackend:
     """The backend whose pictures are made by `make`, in as many containers as Modal starts.
 
     It takes what `arguments` returns and returns a Delivery.
@@ -102,23 +101,23 @@ class Remote:
     async def load(self, model: UpscalingModel) -> None:
         """Do nothing: a container has all models before it takes its first task."""
 
-    async def make(self, task: Task, watch: Stopwatch) -> Made:
+    async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Have it made. Raises what was raised there, RemoteFailed and Unreachable.
 
         The stage `queue` is all that was not work: the way, the line, and perhaps a cold start.
         """
         began_s = time.perf_counter()
         with telling_what_failed():
-            delivery: Delivery = await self._make.remote.aio(*arguments(task))
+            delivery: ResultPayload = await self._make.remote.aio(*arguments(task))
         took_s = time.perf_counter() - began_s
         work = delivery["seconds"]
         for stage, seconds in work.items():
-            watch.seconds[stage] += seconds
-        watch.seconds["queue"] += max(0.0, took_s - sum(work.values()))
-        return unpacked({**delivery, "seconds": watch.seconds})
+            timer.seconds[stage] += seconds
+        timer.seconds["queue"] += max(0.0, took_s - sum(work.values()))
+        return from_payload({**delivery, "seconds": timer.seconds})
 
 
-class RemoteJobs:
+class ModalJobStore:
     """Jobs in Modal's own queue, which keeps their results for a week.
 
     Nothing is kept here but a few results: an id has the call's, and a signature. So any container
@@ -139,7 +138,7 @@ class RemoteJobs:
         self._key = hashlib.sha256(b"ids of jobs\0" + key).digest()
         self._capacity_bytes = capacity_bytes
         self._clock = clock
-        self._kept: OrderedDict[str, Delivery] = OrderedDict()
+        self._kept: OrderedDict[str, ResultPayload] = OrderedDict()
         self._kept_bytes = 0
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -147,7 +146,7 @@ class RemoteJobs:
     def results_bytes(self) -> int:
         return self._kept_bytes
 
-    async def start(self, order: AbstractContextManager[Order]) -> str:
+    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
         with order as entered, telling_what_failed():
             call = await self._make.spawn.aio(*arguments(entered.task))
         return self._signed(f"{call.object_id}.{int(self._clock())}")
@@ -164,10 +163,10 @@ class RemoteJobs:
             self._check_age(started_s)
         return JobStatus.COMPLETED
 
-    async def result(self, job_id: str) -> Made:
+    async def result(self, job_id: str) -> UpscaleResult:
         call_id, started_s = self._parsed(job_id)
         try:
-            return unpacked(await self._delivery(call_id))
+            return from_payload(await self._delivery(call_id))
         except TimeoutError as error:
             msg = "this inference is not completed: ask its poll_url how far it is"
             raise UnknownJob(msg) from error
@@ -177,7 +176,7 @@ class RemoteJobs:
             self._check_age(started_s)
             raise
 
-    async def _delivery(self, call_id: str) -> Delivery:
+    async def _delivery(self, call_id: str) -> ResultPayload:
         """What came of a call. Raises TimeoutError until it is there, and what the call raised."""
         lock = self._asking.get(call_id)
         if lock is None:
@@ -194,7 +193,7 @@ class RemoteJobs:
             raise
         return delivery
 
-    def _keep(self, call_id: str, delivery: Delivery) -> None:
+    def _keep(self, call_id: str, delivery: ResultPayload) -> None:
         """Whoever was told that it is there asks for it next: let it not be fetched twice."""
         self._kept[call_id] = delivery
         self._kept_bytes += _size(delivery)
@@ -224,12 +223,12 @@ class RemoteJobs:
         return call_id, int(started_s)
 
 
-async def _outcome(call_id: str) -> Delivery:
+async def _outcome(call_id: str) -> ResultPayload:
     """What a call returned. Raises TimeoutError until it has, UnknownJob, and what it raised."""
     call: modal.FunctionCall[Any] = modal.FunctionCall.from_id(call_id)
     with telling_what_failed():
         try:
-            delivery: Delivery = await call.get.aio(timeout=0)
+            delivery: ResultPayload = await call.get.aio(timeout=0)
         except (faults.NotFoundError, faults.OutputExpiredError) as error:
             raise UnknownJob("the result of this inference is no longer kept") from error
     return delivery
@@ -246,5 +245,5 @@ def telling_what_failed() -> Iterator[None]:
         raise Unreachable(f"Modal cannot be asked: {error}") from error
 
 
-def _size(delivery: Delivery) -> int:
+def _size(delivery: ResultPayload) -> int:
     return sum(map(len, delivery["file"]))

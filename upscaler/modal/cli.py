@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import modal
 
-from upscaler import batch
+from upscaler import files
 from upscaler.errors import FileRefused
-from upscaler.files import replacing
+from upscaler.files import atomic_write
 from upscaler.formats import ImageEncoding
 from upscaler.modal import pricing
 from upscaler.modal.config import GPU_CORES, GPU_MEMORY_MIB
-from upscaler.modal.payload import Outcome
+from upscaler.modal.payload import FileResult
 from upscaler.models import MODELS, UpscalingModel
 
 AT_ONCE: Final = 100
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str], upscale: Method) -> None:
     """
     args = parser().parse_args(arguments)
     try:
-        todo = batch.plan(args.image, args.output, args.encoding)
+        todo = files.plan_files(args.image, args.output, args.encoding)
     except FileRefused as error:
         parser().error(str(error))
     tally = Tally(failures=[str(refusal) for refusal in todo.refused])
@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def _carry_out(
-    jobs: Sequence[batch.Job], fields: dict[str, object], upscale: Method, tally: Tally
+    jobs: Sequence[files.FileJob], fields: dict[str, object], upscale: Method, tally: Tally
 ) -> None:
     """Send all files out and write what comes back, in the order in which it does.
 
@@ -113,7 +113,7 @@ async def _carry_out(
         for key, job in enumerate(jobs):
             await room.acquire()
             try:
-                data = batch.contents(job.source)
+                data = files.read_image_file(job.source)
             except FileRefused as error:
                 room.release()
                 tally.failures.append(_in_words(job.source, error))
@@ -135,12 +135,12 @@ async def _carry_out(
     tally.failures += [f"{job.source}: {reasons}" for job in waiting.values()]
 
 
-def _write(job: batch.Job, outcome: Outcome, tally: Tally) -> None:
+def _write(job: files.FileJob, outcome: FileResult, tally: Tally) -> None:
     """Write a file and tell of it, or take note of the failure."""
     error = outcome["error"]
     if error is None:
         try:
-            with replacing(job.target) as file:
+            with atomic_write(job.target) as file:
                 file.writelines(outcome["file"])
         except OSError as failure:
             error = _in_words(job.target, failure)

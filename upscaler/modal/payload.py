@@ -7,8 +7,8 @@ a terminal that has none of the product's packages.
 from typing import TypedDict
 
 
-class Delivery(TypedDict):
-    """What was made for the service: see `orders.Made`.
+class ResultPayload(TypedDict):
+    """What was made for the service: see `service.backend.UpscaleResult`.
 
     `finished_s` is when, in seconds since 1970, and `device` what it was made on.
     """
@@ -25,7 +25,7 @@ class Delivery(TypedDict):
     device: str
 
 
-class Outcome(TypedDict):
+class FileResult(TypedDict):
     """What became of a terminal's picture `key`: an error for people, or else a file.
 
     `seconds` are those that the container worked for it.

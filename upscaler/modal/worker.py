@@ -1,7 +1,7 @@
 """What a GPU container does, in the order of its life: read, wake up, and make pictures.
 
 Modal takes a snapshot of its memory between the first two, and later containers begin with that. So
-`read` leaves the GPU alone: what a snapshot holds of CUDA is of a device that is no longer there.
+`load_weights` leaves the GPU alone: CUDA state in a snapshot is of a device that is gone by then.
 """
 
 import logging
@@ -14,14 +14,14 @@ import psutil
 
 from upscaler.api.request import Size, output_size, validate_request
 from upscaler.engine import weights
-from upscaler.engine.pool import Engines
+from upscaler.engine.pool import EnginePool
 from upscaler.errors import DeviceUnavailable, RemoteFailed, UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import decode
-from upscaler.modal.backend import packed
-from upscaler.modal.payload import Delivery, Outcome
+from upscaler.modal.backend import to_payload
+from upscaler.modal.payload import FileResult, ResultPayload
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.service.backend import Made, Stopwatch, Task, made_by
+from upscaler.service.backend import StageTimer, UpscaleJob, UpscaleResult, run_job
 from upscaler.settings import Settings
 
 WAKE_TRIES: Final = 3
@@ -36,14 +36,14 @@ Result = TypeVar("Result")
 
 
 class Worker:
-    """The six models on the GPU of one container; `read` and `wake` come before all else."""
+    """All models on the GPU of one container: call `load_weights`, then `start`, then the rest."""
 
     def __init__(self) -> None:
         self.settings = Settings.from_environment()
         self._read: dict[UpscalingModel, weights.Loaded] = {}
-        self._engines: Engines | None = None
+        self._engines: EnginePool | None = None
 
-    def read(self) -> None:
+    def load_weights(self) -> None:
         """Have all weights in the CPU's memory, and log how long that and the imports took."""
         began_s = time.perf_counter()
         started_s = time.time() - psutil.Process().create_time()
@@ -51,19 +51,19 @@ class Worker:
             self._read[spec.name] = weights.load(spec, self.settings.weights)
         _log_times("read", imports_s=started_s, weights_s=time.perf_counter() - began_s)
 
-    def wake(self) -> None:
+    def start(self) -> None:
         """Make ready for pictures, and log how long that took."""
         began_s = time.perf_counter()
-        self.bring()
+        self.move_to_device()
         brought_s = time.perf_counter()
         self.warm_up()
         warm_s = time.perf_counter()
         times = {"to_device_s": brought_s - began_s, "warm_up_s": warm_s - brought_s}
         _log_times("awake", **times, device=self.device)
 
-    def bring(self) -> None:
+    def move_to_device(self) -> None:
         """Bring all weights to the device. Raises DeviceUnavailable if there is none for long."""
-        self._engines = _patiently(lambda: Engines(self.settings, self._read))
+        self._engines = _patiently(lambda: EnginePool(self.settings, self._read))
         for model in UpscalingModel:
             self._engines.load(model)
 
@@ -71,11 +71,11 @@ class Worker:
         """Enlarge a picture for nobody."""
         pixels = np.zeros((WARM_UP_PX, WARM_UP_PX, 3), np.uint8)
         side = WARM_UP_PX * MODELS[UpscalingModel.X4_PLUS].scale
-        task = Task(b"", pixels, UpscalingModel.X4_PLUS, (side, side), ImageEncoding.PNG)
-        self._made(task, Stopwatch())
+        task = UpscaleJob(b"", pixels, UpscalingModel.X4_PLUS, (side, side), ImageEncoding.PNG)
+        self._made(task, StageTimer())
 
     @property
-    def engines(self) -> Engines:
+    def engines(self) -> EnginePool:
         assert self._engines, "a worker wakes up before it works"
         return self._engines
 
@@ -84,35 +84,37 @@ class Worker:
         """The name of what computes."""
         return self.engines.device_name
 
-    def make(self, source: bytes, model: str, size: Size, encoding: str, as_file: bool) -> Delivery:
+    def make(
+        self, source: bytes, model: str, size: Size, encoding: str, as_file: bool
+    ) -> ResultPayload:
         """What the service asks for, in the order of `remote.arguments`: all of it was checked."""
 
-        def work(watch: Stopwatch) -> Made:
-            with watch.stage("decode"):
+        def work(timer: StageTimer) -> UpscaleResult:
+            with timer.stage("decode"):
                 pixels = decode.read_header(source).pixels()
-            task = Task(
+            task = UpscaleJob(
                 source, pixels, UpscalingModel(model), size, ImageEncoding(encoding), as_file
             )
-            return self._made(task, watch)
+            return self._made(task, timer)
 
         return self._delivered(work)
 
-    def upscale(self, key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+    def upscale(self, key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         """A file enlarged as a request with these fields asks for, or why it cannot be.
 
         The text of an error is for whoever sent the file, who can do something about most of them.
         """
 
-        def work(watch: Stopwatch) -> Made:
+        def work(timer: StageTimer) -> UpscaleResult:
             request = validate_request({**fields, "init_image": source})
-            with watch.stage("decode"):
+            with timer.stage("decode"):
                 picture = decode.read_header(source)
                 size = output_size(request, picture.size)
                 pixels = picture.pixels()
-            task = Task(source, pixels, request.model, size, request.output_image_encoding)
-            return self._made(task, watch)
+            task = UpscaleJob(source, pixels, request.model, size, request.output_image_encoding)
+            return self._made(task, timer)
 
-        outcome: Outcome = {
+        outcome: FileResult = {
             "key": key, "error": None, "file": [], "size": (0, 0), "seconds": 0.0,
             "device": self.device,
         }  # fmt: skip
@@ -123,24 +125,24 @@ class Worker:
         seconds = sum(made["seconds"].values())
         return {**outcome, "file": made["file"], "size": made["size"], "seconds": seconds}
 
-    def _made(self, task: Task, watch: Stopwatch) -> Made:
-        with watch.stage("load"):
+    def _made(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+        with timer.stage("load"):
             digest = self.engines.load(task.model)
-        return made_by(self.engines, task, digest, watch)
+        return run_job(self.engines, task, digest, timer)
 
-    def _delivered(self, work: Callable[[Stopwatch], Made]) -> Delivery:
+    def _delivered(self, work: Callable[[StageTimer], UpscaleResult]) -> ResultPayload:
         """What `work` makes. Raises RemoteFailed for a fault that nobody foresaw.
 
         That one has the reason as text: where it goes, there is no torch to tell it in its words.
         """
         try:
-            made = work(Stopwatch())
+            made = work(StageTimer())
         except UpscalerError:
             raise
         except Exception as error:
             log.exception("a picture failed")
             raise RemoteFailed(f"{type(error).__name__}: {error}") from None
-        return packed(made, self.device)
+        return to_payload(made, self.device)
 
 
 def _patiently(work: Callable[[], Result]) -> Result:

@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from upscaler.api.request import AUTHORISED, check_body_size
 from upscaler.errors import FieldError, InvalidRequest, NotAcceptable, RequestTimeout, Unauthorized
 from upscaler.formats import ImageEncoding
-from upscaler.service.queue import Memory
+from upscaler.service.queue import MemoryReservation
 
 BODY_DEADLINE_S: Final = 120.0
 """How long a body may take to arrive: the largest one in this time is a line of 2 Mbit/s."""
@@ -25,7 +25,7 @@ JSON: Final = "application/json"
 MEDIA_TYPES: Final = {encoding: f"image/{encoding}" for encoding in ImageEncoding}
 
 
-def token_check(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
+def require_token(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
     """A dependency that lets only requests with one of `tokens` pass, or raises Unauthorized."""
     accepted = [token.encode() for token in tokens]
     bearer = HTTPBearer(auto_error=False, description="One of the tokens in UPSCALER_TOKEN.")
@@ -45,7 +45,9 @@ def token_check(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
     return check
 
 
-async def read_json(request: Request, memory: Memory, *, asynchronous: bool) -> bytearray:
+async def read_json_body(
+    request: Request, memory: MemoryReservation, *, asynchronous: bool
+) -> bytearray:
     """The body, if it is said to be JSON (REQ-3), read no further than it may be long.
 
     `memory` is told of it as it comes, and of nothing that is only promised. Raises BodyTooLarge,
@@ -59,7 +61,7 @@ async def read_json(request: Request, memory: Memory, *, asynchronous: bool) -> 
         async for chunk in request.stream():
             body += chunk
             check_body_size(len(body), asynchronous=asynchronous)
-            memory.hold(len(body))
+            memory.reserve(len(body))
             patience_s = BODY_GRACE_S + len(body) / BODY_BYTES_PER_S
             waiting.deadline = began_s + min(patience_s, BODY_DEADLINE_S)
     if waiting.cancelled_caught:
@@ -74,7 +76,7 @@ async def read_json(request: Request, memory: Memory, *, asynchronous: bool) -> 
     return body
 
 
-def accepted(accept: str, asked: ImageEncoding) -> ImageEncoding | None:
+def negotiate(accept: str, asked: ImageEncoding) -> ImageEncoding | None:
     """Which kind of file a client wants that sends this Accept header, or None for JSON (RES-8).
 
     The one it likes best, by RFC 9110, 12.5.1; of those that it likes equally, the one that it

@@ -90,7 +90,7 @@ def _nothing(held_bytes: int) -> None:
     pass
 
 
-class Fetcher:
+class Downloader:
     """Downloads pictures from the public internet, any number at a time.
 
     `ports` are those that may be connected to, and `networks` those that may be connected to
@@ -178,7 +178,7 @@ class Fetcher:
         request = self._request(url)
         async with self._connected(url) as plain:
             stream = _Stream(plain, self._turn)
-            with _told_in_short():
+            with _map_network_errors():
                 connection = _Connection(request.url.origin, stream)
                 response = await connection.handle_async_request(request)
             stream.in_head = False
@@ -190,13 +190,13 @@ class Fetcher:
         host = url.raw_host.decode()
         # For each address, and for TLS. The deadline sees to all the rest.
         timeout_s = self._deadline_s / (MAX_ADDRESSES + 1)
-        with _told_in_short():
+        with _map_network_errors():
             stream = await self._backend.connect_tcp(host, _port(url), timeout_s)
         try:
             if url.scheme == "https":
                 # The name without the dot at its end, as certificates have it (RFC 6066 section 3).
                 stream = _Encrypted(stream, self._tls, host.removesuffix("."))
-                with _told_in_short(), anyio.fail_after(timeout_s):
+                with _map_network_errors(), anyio.fail_after(timeout_s):
                     await stream.shake_hands(self._cores)
             yield stream
         finally:
@@ -377,7 +377,7 @@ async def _body(response: httpcore.Response, hold: Callable[[int], None]) -> byt
 async def _next(parts: AsyncIterator[bytes]) -> bytes | None:
     # Thousands of parts of one byte each can arrive at once, and others want to run in between.
     await anyio.lowlevel.checkpoint()
-    with _told_in_short():
+    with _map_network_errors():
         return await anext(parts, None)
 
 
@@ -401,7 +401,7 @@ def _port(url: httpx.URL) -> int:
 
 
 @contextmanager
-def _told_in_short() -> Iterator[None]:
+def _map_network_errors() -> Iterator[None]:
     """Make an InvalidRequest of whatever goes wrong between this host and another."""
     try:
         yield

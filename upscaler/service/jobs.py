@@ -1,8 +1,8 @@
 """Asynchronous inference: what was ordered is kept under an id, and asked for later (ASY-1 to 5).
 
-`Jobs` is what the service needs; `InProcessJobs` keeps everything in the memory of one process and
-loses it when that ends. All calls are from one event loop, and when that is shut down it cancels
-what is not completed, as it does with every task.
+`JobStore` is what the service needs; `LocalJobStore` keeps everything in the memory of one process
+and loses it when that ends. All calls come from one event loop; when that is shut
+down it cancels what is not completed, as it does with every task.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from upscaler.api.request import RESULT_LIFETIME_S
 from upscaler.api.responses import JobStatus
 from upscaler.errors import Busy, JobFailed, UnknownJob, UpscalerError, let_go
 from upscaler.imaging.encode import most_bytes
-from upscaler.service.backend import Made, Order
+from upscaler.service.backend import ScheduledJob, UpscaleResult
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ UNFORESEEN: Final = JobFailed.Told(500, "Internal Server Error", {})
 NOT_COMPLETED: Final = "this inference is not completed: ask its poll_url how far it is"
 
 
-class Jobs(Protocol):
+class JobStore(Protocol):
     """Where asynchronous inferences are kept. An id that is not known raises UnknownJob."""
 
     @property
@@ -42,7 +42,7 @@ class Jobs(Protocol):
         """What the results take up that are kept in this process."""
         ...
 
-    async def start(self, order: AbstractContextManager[Order]) -> str:
+    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
         """Enter `order`, have it made, leave it, and return the id to ask by.
 
         Raises Busy if there is no place in line, or no room for the result.
@@ -53,7 +53,7 @@ class Jobs(Protocol):
         """How far the job is."""
         ...
 
-    async def result(self, job_id: str) -> Made:
+    async def result(self, job_id: str) -> UpscaleResult:
         """What was made. Raises UnknownJob until it is, and JobFailed if making it failed."""
         ...
 
@@ -69,12 +69,12 @@ class Job:
     id: str
     room_bytes: int
     status: JobStatus = JobStatus.PENDING
-    made: Made | None = None
+    made: UpscaleResult | None = None
     failure: JobFailed.Told | None = None
     expires_s: float = math.inf
 
 
-class InProcessJobs:
+class LocalJobStore:
     """Jobs in the memory of this process, with a bound on what their results take up.
 
     Where there is no more room, jobs that were fetched make way, first those that nobody has asked
@@ -104,7 +104,7 @@ class InProcessJobs:
         self._forget_expired()
         return self._results_bytes
 
-    async def start(self, order: AbstractContextManager[Order]) -> str:
+    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
         stack = ExitStack()
         try:
             entered = stack.enter_context(order)
@@ -124,7 +124,7 @@ class InProcessJobs:
     async def status(self, job_id: str) -> JobStatus:
         return self._job(job_id).status
 
-    async def result(self, job_id: str) -> Made:
+    async def result(self, job_id: str) -> UpscaleResult:
         job = self._job(job_id)
         if job.failure is None and job.made is None:
             raise UnknownJob(NOT_COMPLETED)
@@ -135,7 +135,7 @@ class InProcessJobs:
         assert job.made is not None, "it has not failed"
         return job.made
 
-    async def _run(self, job: Job, order: Order, stack: ExitStack) -> None:
+    async def _run(self, job: Job, order: ScheduledJob, stack: ExitStack) -> None:
         """Make one order; whatever becomes of it, the other jobs are not to suffer."""
 
         def running() -> None:
@@ -183,7 +183,7 @@ class InProcessJobs:
             jobs.pop(job.id, None)
         self._results_bytes -= job.room_bytes
 
-    def _make_room(self, room_bytes: int, order: Order) -> None:
+    def _make_room(self, room_bytes: int, order: ScheduledJob) -> None:
         """Forget as many of the fetched jobs as need be; if not enough, none of them, and Busy."""
         self._forget_expired()
         surplus_bytes = self.held_bytes + room_bytes - self.capacity_bytes
@@ -195,7 +195,7 @@ class InProcessJobs:
         while len(self._jobs) >= MAX_JOBS or self.held_bytes + room_bytes > self.capacity_bytes:
             self._forget(next(iter(self._fetched.values())))
 
-    def _busy(self, surplus_bytes: int, order: Order) -> Busy:
+    def _busy(self, surplus_bytes: int, order: ScheduledJob) -> Busy:
         """What is to be told of results in the way: those to come, or else those that are kept."""
         if 0 < surplus_bytes <= self._reserved_bytes:
             return order.busy(

@@ -19,7 +19,7 @@ from upscaler.api.request import (
 )
 from upscaler.errors import UpscalerError, let_go
 from upscaler.imaging.encode import in_json, json_bytes
-from upscaler.service.backend import WORK, Made
+from upscaler.service.backend import WORK_STAGES, UpscaleResult
 from upscaler.service.body import JSON, MEDIA_TYPES
 
 BEAT_S: Final = 15.0
@@ -34,7 +34,7 @@ def in_pixels(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def picture(made: Made, price_per_second: Decimal | None) -> Response:
+def image_response(made: UpscaleResult, price_per_second: Decimal | None) -> Response:
     """The answer that holds a picture: JSON (RES-1) or the file itself (RES-8)."""
     headers = {
         **VARY,
@@ -53,14 +53,16 @@ def picture(made: Made, price_per_second: Decimal | None) -> Response:
     return StreamingResponse(_sent(in_json(made.file)), 200, headers, JSON)
 
 
-class Begun(StreamingResponse):
+class KeepAliveJSONResponse(StreamingResponse):
     """The answer in JSON to a request whose picture is still being made.
 
     Until it is there, spaces come, which may stand before any JSON (RFC 8259, 2). What fails now
     can have no status any more: the connection is cut off, and no client takes that for an answer.
     """
 
-    def __init__(self, making: asyncio.Future[Made], on_made: Callable[[Made], None]) -> None:
+    def __init__(
+        self, making: asyncio.Future[UpscaleResult], on_made: Callable[[UpscaleResult], None]
+    ) -> None:
         """Answer with what comes of `making`, which is given up if the client goes."""
         super().__init__(self._pieces(), 200, VARY, JSON)
         self._making = making
@@ -74,7 +76,7 @@ class Begun(StreamingResponse):
             let_go(error)
             raise
         finally:
-            await given_up(self._making)
+            await cancel_and_wait(self._making)
             del self._making
 
     async def _pieces(self) -> AsyncIterator[bytes]:
@@ -87,7 +89,7 @@ class Begun(StreamingResponse):
             yield piece
 
 
-async def given_up(making: asyncio.Future[Any]) -> None:
+async def cancel_and_wait(making: asyncio.Future[Any]) -> None:
     """Cancel what is being made, unless it is done, and wait until it has ended."""
     making.cancel()
     await asyncio.gather(making, return_exceptions=True)
@@ -95,9 +97,9 @@ async def given_up(making: asyncio.Future[Any]) -> None:
         making.exception()
 
 
-def cost_usd(made: Made, price_per_second: Decimal) -> Decimal:
+def cost_usd(made: UpscaleResult, price_per_second: Decimal) -> Decimal:
     """What the time cost in which the machine worked for this picture: no waiting, no download."""
-    return price_per_second * Decimal(sum(made.seconds[stage] for stage in WORK))
+    return price_per_second * Decimal(sum(made.seconds[stage] for stage in WORK_STAGES))
 
 
 def error(fault: UpscalerError) -> Response:

@@ -34,7 +34,7 @@ from tests.contract_tests.defects.probes import (
     text,
 )
 from upscaler.errors import UnknownJob
-from upscaler.service.backend import Made
+from upscaler.service.backend import UpscaleResult
 from upscaler.service.jobs import NOT_COMPLETED
 
 POLLS, RESULTS = "/v1/requests/", "/v1/responses/"
@@ -83,9 +83,9 @@ def result_of(other: Callable[[list[str]], str]) -> Planting:
     """Give the result of another inference."""
 
     def around(result: Callable[..., Any]) -> Any:
-        async def resulting(store: MockJobs, job_id: str) -> Made:
+        async def resulting(store: MockJobs, job_id: str) -> UpscaleResult:
             known = list(store._jobs)
-            made: Made = await result(store, other(known) if job_id in known else job_id)
+            made: UpscaleResult = await result(store, other(known) if job_id in known else job_id)
             return made
 
         return resulting
@@ -99,8 +99,8 @@ def missing(*, first: bool) -> Planting:
     def around(result: Callable[..., Any]) -> Any:
         asked: set[str] = set()
 
-        async def resulting(store: MockJobs, job_id: str) -> Made:
-            made: Made = await result(store, job_id)
+        async def resulting(store: MockJobs, job_id: str) -> UpscaleResult:
+            made: UpscaleResult = await result(store, job_id)
             is_first = job_id not in asked
             asked.add(job_id)
             if is_first == first:

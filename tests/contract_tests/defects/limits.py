@@ -19,7 +19,7 @@ from upscaler.api import request as contract
 from upscaler.api.request import Size, UpscalingRequest
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.imaging import decode
-from upscaler.imaging.decode import Picture
+from upscaler.imaging.decode import EncodedImage
 from upscaler.service import app
 
 SMALL: Final = 256
@@ -59,8 +59,8 @@ def output_first() -> Planting:
 def decoded_first() -> Planting:
     """Decode a picture of nearly any size before its size is looked at."""
 
-    def around(read_header: Callable[..., Picture]) -> Any:
-        def read(data: bytes, field: str = "init_image") -> Picture:
+    def around(read_header: Callable[..., EncodedImage]) -> Any:
+        def read(data: bytes, field: str = "init_image") -> EncodedImage:
             picture = read_header(data, field)
             if max(picture.size) <= 2 * LARGE:
                 picture.pixels()

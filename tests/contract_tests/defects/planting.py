@@ -22,10 +22,10 @@ from mock_server.mock import Mock
 from upscaler.api import request as contract
 from upscaler.api.request import Size, UpscalingRequest
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.imaging.decode import Picture, Pixels
+from upscaler.imaging.decode import EncodedImage, Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service import app
-from upscaler.service.backend import Made, Progress, Stopwatch, Task
+from upscaler.service.backend import Progress, StageTimer, UpscaleJob, UpscaleResult
 
 Planting = Callable[[], AbstractContextManager[object]]
 """Enter it before the mock is made, and leave it when that is served no more."""
@@ -318,13 +318,13 @@ def output_limits(fits: Callable[[str, int, int], bool]) -> Planting:
 # Pictures
 
 
-def changed_input(change: Callable[[Picture, Pixels], Pixels]) -> Planting:
+def changed_input(change: Callable[[EncodedImage, Pixels], Pixels]) -> Planting:
     """Read other pixels than a file has. What that raises becomes a 500."""
 
-    def around(pixels: Callable[[Picture], Pixels]) -> Any:
+    def around(pixels: Callable[[EncodedImage], Pixels]) -> Any:
         return lambda picture: np.ascontiguousarray(change(picture, pixels(picture)))
 
-    return replaced(Picture, "pixels", around)
+    return replaced(EncodedImage, "pixels", around)
 
 
 def redrawn(change: Callable[[Pixels], Pixels]) -> Planting:
@@ -337,31 +337,31 @@ def redrawn_for(change: Callable[[Pixels, Size], Pixels]) -> Planting:
 
     def around(upscale: Callable[..., Iterator[Pixels]]) -> Any:
         def redrawing(
-            enlarger: MockEnlarger,
+            upscaler: MockEnlarger,
             pixels: Pixels,
             model: UpscalingModel,
             size: Size,
             progress: Progress,
         ) -> Iterator[Pixels]:
             other = np.ascontiguousarray(change(pixels, size))
-            return upscale(enlarger, other, model, size, progress)
+            return upscale(upscaler, other, model, size, progress)
 
         return redrawing
 
     return replaced(MockEnlarger, "upscale", around)
 
 
-def changed_task(change: Callable[[Task], Task]) -> Planting:
+def changed_task(change: Callable[[UpscaleJob], UpscaleJob]) -> Planting:
     """Carry out another task, and say of it what was asked for."""
     return patched(backend, "_wrong", change)
 
 
-def changed_file(change: Callable[[bytes, Task], bytes]) -> Planting:
+def changed_file(change: Callable[[bytes, UpscaleJob], bytes]) -> Planting:
     """Give out another file, and say of it what was asked for."""
 
     def around(make: Callable[..., Any]) -> Any:
-        async def making(maker: MockBackend, task: Task, watch: Stopwatch) -> Made:
-            made: Made = await make(maker, task, watch)
+        async def making(maker: MockBackend, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+            made: UpscaleResult = await make(maker, task, timer)
             return replace(made, file=[change(b"".join(made.file), task)])
 
         return making

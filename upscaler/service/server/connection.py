@@ -27,8 +27,8 @@ from upscaler.api.request import AUTHORISED, REQUEST_ID_HEADER
 from upscaler.errors import Busy, HeadTooLarge, NotHTTP, UpscalerError
 from upscaler.service import logs
 from upscaler.service.server.http1 import Requests
-from upscaler.service.server.lingering import LingeringTransport, Patience
-from upscaler.service.server.listener import Guest, Server, most_connections
+from upscaler.service.server.lingering import DrainTimer, LingeringTransport
+from upscaler.service.server.listener import EvictableConnection, Server, most_connections
 
 HEAD_DEADLINE_S: Final = 20.0
 """How long a connection may be open without a request: for the first one's head to arrive, and for
@@ -81,7 +81,7 @@ def server(
     return Server(config)
 
 
-class Connection(Guest):
+class Connection(EvictableConnection):
     """One client's connection.
 
     While no request is at work on it, `_end` is the timer that cuts it off, or, as long as the rest
@@ -90,7 +90,7 @@ class Connection(Guest):
 
     conn: Requests
     _end: asyncio.TimerHandle | None = None
-    _patience: Patience | None = None
+    _patience: DrainTimer | None = None
     _requests = 0
     _dropped = False
     _rest_s = 0.0
@@ -109,7 +109,9 @@ class Connection(Guest):
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._inner, self.app = self.app, self._at_work
         self._wait_for_a_request()
-        active = sum(not guest.lingering for guest in cast("set[Guest]", self.connections))
+        active = sum(
+            not guest.lingering for guest in cast("set[EvictableConnection]", self.connections)
+        )
         if active > most_connections():
             self._refuse(Busy("there are too many connections", RETRY_AFTER_S))
 
@@ -217,7 +219,7 @@ class Connection(Guest):
         unsent_s = _time_to_take(self.transport.get_write_buffer_size())
         if self.conn.their_state is h11.SEND_BODY:  # of which the app wanted no more
             self._cancel_end()
-            self._patience = Patience(self.loop, self.transport.abort, unsent_s)
+            self._patience = DrainTimer(self.loop, self.transport.abort, unsent_s)
         else:
             self._cut_off_in(HEAD_DEADLINE_S + unsent_s)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upscaler.batch import Batch, Job, plan
 from upscaler.errors import FileRefused
+from upscaler.files import Batch, FileJob, plan_files
 from upscaler.formats import ImageEncoding
 
 PNG, JPEG = ImageEncoding.PNG, ImageEncoding.JPEG
@@ -31,7 +31,7 @@ def make(*paths: str) -> None:
 def planned(
     *inputs: str, output: str | None = None, encoding: ImageEncoding | None = None
 ) -> Batch:
-    return plan(inputs, Path(output) if output is not None else None, encoding)
+    return plan_files(inputs, Path(output) if output is not None else None, encoding)
 
 
 def sources(batch: Batch) -> list[str]:
@@ -48,7 +48,9 @@ def refused(batch: Batch) -> list[str]:
 
 def test_a_picture_goes_into_the_folder_upscaled_as_png() -> None:
     make("in/a.jpg")
-    assert planned("in/a.jpg") == Batch([Job(Path("in/a.jpg"), Path("upscaled/a.png"))], PNG, [])
+    assert planned("in/a.jpg") == Batch(
+        [FileJob(Path("in/a.jpg"), Path("upscaled/a.png"))], PNG, []
+    )
 
 
 def test_planning_makes_and_changes_nothing() -> None:
@@ -238,7 +240,7 @@ def test_an_earlier_result_may_be_replaced() -> None:
 def test_no_two_results_share_a_file(second: str) -> None:
     make("a.png", second)
     batch = planned("a.png", second)
-    assert batch.jobs == [Job(Path("a.png"), Path("upscaled/a.png"))]
+    assert batch.jobs == [FileJob(Path("a.png"), Path("upscaled/a.png"))]
     assert refused(batch) == [second]
     assert str(batch.refused[0]).endswith("would overwrite the result of a.png")
 
@@ -259,7 +261,7 @@ def test_an_output_with_a_suffix_is_the_file_and_sets_the_encoding(
 ) -> None:
     make("a.png")
     batch = planned("a.png", output=name, encoding=encoding if asked else None)
-    assert batch == Batch([Job(Path("a.png"), Path(name))], encoding, [])
+    assert batch == Batch([FileJob(Path("a.png"), Path(name))], encoding, [])
 
 
 @pytest.mark.parametrize(("name", "encoding"), [("b.png", JPEG), ("b.jpg", PNG), ("b.jpeg", PNG)])

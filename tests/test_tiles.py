@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upscaler.tiling import Box, Tile, bands
+from upscaler.planning import Box, Tile, bands
 
 
 class Job(NamedTuple):
