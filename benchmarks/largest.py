@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.footprints import resident
-from upscaler.api.request import MAX_INPUT_PX
+from upscaler.api.limits import MAX_INPUT_PX
 from upscaler.bench.runner import photograph
 from upscaler.engine.engine import Engine
 from upscaler.engine.memory import trim_heap

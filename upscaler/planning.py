@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.errors import OutOfMemory
 from upscaler.models import RRDB, Compact, Model
 from upscaler.settings import Device, Precision

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.imaging.decode import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import Progress

@@ -14,7 +14,7 @@ import numpy as np
 from anyio import to_thread
 from PIL import Image
 
-from upscaler.api.request import Size, check_input_size
+from upscaler.api.sizes import Size, check_input_size
 from upscaler.imaging.decode import Pixels
 from upscaler.service.download import Downloader
 from upscaler.service.ip_ranges import Address

@@ -8,9 +8,9 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Message, Send
 
-from upscaler.api.request import OUTPUT_SIZE_HEADER
+from upscaler.api.headers import OUTPUT_SIZE_HEADER
 from upscaler.api.responses import ImageResponse
-from upscaler.service.body import JSON
+from upscaler.service.negotiation import JSON
 
 PIECE_S: Final = 0.05
 """How often a piece of a dripping answer comes."""

@@ -16,7 +16,7 @@ from mock_server.faults.corruption import SPOILS, dripped, halved
 from mock_server.faults.fault import HEADER, Fault, FaultError, current
 from mock_server.faults.schedule import ROUTES, Chosen, Faults, route_of
 from mock_server.serving.connection import EXTENSION, Wire
-from upscaler.api.request import MAX_BODY_BYTES, check_body_size
+from upscaler.api.limits import MAX_BODY_BYTES, check_body_size
 from upscaler.errors import BodyTooLarge, Unauthorized
 from upscaler.service import responses
 from upscaler.service.body import BODY_DEADLINE_S

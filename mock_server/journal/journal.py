@@ -16,7 +16,8 @@ from pydantic_core import from_json
 from starlette.types import Scope
 
 from mock_server.faults.schedule import route_of
-from upscaler.api.request import MAX_FIELDS, has_too_many_values
+from upscaler.api.limits import MAX_FIELDS
+from upscaler.api.request import has_too_many_values
 from upscaler.errors import InvalidRequest
 from upscaler.imaging import decode
 from upscaler.service.logs import SHORTEST_SECRET

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mock_server.faults.fault import OK
 from mock_server.faults.schedule import Chosen
 from mock_server.journal.journal import Journal
-from upscaler.api.request import MAX_BODY_BYTES
+from upscaler.api.limits import MAX_BODY_BYTES
 
 MAX_READ_BYTES: Final = 2 * MAX_BODY_BYTES
 """So many bytes of bodies are held for the journal while they come, of all requests together."""

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mock_server.admin import PREFIX
 from mock_server.rules.catalogue import ORDER
-from upscaler.api.request import ASYNC_HEADER, IMAGE_FIELDS, TOO_MANY_VALUES
+from upscaler.api.headers import ASYNC_HEADER
+from upscaler.api.request import IMAGE_FIELDS, TOO_MANY_VALUES
 from upscaler.errors import UpscalerError
 from upscaler.service.jobs import NOT_COMPLETED
 from upscaler.service.server.connection import Connection

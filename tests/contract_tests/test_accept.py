@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from contract_tests.oracle import accept
 from upscaler.errors import NotAcceptable
 from upscaler.formats import ImageEncoding
-from upscaler.service.body import MEDIA_TYPES, negotiate
+from upscaler.service.negotiation import MEDIA_TYPES, negotiate
 
 NAMES = ("application/json", "image/png", "image/jpeg", "image/*", "application/*", "*/*")
 OTHERS = ("text/html", "image/webp", "text/*", "application/xml", "nonsense")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tests.support import networks
 from tests.support.networks import largest_difference, needs_bf16, plan, psnr
-from upscaler.api.request import scaled_size
+from upscaler.api.sizes import scaled_size
 from upscaler.engine import weights
 from upscaler.engine.engine import Engine, Progress
 from upscaler.engine.networks import Net, SRVGGNetCompact, build

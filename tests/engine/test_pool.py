@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.engine import weights
 from upscaler.engine.networks import Net
 from upscaler.engine.pool import EnginePool

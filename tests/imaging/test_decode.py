@@ -42,7 +42,7 @@ from tests.support.image_files import (
     webp_of_size,
     with_segment,
 )
-from upscaler.api.request import Size, check_input_size
+from upscaler.api.sizes import Size, check_input_size
 from upscaler.errors import InvalidRequest
 from upscaler.imaging.decode import Pixels, read_header
 

@@ -37,7 +37,7 @@ from tests.support.image_files import (
     saved,
     tiff,
 )
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import encode as encoding
 from upscaler.imaging.decode import Pixels, flatten

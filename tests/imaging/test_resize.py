@@ -21,7 +21,7 @@ from tests.support.image_files import (
     refusal,
     three,
 )
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.imaging import decode as images
 from upscaler.imaging.decode import Pixels, before_after, resize
 

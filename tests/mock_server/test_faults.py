@@ -39,7 +39,8 @@ from mock_server.faults.schedule import Faults
 from tests.support.mock_servers import mock_child, mocked
 from tests.support.raw_http import answers, connected, request, rest
 from tests.support.service import GOOD, decoded, running, upscale
-from upscaler.api.request import MAX_BODY_BYTES, OUTPUT_SIZE_HEADER, REQUEST_ID_HEADER
+from upscaler.api.headers import OUTPUT_SIZE_HEADER, REQUEST_ID_HEADER
+from upscaler.api.limits import MAX_BODY_BYTES
 
 SMALL = {**GOOD, "scale": 0.5}
 HEAD = request(SMALL).replace(b"first-token", b"mock-token")

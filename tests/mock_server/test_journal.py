@@ -24,7 +24,7 @@ from tests.service.test_auth import CANARY, assert_absent, requests_with
 from tests.support.mock_servers import mocked
 from tests.support.paths import PHOTO
 from tests.support.service import GOOD, upscale
-from upscaler.api.request import MAX_BODY_BYTES
+from upscaler.api.limits import MAX_BODY_BYTES
 
 SMALL = {**GOOD, "scale": 0.5}
 FILE = PHOTO.read_bytes()

@@ -28,7 +28,8 @@ from tests.support.hostile_requests import SHARED, completed, stay_here
 from tests.support.mock_servers import MOCK, mock_child, mocking
 from tests.support.request_literals import half_up
 from tests.support.service import GOOD, decoded, upscale
-from upscaler.api.request import DRY_RUN_HEADER, Size
+from upscaler.api.headers import DRY_RUN_HEADER
+from upscaler.api.sizes import Size
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.decode import Pixels, flatten
 from upscaler.imaging.encode import SMALL, encode_strips

@@ -34,7 +34,8 @@ from tests.support.service import (
     upscale,
 )
 from upscaler import errors
-from upscaler.api.request import ASYNC_MAX_BODY_BYTES, MAX_BODY_BYTES, MAX_COMMAS, parse_request
+from upscaler.api.limits import ASYNC_MAX_BODY_BYTES, MAX_BODY_BYTES, MAX_COMMAS
+from upscaler.api.request import parse_request
 from upscaler.errors import InvalidRequest, UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.service.app import create_app

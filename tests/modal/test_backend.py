@@ -30,8 +30,9 @@ from tests.support.service import (
     serving,
     upscale,
 )
-from upscaler.api.request import ASYNC_HEADER, DRY_RUN_HEADER, Size
+from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER
 from upscaler.api.responses import JobStatus
+from upscaler.api.sizes import Size
 from upscaler.errors import (
     FieldError,
     InvalidRequest,

@@ -27,7 +27,8 @@ from tests.support.service import (
     serving,
     upscale,
 )
-from upscaler.api.request import MAX_BODY_BYTES, Size
+from upscaler.api.limits import MAX_BODY_BYTES
+from upscaler.api.sizes import Size
 from upscaler.errors import WeightsUnavailable
 from upscaler.imaging.decode import Pixels, resize
 from upscaler.imaging.parallel import THREAD_NAME

@@ -21,7 +21,8 @@ from tests.support.service import (
     serving,
     upscale,
 )
-from upscaler.api.request import ASYNC_MAX_BODY_BYTES, Size
+from upscaler.api.limits import ASYNC_MAX_BODY_BYTES
+from upscaler.api.sizes import Size
 from upscaler.imaging.decode import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import Progress

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.service import Resizer
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.errors import Busy, Cancelled
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.decode import Pixels, resize

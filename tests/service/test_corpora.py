@@ -32,15 +32,9 @@ from tests.support.hostile_requests import (
 )
 from tests.support.request_literals import VALID, half_up
 from tests.support.service import decoded
-from upscaler.api.request import (
-    ASYNC_HEADER,
-    DRY_RUN_HEADER,
-    INPUT_SIZE_HEADER,
-    MAX_INPUT_PX,
-    MIN_INPUT_PX,
-    REQUEST_ID_HEADER,
-    Size,
-)
+from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, INPUT_SIZE_HEADER, REQUEST_ID_HEADER
+from upscaler.api.limits import MAX_INPUT_PX, MIN_INPUT_PX
+from upscaler.api.sizes import Size
 
 pytestmark = [
     needs_corpora(),

@@ -16,8 +16,8 @@ import pytest
 
 from tests.service.test_async import Gate
 from tests.support.service import Moody, Resizer
-from upscaler.api.request import Size
 from upscaler.api.responses import JobStatus
+from upscaler.api.sizes import Size
 from upscaler.errors import (
     Busy,
     FieldError,

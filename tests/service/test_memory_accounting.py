@@ -19,7 +19,7 @@ from tests.service.test_overload import Gate
 from tests.support.image_files import noise, saved
 from tests.support.raw_http import send
 from tests.support.service import GOOD, SETTINGS, Resizer, Slow, serving
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.errors import OutOfMemory
 from upscaler.imaging.decode import Pixels
 from upscaler.models import UpscalingModel

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.support.service import GOOD, Resizer, decoded, serving, upscale
 from upscaler.errors import NotAcceptable
 from upscaler.formats import ImageEncoding
-from upscaler.service.body import negotiate
+from upscaler.service.negotiation import negotiate
 
 PNG, JPEG = ImageEncoding.PNG, ImageEncoding.JPEG
 

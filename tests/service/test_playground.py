@@ -8,13 +8,8 @@ import httpx
 import pytest
 
 from tests.support.service import Resizer, running
-from upscaler.api.request import (
-    MAX_BODY_BYTES,
-    MAX_INPUT_PX,
-    MAX_OUTPUT_PX,
-    MIN_INPUT_PX,
-    UpscalingRequest,
-)
+from upscaler.api.limits import MAX_BODY_BYTES, MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
+from upscaler.api.request import UpscalingRequest
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.service import playground
 from upscaler.service.app import create_app

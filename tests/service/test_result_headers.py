@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.support.service import GOOD, SETTINGS, Resizer, only_error, png, serving, upscale
-from upscaler.api.request import Size, output_size, validate_request
+from upscaler.api.request import validate_request
+from upscaler.api.sizes import Size, output_size
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.decode import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop

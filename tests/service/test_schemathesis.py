@@ -17,7 +17,8 @@ import pytest
 
 from tests.support.hostile_requests import TARGETS, completed, stay_here, unharmed
 from tests.support.service import TOKENS, png
-from upscaler.api.request import ASYNC_HEADER, DRY_RUN_HEADER, MAX_OUTPUT_PX, REQUEST_ID_HEADER
+from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, REQUEST_ID_HEADER
+from upscaler.api.limits import MAX_OUTPUT_PX
 
 EXAMPLES: Final = {"service": 100, "mock": 40}
 """For each operation and phase. The mock gets fewer for the sake of time: nothing in it but the

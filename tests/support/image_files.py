@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, WebPImagePlugin
 
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.imaging.decode import Pixels, read_header
 

@@ -37,7 +37,8 @@ from modal_proto.api_grpc import ModalClientBase
 
 from tests.support.paths import ROOT
 from tests.support.service import Resizer
-from upscaler.api.request import Size, output_size, validate_request
+from upscaler.api.request import validate_request
+from upscaler.api.sizes import Size, output_size
 from upscaler.errors import UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.decode import read_header

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from tests.support.paths import PHOTO
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.errors import WeightsUnavailable
 from upscaler.imaging.decode import Pixels, resize
 from upscaler.models import UpscalingModel

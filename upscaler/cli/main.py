@@ -22,7 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 from upscaler import files
-from upscaler.api.request import output_size, validate_request
+from upscaler.api.request import validate_request
+from upscaler.api.sizes import output_size
 from upscaler.cli import options
 from upscaler.errors import FileRefused, InvalidRequest, UpscalerError
 from upscaler.files import atomic_write

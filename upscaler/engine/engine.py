@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from upscaler.api.request import Size, scaled_size
+from upscaler.api.sizes import Size, scaled_size
 from upscaler.engine import weights
 from upscaler.engine.devices import methods, pick_device, pick_precision
 from upscaler.engine.layers import Resolution

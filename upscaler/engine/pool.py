@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.engine import weights
 from upscaler.engine.devices import name_of, pick_device, pick_precision
 from upscaler.engine.engine import Engine, Progress

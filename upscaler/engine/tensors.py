@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.imaging.decode import Pixels
 
 LUMA: Final = (0.299, 0.587, 0.114)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw, ImageFont, PngImagePlugin
 
-from upscaler.api.request import MAX_INPUT_PX, Size
+from upscaler.api.limits import MAX_INPUT_PX
+from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.imaging import colour, jpeg, png, png_filters, webp
 from upscaler.imaging.parallel import ordered_map

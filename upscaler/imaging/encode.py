@@ -26,8 +26,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from upscaler.api.request import Size
 from upscaler.api.responses import ImageResponse
+from upscaler.api.sizes import Size
 from upscaler.formats import ImageEncoding
 from upscaler.imaging._zlib import zlib
 from upscaler.imaging.decode import Pixels, flatten

@@ -14,8 +14,9 @@ from weakref import WeakValueDictionary
 import modal
 from modal import exception as faults
 
-from upscaler.api.request import RESULT_LIFETIME_S, Size
+from upscaler.api.limits import RESULT_LIFETIME_S
 from upscaler.api.responses import JobStatus
+from upscaler.api.sizes import Size
 from upscaler.errors import RemoteFailed, UnknownJob, Unreachable
 from upscaler.formats import ImageEncoding
 from upscaler.modal.payload import ResultPayload

@@ -12,7 +12,8 @@ from typing import Final, TypeVar
 import numpy as np
 import psutil
 
-from upscaler.api.request import Size, output_size, validate_request
+from upscaler.api.request import validate_request
+from upscaler.api.sizes import Size, output_size
 from upscaler.engine import weights
 from upscaler.engine.pool import EnginePool
 from upscaler.errors import DeviceUnavailable, RemoteFailed, UpscalerError

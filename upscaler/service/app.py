@@ -19,17 +19,11 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from upscaler.api.request import (
-    ASYNC_HEADER,
-    DRY_RUN_HEADER,
-    INPUT_SIZE_HEADER,
-    MAX_BODY_BYTES,
-    Size,
-    UpscalingRequest,
-    output_size,
-    parse_request,
-)
+from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, INPUT_SIZE_HEADER
+from upscaler.api.limits import MAX_BODY_BYTES
+from upscaler.api.request import UpscalingRequest, parse_request
 from upscaler.api.responses import AsyncResponse, DryRunResponse, JobStatus, PollResponse
+from upscaler.api.sizes import Size, output_size
 from upscaler.authority import is_authority
 from upscaler.errors import (
     Busy,
@@ -45,6 +39,7 @@ from upscaler.imaging import decode
 from upscaler.imaging.decode import EncodedImage
 from upscaler.models import MODELS
 from upscaler.service import openapi, playground, responses, swagger_ui
+from upscaler.service.auth import require_token
 from upscaler.service.backend import (
     Backend,
     ScheduledJob,
@@ -53,10 +48,11 @@ from upscaler.service.backend import (
     UpscaleJob,
     UpscaleResult,
 )
-from upscaler.service.body import JSON, negotiate, read_json_body, require_token
+from upscaler.service.body import read_json_body
 from upscaler.service.jobs import JobStore, LocalJobStore
 from upscaler.service.metrics import Metrics
 from upscaler.service.middleware import RequestMiddleware
+from upscaler.service.negotiation import JSON, negotiate
 from upscaler.service.queue import Admission
 from upscaler.settings import Settings
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 
 from anyio import to_thread
 
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.errors import Busy, Cancelled, let_go
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.decode import Pixels

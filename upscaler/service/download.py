@@ -26,7 +26,7 @@ import httpcore
 import httpx
 from anyio import to_thread
 
-from upscaler.api.request import MAX_BODY_BYTES
+from upscaler.api.limits import MAX_BODY_BYTES
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.service.ip_ranges import Address, is_public
 

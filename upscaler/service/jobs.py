@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from upscaler.api.request import RESULT_LIFETIME_S
+from upscaler.api.limits import RESULT_LIFETIME_S
 from upscaler.api.responses import JobStatus
 from upscaler.errors import Busy, JobFailed, UnknownJob, UpscalerError, let_go
 from upscaler.imaging.encode import most_bytes

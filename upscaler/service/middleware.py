@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upscaler.api.request import REQUEST_ID_HEADER
+from upscaler.api.headers import REQUEST_ID_HEADER
 from upscaler.service import logs
 from upscaler.service.metrics import Metrics
 from upscaler.service.queue import Admission

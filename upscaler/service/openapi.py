@@ -6,7 +6,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
-from upscaler.api.request import (
+from upscaler.api.headers import (
     ASYNC_HEADER,
     COST_HEADER,
     DRY_RUN_HEADER,
@@ -15,8 +15,8 @@ from upscaler.api.request import (
     OUTPUT_SIZE_HEADER,
     REQUEST_ID_HEADER,
     WEIGHTS_HEADER,
-    UpscalingRequest,
 )
+from upscaler.api.request import UpscalingRequest
 from upscaler.api.responses import (
     AsyncResponse,
     DryRunResponse,

@@ -9,18 +9,18 @@ from typing import Any, Final
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from upscaler.api.request import (
+from upscaler.api.headers import (
     COST_HEADER,
     INPUT_SIZE_HEADER,
     MODEL_HEADER,
     OUTPUT_SIZE_HEADER,
     WEIGHTS_HEADER,
-    Size,
 )
+from upscaler.api.sizes import Size
 from upscaler.errors import UpscalerError, let_go
 from upscaler.imaging.encode import in_json, json_bytes
 from upscaler.service.backend import WORK_STAGES, UpscaleResult
-from upscaler.service.body import JSON, MEDIA_TYPES
+from upscaler.service.negotiation import JSON, MEDIA_TYPES
 
 BEAT_S: Final = 15.0
 """How often something is sent of an answer that has begun: OctoAI's client waits 60 s for it."""

@@ -25,7 +25,7 @@ from upscaler.api.request import UpscalingRequest
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.formats import ImageEncoding
 from upscaler.service import app
-from upscaler.service.body import negotiate
+from upscaler.service.negotiation import negotiate
 
 JSON: Final = "application/json"
 

@@ -19,7 +19,7 @@ from tests.contract_tests.defects.planting import (
     redrawn_for,
 )
 from tests.contract_tests.defects.probes import Probe, asking, file, saved, text, twice
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.imaging.decode import Pixels
 from upscaler.service.backend import UpscaleJob
 

@@ -20,7 +20,9 @@ from mock_server.backend.backend import MockBackend
 from mock_server.backend.nearest import MockEnlarger
 from mock_server.mock import Mock
 from upscaler.api import request as contract
-from upscaler.api.request import Size, UpscalingRequest
+from upscaler.api import sizes
+from upscaler.api.request import UpscalingRequest
+from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.imaging.decode import EncodedImage, Pixels
 from upscaler.models import UpscalingModel
@@ -286,7 +288,7 @@ def changed_size(change: Callable[[UpscalingRequest, Size, Size], Size]) -> Plan
     def around(requested: Callable[[UpscalingRequest, Size], Size]) -> Any:
         return lambda request, size: change(request, size, requested(request, size))
 
-    return replaced(contract, "_requested_size", around)
+    return replaced(sizes, "_requested_size", around)
 
 
 def input_limits(fits: Callable[[int, int], bool]) -> Planting:
@@ -297,15 +299,15 @@ def input_limits(fits: Callable[[int, int], bool]) -> Planting:
             kind = "image_too_small" if min(size) < 257 else "image_too_large"
             raise InvalidRequest(FieldError(("body", field), "256 to 2048 pixels a side", kind))
 
-    return patched(contract, "check_input_size", check)
+    return patched(sizes, "check_input_size", check)
 
 
 def output_limits(fits: Callable[[str, int, int], bool]) -> Planting:
     """Make what fits, by the field that asks and the output's width and height."""
 
     def output_size(request: UpscalingRequest, size: Size) -> Size:
-        contract.check_input_size(size, request.image_field)
-        wanted = contract._requested_size(request, size)
+        sizes.check_input_size(size, request.image_field)
+        wanted = sizes._requested_size(request, size)
         field = request.size_field
         if not fits(field, *wanted):
             msg = "the output may be at most 8192 pixels on each side"

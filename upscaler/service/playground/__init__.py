@@ -10,14 +10,9 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
-from upscaler.api.request import (
-    DRY_RUN_HEADER,
-    MAX_BODY_BYTES,
-    MAX_INPUT_PX,
-    MAX_OUTPUT_PX,
-    MIN_INPUT_PX,
-    UpscalingRequest,
-)
+from upscaler.api.headers import DRY_RUN_HEADER
+from upscaler.api.limits import MAX_BODY_BYTES, MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
+from upscaler.api.request import UpscalingRequest
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.service import static_files
 from upscaler.service.static_files import HTML, SCRIPT, STYLE

@@ -23,9 +23,10 @@ import h11
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upscaler.api.request import AUTHORISED, REQUEST_ID_HEADER
+from upscaler.api.headers import REQUEST_ID_HEADER
 from upscaler.errors import Busy, HeadTooLarge, NotHTTP, UpscalerError
 from upscaler.service import logs
+from upscaler.service.auth import AUTHORISED
 from upscaler.service.server.http1 import Requests
 from upscaler.service.server.lingering import DrainTimer, LingeringTransport
 from upscaler.service.server.listener import EvictableConnection, Server, most_connections
