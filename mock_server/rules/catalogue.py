@@ -1,6 +1,6 @@
-"""The rules of the API, and what supports each: so much of a refusal is OctoAI's, so much ours.
+"""The rules of the API, and what supports each: OctoAI's documents and clients, or our choice.
 
-docs/CONTRACT.md has the same rules to the last detail, with the same ids and the same support.
+docs/CONTRACT.md has the same rules in full, with the same IDs and the same support.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 WIDTH: Final = 96
-"""How many columns `upscaler-mock --rules` fills at most."""
+"""The longest line of `upscaler-mock --rules`."""
 
 LABELS: Final = {
     "page": "documented",
@@ -18,19 +18,19 @@ LABELS: Final = {
     "client": "observed in clients",
     "ours": "our choice",
 }
-"""How faithful a rule is to the original, by the words of its support."""
+"""How faithful a rule is to the original, by the kinds of source in its support."""
 SOURCES: Final = {
     "page": "OctoAI's documentation page of the Upscaling REST API, as of July 2024",
     "schema": "the OpenAPI 3.1 description that it published of its media utilities, July 2024",
     "platform": "its pages on asynchronous inference, rate limits, and trust and safety",
     "client": "its clients on PyPI (octoai 1.11.0, octoai-sdk 0.10.1) and npm",
-    "ours": "no source speaks, and we had to choose",
+    "ours": "no source says, so we had to choose",
 }
-"""What the words of a support stand for."""
+"""What each kind of source is."""
 
 
 class Rule(NamedTuple):
-    """A rule by its id. `support` says where it is from, in the words of docs/CONTRACT.md."""
+    """A rule by its ID. `support` names its sources, as docs/CONTRACT.md does."""
 
     id: str
     text: str
@@ -38,7 +38,7 @@ class Rule(NamedTuple):
 
     @property
     def fidelity(self) -> tuple[str, ...]:
-        """The labels that go with its support, each once."""
+        """The labels of its sources, each once."""
         return tuple(dict.fromkeys(LABELS[word] for word in LABELS if word in self.support))
 
 
@@ -209,11 +209,11 @@ RULES: Final = (
     Rule("OWN-5", "GET /livez, GET /metrics with the token, and GET / for people", "ours"),
 )
 ORDER: Final = {rule.id: number for number, rule in enumerate(RULES)}
-"""Where each rule stands among them."""
+"""The position of each rule."""
 
 
-def in_words() -> Iterator[str]:
-    """The lines of all rules for people, and of what the words of their support stand for."""
+def format_text() -> Iterator[str]:
+    """Yield the lines of all rules for people, and of what each kind of source is."""
     for rule in RULES:
         yield from textwrap.wrap(
             rule.text, WIDTH, initial_indent=f"{rule.id:8}", subsequent_indent=" " * 8
@@ -224,7 +224,7 @@ def in_words() -> Iterator[str]:
         yield f"{word:10}{meaning}"
 
 
-def in_json() -> Iterator[str]:
-    """The lines of all rules for programs: a list of objects."""
+def format_json() -> Iterator[str]:
+    """Yield all rules as JSON: a list of objects."""
     rules = [{**rule._asdict(), "fidelity": rule.fidelity} for rule in RULES]
     yield json.dumps(rules, indent=2)

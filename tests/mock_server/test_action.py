@@ -101,7 +101,7 @@ def test_the_mock_starts_as_it_is_told(tmp_path: Path) -> None:
         ({"scenario": "nowhere.toml"}, "nowhere.toml: No such file or directory"),
         ({"token": "a b"}, "a token has at least one character, and no spaces"),
         ({"port": "0; touch $RUNNER_TEMP/pwned"}, "a port is a number"),
-        ({"seed": "$(touch $RUNNER_TEMP/pwned)"}, "a seed is a whole number"),
+        ({"seed": "$(touch $RUNNER_TEMP/pwned)"}, "a seed is an integer"),
     ],
 )
 def test_a_mock_that_does_not_start_fails_the_step_and_says_why(

@@ -2,7 +2,6 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -86,17 +85,6 @@ def mock() -> Mock:
     return Mock(admin_hosts=[LISTED])
 
 
-@pytest.fixture(scope="module")
-def api(mock: Mock) -> Iterator[httpx.Client]:
-    with mocked(mock) as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def as_at_the_start(mock: Mock) -> None:
-    mock.reset()
-
-
 def ask(
     api: httpx.Client,
     *lines: str,
@@ -118,7 +106,7 @@ def check_refused(answer: Answer, mock: Mock, *words: str) -> None:
     assert not [name for name in answer.headers if name.startswith("access-control-")]
     for word in words:
         assert word in answer.detail
-    assert mock.faults.told()["api"] == {}, "and nothing of it is done"
+    assert mock.faults.to_dict()["api"] == {}, "and nothing of it is done"
 
 
 @pytest.mark.parametrize("host", TAKEN)
@@ -126,7 +114,7 @@ def test_hosts_that_are_the_machines_own_are_taken(
     api: httpx.Client, mock: Mock, host: str
 ) -> None:
     answer = ask(api, f"Host: {host}", SIMPLE)
-    assert (answer.status, mock.faults.told()["api"]) == (200, {"upscaling": "503x*"})
+    assert (answer.status, mock.faults.to_dict()["api"]) == (200, {"upscaling": "503x*"})
 
 
 @pytest.mark.parametrize("host", REFUSED)
@@ -138,7 +126,7 @@ def test_hosts_that_somebody_elsewhere_could_own_are_refused(
     refused = ask(api, f"Host: {host}", *own, SIMPLE)
     if not is_authority(host):
         assert refused.status == 400, "which is no host to any server"
-        assert mock.faults.told()["api"] == {}
+        assert mock.faults.to_dict()["api"] == {}
         return
     check_refused(refused, mock, repr(host)[:60], "--admin-host NAME", LISTED, "localhost")
 
@@ -147,7 +135,7 @@ def test_no_host_is_refused_and_so_are_several(api: httpx.Client, mock: Mock) ->
     check_refused(ask(api, SIMPLE, version="1.0"), mock, "--admin-host NAME")
     two = ask(api, "Host: 127.0.0.1", "Host: attacker.example", SIMPLE)
     assert two.status == 400, "which h11 refuses before"
-    assert mock.faults.told()["api"] == {}
+    assert mock.faults.to_dict()["api"] == {}
     lines = [(b"host", b"mock"), (b"host", b"mock")]
     scope = {"type": "http", "server": ("127.0.0.1", 8000), "headers": lines}
     assert refusal(scope, ()), "where a server lets them pass"
@@ -258,7 +246,7 @@ def test_whatever_else_a_host_is_it_harms_nothing(api: httpx.Client, mock: Mock,
         mock.reset()
     else:
         assert answer.status in (400, 403)
-        assert mock.faults.told()["api"] == {}
+        assert mock.faults.to_dict()["api"] == {}
 
 
 def test_clients_in_the_process_have_any_host(mock: Mock) -> None:
@@ -289,7 +277,7 @@ def test_the_command_takes_names_and_the_host_that_it_listens_on(tmp_path: Path)
 
 def test_the_host_that_it_listens_on_is_taken() -> None:
     for host, status in (("Mock.Test", 200), ("::1", 403), ("", 403)):
-        mock = cli._mock(cli._parser().parse_args(["--host", host]))
+        mock = cli._create_mock(cli._create_parser().parse_args(["--host", host]))
         with mocked(mock) as api:
             assert ask(api, "Host: mock.test:80", SIMPLE).status == status
 
@@ -299,8 +287,8 @@ def test_what_is_no_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as ended:
             cli.main(["--admin-host", name])
         assert ended.value.code == 2
-        assert "is no name of a host, such as mock.example" in capsys.readouterr().err
-        with pytest.raises(ValueError, match="is no name of a host"):
+        assert "is not a host name such as mock.example" in capsys.readouterr().err
+        with pytest.raises(ValueError, match="is not a host name"):
             MockServer(admin_hosts=[name])
 
 

@@ -1,7 +1,6 @@
 """The mock's asynchronous inferences: progress by polls, failures, faults and the clock."""
 
 import asyncio
-from collections.abc import Iterator
 from itertools import chain, repeat
 from typing import Any
 
@@ -11,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mock_server import Clock, Mock, Progress
-from mock_server.backend.jobs import MockJobs
+from mock_server import Clock, Mock, PollScript
+from mock_server.backend.jobs import MockJobStore
 from mock_server.faults.fault import HEADER
 from tests.support.hostile_requests import SHARED
-from tests.support.mock_servers import mocked
 from tests.support.service import GOOD, Resizer, decoded, upscale
 from upscaler.formats import ImageEncoding
 from upscaler.models import UpscalingModel
@@ -25,23 +23,6 @@ from upscaler.service.queue import Admission
 SMALL = {**GOOD, "scale": 0.5}
 ASYNC = {"X-OctoAI-Async": "1"}
 DAY_S = 24 * 60 * 60
-
-
-@pytest.fixture(scope="module")
-def mock() -> Mock:
-    return Mock()
-
-
-@pytest.fixture(scope="module")
-def shared(mock: Mock) -> Iterator[httpx.Client]:
-    with mocked(mock) as client:
-        yield client
-
-
-@pytest.fixture
-def api(mock: Mock, shared: httpx.Client) -> httpx.Client:
-    mock.reset()
-    return shared
 
 
 def start(api: httpx.Client, fault: str = "ok", **fields: Any) -> tuple[str, str]:
@@ -74,19 +55,19 @@ def test_a_result_can_be_fetched_without_a_poll(api: httpx.Client) -> None:
 @SHARED
 @given(st.integers(0, 4), st.integers(0, 4), st.sampled_from([None, 500, 503]))
 def test_the_progress_is_what_it_is_told_to_be(
-    shared: httpx.Client, mock: Mock, pending: int, running: int, fails: int | None
+    served: httpx.Client, mock: Mock, pending: int, running: int, fails: int | None
 ) -> None:
     mock.reset()
-    mock.jobs.progress = Progress(pending, running, fails)
-    poll_url, result_url = start(shared)
+    mock.jobs.progress = PollScript(pending, running, fails)
+    poll_url, result_url = start(served)
     for status in chain(repeat("pending", pending), repeat("running", running)):
-        answer = shared.get(result_url)
+        answer = served.get(result_url)
         assert answer.status_code == 404, "until it is completed"
         assert "not completed" in answer.json()["detail"]
-        assert polled(shared, poll_url) == status
+        assert polled(served, poll_url) == status
     for _ in range(2):
-        assert polled(shared, poll_url) == "completed"
-        answer = shared.get(result_url)
+        assert polled(served, poll_url) == "completed"
+        answer = served.get(result_url)
         assert answer.status_code == (fails or 200)
         assert answer.json().keys() == (
             {"detail"} if fails else {"image_b64", "removed_for_safety"}
@@ -94,7 +75,7 @@ def test_the_progress_is_what_it_is_told_to_be(
 
 
 def test_each_job_has_the_progress_that_it_began_with(api: httpx.Client, mock: Mock) -> None:
-    mock.jobs.progress = Progress(pending=1)
+    mock.jobs.progress = PollScript(pending=1)
     first, _ = start(api)
     assert api.post("/_mock/progress", json={"running": 1, "fails": 503}).json() == {
         "pending": 0, "running": 1, "fails": 503,
@@ -110,7 +91,7 @@ def test_each_job_has_the_progress_that_it_began_with(api: httpx.Client, mock: M
 )
 def test_a_progress_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"pending|running|fails"):
-        Progress(**wrong)
+        PollScript(**wrong)
 
 
 def test_results_are_kept_for_a_day_by_the_clock(api: httpx.Client, mock: Mock) -> None:
@@ -126,7 +107,7 @@ def test_results_are_kept_for_a_day_by_the_clock(api: httpx.Client, mock: Mock) 
 
 
 def test_the_day_begins_when_it_is_said_to_be_completed(api: httpx.Client, mock: Mock) -> None:
-    mock.jobs.progress = Progress(pending=1)
+    mock.jobs.progress = PollScript(pending=1)
     poll_url, result_url = start(api)
     upscale(api, **SMALL)  # which is made after it, and so it is made by now
     mock.clock.advance(10 * DAY_S)
@@ -186,7 +167,7 @@ def test_polls_and_results_have_faults_of_their_own(api: httpx.Client, mock: Moc
 
 
 def test_a_reset_forgets_the_jobs(api: httpx.Client, mock: Mock) -> None:
-    mock.jobs.progress = Progress(pending=2)
+    mock.jobs.progress = PollScript(pending=2)
     poll_url, _ = start(api)
     assert polled(api, poll_url) == "pending"
     mock.reset()
@@ -200,7 +181,7 @@ def test_a_reset_while_a_job_is_made_leaves_nothing_counted(*, begun: bool) -> N
     model = UpscalingModel.X4_PLUS
 
     async def act() -> None:
-        jobs = MockJobs(2**30, clock=lambda: 0.0)
+        jobs = MockJobStore(2**30, clock=lambda: 0.0)
         shop = Scheduler(LocalBackend(Resizer()), Admission(2, 2**24), lambda _: None)
         task = UpscaleJob(
             b"", np.zeros((256, 256, 3), np.uint8), model, (512, 512), ImageEncoding.PNG

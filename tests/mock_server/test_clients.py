@@ -35,7 +35,7 @@ if importlib.util.find_spec("octoai") is None:
 pytestmark = needs_clients()
 
 TOKEN: Final = "mock-token"
-DRIVE: Final = ROOT / "tests" / "clients" / "drive.mjs"
+DRIVE: Final = ROOT / "tests" / "support" / "clients" / "drive.mjs"
 INPUTS: Final = {"init_image": PHOTO_B64, "scale": 2.5}
 SIZE: Final = (760, 640)
 

@@ -8,7 +8,6 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,22 +19,22 @@ from PIL import Image
 
 from mock_server import Mock
 from mock_server.faults.fault import (
+    BREAKING,
     DISTRIBUTIONS,
-    ENDS,
+    FLAGS,
     HEADER,
-    INSTEAD,
+    REPLACING,
     RETRY_AFTER_S,
     STATUSES,
-    WORDS,
     Fault,
     FaultError,
     Latency,
     Step,
-    in_words,
+    format_sequence,
     parse_fault,
     parse_sequence,
 )
-from mock_server.faults.schedule import Faults
+from mock_server.faults.schedule import FaultSchedule
 from tests.support.mock_servers import mock_child, mocked
 from tests.support.raw_http import answers, connected, request, rest
 from tests.support.service import GOOD, decoded, running, upscale
@@ -43,23 +42,6 @@ from upscaler.api.request import MAX_BODY_BYTES, OUTPUT_SIZE_HEADER, REQUEST_ID_
 
 SMALL = {**GOOD, "scale": 0.5}
 HEAD = request(SMALL).replace(b"first-token", b"mock-token")
-
-
-@pytest.fixture(scope="module")
-def mock() -> Mock:
-    return Mock()
-
-
-@pytest.fixture(scope="module")
-def shared(mock: Mock) -> Iterator[httpx.Client]:
-    with mocked(mock) as client:
-        yield client
-
-
-@pytest.fixture
-def api(mock: Mock, shared: httpx.Client) -> httpx.Client:
-    mock.reset()
-    return shared
 
 
 def with_fault(api: httpx.Client, fault: str, **fields: Any) -> httpx.Response:
@@ -83,16 +65,16 @@ latencies = st.sampled_from(sorted(DISTRIBUTIONS)).flatmap(
 
 @st.composite
 def faults(draw: st.DrawFn) -> Fault:
-    words = set(draw(st.sets(st.sampled_from(sorted(set(WORDS) - {*INSTEAD, *ENDS})))))
-    words |= set(draw(st.sampled_from([(), *((word,) for word in ENDS)])))
+    words = set(draw(st.sets(st.sampled_from(sorted(set(FLAGS) - {*REPLACING, *BREAKING})))))
+    words |= set(draw(st.sampled_from([(), *((word,) for word in BREAKING)])))
     fault = Fault(
         latency=draw(st.none() | latencies),
         drip=draw(st.none() | st.integers(10**6, 10**9).map(lambda drops: drops / 10**6)),
-        words=frozenset(words),
+        flags=frozenset(words),
     )
-    word = draw(st.none() | st.sampled_from(INSTEAD))
+    word = draw(st.none() | st.sampled_from(REPLACING))
     if word:
-        return replace(fault, words=fault.words | {word})
+        return replace(fault, flags=fault.flags | {word})
     status = draw(st.none() | st.sampled_from(STATUSES))
     if status is None:
         return fault
@@ -113,7 +95,7 @@ def sequences(draw: st.DrawFn) -> tuple[Step, ...]:
 
 @given(sequences())
 def test_what_is_written_of_a_sequence_is_that_sequence(steps: tuple[Step, ...]) -> None:
-    assert parse_sequence(in_words(steps)) == steps
+    assert parse_sequence(format_sequence(steps)) == steps
 
 
 @given(st.text(max_size=30) | st.text("0123456789x*+,=:.oklatencydrip-", max_size=30))
@@ -124,33 +106,33 @@ def test_a_text_is_a_sequence_or_is_refused(text: str) -> None:
         steps = parse_sequence(text)
     except FaultError:
         return
-    assert parse_sequence(in_words(steps)) == steps
+    assert parse_sequence(format_sequence(steps)) == steps
 
 
 def test_spaces_do_not_count_and_a_number_repeats() -> None:
-    assert in_words(parse_sequence(" 429 x 2 , ok,latency=0.20 + 503x*".replace(" x ", "x"))) == (
-        "429x2,ok,latency=0.2+503x*"
-    )
+    assert format_sequence(
+        parse_sequence(" 429 x 2 , ok,latency=0.20 + 503x*".replace(" x ", "x"))
+    ) == ("429x2,ok,latency=0.2+503x*")
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "there is no fault ''; what there is: ok, 401,"),
-        ("teapot", "there is no fault 'teapot'; what there is: ok, 401,"),
-        ("418", "418 cannot be answered; what can: 401, 404"),
-        ("429x0", "there is no fault '429x0'"),
-        ("401+429", "429 cannot stand beside 401"),
-        ("timeout+503", "timeout and 503 exclude each other"),
-        ("reset+truncated", "reset and truncated exclude each other"),
-        ("reset+reset", "reset is there twice"),
-        ("503x*,ok", "what comes behind x* would never come"),
-        ("latency=soon", "a number here is like 20 or 0.25"),
-        ("latency=3601", "latency is seconds, up to 3600"),
-        ("latency=normal:1", "latency is seconds, up to 3600"),
-        ("latency=uniform:2:1", "from the lower number to the higher"),
-        ("drip=0.5", "drip is one byte a second or more"),
-        ("429:retry-after=soon", "there is no fault '429:retry-after=soon'"),
+        ("", "unknown fault ''; use one of ok, 401,"),
+        ("teapot", "unknown fault 'teapot'; use one of ok, 401,"),
+        ("418", "the status 418 is not supported; use one of 401, 404"),
+        ("429x0", "unknown fault '429x0'"),
+        ("401+429", "429 cannot be combined with 401"),
+        ("timeout+503", "timeout and 503 cannot be combined"),
+        ("reset+truncated", "reset and truncated cannot be combined"),
+        ("reset+reset", "reset is given twice"),
+        ("503x*,ok", "steps after x* are never reached"),
+        ("latency=soon", "expected a number such as 20 or 0.25"),
+        ("latency=3601", "latency is in seconds, up to 3600"),
+        ("latency=normal:1", "latency is in seconds, up to 3600"),
+        ("latency=uniform:2:1", "must not be the larger one"),
+        ("drip=0.5", "drip must be at least 1 byte per second"),
+        ("429:retry-after=soon", "unknown fault '429:retry-after=soon'"),
     ],
 )
 def test_what_is_no_fault_is_told_in_words(text: str, words: str) -> None:
@@ -192,7 +174,7 @@ def test_retry_after_is_what_is_asked_for(api: httpx.Client) -> None:
 def test_a_wrong_header_is_a_400_that_names_what_is_possible(api: httpx.Client) -> None:
     answer = with_fault(api, "teapot")
     assert answer.status_code == 400
-    assert answer.json()["detail"].startswith(f"{HEADER}: there is no fault 'teapot'; ")
+    assert answer.json()["detail"].startswith(f"{HEADER}: unknown fault 'teapot'; ")
     assert "removed-for-safety" in answer.json()["detail"]
     assert with_fault(api, "429,ok").status_code == 400, "a request has one fault"
     assert upscale(api, **SMALL).status_code == 200
@@ -291,13 +273,13 @@ def test_latency_and_a_refusal_go_together(api: httpx.Client) -> None:
 @given(st.floats(0, 10), st.floats(0, 3), st.integers())
 def test_a_latency_is_drawn_from_what_it_says(low: float, width: float, seed: int) -> None:
     source = random.Random(seed)
-    assert low <= Latency("uniform", (low, low + width)).drawn(source) <= low + width + 1e-9
-    assert Latency("fixed", (low,)).drawn(source) == low
-    assert Latency("normal", (low, width)).drawn(source) >= 0
+    assert low <= Latency("uniform", (low, low + width)).draw(source) <= low + width + 1e-9
+    assert Latency("fixed", (low,)).draw(source) == low
+    assert Latency("normal", (low, width)).draw(source) >= 0
 
 
 def test_a_normal_latency_has_its_mean_and_deviation() -> None:
-    drawn = [Latency("normal", (5, 0.5)).drawn(random.Random(seed)) for seed in range(500)]
+    drawn = [Latency("normal", (5, 0.5)).draw(random.Random(seed)) for seed in range(500)]
     mean = sum(drawn) / len(drawn)
     deviation = (sum((each - mean) ** 2 for each in drawn) / len(drawn)) ** 0.5
     assert 4.9 < mean < 5.1
@@ -464,16 +446,18 @@ def test_a_sequence_can_be_for_all_that_come_and_be_ended(api: httpx.Client, moc
 
 
 def test_the_header_goes_before_the_api_before_the_scenario_before_chance() -> None:
-    faults = Faults(planned={"upscaling": parse_sequence("500x2")}, chances={parse_fault("502"): 1})
+    faults = FaultSchedule(
+        sequences={"upscaling": parse_sequence("500x2")}, probabilities={parse_fault("502"): 1}
+    )
     faults.set("503")
-    chosen = [faults.chosen("upscaling", "401"), *(faults.chosen("upscaling") for _ in range(4))]
+    chosen = [faults.select("upscaling", "401"), *(faults.select("upscaling") for _ in range(4))]
     assert [(str(fault), source) for fault, source, _ in chosen] == [
         ("401", "header"), ("503", "api"), ("500", "scenario"), ("500", "scenario"),
         ("502", "random"),
     ]  # fmt: skip
-    assert faults.chosen("poll").fault == Fault()
+    assert faults.select("poll").fault == Fault()
     faults.reset()
-    assert [str(faults.chosen("upscaling").fault) for _ in range(3)] == ["500", "500", "502"]
+    assert [str(faults.select("upscaling").fault) for _ in range(3)] == ["500", "500", "502"]
 
 
 @pytest.mark.parametrize(
@@ -499,27 +483,27 @@ def test_the_same_seed_makes_the_same_faults(
     odds: dict[str, float], seed: int, upscaling: list[bool]
 ) -> None:
     """Whatever else is asked for in between, and again after a reset."""
-    one, other = Faults(seed), Faults(seed)
+    one, other = FaultSchedule(seed), FaultSchedule(seed)
     for faults in (one, other):
         faults.set_random(odds)
-    drawn = [one.chosen("upscaling") for _ in upscaling]
+    drawn = [one.select("upscaling") for _ in upscaling]
     mixed = []
     for each in upscaling:
         if each:
-            assert other.chosen("poll").fault == Fault()
-            assert 0 <= other.chosen("upscaling", "latency=uniform:0:1").latency_s <= 1
-        mixed.append(other.chosen("upscaling"))
+            assert other.select("poll").fault == Fault()
+            assert 0 <= other.select("upscaling", "latency=uniform:0:1").latency_s <= 1
+        mixed.append(other.select("upscaling"))
     assert [each.fault for each in mixed] == [each.fault for each in drawn]
     one.reset()
     one.set_random(odds)
-    assert [one.chosen("upscaling") for _ in upscaling] == drawn
+    assert [one.select("upscaling") for _ in upscaling] == drawn
 
 
 def test_random_faults_come_as_often_as_they_should() -> None:
     def drawn(seed: int) -> list[str]:
-        faults = Faults(seed)
+        faults = FaultSchedule(seed)
         faults.set_random({"429": 0.25, "latency=uniform:0.1:0.2": 0.5})
-        return [str(faults.chosen("upscaling").fault) for _ in range(4000)]
+        return [str(faults.select("upscaling").fault) for _ in range(4000)]
 
     counts = Counter(drawn(1))
     assert 900 < counts["429"] < 1100
@@ -530,16 +514,16 @@ def test_random_faults_come_as_often_as_they_should() -> None:
 @pytest.mark.parametrize(
     ("odds", "words"),
     [
-        ({"429": 1.5}, "the probability of 429 is a number from 0 to 1"),
-        ({"429": "0.5"}, "the probability of 429 is a number from 0 to 1"),
-        ({"429": True}, "the probability of 429 is a number from 0 to 1"),
-        ({"429": 0.6, "503": 0.6}, "the probabilities are more than 1 together"),
-        ({"teapot": 0.1}, "there is no fault 'teapot'"),
+        ({"429": 1.5}, "the probability of 429 must be a number from 0 to 1"),
+        ({"429": "0.5"}, "the probability of 429 must be a number from 0 to 1"),
+        ({"429": True}, "the probability of 429 must be a number from 0 to 1"),
+        ({"429": 0.6, "503": 0.6}, "the probabilities add up to more than 1"),
+        ({"teapot": 0.1}, "unknown fault 'teapot'"),
     ],
 )
 def test_wrong_probabilities_are_told_in_words(odds: dict[str, Any], words: str) -> None:
     with pytest.raises(FaultError, match=words):
-        Faults().set_random(odds)
+        FaultSchedule().set_random(odds)
 
 
 def test_a_client_that_resets_harms_nobody(api: httpx.Client) -> None:

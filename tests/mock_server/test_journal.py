@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import mock_server
 from mock_server import Entry, Mock
+from mock_server.endpoints import ROUTES
 from mock_server.faults.fault import HEADER
-from mock_server.faults.schedule import ROUTES
 from mock_server.journal import journal, middleware
 from mock_server.journal.journal import MAX_ENTRIES, MAX_TEXT, Journal
 from tests.service.test_auth import CANARY, assert_absent, requests_with
@@ -30,23 +29,6 @@ SMALL = {**GOOD, "scale": 0.5}
 FILE = PHOTO.read_bytes()
 DIGEST = hashlib.sha256(FILE).hexdigest()
 TOLD = {"bytes": len(FILE), "sha256": DIGEST, "width": 304, "height": 256, "format": "png"}
-
-
-@pytest.fixture(scope="module")
-def mock() -> Mock:
-    return Mock()
-
-
-@pytest.fixture(scope="module")
-def shared(mock: Mock) -> Iterator[httpx.Client]:
-    with mocked(mock) as client:
-        yield client
-
-
-@pytest.fixture
-def api(mock: Mock, shared: httpx.Client) -> httpx.Client:
-    mock.reset()
-    return shared
 
 
 def noted(api: httpx.Client, **filters: Any) -> list[dict[str, Any]]:
@@ -168,7 +150,7 @@ def test_a_body_over_the_cap_is_refused_as_ever_and_not_noted(api: httpx.Client)
 def test_beyond_what_may_be_held_a_body_is_not_noted_and_answered_all_the_same(
     api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middleware, "MAX_READ_BYTES", 1000)
+    monkeypatch.setattr(middleware, "MAX_HELD_BYTES", 1000)
     assert upscale(api, **SMALL).status_code == 200
     assert upscale(api, scale=1).status_code == 422
     first, second = noted(api)
@@ -181,14 +163,14 @@ def test_no_answer_begins_before_its_request_is_noted(
     mock: Mock, api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though a large body is read for the journal while the picture is being made."""
-    read = mock.journal.read
+    read = mock.journal.read_body
 
     def slowly(entry: Entry, body: bytes) -> None:
         time.sleep(0.3)
         read(entry, body)
 
     monkeypatch.setattr(middleware, "INLINE_BYTES", 1000)
-    monkeypatch.setattr(mock.journal, "read", slowly)
+    monkeypatch.setattr(mock.journal, "read_body", slowly)
     for fields, status in ((SMALL, 200), (SMALL | {"scale": 0}, 422)):
         with api.stream("POST", "/upscaling", json=fields) as answer:
             latest = mock.calls[-1]
@@ -281,8 +263,8 @@ def test_requests_can_be_filtered(api: httpx.Client, mock: Mock) -> None:
 
 @pytest.mark.parametrize(
     ("query", "words"),
-    [("colour=red", "there is no filter 'colour'"), ("status=ok", "status is a number"),
-     ("since=now", "since is a number")],
+    [("colour=red", "unknown filter 'colour'"), ("status=ok", "status must be a number"),
+     ("since=now", "since must be a number")],
 )  # fmt: skip
 def test_a_wrong_filter_is_told(api: httpx.Client, query: str, words: str) -> None:
     answer = api.get(f"/_mock/requests?{query}")
@@ -324,8 +306,8 @@ def test_what_differed_is_told_of_the_nearest_call(api: httpx.Client, mock: Mock
     upscale(api, **SMALL, model="real-esrgan-x2-plus")
     upscale(api, scale="2")
     assert failure(mock, scale=2, model="real-esrgan-x2-plus", init_image=FILE) == (
-        "expected a call like that, and 0 of 3 were\n"
-        "the nearest other is request 2: POST /upscaling -> 200\n"
+        "expected a matching call, but 0 of 3 matched\n"
+        "the closest miss is request 2: POST /upscaling -> 200\n"
         "  scale: expected 2, but was 0.5\n"
         "  as expected: model, init_image"
     )
@@ -334,9 +316,9 @@ def test_what_differed_is_told_of_the_nearest_call(api: httpx.Client, mock: Mock
         mock, init_image=None, scale=0.5, model="real-esrgan-x2-plus"
     )
     assert failure(mock, output_image_encoding="jpeg", scale=3) == (
-        "expected a call like that, and 0 of 3 were\n"
-        "the nearest other is request 1: POST /upscaling -> 200\n"
-        "  output_image_encoding: expected 'jpeg', but was not sent (its default is 'png')\n"
+        "expected a matching call, but 0 of 3 matched\n"
+        "the closest miss is request 1: POST /upscaling -> 200\n"
+        "  output_image_encoding: expected 'jpeg', but was not sent (the default is 'png')\n"
         "  as expected: scale"
     )
 
@@ -355,18 +337,18 @@ def test_pictures_that_are_not_the_expected_one_are_told_apart(
     told = failure(mock, init_image=b"other")
     assert "init_image: expected a file of 5 bytes, SHA-256 " in told
     assert f"but was a file of {len(FILE)} bytes, SHA-256 {DIGEST[:12]}..., 304x256 png" in told
-    assert "a file of SHA-256 000000000000..." in failure(mock, init_image="0" * 64)
+    assert "a file with the SHA-256 000000000000..." in failure(mock, init_image="0" * 64)
     smaller = failure(mock, init_image=photo.crop((0, 0, 300, 256)))
-    assert "expected a picture of 300x256 pixels, but had 304x256 pixels" in smaller
+    assert "expected an image of 300x256 pixels, but was 304x256 pixels" in smaller
     changed = photo.copy()
     changed.paste("red", (0, 0, 152, 256))
-    assert "% of its pixels were others" in failure(mock, init_image=changed)
+    assert "% of its pixels differ" in failure(mock, init_image=changed)
     mock.calls[0].file = None
-    assert "its file is not kept any more" in failure(mock, init_image=photo)
+    assert "its file is no longer kept" in failure(mock, init_image=photo)
     with pytest.raises(TypeError, match="bytes, a path"):
         mock.assert_called_with(init_image=7)
     upscale(api, init_image="?", scale=7)
-    assert "but was no base64" in failure(mock, init_image=DIGEST[::-1], scale=7)
+    assert "but was not valid base64" in failure(mock, init_image=DIGEST[::-1], scale=7)
 
 
 def test_headers_that_are_not_as_expected_are_told(api: httpx.Client, mock: Mock) -> None:
@@ -376,33 +358,35 @@ def test_headers_that_are_not_as_expected_are_told(api: httpx.Client, mock: Mock
     assert "headers X-None: expected '1', but was not sent" in told
     assert "headers Host: expected not to be sent, but was '127.0.0.1:" in told
     told = failure(mock, headers={"Authorization": "Bearer other"})
-    assert "another value, but was 'Bearer ***' (which is not kept)" in told
+    assert "another value, but was 'Bearer ***' (the token is not kept)" in told
     assert "mock-token" not in told
 
 
 def test_a_number_of_calls_is_told(api: httpx.Client, mock: Mock) -> None:
-    assert failure(mock) == "expected a call like that, and 0 of 0 were"
+    assert failure(mock) == "expected a matching call, but 0 of 0 matched"
     mock.faults.set("429,ok")
     upscale(api, **SMALL)
     upscale(api, **SMALL)
     assert failure(mock, scale=0.5, times=1) == (
-        "expected 1 calls like that, and 2 of 2 were\n"
-        "those were:\n"
+        "expected 1 matching calls, but 2 of 2 matched\n"
+        "the matching calls:\n"
         "request 1: POST /upscaling -> 429, fault 429\n"
         "request 2: POST /upscaling -> 200"
     )
-    assert failure(mock, status=429, times=2).startswith("expected 2 calls like that, and 1 of 2")
-    with pytest.raises(AssertionError, match="expected no call, but there was:\nrequest 1: POST"):
+    assert failure(mock, status=429, times=2).startswith("expected 2 matching calls, but 1 of 2")
+    with pytest.raises(AssertionError, match="expected no calls, but found:\nrequest 1: POST"):
         mock.assert_not_called()
 
 
 def test_a_call_without_json_is_told_so(api: httpx.Client, mock: Mock) -> None:
     api.post("/upscaling", content=b"abc")
-    assert "scale: expected 2, but no JSON object was read (3 bytes)" in failure(mock, scale=2)
+    assert "scale: expected 2, but the body was not a JSON object (3 bytes)" in failure(
+        mock, scale=2
+    )
 
 
 def test_what_no_request_has_cannot_be_expected(mock: Mock) -> None:
-    with pytest.raises(TypeError, match=r"no request has sclae; what can be expected: init_image,"):
+    with pytest.raises(TypeError, match=r"unknown sclae; what can be expected: init_image,"):
         mock.assert_called_with(sclae=2)
 
 
@@ -441,22 +425,22 @@ def test_a_reset_is_a_new_beginning(api: httpx.Client, mock: Mock) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "words"),
     [
-        ("faults", "{", "this is no JSON"),
+        ("faults", "{", "the body is not valid JSON"),
         ("faults", "[]", "send a JSON object"),
         ("faults", "{}", 'send {"sequence": "429x2,ok"}'),
-        ("faults", '{"sequence": 429}', "sequence and on are texts"),
-        ("faults", '{"sequence": "teapot"}', "there is no fault 'teapot'"),
-        ("faults", '{"sequence": "ok", "on": "tea"}', "there is no route 'tea'"),
-        ("faults", '{"random": [1]}', "random is an object of probabilities"),
-        ("faults", '{"random": {"429": 2}}', "is a number from 0 to 1"),
-        ("faults", '{"colour": 1}', "there is no 'colour'; what there is: sequence, on, random"),
+        ("faults", '{"sequence": 429}', "sequence and on must be strings"),
+        ("faults", '{"sequence": "teapot"}', "unknown fault 'teapot'"),
+        ("faults", '{"sequence": "ok", "on": "tea"}', "unknown route 'tea'"),
+        ("faults", '{"random": [1]}', "random must be an object of probabilities"),
+        ("faults", '{"random": {"429": 2}}', "must be a number from 0 to 1"),
+        ("faults", '{"colour": 1}', "unknown key 'colour'; use one of sequence, on, random"),
         ("clock", "{}", 'send {"advance": 86400}'),
         ("clock", '{"advance": -1}', "a clock can only be advanced"),
         ("clock", '{"advance": true}', 'send {"advance": 86400}'),
-        ("progress", '{"pending": -1}', "pending is a number of polls"),
-        ("progress", '{"fails": 200}', "fails is one of 500, 503"),
-        ("progress", '{"colour": 1}', "there is no 'colour'; what there is: pending, running"),
-        ("faults", " " * (2**20 + 1), "a body here has at most"),
+        ("progress", '{"pending": -1}', "pending must be a number of polls"),
+        ("progress", '{"fails": 200}', "fails must be one of 500, 503"),
+        ("progress", '{"colour": 1}', "unknown key 'colour'; use one of pending, running"),
+        ("faults", " " * (2**20 + 1), "a body may have at most"),
     ],
 )
 def test_what_cannot_be_is_told_in_words(
@@ -485,14 +469,10 @@ def test_the_routes_are_no_part_of_the_api_and_can_be_left_out(api: httpx.Client
             assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
 
 
-def test_what_is_public_is_there() -> None:
-    for name in mock_server.PUBLIC:
-        assert getattr(mock_server, name).__module__ == f"mock_server.{mock_server.PUBLIC[name]}"
-    with pytest.raises(AttributeError, match="Mook"):
-        _ = mock_server.Mook
+def test_the_routes_that_can_have_faults_are_those_of_the_document() -> None:
     assert set(ROUTES) == {"upscaling", "poll", "result", "healthcheck"}
 
 
 def test_a_picture_of_an_entry_without_one_is_told() -> None:
-    with pytest.raises(LookupError, match="request 0 has no picture"):
+    with pytest.raises(LookupError, match="request 0 has no image"):
         _ = Entry(0, "", "GET", "/", "", {}).image

@@ -22,7 +22,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mock_server.backend.nearest import MockEnlarger
+from mock_server.backend.nearest import NearestUpscaler
 from mock_server.serving import cli
 from tests.support.hostile_requests import SHARED, completed, stay_here
 from tests.support.mock_servers import MOCK, mock_child, mocking
@@ -71,7 +71,7 @@ def nearest(pixels: Pixels, size: Size) -> Pixels:
 def made(pixels: Pixels, size: Size) -> Pixels:
     told: list[tuple[int, int]] = []
     model = UpscalingModel.X4_PLUS
-    strips = MockEnlarger().upscale(pixels, model, size, lambda *rows: told.append(rows))
+    strips = NearestUpscaler().upscale(pixels, model, size, lambda *rows: told.append(rows))
     result = np.concatenate(list(strips))
     assert told[-1] == (size[1], size[1])
     return result
@@ -291,7 +291,7 @@ def test_it_is_there_without_what_is_not_needed_yet() -> None:
 import gc, sys
 from unittest import mock
 import uvicorn
-from mock_server import start
+from mock_server.serving import fast_start
 
 def run(*_, **__):
     import pydantic
@@ -303,7 +303,7 @@ def run(*_, **__):
     sys.exit(9)
 
 with mock.patch.object(uvicorn.Server, "run", run):
-    sys.exit(start.main())
+    sys.exit(fast_start.main())
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
 
@@ -345,7 +345,7 @@ def serves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> NoReturn:
         raise AssertionError("it should have refused")
 
-    monkeypatch.setattr(cli, "_end_well_when_told", fail)
+    monkeypatch.setattr(cli, "keep_freed_memory", fail)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def serves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (("--port", "80a"), "argument --port: a port is a number from 0 to 65535"),
         (("--port", "65536"), "argument --port: a port is a number from 0 to 65535"),
-        (("--port-file", ""), "argument --port-file: this is no name of a file"),
+        (("--port-file", ""), "argument --port-file: expected the name of a file"),
         (("--token", ""), "argument --token: a token has at least one character, and no spaces"),
         (("--token", "a b"), "argument --token: a token has at least one character, and no spaces"),
         (("8000",), "unrecognized arguments: 8000"),
@@ -404,7 +404,7 @@ def test_a_setting_that_cannot_be_met_is_told_in_a_line_and_is_status_1(
 
 def test_an_address_of_ipv6_is_written_as_urls_have_it() -> None:
     try:
-        listener = cli._listening("::1", 0)
+        listener = cli._listen("::1", 0)
     except OSError:
         pytest.skip("this machine has no IPv6")
     with listener:

@@ -13,8 +13,8 @@ from typing import Any, Final, NoReturn
 
 import pytest
 
-from mock_server.testing.network_guard import ADVICE, Guard, UncaughtRequest
-from mock_server.testing.plugin import _options
+from mock_server.testing.network_guard import ADVICE, NetworkGuard, UnmockedRequest
+from mock_server.testing.plugin import _mock_options
 from tests.support.consumer_suites import Outcome, outcome
 from tests.support.service import png
 
@@ -123,11 +123,11 @@ def test_the_configuration_says_how_the_mock_starts(tmp_path: Path) -> None:
 def test_a_wrong_configuration_is_told() -> None:
     told = {"upscaling_tokens": [], "upscaling_scenario": "", "upscaling_seed": "seven"}
     config: Any = SimpleNamespace(getini=told.get, inipath=None, rootpath=Path("/root"))
-    with pytest.raises(pytest.UsageError, match="upscaling_seed is a whole number"):
-        _options(config)
+    with pytest.raises(pytest.UsageError, match="upscaling_seed must be an integer"):
+        _mock_options(config)
     told |= {"upscaling_seed": "-1", "upscaling_scenario": "../a.toml"}
     config.inipath = Path("/project/pytest.ini")
-    assert _options(config) == {
+    assert _mock_options(config) == {
         "tokens": None, "scenario": Path("/project/../a.toml"), "seed": -1
     }  # fmt: skip
 
@@ -279,7 +279,7 @@ def test_a_request_to_a_real_host_fails_its_test_whoever_asks(tmp_path: Path) ->
     assert came.said.count(ADVICE) >= len(CLIENTS) + 3
     assert re.search(r"E +ZeroDivisionError\nE +a request to image.octoai.run", came.said)
     for host in ("image.octoai.run", "async.octoai.run", "api.octoai.cloud", "octoai.run"):
-        assert f"a request to {host} was caught by no route" in came.said
+        assert f"a request to {host} was matched by no route" in came.said
 
 
 def test_what_no_route_of_respx_catches_fails_the_test(tmp_path: Path) -> None:
@@ -399,20 +399,20 @@ def test_other_hosts_are_nobodys_business_and_the_guard_can_be_left_out(tmp_path
     ],
 )  # fmt: skip
 def test_hosts_are_octoais_by_how_they_end(host: object, guarded: bool) -> None:
-    assert bool(Guard()._noted(host)) is guarded
+    assert bool(NetworkGuard()._record(host)) is guarded
 
 
 def test_the_guard_leaves_all_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "a.example")
     monkeypatch.delenv("no_proxy", raising=False)
     before = socket.getaddrinfo, ssl.SSLContext.wrap_bio, dict(os.environ)
-    guard = Guard()
+    guard = NetworkGuard()
     guard.start()
-    guard.look_around()
-    with pytest.raises(UncaughtRequest):
+    guard.hook_imported()
+    with pytest.raises(UnmockedRequest):
         socket.getaddrinfo("image.octoai.run", 443)
-    assert guard.taken().startswith("a request to image.octoai.run was caught by no route")
-    assert guard.taken() == ""
+    assert guard.take_report().startswith("a request to image.octoai.run was matched by no route")
+    assert guard.take_report() == ""
     assert os.environ["NO_PROXY"].startswith("a.example,octoai.run,")
     guard.stop()
     assert (socket.getaddrinfo, ssl.SSLContext.wrap_bio, dict(os.environ)) == before
@@ -423,7 +423,7 @@ def test_what_others_replace_meanwhile_stays_theirs(monkeypatch: pytest.MonkeyPa
         raise OSError
 
     monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)  # put back at the end
-    guard = Guard()
+    guard = NetworkGuard()
     guard.start()
     monkeypatch.setattr(socket, "getaddrinfo", others)
     guard.stop()

@@ -28,8 +28,8 @@ def test_with_the_fixture_one_test_passes_and_one_fails_and_says_why(tmp_path: P
     assert came.counts == {"passed": 1, "failed": 1}, came.said
     assert "FAILED test_enlarge.py::test_drawings_have_a_model_of_their_own" in came.said
     told = (
-        "AssertionError: expected a call like that, and 0 of 1 were",
-        "the nearest other is request 1: POST /upscaling -> 200",
+        "AssertionError: expected a matching call, but 0 of 1 matched",
+        "the closest miss is request 1: POST /upscaling -> 200",
         "  model: expected 'real-esrgan-x4-plus-anime', but was not sent",
         "  as expected: scale",
     )

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
 from mock_server.mock import Mock
-from mock_server.rate_limit import MINUTE_S, Rate, RateLimit, RateLimited, parse_rate
+from mock_server.rate_limit import (
+    MINUTE_S,
+    RateLimited,
+    RateLimitMiddleware,
+    SlidingWindow,
+    parse_rate,
+)
 from mock_server.serving import cli
 from tests.support.mock_servers import mock_child, mocked
 from tests.support.service import GOOD, SETTINGS, TOKENS, upscale
@@ -42,13 +48,13 @@ def seconds(most: int) -> st.SearchStrategy[float]:
 def test_in_no_minute_are_more_requests_than_may_be(requests: int, waits: list[float]) -> None:
     """And none is refused unless so many came in the minute before it."""
     clock = Hands()
-    rate = Rate(requests, clock)
+    rate = SlidingWindow(requests, clock)
     passed: deque[float] = deque()
     for wait_s in waits:
         clock.now_s += wait_s
         recent = [time for time in passed if time + MINUTE_S > clock.now_s]
         try:
-            rate.note("t")
+            rate.count("t")
             passed.append(clock.now_s)
             assert len(recent) < requests
         except RateLimited:
@@ -60,27 +66,27 @@ def test_who_comes_after_the_time_that_was_told_passes(
     requests: int, waits: list[float], later_s: float
 ) -> None:
     clock = Hands()
-    rate = Rate(requests, clock)
+    rate = SlidingWindow(requests, clock)
     for wait_s in waits[:requests]:
         clock.now_s += wait_s
-        rate.note("t")
+        rate.count("t")
     clock.now_s += later_s
     with pytest.raises(RateLimited) as caught:
-        rate.note("t")
+        rate.count("t")
     told_s = caught.value.retry_after_s
     assert 1 <= told_s <= MINUTE_S
     assert caught.value.headers == {"Retry-After": str(told_s)}
     clock.now_s += told_s
-    rate.note("t")
+    rate.count("t")
 
 
 def test_each_token_has_requests_of_its_own_and_all_are_forgotten_together() -> None:
-    rate = Rate(1, Hands())
+    rate = SlidingWindow(1, Hands())
     for _ in range(2):
-        rate.note("one")
-        rate.note("two")
+        rate.count("one")
+        rate.count("two")
         with pytest.raises(RateLimited):
-            rate.note("one")
+            rate.count("one")
         rate.reset()
 
 
@@ -175,7 +181,7 @@ def test_what_is_no_request_passes(type_: str) -> None:
         return {}
 
     scope: Scope = {"type": type_}
-    asyncio.run(RateLimit(app, Rate(1), TOKENS)(scope, nothing, nothing))  # type: ignore[arg-type]
+    asyncio.run(RateLimitMiddleware(app, SlidingWindow(1), TOKENS)(scope, nothing, nothing))  # type: ignore[arg-type]
     assert seen == [scope]
 
 

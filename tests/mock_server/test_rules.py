@@ -16,8 +16,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from mock_server.mock import Mock
 from mock_server.rules.catalogue import LABELS, ORDER, RULES, SOURCES, WIDTH
-from mock_server.rules.middleware import RULE_HEADER, Naming, NamingConnection, of_error, of_status
+from mock_server.rules.middleware import (
+    RULE_HEADER,
+    RuleHeaderMiddleware,
+    rule_of_status,
+    rules_of_error,
+)
 from mock_server.serving import cli
+from mock_server.serving.connection import MockConnection
 from tests.support.image_files import noise, saved
 from tests.support.mock_servers import mock_child, mocking
 from tests.support.paths import PHOTO, ROOT
@@ -158,9 +164,9 @@ def test_another_dialect_is_a_wrong_command(capsys: pytest.CaptureFixture[str]) 
 def api() -> Iterator[httpx.Client]:
     """A service that can refuse whatever there is to refuse, and names the rules."""
     app = create_app(LocalBackend(Moody()), SETTINGS)
-    app.add_middleware(Naming)
+    app.add_middleware(RuleHeaderMiddleware)
     with (
-        running(app, NamingConnection) as url,
+        running(app, MockConnection) as url,
         httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
     ):
         yield client
@@ -301,7 +307,9 @@ def test_whatever_a_request_is_refused_for_has_a_rule(value: object) -> None:
         parse_request(json.dumps(value).encode())
     except InvalidRequest as error:
         for broken in error.errors:
-            rules = of_error(str(broken.loc[min(1, len(broken.loc) - 1)]), broken.type, broken.msg)
+            rules = rules_of_error(
+                str(broken.loc[min(1, len(broken.loc) - 1)]), broken.type, broken.msg
+            )
             assert set(rules) <= ORDER.keys()
             assert rules
 
@@ -317,7 +325,7 @@ KINDS: Final = [
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("again", [False, True])
 def test_every_status_has_a_rule(kind: type[UpscalerError], again: bool) -> None:
-    assert of_status(kind.status, path="/upscaling", again=again) in ORDER
+    assert rule_of_status(kind.status, path="/upscaling", has_retry_after=again) in ORDER
 
 
 @pytest.mark.parametrize(
@@ -331,7 +339,7 @@ def test_every_status_has_a_rule(kind: type[UpscalerError], again: bool) -> None
 def test_a_503_that_may_pass_is_another_rule_than_one_that_does_not(
     path: str, again: bool, rule: str
 ) -> None:
-    assert of_status(503, path=path, again=again) == rule
+    assert rule_of_status(503, path=path, has_retry_after=again) == rule
 
 
 # The middleware, whatever is below it
@@ -360,7 +368,7 @@ def through(*messages: Message, path: str = "/upscaling") -> list[Message]:
         raise AssertionError("nobody asks for the body")
 
     scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": []}
-    coroutine = Naming(app_of(*messages))(scope, receive, send)
+    coroutine = RuleHeaderMiddleware(app_of(*messages))(scope, receive, send)
     with pytest.raises(StopIteration):
         coroutine.send(None)
     return out

@@ -2,7 +2,6 @@
 
 import io
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any, NoReturn
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mock_server import Mock
-from mock_server.backend.url_images import USUAL_SIZE, file_at, pixels_at, size_in
+from mock_server.backend.url_images import DEFAULT_SIZE, generate_file, generate_pixels, size_in
 from tests.support.http_hosts import answer as answer_with
 from tests.support.http_hosts import serving as hosting
 from tests.support.mock_servers import mocked
@@ -23,12 +22,6 @@ from tests.support.paths import PHOTO
 from tests.support.service import SETTINGS, decoded, only_error
 
 AT = "https://pictures.example"
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[httpx.Client]:
-    with mocked(Mock()) as client:
-        yield client
 
 
 def enlarged(api: httpx.Client, url: str, **fields: Any) -> httpx.Response:
@@ -44,12 +37,12 @@ def enlarged(api: httpx.Client, url: str, **fields: Any) -> httpx.Response:
         ("/600x300", (600, 300)),
         ("/1x2-400x500.png", (400, 500)),
         ("/512%78768.png", (512, 768)),
-        ("/cat.png", USUAL_SIZE),
-        ("/300x400/cat.png", USUAL_SIZE),
-        ("/", USUAL_SIZE),
-        ("", USUAL_SIZE),
-        ("?size=300x400", USUAL_SIZE),
-        ("/cat.png#300x400", USUAL_SIZE),
+        ("/cat.png", DEFAULT_SIZE),
+        ("/300x400/cat.png", DEFAULT_SIZE),
+        ("/", DEFAULT_SIZE),
+        ("", DEFAULT_SIZE),
+        ("?size=300x400", DEFAULT_SIZE),
+        ("/cat.png#300x400", DEFAULT_SIZE),
     ],
 )
 def test_a_picture_has_the_size_in_its_url(
@@ -66,16 +59,16 @@ def test_a_picture_has_the_size_in_its_url(
      ("", "PNG")],
 )  # fmt: skip
 def test_a_picture_has_the_format_of_its_url(end: str, kind: str) -> None:
-    file = file_at(f"{AT}/300x400{end}", (300, 400))
+    file = generate_file(f"{AT}/300x400{end}", (300, 400))
     image = Image.open(io.BytesIO(file))
     assert (image.format, image.size, image.mode) == (kind, (300, 400), "RGB")
-    assert file == file_at(f"{AT}/300x400{end}", (300, 400)), "the same every time"
+    assert file == generate_file(f"{AT}/300x400{end}", (300, 400)), "the same every time"
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_each_url_has_a_picture_of_its_own(one: str, other: str) -> None:
     size = (64, 48)
-    same = np.array_equal(pixels_at(one, size), pixels_at(other, size))
+    same = np.array_equal(generate_pixels(one, size), generate_pixels(other, size))
     assert same == (one == other)
 
 
@@ -187,5 +180,5 @@ def test_real_pictures_come_from_where_they_are_by_the_services_safe_way() -> No
 
 
 def test_where_pictures_come_from_is_one_of_two() -> None:
-    with pytest.raises(ValueError, match="fetch is one of made, real"):
+    with pytest.raises(ValueError, match="fetch must be one of made, real"):
         Mock(fetch="maybe")

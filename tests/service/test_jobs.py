@@ -392,7 +392,7 @@ def test_making_room_takes_time_for_what_is_forgotten_alone() -> None:
         for number in range(module.MAX_JOBS - 1):
             job = Job(str(number), 0, made=made)
             jobs._jobs[job.id] = jobs._fetched[job.id] = job
-            jobs._complete(job)
+            jobs.complete(job)
         assert jobs.held_bytes == module.MAX_JOBS * made.file_bytes
         with scene.shop.order(TASK, StageTimer()) as order:
             began_s = time.process_time()

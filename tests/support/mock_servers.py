@@ -12,7 +12,7 @@ from threading import Timer
 import httpx
 
 from mock_server.mock import Mock
-from mock_server.serving.connection import Wire
+from mock_server.serving.connection import MockConnection
 from tests.support.processes import Child
 from tests.support.service import SETTINGS, TOKENS, running
 from upscaler.settings import Settings
@@ -34,7 +34,7 @@ def mocked(mock: Mock) -> Iterator[httpx.Client]:
     """A client, with a valid token, of `mock`, which is served in this process."""
     headers = {"Authorization": f"Bearer {mock.tokens[0]}"}
     with (
-        running(mock.app, Wire) as url,
+        running(mock.app, MockConnection) as url,
         httpx.Client(base_url=url, headers=headers, timeout=30) as client,
     ):
         yield client
