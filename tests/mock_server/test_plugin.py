@@ -286,7 +286,7 @@ def test_what_no_route_of_respx_catches_fails_the_test(tmp_path: Path) -> None:
     came = suite(
         tmp_path,
         """
-        import asyncio, httpx2
+        import asyncio, httpx2, respx
 
         def asked(ask):
             try:
@@ -307,6 +307,18 @@ def test_what_no_route_of_respx_catches_fails_the_test(tmp_path: Path) -> None:
             asked(lambda: httpx.get("https://elsewhere.example/"))
             asked(lambda: asyncio.run(ask()))
 
+        def test_routes_that_replace_the_transport_of_httpx():
+            with respx.mock(using="httpx") as router:
+                router.get("https://elsewhere.example/").respond(200)
+                asked(lambda: httpx.get("https://elsewhere.example/"))
+                asked(lambda: httpx.post(URL))
+
+        def test_a_handler_that_fails_is_a_route():
+            def handler(request):
+                assert request.method == "GET"
+            client = httpx.Client(transport=httpx.MockTransport(handler))
+            asked(lambda: client.post(URL))
+
         def test_what_is_passed_through(upscaling_api):
             upscaling_api.post("/upscaling").pass_through()
             asked(lambda: httpx.post(URL))
@@ -325,8 +337,9 @@ def test_what_no_route_of_respx_catches_fails_the_test(tmp_path: Path) -> None:
         """,
         "-rA",
     )
-    assert came.counts == {"failed": 4, "passed": 2}, came.said
+    assert came.counts == {"failed": 5, "passed": 3}, came.said
     assert set(re.findall(r"PASSED test_it.py::(\w+)", came.said)) == {
+        "test_a_handler_that_fails_is_a_route",
         "test_no_route_for_somebody_else_is_not_our_business",
         "test_routes_of_two_routers",
     }
