@@ -7,34 +7,20 @@ import random
 import socket
 import struct
 import time
-from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from mock_server import Mock
 from mock_server.faults.fault import (
-    BREAKING,
-    DISTRIBUTIONS,
-    FLAGS,
     HEADER,
-    REPLACING,
-    RETRY_AFTER_S,
     STATUSES,
-    Fault,
-    FaultError,
     Latency,
-    Step,
-    format_sequence,
-    parse_fault,
-    parse_sequence,
 )
-from mock_server.faults.schedule import FaultSchedule
 from tests.support.mock_servers import mock_child, mocked
 from tests.support.raw_http import answers, connected, request, rest
 from tests.support.service import GOOD, decoded, running, upscale
@@ -50,95 +36,6 @@ def with_fault(api: httpx.Client, fault: str, **fields: Any) -> httpx.Response:
 
 def statuses(api: httpx.Client, times: int) -> list[int]:
     return [upscale(api, **SMALL).status_code for _ in range(times)]
-
-
-# What is written
-
-
-numbers = st.integers(0, 10**9).map(lambda number: number / 10**6)
-latencies = st.sampled_from(sorted(DISTRIBUTIONS)).flatmap(
-    lambda name: st.lists(numbers, min_size=DISTRIBUTIONS[name], max_size=DISTRIBUTIONS[name]).map(
-        lambda drawn: Latency(name, tuple(sorted(drawn)))
-    )
-)
-
-
-@st.composite
-def faults(draw: st.DrawFn) -> Fault:
-    words = set(draw(st.sets(st.sampled_from(sorted(set(FLAGS) - {*REPLACING, *BREAKING})))))
-    words |= set(draw(st.sampled_from([(), *((word,) for word in BREAKING)])))
-    fault = Fault(
-        latency=draw(st.none() | latencies),
-        drip=draw(st.none() | st.integers(10**6, 10**9).map(lambda drops: drops / 10**6)),
-        flags=frozenset(words),
-    )
-    word = draw(st.none() | st.sampled_from(REPLACING))
-    if word:
-        return replace(fault, flags=fault.flags | {word})
-    status = draw(st.none() | st.sampled_from(STATUSES))
-    if status is None:
-        return fault
-    wait_s = draw(st.integers(0, 99_999)) if draw(st.booleans()) else RETRY_AFTER_S.get(status)
-    return replace(fault, status=status, retry_after_s=wait_s)
-
-
-@st.composite
-def sequences(draw: st.DrawFn) -> tuple[Step, ...]:
-    steps = [
-        Step(fault, draw(st.integers(1, 999_999)))
-        for fault in draw(st.lists(faults(), min_size=1, max_size=4))
-    ]
-    if draw(st.booleans()):
-        steps[-1] = steps[-1]._replace(times=None)
-    return tuple(steps)
-
-
-@given(sequences())
-def test_what_is_written_of_a_sequence_is_that_sequence(steps: tuple[Step, ...]) -> None:
-    assert parse_sequence(format_sequence(steps)) == steps
-
-
-@given(st.text(max_size=30) | st.text("0123456789x*+,=:.oklatencydrip-", max_size=30))
-@example("latency=" + "9" * 400)
-@example("ok+" * 500)
-def test_a_text_is_a_sequence_or_is_refused(text: str) -> None:
-    try:
-        steps = parse_sequence(text)
-    except FaultError:
-        return
-    assert parse_sequence(format_sequence(steps)) == steps
-
-
-def test_spaces_do_not_count_and_a_number_repeats() -> None:
-    assert format_sequence(
-        parse_sequence(" 429 x 2 , ok,latency=0.20 + 503x*".replace(" x ", "x"))
-    ) == ("429x2,ok,latency=0.2+503x*")
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "unknown fault ''; use one of ok, 401,"),
-        ("teapot", "unknown fault 'teapot'; use one of ok, 401,"),
-        ("418", "the status 418 is not supported; use one of 401, 404"),
-        ("429x0", "unknown fault '429x0'"),
-        ("401+429", "429 cannot be combined with 401"),
-        ("timeout+503", "timeout and 503 cannot be combined"),
-        ("reset+truncated", "reset and truncated cannot be combined"),
-        ("reset+reset", "reset is given twice"),
-        ("503x*,ok", "steps after x* are never reached"),
-        ("latency=soon", "expected a number such as 20 or 0.25"),
-        ("latency=3601", "latency is in seconds, up to 3600"),
-        ("latency=normal:1", "latency is in seconds, up to 3600"),
-        ("latency=uniform:2:1", "must not be the larger one"),
-        ("drip=0.5", "drip must be at least 1 byte per second"),
-        ("429:retry-after=soon", "unknown fault '429:retry-after=soon'"),
-    ],
-)
-def test_what_is_no_fault_is_told_in_words(text: str, words: str) -> None:
-    with pytest.raises(FaultError) as caught:
-        parse_sequence(text)
-    assert words in str(caught.value)
 
 
 # What is answered instead
@@ -425,105 +322,6 @@ def test_faults_can_be_combined(api: httpx.Client) -> None:
     assert (decoded(answer).size, decoded(answer).format) == ((151, 128), "JPEG")
     with pytest.raises(httpx.RemoteProtocolError):
         with_fault(api, "429+truncated")
-
-
-# Which comes next
-
-
-def test_a_sequence_goes_on_from_request_to_request(api: httpx.Client, mock: Mock) -> None:
-    mock.faults.set("429x2,ok,503")
-    assert statuses(api, 5) == [429, 429, 200, 503, 200]
-    assert [(call.fault, call.fault_from) for call in mock.calls] == [
-        ("429", "api"), ("429", "api"), (None, None), ("503", "api"), (None, None),
-    ]  # fmt: skip
-
-
-def test_a_sequence_can_be_for_all_that_come_and_be_ended(api: httpx.Client, mock: Mock) -> None:
-    mock.faults.set("ok,503x*")
-    assert statuses(api, 4) == [200, 503, 503, 503]
-    mock.faults.clear()
-    assert statuses(api, 2) == [200, 200]
-
-
-def test_the_header_goes_before_the_api_before_the_scenario_before_chance() -> None:
-    faults = FaultSchedule(
-        sequences={"upscaling": parse_sequence("500x2")}, probabilities={parse_fault("502"): 1}
-    )
-    faults.set("503")
-    chosen = [faults.select("upscaling", "401"), *(faults.select("upscaling") for _ in range(4))]
-    assert [(str(fault), source) for fault, source, _ in chosen] == [
-        ("401", "header"), ("503", "api"), ("500", "scenario"), ("500", "scenario"),
-        ("502", "random"),
-    ]  # fmt: skip
-    assert faults.select("poll").fault == Fault()
-    faults.reset()
-    assert [str(faults.select("upscaling").fault) for _ in range(3)] == ["500", "500", "502"]
-
-
-@pytest.mark.parametrize(
-    ("route", "path"),
-    [("poll", "/v1/requests/x"), ("result", "/v1/responses/x"), ("healthcheck", "/healthcheck")],
-)
-def test_other_routes_have_sequences_of_their_own(
-    api: httpx.Client, mock: Mock, route: str, path: str
-) -> None:
-    usual = api.get(path).status_code
-    mock.faults.set("502", on=route)
-    assert statuses(api, 1) == [200]
-    assert [api.get(path).status_code for _ in range(2)] == [502, usual]
-
-
-chances = st.dictionaries(
-    st.sampled_from(["401", "429", "500", "503", "latency=0.1"]), st.floats(0, 0.2), max_size=5
-)
-
-
-@given(chances, st.integers(-(2**40), 2**40), st.lists(st.booleans(), max_size=30))
-def test_the_same_seed_makes_the_same_faults(
-    odds: dict[str, float], seed: int, upscaling: list[bool]
-) -> None:
-    """Whatever else is asked for in between, and again after a reset."""
-    one, other = FaultSchedule(seed), FaultSchedule(seed)
-    for faults in (one, other):
-        faults.set_random(odds)
-    drawn = [one.select("upscaling") for _ in upscaling]
-    mixed = []
-    for each in upscaling:
-        if each:
-            assert other.select("poll").fault == Fault()
-            assert 0 <= other.select("upscaling", "latency=uniform:0:1").latency_s <= 1
-        mixed.append(other.select("upscaling"))
-    assert [each.fault for each in mixed] == [each.fault for each in drawn]
-    one.reset()
-    one.set_random(odds)
-    assert [one.select("upscaling") for _ in upscaling] == drawn
-
-
-def test_random_faults_come_as_often_as_they_should() -> None:
-    def drawn(seed: int) -> list[str]:
-        faults = FaultSchedule(seed)
-        faults.set_random({"429": 0.25, "latency=uniform:0.1:0.2": 0.5})
-        return [str(faults.select("upscaling").fault) for _ in range(4000)]
-
-    counts = Counter(drawn(1))
-    assert 900 < counts["429"] < 1100
-    assert 1900 < counts["latency=uniform:0.1:0.2"] < 2100
-    assert drawn(1) != drawn(2)
-
-
-@pytest.mark.parametrize(
-    ("odds", "words"),
-    [
-        ({"429": 1.5}, "the probability of 429 must be a number from 0 to 1"),
-        ({"429": "0.5"}, "the probability of 429 must be a number from 0 to 1"),
-        ({"429": True}, "the probability of 429 must be a number from 0 to 1"),
-        ({"429": 0.6, "503": 0.6}, "the probabilities add up to more than 1"),
-        ({"teapot": 0.1}, "unknown fault 'teapot'"),
-    ],
-)
-def test_wrong_probabilities_are_told_in_words(odds: dict[str, Any], words: str) -> None:
-    with pytest.raises(FaultError, match=words):
-        FaultSchedule().set_random(odds)
 
 
 def test_a_client_that_resets_harms_nobody(api: httpx.Client) -> None:
