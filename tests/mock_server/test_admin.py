@@ -6,20 +6,11 @@ import httpx
 import pytest
 
 from mock_server import Mock
-from tests.support.mock_servers import mocked
-from tests.support.service import GOOD, upscale
-
-SMALL = {**GOOD, "scale": 0.5}
+from tests.support.mock_servers import SMALL, mocked, recorded
+from tests.support.service import upscale
 
 
-def noted(api: httpx.Client, **filters: Any) -> list[dict[str, Any]]:
-    answer = api.get("/_mock/requests", params=filters)
-    assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json()["requests"]
-    return found
-
-
-def test_the_routes_steer_the_mock(api: httpx.Client, mock: Mock) -> None:
+def test_the_routes_control_the_mock(api: httpx.Client, mock: Mock) -> None:
     empty: dict[str, Any] = {"api": {}, "scenario": {}, "random": {}}
     assert api.get("/_mock/faults").json() == empty
     told = api.post("/_mock/faults", json={"sequence": "429x2", "random": {"503": 0.5}}).json()
@@ -31,21 +22,21 @@ def test_the_routes_steer_the_mock(api: httpx.Client, mock: Mock) -> None:
     assert api.delete("/_mock/faults").json() == empty
     assert upscale(api, **SMALL).status_code == 200
     assert api.delete("/_mock/requests").json() == {"requests": [], "dropped": 0}
-    assert noted(api) == []
+    assert recorded(api) == []
     assert mock.calls == []
 
 
-def test_a_reset_is_a_new_beginning(api: httpx.Client, mock: Mock) -> None:
+def test_reset_restores_the_initial_state(api: httpx.Client, mock: Mock) -> None:
     api.post("/_mock/faults", json={"sequence": "429x*", "random": {"503": 1}})
     api.post("/_mock/clock", json={"advance": 1000})
     api.post("/_mock/progress", json={"pending": 3})
     assert upscale(api, **SMALL).status_code == 429
     assert api.post("/_mock/reset").json() == {"status": "ok"}
-    assert noted(api) == []
+    assert recorded(api) == []
     assert api.get("/_mock/clock").json()["advanced"] == 0
     assert api.get("/_mock/progress").json() == {"pending": 0, "running": 0, "fails": None}
     assert upscale(api, **SMALL).status_code == 200
-    assert noted(api)[0]["number"] == 1
+    assert recorded(api)[0]["number"] == 1
 
 
 @pytest.mark.parametrize(
@@ -69,7 +60,7 @@ def test_a_reset_is_a_new_beginning(api: httpx.Client, mock: Mock) -> None:
         ("faults", " " * (2**20 + 1), "a body may have at most"),
     ],
 )
-def test_what_cannot_be_is_told_in_words(
+def test_an_invalid_body_is_a_400_and_changes_nothing(
     api: httpx.Client, path: str, body: str, words: str
 ) -> None:
     before = api.get("/_mock/faults").json()
@@ -79,7 +70,7 @@ def test_what_cannot_be_is_told_in_words(
     assert api.get("/_mock/faults").json() == before, "and nothing of it is done"
 
 
-def test_other_paths_and_methods_are_told(api: httpx.Client) -> None:
+def test_other_paths_and_methods_are_json_errors(api: httpx.Client) -> None:
     for method, path, status in (("GET", "nothing", 404), ("GET", "reset", 405), ("PUT", "", 404)):
         answer = api.request(method, f"/_mock/{path}")
         assert answer.status_code == status
@@ -87,7 +78,7 @@ def test_other_paths_and_methods_are_told(api: httpx.Client) -> None:
         assert answer.headers["X-User-Request-ID"]
 
 
-def test_the_routes_are_no_part_of_the_api_and_can_be_left_out(api: httpx.Client) -> None:
+def test_the_routes_are_not_in_openapi_and_can_be_removed(api: httpx.Client) -> None:
     assert "_mock" not in api.get("/openapi.json").text
     with mocked(Mock(admin=False)) as closed:
         for method, path in (("GET", "requests"), ("POST", "reset"), ("POST", "faults")):

@@ -8,18 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
+from typing import Any, Final
 
 import httpx
 
 from mock_server.mock import Mock
 from mock_server.serving.connection import MockConnection
 from tests.support.processes import Child
-from tests.support.service import SETTINGS, TOKENS, running
+from tests.support.service import GOOD, SETTINGS, TOKENS, running
 from upscaler.settings import Settings
 
 MOCK = str(Path(sys.executable).parent / "upscaler-mock")
 MOCK_TOKENS = tuple(word for token in TOKENS for word in ("--token", token))
 """The options of the command for the tokens of `SETTINGS`."""
+SMALL: Final[dict[str, Any]] = {**GOOD, "scale": 0.5}
+"""The fields of a request that is fast to answer."""
 
 
 @contextmanager
@@ -72,6 +75,14 @@ def mock_child(
             assert process.stdout.read() == ""
         finally:
             process.kill()
+
+
+def recorded(api: httpx.Client, **filters: Any) -> list[dict[str, Any]]:
+    """Return the requests in the journal of the mock that `api` is a client of."""
+    response = api.get("/_mock/requests", params=filters)
+    assert response.status_code == 200, response.text
+    entries: list[dict[str, Any]] = response.json()["requests"]
+    return entries
 
 
 def _first_line(process: "subprocess.Popen[str]") -> str:

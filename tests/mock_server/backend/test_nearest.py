@@ -1,4 +1,4 @@
-"""The mock: what it makes of pictures, and the command that it is started with."""
+"""The images that the mock makes."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ from upscaler.imaging.encode import SMALL, encode_strips
 from upscaler.models import MODELS, UpscalingModel
 
 MAX_SIDE: Final = 1200
-"""Of what is made here: enough for many strips of rows, and no longer than a test may take."""
+"""The longest side in these tests: many strips of rows, and still fast."""
 REPEATED: Final = ("X-Upscaler-Model", "X-Upscaler-Weights-SHA256", "X-Upscaler-Output-Size")
 
 
@@ -44,7 +44,7 @@ def file(pixels: Pixels) -> str:
 
 
 def nearest(pixels: Pixels, size: Size) -> Pixels:
-    """What must come of `pixels`, by the definition: the pixel that a centre lies in.
+    """Return the expected image by the definition: the pixel that each centre lies in.
 
     Of as many pixels as 512x512 and more, the middle one of the square that it lies in.
     """
@@ -76,7 +76,7 @@ sizes = st.tuples(sides, sides)
 @given(sizes, sizes, st.sampled_from([3, 4]))
 @example((1, 1), (200, 200), 3)
 @example((200, 200), (1, 1), 4)
-def test_each_pixel_is_the_inputs_that_its_centre_lies_in(
+def test_each_pixel_is_the_input_pixel_under_its_centre(
     before: Size, after: Size, channels: int
 ) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (before[1], before[0], channels), np.uint8)
@@ -85,7 +85,7 @@ def test_each_pixel_is_the_inputs_that_its_centre_lies_in(
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[Size, dict[str, Any], Size]:
-    """The size of an input, how large it shall become in a request's words, and in pixels."""
+    """The size of an input, the field of a request that says the output size, and that size."""
     before = width, height = draw(st.integers(256, 400)), draw(st.integers(256, 400))
     field = draw(st.sampled_from(["scale", "output_image_width", "output_image_height"]))
     if field == "scale":
@@ -102,7 +102,7 @@ def requests(draw: st.DrawFn) -> tuple[Size, dict[str, Any], Size]:
 
 @settings(SHARED, max_examples=40)
 @given(requests(), st.sampled_from(["png", "jpeg"]), st.booleans())
-def test_the_answer_has_exactly_the_size_and_encoding(
+def test_the_image_has_exactly_the_size_and_encoding(
     api: httpx.Client,
     photo: Pixels,
     request_: tuple[Size, dict[str, Any], Size],
@@ -138,9 +138,7 @@ def test_the_answer_has_exactly_the_size_and_encoding(
     ],
 )
 @pytest.mark.parametrize("scale", [Fraction(1, 2), 1, Fraction(17, 10), 2])
-def test_of_a_large_picture_as_many_pixels_are_shown_as_a_small_one_has(
-    before: Size, shown: Size, scale: Fraction
-) -> None:
+def test_large_inputs_are_sampled(before: Size, shown: Size, scale: Fraction) -> None:
     number = np.arange(before[0] * before[1]).reshape(before[1], before[0])
     pixels = np.stack([number % 256, number // 256 % 256, number >> 16], 2).astype(np.uint8)
     size = (round(before[0] * scale), round(before[1] * scale))
@@ -150,25 +148,25 @@ def test_of_a_large_picture_as_many_pixels_are_shown_as_a_small_one_has(
     assert tuple(there) == tuple(map(min, shown, size))
 
 
-def likeness(one: Pixels, other: Image.Image) -> float:
-    """The correlation of two pictures at the size of the first: 1 for the same."""
+def correlation(one: Pixels, other: Image.Image) -> float:
+    """Return the correlation of two images at the size of the first: 1 for equal ones."""
     there = other.convert("RGB").resize(one.shape[1::-1], Image.Resampling.BOX)
     return float(np.corrcoef(one.ravel(), np.array(there).ravel())[0, 1])
 
 
 @pytest.mark.parametrize("encoding", ["png", "jpeg"])
 @pytest.mark.parametrize("scale", [0.25, 0.7, 1, 1.5, 2, 4])
-def test_one_can_see_what_was_sent(
+def test_the_image_resembles_the_input(
     api: httpx.Client, photo: Pixels, scale: float, encoding: str
 ) -> None:
     image = decoded(upscale(api, **GOOD | {"scale": scale, "output_image_encoding": encoding}))
-    assert likeness(photo, image) > 0.9
-    assert likeness(photo[:, ::-1], image) < 0.5, "and not just any picture is like it"
+    assert correlation(photo, image) > 0.9
+    assert correlation(photo[:, ::-1], image) < 0.5, "and not just any picture is like it"
 
 
 @pytest.fixture(scope="module")
 def cut_out() -> Pixels:
-    """Green of every opacity from none to all, and red where nothing of it may be seen."""
+    """Green of every opacity, and red where it is fully transparent and must not show."""
     pixels = np.zeros((256, 300, 4), np.uint8)
     pixels[:, :, 3] = np.arange(256)[:, None]
     pixels[:, :, 1] = 200
@@ -192,18 +190,18 @@ def test_alpha_is_kept_in_png_and_on_white_in_jpeg(
     assert abs(differences).max() <= 6, "but for what a JPEG loses"
 
 
-def test_its_jpegs_are_small_ones(api: httpx.Client, photo: Pixels) -> None:
+def test_jpegs_use_the_small_options(api: httpx.Client, photo: Pixels) -> None:
     fields = GOOD | {"scale": 2, "output_image_encoding": "jpeg"}
     data = base64.b64decode(upscale(api, **fields).json()["image_b64"])
     enlarged = nearest(photo, (608, 512))
     assert data == b"".join(encode_strips([enlarged], 512, ImageEncoding.JPEG, SMALL))
 
 
-def test_without_alpha_there_is_none(api: httpx.Client) -> None:
+def test_an_input_without_alpha_stays_rgb(api: httpx.Client) -> None:
     assert decoded(upscale(api, **GOOD)).mode == "RGB"
 
 
-def test_models_are_told_apart_and_none_is_taken_for_a_real_one(api: httpx.Client) -> None:
+def test_each_model_has_a_digest_of_no_real_weights(api: httpx.Client) -> None:
     digests = {}
     for model in UpscalingModel:
         answer = upscale(api, **GOOD | {"model": model})
@@ -217,7 +215,7 @@ def test_models_are_told_apart_and_none_is_taken_for_a_real_one(api: httpx.Clien
     assert {file.sha256 for file in files}.isdisjoint(digests.values())
 
 
-def test_an_asynchronous_inference_comes_to_the_same(api: httpx.Client) -> None:
+def test_an_asynchronous_result_can_be_fetched_twice(api: httpx.Client) -> None:
     _, response_path = completed(api, {})
     told = api.get(response_path)
     again = api.get(response_path)
@@ -225,12 +223,12 @@ def test_an_asynchronous_inference_comes_to_the_same(api: httpx.Client) -> None:
     assert told.content == again.content
 
 
-def test_a_dry_run_tells_of_one_piece_and_makes_nothing(api: httpx.Client) -> None:
+def test_a_dry_run_reports_one_tile(api: httpx.Client) -> None:
     answer = api.post("/upscaling", json=GOOD, headers={DRY_RUN_HEADER: "1"})
     told = answer.json()
     assert (told["output_width"], told["output_height"], told["tiles"]) == (608, 512, 1)
 
 
-def test_faces_are_taken_for_enhanced(api: httpx.Client) -> None:
+def test_face_enhance_is_accepted(api: httpx.Client) -> None:
     """REQ-10: the mock of a service that has a face model."""
     assert decoded(upscale(api, **GOOD, face_enhance=True)).size == (608, 512)

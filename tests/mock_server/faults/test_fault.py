@@ -60,14 +60,14 @@ def sequences(draw: st.DrawFn) -> tuple[Step, ...]:
 
 
 @given(sequences())
-def test_what_is_written_of_a_sequence_is_that_sequence(steps: tuple[Step, ...]) -> None:
+def test_formatting_a_sequence_round_trips(steps: tuple[Step, ...]) -> None:
     assert parse_sequence(format_sequence(steps)) == steps
 
 
 @given(st.text(max_size=30) | st.text("0123456789x*+,=:.oklatencydrip-", max_size=30))
 @example("latency=" + "9" * 400)
 @example("ok+" * 500)
-def test_a_text_is_a_sequence_or_is_refused(text: str) -> None:
+def test_any_text_is_a_sequence_or_an_error(text: str) -> None:
     try:
         steps = parse_sequence(text)
     except FaultError:
@@ -75,7 +75,7 @@ def test_a_text_is_a_sequence_or_is_refused(text: str) -> None:
     assert parse_sequence(format_sequence(steps)) == steps
 
 
-def test_spaces_do_not_count_and_a_number_repeats() -> None:
+def test_spaces_are_ignored_and_numbers_normalised() -> None:
     assert format_sequence(
         parse_sequence(" 429 x 2 , ok,latency=0.20 + 503x*".replace(" x ", "x"))
     ) == ("429x2,ok,latency=0.2+503x*")
@@ -101,7 +101,7 @@ def test_spaces_do_not_count_and_a_number_repeats() -> None:
         ("429:retry-after=soon", "unknown fault '429:retry-after=soon'"),
     ],
 )
-def test_what_is_no_fault_is_told_in_words(text: str, words: str) -> None:
+def test_an_invalid_fault_is_explained(text: str, words: str) -> None:
     with pytest.raises(FaultError) as caught:
         parse_sequence(text)
     assert words in str(caught.value)

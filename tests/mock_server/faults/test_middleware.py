@@ -1,4 +1,4 @@
-"""What goes wrong on purpose, as a client sees it on a real socket."""
+"""Faults as a client sees them on a real socket."""
 
 import base64
 import io
@@ -21,12 +21,11 @@ from mock_server.faults.fault import (
     STATUSES,
     Latency,
 )
-from tests.support.mock_servers import mock_child, mocked
+from tests.support.mock_servers import SMALL, mock_child, mocked
 from tests.support.raw_http import answers, connected, request, rest
-from tests.support.service import GOOD, decoded, running, upscale
+from tests.support.service import decoded, running, upscale
 from upscaler.api.request import MAX_BODY_BYTES, OUTPUT_SIZE_HEADER, REQUEST_ID_HEADER
 
-SMALL = {**GOOD, "scale": 0.5}
 HEAD = request(SMALL).replace(b"first-token", b"mock-token")
 
 
@@ -38,11 +37,11 @@ def statuses(api: httpx.Client, times: int) -> list[int]:
     return [upscale(api, **SMALL).status_code for _ in range(times)]
 
 
-# What is answered instead
+# Faults that replace the response
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_a_status_is_answered_in_the_contracts_shape(api: httpx.Client, status: int) -> None:
+def test_a_status_fault_has_the_shape_of_an_error(api: httpx.Client, status: int) -> None:
     answer = with_fault(api, str(status))
     assert answer.status_code == status
     assert answer.headers["Content-Type"] == "application/json"
@@ -53,7 +52,7 @@ def test_a_status_is_answered_in_the_contracts_shape(api: httpx.Client, status: 
     assert answer.headers.get("Retry-After") == ("1" if status in (429, 503) else None)
 
 
-def test_a_refusal_is_what_the_service_says(api: httpx.Client) -> None:
+def test_a_401_fault_equals_the_services_401(api: httpx.Client) -> None:
     told = with_fault(api, "401")
     true = api.post("/upscaling", json=SMALL, headers={"Authorization": "Bearer wrong"})
     assert (told.status_code, told.content) == (true.status_code, true.content)
@@ -63,12 +62,12 @@ def test_a_refusal_is_what_the_service_says(api: httpx.Client) -> None:
     }
 
 
-def test_retry_after_is_what_is_asked_for(api: httpx.Client) -> None:
+def test_retry_after_can_be_chosen(api: httpx.Client) -> None:
     assert with_fault(api, "429:retry-after=7").headers["Retry-After"] == "7"
     assert with_fault(api, "500:retry-after=0").headers["Retry-After"] == "0"
 
 
-def test_a_wrong_header_is_a_400_that_names_what_is_possible(api: httpx.Client) -> None:
+def test_an_invalid_header_is_a_400_with_the_faults(api: httpx.Client) -> None:
     answer = with_fault(api, "teapot")
     assert answer.status_code == 400
     assert answer.json()["detail"].startswith(f"{HEADER}: unknown fault 'teapot'; ")
@@ -77,7 +76,7 @@ def test_a_wrong_header_is_a_400_that_names_what_is_possible(api: httpx.Client) 
     assert upscale(api, **SMALL).status_code == 200
 
 
-def test_nothing_is_answered_until_the_client_goes(api: httpx.Client, mock: Mock) -> None:
+def test_timeout_sends_nothing_until_the_client_disconnects(api: httpx.Client, mock: Mock) -> None:
     began_s = time.monotonic()
     with pytest.raises(httpx.ReadTimeout):
         api.post("/upscaling", json=SMALL, headers={HEADER: "timeout"}, timeout=0.4)
@@ -88,7 +87,7 @@ def test_nothing_is_answered_until_the_client_goes(api: httpx.Client, mock: Mock
     assert call.fields["scale"] == 0.5
 
 
-def test_a_mock_that_is_told_to_stop_does_not_wait_for_what_it_holds_up(tmp_path: Any) -> None:
+def test_shutdown_ends_timeouts(tmp_path: Any) -> None:
     headers = {"Authorization": "Bearer mock-token", HEADER: "timeout"}
     with mock_child(tmp_path) as child:
         url = httpx.URL(child.url)
@@ -102,7 +101,7 @@ def test_a_mock_that_is_told_to_stop_does_not_wait_for_what_it_holds_up(tmp_path
         assert rest(held) == b""
 
 
-def test_a_redirect_leads_to_the_answer_as_at_modal(api: httpx.Client, mock: Mock) -> None:
+def test_303_redirects_to_the_response_as_modal_does(api: httpx.Client, mock: Mock) -> None:
     answer = with_fault(api, "303")
     assert (answer.status_code, answer.content) == (303, b"")
     url = httpx.URL(answer.headers["Location"])
@@ -120,7 +119,7 @@ def test_a_redirect_leads_to_the_answer_as_at_modal(api: httpx.Client, mock: Moc
     assert mock.journal.find(method="GET", route=None)[0].status == 200
 
 
-def test_a_client_that_follows_redirects_gets_its_picture_or_its_error(api: httpx.Client) -> None:
+def test_a_client_can_follow_the_redirect(api: httpx.Client) -> None:
     headers = {HEADER: "303"}
     answer = api.post("/upscaling?a=b", json=SMALL, headers=headers, follow_redirects=True)
     assert decoded(answer).size == (152, 128)
@@ -130,7 +129,7 @@ def test_a_client_that_follows_redirects_gets_its_picture_or_its_error(api: http
     assert answer.status_code == 422
 
 
-def test_only_so_many_requests_are_kept_for_those_who_were_redirected(
+def test_the_oldest_redirected_requests_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("mock_server.faults.middleware.MAX_ATTEMPTS", 2)
@@ -140,7 +139,7 @@ def test_only_so_many_requests_are_kept_for_those_who_were_redirected(
 
 
 @pytest.mark.parametrize("fault", ["429", "303", "timeout"])
-def test_a_body_that_is_too_long_is_not_read_for_a_fault(api: httpx.Client, fault: str) -> None:
+def test_a_fault_reads_no_body_over_the_limit(api: httpx.Client, fault: str) -> None:
     head = (
         b"POST /upscaling HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer mock-token\r\n"
         b"X-Mock-Fault: %s\r\nContent-Length: %d\r\n\r\n" % (fault.encode(), MAX_BODY_BYTES + 1)
@@ -152,23 +151,23 @@ def test_a_body_that_is_too_long_is_not_read_for_a_fault(api: httpx.Client, faul
     assert [answer.status for answer in found] == {"429": [429], "303": [413], "timeout": []}[fault]
 
 
-# How it is answered
+# Faults that change the response
 
 
-def test_an_answer_is_held_back(api: httpx.Client) -> None:
+def test_latency_delays_the_response(api: httpx.Client) -> None:
     began_s = time.monotonic()
     assert decoded(with_fault(api, "latency=0.3")).size == (152, 128)
     assert 0.3 <= time.monotonic() - began_s < 2
 
 
-def test_latency_and_a_refusal_go_together(api: httpx.Client) -> None:
+def test_latency_and_a_status_can_be_combined(api: httpx.Client) -> None:
     began_s = time.monotonic()
     assert with_fault(api, "latency=0.3+429").status_code == 429
     assert time.monotonic() - began_s >= 0.3
 
 
 @given(st.floats(0, 10), st.floats(0, 3), st.integers())
-def test_a_latency_is_drawn_from_what_it_says(low: float, width: float, seed: int) -> None:
+def test_a_latency_is_within_its_distribution(low: float, width: float, seed: int) -> None:
     source = random.Random(seed)
     assert low <= Latency("uniform", (low, low + width)).draw(source) <= low + width + 1e-9
     assert Latency("fixed", (low,)).draw(source) == low
@@ -184,7 +183,7 @@ def test_a_normal_latency_has_its_mean_and_deviation() -> None:
 
 
 def received(connection: socket.socket) -> tuple[bytes, OSError | None]:
-    """What comes until the connection ends, and how it ends."""
+    """Return what is received until the connection ends, and how it ends."""
     data = bytearray()
     try:
         while part := connection.recv(2**16):
@@ -194,7 +193,7 @@ def received(connection: socket.socket) -> tuple[bytes, OSError | None]:
     return bytes(data), None
 
 
-def test_a_connection_is_reset_in_the_middle_of_the_body(api: httpx.Client) -> None:
+def test_reset_resets_in_the_middle_of_the_body(api: httpx.Client) -> None:
     with connected(api) as connection:
         connection.sendall(HEAD.replace(b"Host: x", b"Host: x\r\nX-Mock-Fault: reset"))
         data, error = received(connection)
@@ -206,7 +205,7 @@ def test_a_connection_is_reset_in_the_middle_of_the_body(api: httpx.Client) -> N
         with_fault(api, "reset")
 
 
-def test_a_truncated_body_ends_the_connection_in_its_middle(api: httpx.Client) -> None:
+def test_truncated_closes_in_the_middle_of_the_body(api: httpx.Client) -> None:
     with connected(api) as connection:
         connection.sendall(HEAD.replace(b"Host: x", b"Host: x\r\nX-Mock-Fault: truncated"))
         data, error = received(connection)
@@ -218,7 +217,7 @@ def test_a_truncated_body_ends_the_connection_in_its_middle(api: httpx.Client) -
 
 
 @pytest.mark.parametrize("fault", ["reset", "truncated"])
-def test_whatever_breaks_the_connection_is_no_fault_of_ours(
+def test_broken_connections_log_no_error(
     api: httpx.Client, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in ("/livez", "/healthcheck", "/nothing"):
@@ -229,7 +228,7 @@ def test_whatever_breaks_the_connection_is_no_fault_of_ours(
 
 
 @pytest.mark.parametrize("fault", ["reset", "truncated"])
-def test_under_another_server_a_connection_ends_all_the_same(fault: str) -> None:
+def test_connections_break_under_another_server(fault: str) -> None:
     mock = Mock()
     headers = {"Authorization": f"Bearer {mock.tokens[0]}", HEADER: fault}
     with running(mock.app) as url, pytest.raises(httpx.TransportError):
@@ -237,7 +236,7 @@ def test_under_another_server_a_connection_ends_all_the_same(fault: str) -> None
 
 
 @pytest.mark.parametrize("rate", [20_000, 50_000])
-def test_a_body_drips(api: httpx.Client, rate: int) -> None:
+def test_drip_throttles_the_body(api: httpx.Client, rate: int) -> None:
     whole = upscale(api, **SMALL)
     headers = {HEADER: f"drip={rate}"}
     with api.stream("POST", "/upscaling", json=SMALL, headers=headers) as answer:
@@ -252,7 +251,7 @@ def test_a_body_drips(api: httpx.Client, rate: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 3])
-def test_a_malformed_answer_is_no_json(api: httpx.Client, scale: float) -> None:
+def test_malformed_json_cannot_be_parsed(api: httpx.Client, scale: float) -> None:
     answer = with_fault(api, "malformed", scale=scale)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "application/json"
@@ -260,7 +259,7 @@ def test_a_malformed_answer_is_no_json(api: httpx.Client, scale: float) -> None:
         answer.json()
 
 
-def test_a_malformed_file_is_no_picture(api: httpx.Client) -> None:
+def test_a_malformed_file_is_not_an_image(api: httpx.Client) -> None:
     headers = {HEADER: "malformed", "Accept": "image/png"}
     answer = api.post("/upscaling", json=SMALL, headers=headers)
     assert answer.headers["Content-Type"] == "image/png"
@@ -268,14 +267,14 @@ def test_a_malformed_file_is_no_picture(api: httpx.Client) -> None:
         Image.open(io.BytesIO(answer.content))
 
 
-def test_bad_base64_is_refused_by_whoever_reads_base64(api: httpx.Client) -> None:
+def test_bad_base64_is_refused_by_any_decoder(api: httpx.Client) -> None:
     text = with_fault(api, "bad-base64").json()["image_b64"]
     for strict in (True, False):
         with pytest.raises(ValueError, match=r"base64|[Pp]adding"):
             base64.b64decode(text, validate=strict)
 
 
-def test_an_answer_without_base64_has_no_bad_one(api: httpx.Client) -> None:
+def test_bad_base64_leaves_other_responses_alone(api: httpx.Client) -> None:
     assert (
         with_fault(api, "bad-base64", scale=-1).content
         == upscale(api, **SMALL | {"scale": -1}).content
@@ -287,10 +286,10 @@ def test_an_answer_without_base64_has_no_bad_one(api: httpx.Client) -> None:
 
 @pytest.mark.parametrize("encoding", ["png", "jpeg"])
 @pytest.mark.parametrize("accept", ["application/json", "image/*"])
-def test_a_wrong_picture_is_a_picture_and_not_told_of(
+def test_a_wrong_image_is_valid_and_its_headers_are_right(
     api: httpx.Client, encoding: str, accept: str
 ) -> None:
-    """One pixel too narrow, or in the other file format; everything else is as ever."""
+    """One pixel too narrow, or in the other format; everything else is unchanged."""
     fields = {"output_image_encoding": encoding}
     other = {"png": "JPEG", "jpeg": "PNG"}[encoding]
     wrong = {"wrong-size": ((151, 128), encoding.upper()), "wrong-encoding": ((152, 128), other)}
@@ -306,7 +305,7 @@ def test_a_wrong_picture_is_a_picture_and_not_told_of(
         assert (image.size, image.format) == (size, kind)
 
 
-def test_a_removed_picture_is_null_and_only_where_there_would_be_one(api: httpx.Client) -> None:
+def test_removed_for_safety_replaces_images_only(api: httpx.Client) -> None:
     """RES-3."""
     answer = with_fault(api, "removed-for-safety")
     assert answer.status_code == 200
@@ -324,8 +323,8 @@ def test_faults_can_be_combined(api: httpx.Client) -> None:
         with_fault(api, "429+truncated")
 
 
-def test_a_client_that_resets_harms_nobody(api: httpx.Client) -> None:
-    """Whoever hangs up while an answer is held back, drips, or never comes."""
+def test_clients_that_reset_do_not_affect_others(api: httpx.Client) -> None:
+    """Clients that reset during a latency, a throttled body, or a timeout."""
     for fault in (b"latency=30", b"timeout", b"drip=10"):
         with connected(api) as connection:
             connection.sendall(HEAD.replace(b"Host: x", b"Host: x\r\nX-Mock-Fault: " + fault))

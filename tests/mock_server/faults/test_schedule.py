@@ -16,16 +16,15 @@ from mock_server.faults.fault import (
     parse_sequence,
 )
 from mock_server.faults.schedule import FaultSchedule
-from tests.support.service import GOOD, upscale
-
-SMALL = {**GOOD, "scale": 0.5}
+from tests.support.mock_servers import SMALL
+from tests.support.service import upscale
 
 
 def statuses(api: httpx.Client, times: int) -> list[int]:
     return [upscale(api, **SMALL).status_code for _ in range(times)]
 
 
-def test_a_sequence_goes_on_from_request_to_request(api: httpx.Client, mock: Mock) -> None:
+def test_each_request_takes_one_step_of_the_sequence(api: httpx.Client, mock: Mock) -> None:
     mock.faults.set("429x2,ok,503")
     assert statuses(api, 5) == [429, 429, 200, 503, 200]
     assert [(call.fault, call.fault_from) for call in mock.calls] == [
@@ -33,14 +32,14 @@ def test_a_sequence_goes_on_from_request_to_request(api: httpx.Client, mock: Moc
     ]  # fmt: skip
 
 
-def test_a_sequence_can_be_for_all_that_come_and_be_ended(api: httpx.Client, mock: Mock) -> None:
+def test_an_endless_sequence_can_be_cleared(api: httpx.Client, mock: Mock) -> None:
     mock.faults.set("ok,503x*")
     assert statuses(api, 4) == [200, 503, 503, 503]
     mock.faults.clear()
     assert statuses(api, 2) == [200, 200]
 
 
-def test_the_header_goes_before_the_api_before_the_scenario_before_chance() -> None:
+def test_sources_of_faults_override_each_other_in_order() -> None:
     faults = FaultSchedule(
         sequences={"upscaling": parse_sequence("500x2")}, probabilities={parse_fault("502"): 1}
     )
@@ -59,7 +58,7 @@ def test_the_header_goes_before_the_api_before_the_scenario_before_chance() -> N
     ("route", "path"),
     [("poll", "/v1/requests/x"), ("result", "/v1/responses/x"), ("healthcheck", "/healthcheck")],
 )
-def test_other_routes_have_sequences_of_their_own(
+def test_each_route_has_its_own_sequence(
     api: httpx.Client, mock: Mock, route: str, path: str
 ) -> None:
     usual = api.get(path).status_code
@@ -74,10 +73,10 @@ chances = st.dictionaries(
 
 
 @given(chances, st.integers(-(2**40), 2**40), st.lists(st.booleans(), max_size=30))
-def test_the_same_seed_makes_the_same_faults(
+def test_the_same_seed_gives_the_same_faults(
     odds: dict[str, float], seed: int, upscaling: list[bool]
 ) -> None:
-    """Whatever else is asked for in between, and again after a reset."""
+    """Whatever other requests come in between, and again after a reset."""
     one, other = FaultSchedule(seed), FaultSchedule(seed)
     for faults in (one, other):
         faults.set_random(odds)
@@ -94,7 +93,7 @@ def test_the_same_seed_makes_the_same_faults(
     assert [one.select("upscaling") for _ in upscaling] == drawn
 
 
-def test_random_faults_come_as_often_as_they_should() -> None:
+def test_random_faults_have_their_probabilities() -> None:
     def drawn(seed: int) -> list[str]:
         faults = FaultSchedule(seed)
         faults.set_random({"429": 0.25, "latency=uniform:0.1:0.2": 0.5})
@@ -116,6 +115,6 @@ def test_random_faults_come_as_often_as_they_should() -> None:
         ({"teapot": 0.1}, "unknown fault 'teapot'"),
     ],
 )
-def test_wrong_probabilities_are_told_in_words(odds: dict[str, Any], words: str) -> None:
+def test_invalid_probabilities_are_explained(odds: dict[str, Any], words: str) -> None:
     with pytest.raises(FaultError, match=words):
         FaultSchedule().set_random(odds)

@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 from mock_server import Mock
+from tests.support.mock_servers import SMALL
 from tests.support.paths import PHOTO
-from tests.support.service import GOOD, upscale
+from tests.support.service import upscale
 
-SMALL = {**GOOD, "scale": 0.5}
 FILE = PHOTO.read_bytes()
 DIGEST = hashlib.sha256(FILE).hexdigest()
 
 
-def test_calls_are_as_expected(api: httpx.Client, mock: Mock, tmp_path: Path) -> None:
+def test_matching_calls_pass(api: httpx.Client, mock: Mock, tmp_path: Path) -> None:
     mock.assert_not_called()
     api.get("/livez")
     mock.assert_not_called()
@@ -43,7 +43,7 @@ def failure(mock: Mock, **expected: Any) -> str:
     return str(caught.value)
 
 
-def test_what_differed_is_told_of_the_nearest_call(api: httpx.Client, mock: Mock) -> None:
+def test_the_closest_miss_is_shown(api: httpx.Client, mock: Mock) -> None:
     upscale(api, **SMALL | {"scale": 3})
     upscale(api, **SMALL, model="real-esrgan-x2-plus")
     upscale(api, scale="2")
@@ -65,15 +65,13 @@ def test_what_differed_is_told_of_the_nearest_call(api: httpx.Client, mock: Mock
     )
 
 
-def test_true_is_not_one(api: httpx.Client, mock: Mock) -> None:
+def test_true_is_not_1(api: httpx.Client, mock: Mock) -> None:
     upscale(api, **SMALL | {"scale": 1})
     mock.assert_called_with(scale=1.0)
     assert "scale: expected True, but was 1" in failure(mock, scale=True)
 
 
-def test_pictures_that_are_not_the_expected_one_are_told_apart(
-    api: httpx.Client, mock: Mock
-) -> None:
+def test_different_images_are_described(api: httpx.Client, mock: Mock) -> None:
     photo = Image.open(PHOTO).convert("RGB")
     upscale(api, **SMALL)
     told = failure(mock, init_image=b"other")
@@ -93,7 +91,7 @@ def test_pictures_that_are_not_the_expected_one_are_told_apart(
     assert "but was not valid base64" in failure(mock, init_image=DIGEST[::-1], scale=7)
 
 
-def test_headers_that_are_not_as_expected_are_told(api: httpx.Client, mock: Mock) -> None:
+def test_different_headers_are_described(api: httpx.Client, mock: Mock) -> None:
     api.post("/upscaling", json=SMALL, headers={"Accept": "image/png"})
     told = failure(mock, headers={"accept": "image/jpeg", "X-None": "1", "Host": None})
     assert "headers accept: expected 'image/jpeg', but was 'image/png'" in told
@@ -104,7 +102,7 @@ def test_headers_that_are_not_as_expected_are_told(api: httpx.Client, mock: Mock
     assert "mock-token" not in told
 
 
-def test_a_number_of_calls_is_told(api: httpx.Client, mock: Mock) -> None:
+def test_the_number_of_calls_is_compared(api: httpx.Client, mock: Mock) -> None:
     assert failure(mock) == "expected a matching call, but 0 of 0 matched"
     mock.faults.set("429,ok")
     upscale(api, **SMALL)
@@ -120,13 +118,13 @@ def test_a_number_of_calls_is_told(api: httpx.Client, mock: Mock) -> None:
         mock.assert_not_called()
 
 
-def test_a_call_without_json_is_told_so(api: httpx.Client, mock: Mock) -> None:
+def test_a_body_that_is_not_json_is_described(api: httpx.Client, mock: Mock) -> None:
     api.post("/upscaling", content=b"abc")
     assert "scale: expected 2, but the body was not a JSON object (3 bytes)" in failure(
         mock, scale=2
     )
 
 
-def test_what_no_request_has_cannot_be_expected(mock: Mock) -> None:
+def test_an_unknown_name_is_a_type_error(mock: Mock) -> None:
     with pytest.raises(TypeError, match=r"unknown sclae; what can be expected: init_image,"):
         mock.assert_called_with(sclae=2)

@@ -1,4 +1,4 @@
-"""What the mock notes of requests, what it says when a call is not as expected, and its routes."""
+"""What the journal keeps of requests, and the filters."""
 
 import base64
 import hashlib
@@ -18,33 +18,23 @@ from mock_server.faults.fault import HEADER
 from mock_server.journal import journal, middleware
 from mock_server.journal.journal import MAX_ENTRIES, MAX_TEXT, Journal
 from tests.service.test_auth import CANARY, assert_absent, requests_with
-from tests.support.mock_servers import mocked
+from tests.support.mock_servers import SMALL, mocked, recorded
 from tests.support.paths import PHOTO
-from tests.support.service import GOOD, upscale
+from tests.support.service import upscale
 from upscaler.api.request import MAX_BODY_BYTES
 
-SMALL = {**GOOD, "scale": 0.5}
 FILE = PHOTO.read_bytes()
 DIGEST = hashlib.sha256(FILE).hexdigest()
 TOLD = {"bytes": len(FILE), "sha256": DIGEST, "width": 304, "height": 256, "format": "png"}
 
 
-def noted(api: httpx.Client, **filters: Any) -> list[dict[str, Any]]:
-    answer = api.get("/_mock/requests", params=filters)
-    assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json()["requests"]
-    return found
+# What is recorded
 
 
-# What is noted
-
-
-def test_a_request_is_noted_as_it_was_sent_but_for_picture_and_token(
-    api: httpx.Client, mock: Mock
-) -> None:
+def test_a_request_is_recorded_without_image_and_token(api: httpx.Client, mock: Mock) -> None:
     headers = {"X-User-Request-ID": "mine-1", HEADER: "wrong-size"}
     api.post("/upscaling?a=b", json=SMALL | {"model": "real-esrgan-x4-v3"}, headers=headers)
-    (entry,) = noted(api)
+    (entry,) = recorded(api)
     assert abs(entry.pop("time") - mock.clock()) < 60
     assert entry.pop("headers") == {
         "accept": "*/*",
@@ -89,78 +79,78 @@ def test_a_request_is_noted_as_it_was_sent_but_for_picture_and_token(
         (b'{"init_image": 7, "scale": [1, 2]}', {"init_image": 7, "scale": "[1, 2]"}),
     ],
 )  # fmt: skip
-def test_what_is_refused_is_noted_as_well(
+def test_refused_requests_are_recorded(
     api: httpx.Client, body: bytes, fields: dict[str, Any] | None
 ) -> None:
     answer = api.post("/upscaling", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
-    (entry,) = noted(api)
+    (entry,) = recorded(api)
     assert (entry["fields"], entry["status"]) == (fields, 422)
     assert entry["body_bytes"] == len(body)
 
 
-def test_what_a_data_prefix_and_line_breaks_stand_around_is_the_file(api: httpx.Client) -> None:
+def test_a_data_prefix_and_line_breaks_are_not_part_of_the_file(api: httpx.Client) -> None:
     text = "data:image/png;base64," + base64.encodebytes(FILE).decode()
     assert upscale(api, init_image=text, scale=1).status_code == 200
-    assert noted(api)[0]["fields"]["init_image"] == TOLD
+    assert recorded(api)[0]["fields"]["init_image"] == TOLD
 
 
-def test_each_route_is_noted_and_the_mocks_own_are_not(api: httpx.Client) -> None:
+def test_each_route_is_recorded_but_the_mocks_own(api: httpx.Client) -> None:
     for path in ("/healthcheck", "/v1/requests/x", "/v1/responses/x", "/nothing", "/metrics"):
         api.get(path)
     api.get("/_mock/requests")
     api.get("/_mock/nothing")
     api.post("/upscaling", headers={"Authorization": "Bearer wrong"})
-    assert [(entry["route"], entry["status"]) for entry in noted(api)] == [
+    assert [(entry["route"], entry["status"]) for entry in recorded(api)] == [
         ("healthcheck", 200), ("poll", 404), ("result", 404), (None, 404), (None, 200),
         ("upscaling", 401),
     ]  # fmt: skip
 
 
-def test_of_an_answer_that_was_faulted_the_body_is_noted(api: httpx.Client) -> None:
-    """So that one can compare what a client sends when it tries again."""
+def test_requests_with_faults_are_recorded_with_their_body(api: httpx.Client) -> None:
+    """A test can then compare what a client sends when it retries."""
     for fault in ("429", "503", "ok"):
         api.post("/upscaling", json=SMALL, headers={HEADER: fault})
-    entries = noted(api)
+    entries = recorded(api)
     assert [entry["fields"] for entry in entries] == [{"init_image": TOLD, "scale": 0.5}] * 3
     assert [entry["fault"] for entry in entries] == ["429", "503", None]
 
 
-def test_a_long_text_is_noted_in_short(api: httpx.Client) -> None:
+def test_long_texts_are_shortened(api: httpx.Client) -> None:
     upscale(api, model="m" * 40_000, scale=1, **{"f" * 5000: "x"})
-    fields = noted(api)[0]["fields"]
+    fields = recorded(api)[0]["fields"]
     digest = hashlib.sha256(b"m" * 40_000).hexdigest()
     assert fields["model"] == f"{'m' * 20}... (40000 characters, SHA-256 {digest})"
     assert max(map(len, fields)) < MAX_TEXT
 
 
-def test_a_body_over_the_cap_is_refused_as_ever_and_not_noted(api: httpx.Client) -> None:
+def test_a_body_over_the_limit_is_not_recorded(api: httpx.Client) -> None:
     def pieces() -> Iterator[bytes]:
         for _ in range(0, MAX_BODY_BYTES + 1, 2**20):
             yield b" " * 2**20
 
     headers = {"Content-Type": "application/json"}
     assert api.post("/upscaling", content=pieces(), headers=headers).status_code == 413
-    (entry,) = noted(api)
+    (entry,) = recorded(api)
     assert (entry["fields"], entry["status"]) == (None, 413)
 
 
-def test_beyond_what_may_be_held_a_body_is_not_noted_and_answered_all_the_same(
+def test_a_body_over_the_budget_is_not_recorded(
     api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(middleware, "MAX_HELD_BYTES", 1000)
     assert upscale(api, **SMALL).status_code == 200
     assert upscale(api, scale=1).status_code == 422
-    first, second = noted(api)
+    first, second = recorded(api)
     assert (first["fields"], first["status"]) == (None, 200)
     assert first["body_bytes"] > len(FILE)
     assert second["fields"] == {"scale": 1}
 
 
-def test_no_answer_begins_before_its_request_is_noted(
+def test_a_request_is_recorded_before_its_response_begins(
     mock: Mock, api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though a large body is read for the journal while the picture is being made."""
+    """Even if the journal reads a large body while the image is being upscaled."""
     read = mock.journal.read_body
 
     def slowly(entry: Entry, body: bytes) -> None:
@@ -177,7 +167,7 @@ def test_no_answer_begins_before_its_request_is_noted(
             assert latest.fields["init_image"] == TOLD
 
 
-def test_a_token_is_noted_nowhere() -> None:
+def test_tokens_are_never_recorded() -> None:
     with mocked(Mock(tokens=["other", CANARY])) as api:
         sent = 0
         for method, path, headers, fields in requests_with(CANARY):
@@ -190,7 +180,7 @@ def test_a_token_is_noted_nowhere() -> None:
         assert_absent(CANARY, answer.text)
 
 
-def test_other_credentials_are_not_noted(api: httpx.Client) -> None:
+def test_other_credentials_are_not_recorded(api: httpx.Client) -> None:
     for value in ("Basic hidden1", "hidden2", "Bearer hidden3 hidden4"):
         api.get("/livez", headers={"Authorization": value, "Cookie": "session=hidden5"})
     text = api.get("/_mock/requests").text
@@ -202,8 +192,9 @@ sizes = st.lists(st.integers(0, 2000), max_size=40)
 
 
 @given(sizes, st.integers(1, 20), st.integers(0, 5000))
-def test_a_journal_has_its_bounds(files: list[int], entries: int, file_bytes: int) -> None:
-    """The latest requests are kept, and of those the latest pictures."""
+def test_a_journal_keeps_the_latest_requests_and_images(
+    files: list[int], entries: int, file_bytes: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "MAX_ENTRIES", entries)
         patch.setattr(journal, "MAX_FILE_BYTES", file_bytes)
@@ -221,14 +212,14 @@ def test_a_journal_has_its_bounds(files: list[int], entries: int, file_bytes: in
         assert held == latest
 
 
-def test_beyond_its_bounds_the_journal_counts_what_it_forgets(
+def test_dropped_requests_are_counted(
     api: httpx.Client, mock: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MAX_ENTRIES == 1000
     monkeypatch.setattr(journal, "MAX_ENTRIES", 3)
     for _ in range(5):
         api.get("/livez")
-    assert [entry["number"] for entry in noted(api)] == [3, 4, 5]
+    assert [entry["number"] for entry in recorded(api)] == [3, 4, 5]
     assert api.get("/_mock/requests").json()["dropped"] == mock.journal.dropped == 2
 
 
@@ -256,7 +247,7 @@ def test_requests_can_be_filtered(api: httpx.Client, mock: Mock) -> None:
         ({"path": "/upscaling", "limit": 1}, [3]),
         ({"status": 500}, []),
     ):
-        assert [entry["number"] for entry in noted(api, **filters)] == numbers, filters
+        assert [entry["number"] for entry in recorded(api, **filters)] == numbers, filters
 
 
 @pytest.mark.parametrize(
@@ -264,16 +255,16 @@ def test_requests_can_be_filtered(api: httpx.Client, mock: Mock) -> None:
     [("colour=red", "unknown filter 'colour'"), ("status=ok", "status must be a number"),
      ("since=now", "since must be a number")],
 )  # fmt: skip
-def test_a_wrong_filter_is_told(api: httpx.Client, query: str, words: str) -> None:
+def test_an_invalid_filter_is_explained(api: httpx.Client, query: str, words: str) -> None:
     answer = api.get(f"/_mock/requests?{query}")
     assert answer.status_code == 400
     assert words in answer.json()["detail"]
 
 
-def test_the_routes_that_can_have_faults_are_those_of_the_document() -> None:
+def test_the_routes_that_can_have_faults_are_these() -> None:
     assert set(ROUTES) == {"upscaling", "poll", "result", "healthcheck"}
 
 
-def test_a_picture_of_an_entry_without_one_is_told() -> None:
+def test_an_entry_without_an_image_is_a_lookup_error() -> None:
     with pytest.raises(LookupError, match="request 0 has no image"):
         _ = Entry(0, "", "GET", "/", "", {}).image

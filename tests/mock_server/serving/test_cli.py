@@ -35,7 +35,7 @@ def posted(url: str, token: str, **fields: object) -> httpx.Response:
 
 @pytest.fixture
 def no_torch(tmp_path: Path) -> dict[str, str]:
-    """An environment in which whoever imports torch, or what reads weights, ends at once."""
+    """An environment in which importing torch or safetensors ends the process."""
     folder = tmp_path / "no-torch"
     folder.mkdir()
     for name in ("torch", "safetensors"):
@@ -44,10 +44,10 @@ def no_torch(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_serves_without_torch_until_it_is_told_to_stop(
+def test_the_command_serves_without_torch_until_a_signal(
     tmp_path: Path, no_torch: dict[str, str], api: httpx.Client, stop: signal.Signals
 ) -> None:
-    """Its answers are those of any other mock, bit by bit, and the port's file is not left."""
+    """Its responses equal those of a mock in this process, and the port file is removed."""
     port_file = tmp_path / "new" / "port"
     options = ("--port-file", str(port_file))
     with mock_child(tmp_path, *options, stop=stop, environment=no_torch) as child:
@@ -66,8 +66,8 @@ def test_the_command_serves_without_torch_until_it_is_told_to_stop(
     assert not port_file.exists()
 
 
-def test_it_is_there_without_what_is_not_needed_yet() -> None:
-    """And what rests until all is loaded, is at work again: the collector, and models of ours."""
+def test_it_starts_without_what_is_not_needed_yet() -> None:
+    """The garbage collector runs again then, and new models of pydantic are built at once."""
     code = """
 import gc, sys
 from unittest import mock
@@ -89,14 +89,16 @@ with mock.patch.object(uvicorn.Server, "run", run):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
 
 
-def test_the_command_says_the_same_of_itself_as_the_app(api: httpx.Client, tmp_path: Path) -> None:
-    """By models that are built only then."""
+def test_the_command_has_the_openapi_description_of_the_app(
+    api: httpx.Client, tmp_path: Path
+) -> None:
+    """Its models are built only for this request."""
     with mock_child(tmp_path) as child:
         told = httpx.get(f"{child.url}/openapi.json").raise_for_status().json()
     assert told == api.get("/openapi.json").json()
 
 
-def test_the_tokens_are_those_of_the_options_or_else_of_the_environment(tmp_path: Path) -> None:
+def test_tokens_are_of_the_options_or_the_environment(tmp_path: Path) -> None:
     environment = {"UPSCALER_TOKEN": "three, four"}
     for options, right, wrong in (
         (("--token", "one", "--token", "two,2"), ("one", "two,2"), ("two", "three", "mock-token")),
@@ -107,7 +109,7 @@ def test_the_tokens_are_those_of_the_options_or_else_of_the_environment(tmp_path
             assert {posted(child.url, token).status_code for token in wrong} == {401}
 
 
-def test_an_address_in_use_is_told_in_a_line_and_is_status_1(tmp_path: Path) -> None:
+def test_an_address_in_use_is_status_1(tmp_path: Path) -> None:
     port_file = tmp_path / "port"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -121,7 +123,7 @@ def test_an_address_in_use_is_told_in_a_line_and_is_status_1(tmp_path: Path) -> 
 
 @pytest.fixture
 def serves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command fail where else it would serve, in this very process and without end."""
+    """Fail where the command would otherwise serve in this process for ever."""
 
     def fail() -> NoReturn:
         raise AssertionError("it should have refused")
@@ -140,7 +142,7 @@ def serves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         (("8000",), "unrecognized arguments: 8000"),
     ],
 )
-def test_a_wrong_command_is_told_in_a_line_and_is_status_2(
+def test_a_wrong_option_is_status_2(
     options: tuple[str, ...],
     words: str,
     capsys: pytest.CaptureFixture[str],
@@ -153,7 +155,7 @@ def test_a_wrong_command_is_told_in_a_line_and_is_status_2(
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70, "203.0.113.7", ""])
-def test_a_host_that_is_none_of_this_machines_is_told_in_a_line_and_is_status_1(
+def test_a_host_of_another_machine_is_status_1(
     host: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -165,7 +167,7 @@ def test_a_host_that_is_none_of_this_machines_is_told_in_a_line_and_is_status_1(
     assert re.fullmatch(rf"upscaler-mock: {host}:0: [^:]+\n", capsys.readouterr().err)
 
 
-def test_a_port_file_that_cannot_be_written_is_told_in_a_line_and_is_status_1(
+def test_an_unwritable_port_file_is_status_1(
     tmp_path: Path,
 ) -> None:
     command = [MOCK, "--port-file", str(tmp_path)]
@@ -174,7 +176,7 @@ def test_a_port_file_that_cannot_be_written_is_told_in_a_line_and_is_status_1(
     assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
 
 
-def test_a_setting_that_cannot_be_met_is_told_in_a_line_and_is_status_1(
+def test_an_invalid_setting_is_status_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, serves_nothing: None
 ) -> None:
     monkeypatch.setenv("UPSCALER_QUEUE", "many")
@@ -183,7 +185,7 @@ def test_a_setting_that_cannot_be_met_is_told_in_a_line_and_is_status_1(
     assert said == "upscaler-mock: UPSCALER_QUEUE: must be a whole number from 0 to 9999\n"
 
 
-def test_an_address_of_ipv6_is_written_as_urls_have_it() -> None:
+def test_an_ipv6_address_is_in_brackets_in_the_url() -> None:
     try:
         listener = cli._listen("::1", 0)
     except OSError:

@@ -1,4 +1,4 @@
-"""The plugin for pytest: suites as others have them, run in processes of their own."""
+"""The pytest plugin, in suites like those of users, each run in its own process."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from tests.support.consumer_suites import Outcome, outcome
 from tests.support.service import png
 
 HEAVY: Final = ("fastapi", "httpx", "numpy", "PIL", "pydantic", "starlette", "uvicorn", "respx")
-"""What takes its time to import."""
+"""What is slow to import."""
 START: Final = f"""
     import httpx, os, pytest
 
@@ -33,14 +33,14 @@ START: Final = f"""
 
 
 def suite(folder: Path, tests: str, *options: str, ini: str = "", **environment: str) -> Outcome:
-    """What comes of a suite of these tests."""
+    """Run a suite of these tests."""
     (folder / "pytest.ini").write_text(f"[pytest]\n{textwrap.dedent(ini)}", encoding="utf-8")
     text = textwrap.dedent(START) + textwrap.dedent(tests)
     (folder / "test_it.py").write_text(text, encoding="utf-8")
     return outcome(folder, *options, **environment)
 
 
-def test_a_suite_that_has_no_use_for_the_mock_does_not_import_it(tmp_path: Path) -> None:
+def test_a_suite_without_fixtures_does_not_import_the_mock(tmp_path: Path) -> None:
     program = f"""
 import sys
 import mock_server.testing.plugin
@@ -58,7 +58,7 @@ assert not found, found
     assert came.counts == {"passed": 1}, came.said
 
 
-def test_the_fixtures_are_as_at_the_start_for_each_test(tmp_path: Path) -> None:
+def test_the_fixtures_are_reset_for_each_test(tmp_path: Path) -> None:
     came = suite(
         tmp_path,
         """
@@ -99,7 +99,7 @@ def test_the_fixtures_are_as_at_the_start_for_each_test(tmp_path: Path) -> None:
     assert came.counts == {"passed": 9}, came.said
 
 
-def test_the_configuration_says_how_the_mock_starts(tmp_path: Path) -> None:
+def test_the_configuration_has_the_options_of_the_mock(tmp_path: Path) -> None:
     (tmp_path / "scenario.toml").write_text('[faults]\nupscaling = "502,ok"\n')
     tests = """
         def test_tokens_and_scenario(upscaling_mock, upscaling_api):
@@ -120,7 +120,7 @@ def test_the_configuration_says_how_the_mock_starts(tmp_path: Path) -> None:
     assert came.counts == {"passed": 1}, came.said
 
 
-def test_a_wrong_configuration_is_told() -> None:
+def test_a_wrong_configuration_is_a_usage_error() -> None:
     told = {"upscaling_tokens": [], "upscaling_scenario": "", "upscaling_seed": "seven"}
     config: Any = SimpleNamespace(getini=told.get, inipath=None, rootpath=Path("/root"))
     with pytest.raises(pytest.UsageError, match="upscaling_seed must be an integer"):
@@ -132,7 +132,7 @@ def test_a_wrong_configuration_is_told() -> None:
     }  # fmt: skip
 
 
-def test_each_worker_of_xdist_has_a_server_of_its_own(tmp_path: Path) -> None:
+def test_each_worker_of_xdist_has_its_own_server(tmp_path: Path) -> None:
     came = suite(
         tmp_path,
         """
@@ -153,7 +153,7 @@ def test_each_worker_of_xdist_has_a_server_of_its_own(tmp_path: Path) -> None:
     assert places[0][1] != places[1][1]
 
 
-def test_without_respx_its_fixture_says_what_to_install(tmp_path: Path) -> None:
+def test_without_respx_the_fixture_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("import sys\nsys.modules['respx'] = None\n")
     came = suite(
         tmp_path,
@@ -187,7 +187,7 @@ CLIENTS: Final = {
     "proxy_of_the_client": "httpx.get(URL, proxy=PROXY)",
     "in_a_thread": "in_a_thread()",
 }
-"""How to ask a real host."""
+"""Ways to send a request to a real host."""
 CODE: Final = """
     import asyncio, http.client, socket, threading, urllib.request
     import aiohttp, httpx2, trio, uvloop
@@ -205,7 +205,7 @@ CODE: Final = """
             await session.post(URL)
 
     def proxy():
-        "Somebody who lets everything through, and notes that there was something."
+        "A proxy that accepts everything, and records that it was used."
         listener = socket.create_server(("127.0.0.1", 0))
 
         def serve():
@@ -242,7 +242,7 @@ CODE: Final = """
 """
 
 
-def test_a_request_to_a_real_host_fails_its_test_whoever_asks(tmp_path: Path) -> None:
+def test_a_request_to_a_real_host_fails_its_test(tmp_path: Path) -> None:
     swallowing = "".join(
         f"""
     def test_{name}_is_swallowed():
@@ -282,7 +282,7 @@ def test_a_request_to_a_real_host_fails_its_test_whoever_asks(tmp_path: Path) ->
         assert f"a request to {host} was matched by no route" in came.said
 
 
-def test_what_no_route_of_respx_catches_fails_the_test(tmp_path: Path) -> None:
+def test_a_request_that_respx_refuses_fails_its_test(tmp_path: Path) -> None:
     came = suite(
         tmp_path,
         """
@@ -327,7 +327,7 @@ def test_what_no_route_of_respx_catches_fails_the_test(tmp_path: Path) -> None:
             assert post(URL).status_code == 200
             asked(lambda: httpx2.post(URL))
 
-        def test_no_route_for_somebody_else_is_not_our_business(respx_mock):
+        def test_another_host_that_respx_refuses_is_not_guarded(respx_mock):
             asked(lambda: httpx.get("https://nobody.example/"))
 
         def test_routes_of_two_routers(respx_mock, upscaling_api):
@@ -340,12 +340,12 @@ def test_what_no_route_of_respx_catches_fails_the_test(tmp_path: Path) -> None:
     assert came.counts == {"failed": 5, "passed": 3}, came.said
     assert set(re.findall(r"PASSED test_it.py::(\w+)", came.said)) == {
         "test_a_handler_that_fails_is_a_route",
-        "test_no_route_for_somebody_else_is_not_our_business",
+        "test_another_host_that_respx_refuses_is_not_guarded",
         "test_routes_of_two_routers",
     }
 
 
-def test_fixtures_modules_and_what_comes_after_them_are_guarded(tmp_path: Path) -> None:
+def test_fixtures_and_the_end_of_the_session_are_guarded(tmp_path: Path) -> None:
     came = suite(
         tmp_path,
         """
@@ -380,7 +380,7 @@ def test_fixtures_modules_and_what_comes_after_them_are_guarded(tmp_path: Path) 
     assert "ERROR: outside of all tests, a request to image.octoai.run" in came.said
 
 
-def test_other_hosts_are_nobodys_business_and_the_guard_can_be_left_out(tmp_path: Path) -> None:
+def test_other_hosts_are_not_guarded_and_the_guard_is_optional(tmp_path: Path) -> None:
     tests = """
         import socket, ssl
 
@@ -411,11 +411,11 @@ def test_other_hosts_are_nobodys_business_and_the_guard_can_be_left_out(tmp_path
         (None, False), ("127.0.0.1", False), (b"\xff.octoai", False),
     ],
 )  # fmt: skip
-def test_hosts_are_octoais_by_how_they_end(host: object, guarded: bool) -> None:
+def test_guarded_hosts_are_found_by_their_domain(host: object, guarded: bool) -> None:
     assert bool(NetworkGuard()._record(host)) is guarded
 
 
-def test_the_guard_leaves_all_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_restores_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "a.example")
     monkeypatch.delenv("no_proxy", raising=False)
     before = socket.getaddrinfo, ssl.SSLContext.wrap_bio, dict(os.environ)
@@ -431,11 +431,11 @@ def test_the_guard_leaves_all_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None
     assert (socket.getaddrinfo, ssl.SSLContext.wrap_bio, dict(os.environ)) == before
 
 
-def test_what_others_replace_meanwhile_stays_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_does_not_undo_what_others_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     def others(*_args: Any) -> NoReturn:
         raise OSError
 
-    monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)  # put back at the end
+    monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)  # restored at the end
     guard = NetworkGuard()
     guard.start()
     monkeypatch.setattr(socket, "getaddrinfo", others)
