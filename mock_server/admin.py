@@ -169,6 +169,7 @@ def create_routes(handlers: Handlers) -> Starlette:
 
 def _endpoint(by_method: Mapping[str, Handler]) -> Callable[[Request], Awaitable[JSONResponse]]:
     async def endpoint(request: Request) -> JSONResponse:
+        # Starlette adds HEAD to every route that has GET.
         handler = by_method["GET" if request.method == "HEAD" else request.method]
         try:
             return JSONResponse(await handler(request))

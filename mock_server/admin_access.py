@@ -45,7 +45,7 @@ def refusal(scope: Scope, hosts: Collection[str]) -> str | None:
     """Return why a request may not control the mock; None if it may. `hosts` are allowed names."""
     headers = Headers(scope=scope)
     given = headers.getlist("Host")
-    host = given[0].lower() if len(given) == 1 else ""
+    host = given[0].lower() if len(given) == 1 else ""  # exactly one is valid (RFC 9112, 3.2)
     if _is_in_process(scope, host):
         return None
     if not _is_allowed(host, hosts):
@@ -57,6 +57,7 @@ def refusal(scope: Scope, hosts: Collection[str]) -> str | None:
         )
     for origin in headers.getlist("Origin"):
         scheme, _, authority = origin.lower().partition("://")
+        # Both schemes: a proxy in front of the mock may add TLS.
         if scheme not in ("http", "https") or authority != host:
             return f"the routes below /_mock refuse pages of {origin[:MAX_QUOTED]!r} (Origin)"
     for site in headers.getlist("Sec-Fetch-Site"):
@@ -81,6 +82,7 @@ def _is_allowed(host: str, hosts: Collection[str]) -> bool:
         return False
     if _is_address(name) or name in hosts or name in PRIVATE_NAMES:
         return True
+    # A name without a dot cannot be registered, and .localhost is reserved (RFC 6761, 6.3).
     return "." not in name or name.endswith(".localhost")
 
 

@@ -34,7 +34,7 @@ class Mock:
 
     `app` runs on any ASGI server. On `upscaler.service.server.connection.server` with
     `mock_server.serving.connection.MockConnection` faults can also break connections. `journal` has
-    the requests, `faults` the faults to come, `jobs.progress` what polls are told, and `clock` the
+    the requests, `faults` the faults to come, `jobs.progress` the script of polls, and `clock` the
     time of all of it.
 
     `scenario` is a `Scenario` or the path of a file. The other arguments override it. What is None
@@ -62,6 +62,7 @@ class Mock:
         elif not isinstance(scenario, Scenario):
             scenario = Scenario.read(Path(scenario))
         settings = settings or Settings()
+        # An empty list counts as None: `create_app` refuses to run without a token.
         chosen = tokens or scenario.tokens or settings.tokens or (DEFAULT_TOKEN,)
         self.settings = replace(settings, tokens=tuple(chosen))
         self.clock = clock or Clock()
@@ -110,6 +111,8 @@ class Mock:
         if fetch not in FETCHES:
             raise ValueError(f"fetch must be one of {', '.join(FETCHES)}")
         state = self._state
+        # The journal is outside the faults, so that it records the requests that they answer. The
+        # rate limit is inside, so that it does not count them.
         middleware = [
             Middleware(JournalMiddleware, state.journal),
             Middleware(FaultMiddleware, state.faults, state.jobs.result_fault),

@@ -67,7 +67,7 @@ class SlidingWindow:
         now, times = self._clock(), self._times.setdefault(token, deque())
         while times and times[0] + MINUTE_S <= now:
             times.popleft()
-        if len(times) >= self.requests:
+        if len(times) >= self.requests:  # until the oldest request leaves the window
             raise RateLimited(self.requests, ceil(times[0] + MINUTE_S - now))
         times.append(now)
 
@@ -102,4 +102,5 @@ def _token(scope: Scope) -> str | None:
     scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("Authorization"))
     if scheme.lower() != "bearer":
         return None
+    # Headers are bytes that Starlette decodes as Latin-1; tokens are UTF-8.
     return token.encode("latin-1").decode(errors="replace")

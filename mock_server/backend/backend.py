@@ -26,6 +26,7 @@ class MockBackend(LocalBackend):
 
     async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         result = await super().make(apply_fault(task), timer)
+        # The response's headers are made of these two.
         return replace(result, size=task.size, encoding=task.encoding)
 
 

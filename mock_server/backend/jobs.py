@@ -46,7 +46,7 @@ class PollScript:
 
 @dataclass(eq=False)
 class JobProgress:
-    """How far clients are told that a job is, and the fault of its result."""
+    """The status of a job as polls see it, and the fault of its result."""
 
     script: PollScript
     result_fault: SelectedFault
@@ -58,9 +58,9 @@ class JobProgress:
 
 
 class MockJobStore(LocalJobStore):
-    """A store of jobs that run at once, and whose clients are told what `progress` says.
+    """A store of jobs that run at once, and whose polls follow the script in `progress`.
 
-    Whoever is told that a job is completed waits for that, which takes some milliseconds. The
+    A poll that gets completed first waits until the job is done, for some milliseconds. The
     lifetime of a result begins then, by `clock`.
     """
 
@@ -69,7 +69,7 @@ class MockJobStore(LocalJobStore):
     ) -> None:
         super().__init__(capacity_bytes, clock=clock)
         self.progress = self._initial_progress = progress or PollScript()
-        # Weak keys, since the store drops a job without telling: by its lifetime or for room.
+        # Weak keys, since the store drops jobs by itself, after their lifetime or for room.
         self._progress: WeakKeyDictionary[Job, JobProgress] = WeakKeyDictionary()
 
     def reset(self) -> None:

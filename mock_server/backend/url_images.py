@@ -87,6 +87,7 @@ def generate_file(url: str, size: Size) -> bytes:
 
 def generate_pixels(url: str, size: Size) -> Pixels:
     """Return a gradient with lighter and darker squares: uint8 of shape (rows, columns, 3)."""
+    # The bytes after the colours decide which squares are lighter.
     digest = hashlib.shake_256(url.encode(errors="surrogatepass")).digest(6 + CELLS * CELLS)
     first, second = np.array(list(digest[:6]), float).reshape(2, 1, 1, 3)
     width, height = size

@@ -28,12 +28,14 @@ def halve(send: Send, break_off: Callable[[], Awaitable[None]]) -> Send:
         if is_over:
             return
         if message["type"] == "http.response.start":
+            # At least one byte, so that the client has seen the response begin.
             left_bytes = max(1, int(_header(message, "Content-Length") or 0) // 2)
             await send(message)
             return
         chunk = message.get("body", b"")[:left_bytes]
         left_bytes -= len(chunk)
         is_over = not left_bytes
+        # With more_body the server does not complete the response here.
         more_body = is_over or message.get("more_body", False)
         await send({**message, "body": chunk, "more_body": more_body})
         if is_over:
@@ -54,6 +56,7 @@ def throttle(send: Send, rate: float, wait: Callable[[float], Awaitable[None]]) 
         for at in range(0, len(body), step):
             chunk = body[at : at + step]
             sent_bytes += len(chunk)
+            # By the time since the beginning, so that delays between chunks do not add up.
             await wait(max(0.0, began_s + sent_bytes / rate - time.monotonic()))
             more_body = at + step < len(body) or message.get("more_body", False)
             await send({**message, "body": chunk, "more_body": more_body})
@@ -110,6 +113,7 @@ def remove_image(send: Send) -> Send:
         if not is_removed:
             await send(message)
             return
+        # JSON even for a client that accepts a file, since no file can say this.
         body = ImageResponse(image_b64=None, removed_for_safety=True).model_dump_json().encode()
         headers = [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(body))]
         await send({**message, "headers": [*headers, (b"vary", b"Accept")]})

@@ -48,6 +48,7 @@ class FaultyExchange:
         """Return the whole body, or None if it is too long or does not arrive in time."""
         body = bytearray()
         declared = Headers(scope=self.scope).get("Content-Length", "")
+        # The first 20 digits decide; int() of thousands of them is slow, and then an error.
         if declared.isdecimal() and int(declared[:20]) > MAX_BODY_BYTES:
             return None
         with anyio.move_on_after(BODY_DEADLINE_S):

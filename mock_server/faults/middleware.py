@@ -80,6 +80,7 @@ class FaultMiddleware:
         scope.setdefault("state", {})["fault"] = selected  # for the journal
         if selected.latency_s:
             await exchange.wait(selected.latency_s)
+        # The tasks that upscale the image are created below this, and inherit the variable.
         token = current.set(fault)
         try:
             send = exchange.send_with(fault)
@@ -94,6 +95,7 @@ class FaultMiddleware:
             else:
                 await self.app(scope, exchange.receive, send)
             if exchange.is_broken:
+                # Returning would let the server complete the response.
                 await exchange.wait_for_disconnect()
         finally:
             current.reset(token)
@@ -107,6 +109,7 @@ class FaultMiddleware:
         except BodyTooLarge as error:
             await responses.error(error)(scope, exchange.receive, send)
             return
+        # The URL is a capability: the request that follows the redirect needs no token of the API.
         token = secrets.token_hex(12)
         self._attempts[token] = Attempt(dict(scope), body or b"")
         self._drop_oldest_attempts()
@@ -134,6 +137,7 @@ class FaultMiddleware:
             msg = "no request has this token" if attempt is None else "only GET is allowed here"
             await JSONResponse({"detail": msg}, status)(scope, receive, send)
             return
+        # The attempt is kept, so that the URL can be fetched again.
         bodies = [attempt.body]
 
         async def receive_original() -> Message:

@@ -87,6 +87,7 @@ class FaultSchedule:
 
     def select(self, route: str | None, header: str | None = None) -> SelectedFault:
         """Return the fault of a request, by its header first; raises FaultError for a wrong one."""
+        # Parsed first: a request with a wrong header takes no step of a sequence.
         in_header = None if header is None else parse_fault(header)
         with self._lock:
             fault, source = self._next(route) if in_header is None else (in_header, "header")
@@ -118,6 +119,7 @@ class FaultSchedule:
                 elif times is not None:
                     steps[0] = Step(fault, times - 1)
                 return fault, source
+        # Only upscaling draws, so that polling more or less often changes no random fault.
         return (self._draw(), "random") if route == "upscaling" else (OK, "")
 
     def _draw(self) -> Fault:

@@ -64,6 +64,7 @@ class Exchange:
         self._loop = loop
         self._read_timeout_s: float | None = request.extensions.get("timeout", {}).get("read")
         self._to_receive: list[Message] = [{"type": "http.request", "body": request.content}]
+        # The client waits in its own thread, and the app must never wait for the client.
         self._sent: SimpleQueue[Message | httpx.TransportError] = SimpleQueue()
         self._over = asyncio.Event()
         self._length: int | None = None
@@ -160,6 +161,7 @@ class Exchange:
             "root_path": "",
             "headers": [(name.lower(), value) for name, value in self._request.headers.raw],
             "client": ("127.0.0.1", 0),
+            # The host of the URL, by which `admin_access` knows that there is no socket.
             "server": (url.host, url.port or {"http": 80}.get(url.scheme, 443)),
             "extensions": {EXTENSION: self},
             "state": {},
@@ -181,7 +183,7 @@ class Exchange:
         self._sent_bytes += len(body)
         self._sent.put({**message, "body": body})
         if not message.get("more_body"):
-            self._over.set()
+            self._over.set()  # after the response, `receive` says that the client is gone
 
     def _as_server(self, start: Message) -> Message:
         """Return the start of the response with the headers that a server adds."""

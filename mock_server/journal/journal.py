@@ -142,6 +142,7 @@ class Journal:
         lines = [tuple(part.decode("latin-1") for part in line) for line in scope["headers"]]
         headers: dict[str, str] = {}
         for name, text in lines[:MAX_HEADERS]:
+            # Lines with the same name are one list (RFC 9110, 5.3).
             value = self.redact(_redact_credentials(name, text))
             headers[self.redact(name)] = ", ".join(filter(None, [headers.get(name), value]))
         authorization = dict(lines).get("authorization", "")
@@ -159,7 +160,7 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Keep a request; does nothing if it is kept already."""
         with self._lock:
-            if entry.number:
+            if entry.number:  # a request is added before its response, and again at its end
                 return
             self._count += 1
             entry.number = self._count
@@ -189,7 +190,7 @@ class Journal:
     def redact(self, text: str) -> str:
         """Return a text without secrets, shortened if it is long."""
         for secret in self._secrets:
-            # Headers and paths are decoded as Latin-1, bodies as UTF-8.
+            # ASGI's headers and queries are decoded as Latin-1 here, and paths and bodies as UTF-8.
             for written in {secret, secret.encode().decode("latin-1")}:
                 text = text.replace(written, REDACTED)
         if len(text) <= MAX_TEXT:

@@ -42,7 +42,7 @@ class JournalMiddleware:
         try:
             await self.app(scope, recorder.wrap_receive(receive), recorder.wrap_send(send))
         except ClientDisconnect:
-            raise
+            raise  # nothing was sent, so the status stays None
         except Exception:
             recorder.entry.status = recorder.entry.status or 500  # RequestMiddleware sends it
             raise
@@ -80,6 +80,7 @@ class RequestRecorder:
     async def finish(self) -> None:
         """Add the request to the journal, once its body has been read if that has begun."""
         if self._reading:
+            # The request is cancelled when its client disconnects, but its body was sent.
             await asyncio.shield(self._reading)
         self._add()
 
@@ -110,7 +111,7 @@ class RequestRecorder:
         if self._chunks is None:
             return
         if not self._hold(self.entry.body_bytes):
-            self._chunks = None
+            self._chunks = None  # the service still gets the body; the journal does without
             return
         self._chunks.append(chunk)
         if not more:
@@ -129,6 +130,7 @@ class RequestRecorder:
 
     def _add(self) -> None:
         """Add the request to the journal with the fault selected by now, and hold no body."""
+        # FaultMiddleware is inside this middleware, and has left it there if it was reached.
         selected: SelectedFault | None = self._scope.get("state", {}).get("fault")
         if selected and selected.fault != OK:
             self.entry.fault, self.entry.fault_from = str(selected.fault), selected.source

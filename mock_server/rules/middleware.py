@@ -137,12 +137,13 @@ def rule_of_status(
     endpoint = next(
         (rule for prefix, rule in ENDPOINTS.items() if path.startswith(prefix)), "REQ-1"
     )
+    # An unknown ID is ASY-4 on either URL, and a result that is not completed ASY-3.
     if status == 404 and endpoint in ("ASY-2", "ASY-3"):
         return "ASY-4" if is_completed else "ASY-3"
     if status == 405:
         return endpoint
-    if status == 413 and is_async:
+    if status == 413 and is_async:  # 10 MiB; the limit of synchronous bodies is in RES-7
         return "ASY-4"
-    if status == 503 and has_retry_after:
+    if status == 503 and has_retry_after:  # busy; without it the service cannot do it (RES-7)
         return "RES-9" if endpoint == "RES-9" else "OWN-4"
     return STATUSES.get(status, "RES-7")

@@ -15,7 +15,7 @@ from upscaler.errors import UpscalerError
 from upscaler.service.server.connection import Connection
 
 GRACE_S: Final = 1.0
-"""How long a delay may go on once the server was told to stop."""
+"""How long a delay may go on once the server is stopping."""
 NO_LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 """Linger for 0 seconds, so that closing the socket resets the connection (socket(7), SO_LINGER)."""
 
@@ -43,6 +43,7 @@ class MockConnection(Connection):
 
     def shutdown(self) -> None:
         super().shutdown()
+        # uvicorn waits for requests to end, and a timeout never does.
         self.loop.call_later(GRACE_S, self._stop_waiting)
 
     def end(self) -> None:
@@ -57,7 +58,7 @@ class MockConnection(Connection):
 
     async def wait(self, seconds: float | None) -> None:
         """Wait for that long, or without end if it is None; less if the connection ends."""
-        if self._is_stopping:
+        if self._is_stopping:  # this request came before the stop, and waits only now
             self.transport.abort()
         self._waiting += 1
         try:

@@ -25,6 +25,6 @@ def main() -> int:
         BaseModel.model_config = default
     from mock_server.serving.cli import main  # noqa: PLC0415  after all of the above
 
-    gc.freeze()
+    gc.freeze()  # what is there now is never garbage, so it need not be looked at again
     gc.enable()
     return main()

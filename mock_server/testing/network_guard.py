@@ -71,7 +71,7 @@ class NetworkGuard:
         os.environ[variable] = ours
 
         def undo() -> None:
-            if os.environ.get(variable) == ours:
+            if os.environ.get(variable) == ours:  # else a test has set it, and it stays
                 del os.environ[variable]
                 os.environ.update({} if before is None else {variable: before})
 

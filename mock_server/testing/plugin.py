@@ -79,8 +79,10 @@ def _guarded(config: pytest.Config) -> Generator[None, object, object]:
         result = yield
     except BaseException as error:
         report = guard.take_report()
+        # A skip would hide the request.
         if report and isinstance(error, pytest.skip.Exception):
             pytest.fail(report, pytrace=False)
+        # The error may be the guard's own, which has the report in it.
         if report and report not in str(error):
             error.add_note(report)
         raise
