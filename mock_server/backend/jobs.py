@@ -110,7 +110,7 @@ class MockJobStore(LocalJobStore):
     def complete(self, job: Job) -> None:
         status = self._progress[job].script.fails
         if status is not None:
-            job.made, job.failure = None, JobFailed.Told(status, FAILURES[status], {})
+            job.result, job.failure = None, JobFailed.Told(status, FAILURES[status], {})
         super().complete(job)
 
     def begin_lifetime(self, job: Job) -> None:
