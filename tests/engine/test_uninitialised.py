@@ -23,7 +23,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mock_server.backend.nearest import MockEnlarger
+from mock_server.backend.nearest import NearestUpscaler
 from tests.support import networks
 from tests.support.paths import ROOT
 from upscaler.engine import engine as module
@@ -155,7 +155,7 @@ def around() -> dict[str, str]:
             for encoding in ImageEncoding
             for style in (DEFAULT_JPEG, SMALL)
         }
-        mock = MockEnlarger().upscale(
+        mock = NearestUpscaler().upscale(
             pixels, UpscalingModel.X4_PLUS, (177, 201), lambda _done, _total: None
         )
         files |= {

@@ -325,7 +325,7 @@ def test_jobs_under_way_that_may_need_all_room_are_told_as_such() -> None:
 
     async def act(scene: Scene) -> None:
         ids = [await scene.start(), await scene.start()]
-        with pytest.raises(Busy, match="under way") as refusal:
+        with pytest.raises(Busy, match="running jobs") as refusal:
             await scene.start()
         assert refusal.value.retry_after_s < 10, "as long as the first of them should take"
         await scene.finish(*ids)
@@ -339,7 +339,7 @@ def test_results_in_the_way_are_told_with_the_time_until_the_first_of_them_expir
         await scene.finish(await scene.start())
         for passed_s, retry_after_s in ((0, 600), (DAY_S - 601, 600), (500, 101)):
             scene.now_s += passed_s
-            with pytest.raises(Busy, match="nobody has fetched") as refusal:
+            with pytest.raises(Busy, match="have not been fetched") as refusal:
                 await scene.start()
             assert refusal.value.retry_after_s == retry_after_s
         scene.now_s += 101
@@ -356,7 +356,7 @@ def test_nothing_is_forgotten_for_a_job_that_is_refused() -> None:
         for _ in range(2):
             await scene.finish(await scene.start())
         scene.jobs.capacity_bytes = ROOM + size
-        with pytest.raises(Busy, match="nobody has fetched"):
+        with pytest.raises(Busy, match="have not been fetched"):
             await scene.start()
         assert (await scene.jobs.result(fetched)).size == (60, 40)
 
@@ -390,9 +390,9 @@ def test_making_room_takes_time_for_what_is_forgotten_alone() -> None:
         await scene.finish(first := await scene.start())
         made = await jobs.result(first)
         for number in range(module.MAX_JOBS - 1):
-            job = Job(str(number), 0, made=made)
+            job = Job(str(number), 0, result=made)
             jobs._jobs[job.id] = jobs._fetched[job.id] = job
-            jobs._complete(job)
+            jobs.complete(job)
         assert jobs.held_bytes == module.MAX_JOBS * made.file_bytes
         with scene.shop.order(TASK, StageTimer()) as order:
             began_s = time.process_time()

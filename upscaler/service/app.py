@@ -8,7 +8,7 @@ work done.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ import anyio
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 
 from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, INPUT_SIZE_HEADER
@@ -75,12 +76,15 @@ def create_app(
     settings: Settings,
     jobs: JobStore | None = None,
     fetch: Fetch | None = None,
+    middleware: Sequence[Middleware] = (),
 ) -> FastAPI:
     """The service on top of `backend`, for the bearer tokens in `settings`.
 
     Asynchronous inferences are kept in `jobs`, by default in this process, and pictures come from
-    URLs by `fetch`, by default from the public internet. Raises ValueError without any token: a
-    service that lets everybody in is never meant.
+    URLs by `fetch`, by default from the public internet. `middleware` goes around the routes, the
+    first one outermost; outside all of it stays `RequestMiddleware`, so that whatever it responds
+    has a request ID, is logged and is counted. Raises ValueError without any token: a service that
+    lets everybody in is never meant.
     """
     if not settings.tokens:
         raise ValueError("the service needs at least one token")
@@ -103,8 +107,11 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         exception_handlers={UpscalerError: _answer_error},
+        middleware=[
+            Middleware(RequestMiddleware, admission=admission, metrics=metrics),
+            *middleware,
+        ],
     )
-    app.add_middleware(RequestMiddleware, admission=admission, metrics=metrics)
     app.include_router(playground.router)
     app.include_router(swagger_ui.router)
     guarded: dict[str, Any] = {"dependencies": [Depends(require_token(settings.tokens))]}

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mock_server.backend import backend
 from mock_server.backend.backend import MockBackend
-from mock_server.backend.nearest import MockEnlarger
+from mock_server.backend.nearest import NearestUpscaler
 from mock_server.mock import Mock
 from upscaler.api import request as contract
 from upscaler.api import sizes
@@ -195,7 +195,7 @@ def _layer(make: Callable[[], tuple[Any, Any]]) -> Planting:
 
         return layered
 
-    return replaced(Mock, "_made", around)
+    return replaced(Mock, "_build_app", around)
 
 
 def changed_result(change: Callable[[Fields], object]) -> Planting:
@@ -339,7 +339,7 @@ def redrawn_for(change: Callable[[Pixels, Size], Pixels]) -> Planting:
 
     def around(upscale: Callable[..., Iterator[Pixels]]) -> Any:
         def redrawing(
-            upscaler: MockEnlarger,
+            upscaler: NearestUpscaler,
             pixels: Pixels,
             model: UpscalingModel,
             size: Size,
@@ -350,12 +350,12 @@ def redrawn_for(change: Callable[[Pixels, Size], Pixels]) -> Planting:
 
         return redrawing
 
-    return replaced(MockEnlarger, "upscale", around)
+    return replaced(NearestUpscaler, "upscale", around)
 
 
 def changed_task(change: Callable[[UpscaleJob], UpscaleJob]) -> Planting:
     """Carry out another task, and say of it what was asked for."""
-    return patched(backend, "_wrong", change)
+    return patched(backend, "apply_fault", change)
 
 
 def changed_file(change: Callable[[bytes, UpscaleJob], bytes]) -> Planting:

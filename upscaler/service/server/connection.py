@@ -85,8 +85,11 @@ def server(
 class Connection(EvictableConnection):
     """One client's connection.
 
-    While no request is at work on it, `_end` is the timer that cuts it off, or, as long as the rest
-    of a body comes that nobody reads, `_patience`.
+    A subclass may override `prepare_scope` and `refusal_headers`, and extend what asyncio and
+    uvicorn call (`connection_made`, `connection_lost`, `data_received`, `shutdown`).
+
+    While no request is being answered, `_end` is the timer that cuts the connection off, or, as
+    long as the rest of a body arrives that nobody reads, `_patience`.
     """
 
     conn: Requests
@@ -151,8 +154,11 @@ class Connection(EvictableConnection):
             return None
         return self._rest_s
 
-    def headers_of(self, error: UpscalerError) -> dict[str, str]:
-        """What a refusal says in its headers, besides what every answer says."""
+    def prepare_scope(self, scope: Scope) -> None:
+        """Hook: called with the scope of each request before the app is, to add to it."""
+
+    def refusal_headers(self, error: UpscalerError) -> dict[str, str]:
+        """Hook: the headers of a refusal that no app sees, besides those of every response."""
         return error.headers
 
     def send_400_response(self, msg: str) -> None:
@@ -177,6 +183,7 @@ class Connection(EvictableConnection):
         if self.lingering:
             return  # what was no HTTP came with the request, and its client is gone
         self._cancel_end()
+        self.prepare_scope(scope)
         if _head_bytes(scope) > MAX_HEAD_BYTES:  # which h11 lets pass once it is there as a whole
             self._refuse(_head_too_large())
             return
@@ -249,7 +256,7 @@ class Connection(EvictableConnection):
             self.cycle.disconnected = True
             self.cycle.message_event.set()  # the app is told that its client is gone
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            for event in _events(error, self.headers_of(error)):
+            for event in _events(error, self.refusal_headers(error)):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.linger()
 

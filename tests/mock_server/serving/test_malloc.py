@@ -1,4 +1,4 @@
-"""How the mock's process keeps memory."""
+"""The mock's process keeps freed memory."""
 
 import ctypes
 import platform
@@ -15,18 +15,18 @@ from tests.support.processes import Child, needs_proc
 from tests.support.service import png
 
 AGAIN: Final = 300
-"""So many pages a picture may take from the system anew. It is 4000 if all memory is given back."""
+"""How many new pages an image may take. It is 4000 if all freed memory is returned."""
 
 
 def pages(child: Child) -> int:
-    """How many pages the process was given so far (proc(5), stat, minflt)."""
+    """Return how many pages the process got so far (proc(5), stat, minflt)."""
     _, _, fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")
     return int(fields.split()[7])
 
 
 @needs_proc
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc has other options")
-def test_pictures_are_made_in_the_memory_of_those_before(tmp_path: Path) -> None:
+def test_images_reuse_freed_memory(tmp_path: Path) -> None:
     fields = {"init_image": png(1024, 1024), "scale": 2}
     headers = {"Authorization": "Bearer mock-token"}
     with mock_child(tmp_path) as child, httpx.Client(base_url=child.url, headers=headers) as api:

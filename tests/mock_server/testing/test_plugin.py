@@ -1,4 +1,4 @@
-"""The plugin for pytest: suites as others have them, run in processes of their own."""
+"""The pytest plugin, in suites like those of users, each run in its own process."""
 
 import os
 import re
@@ -13,13 +13,13 @@ from typing import Any, Final, NoReturn
 
 import pytest
 
-from mock_server.testing.network_guard import ADVICE, Guard, UncaughtRequest
-from mock_server.testing.plugin import _options
+from mock_server.testing.network_guard import ADVICE, NetworkGuard, UnmockedRequest
+from mock_server.testing.plugin import _mock_options
 from tests.support.consumer_suites import Outcome, outcome
 from tests.support.service import png
 
 HEAVY: Final = ("fastapi", "httpx", "numpy", "PIL", "pydantic", "starlette", "uvicorn", "respx")
-"""What takes its time to import."""
+"""What is slow to import."""
 START: Final = f"""
     import httpx, os, pytest
 
@@ -33,14 +33,14 @@ START: Final = f"""
 
 
 def suite(folder: Path, tests: str, *options: str, ini: str = "", **environment: str) -> Outcome:
-    """What comes of a suite of these tests."""
+    """Run a suite of these tests."""
     (folder / "pytest.ini").write_text(f"[pytest]\n{textwrap.dedent(ini)}", encoding="utf-8")
     text = textwrap.dedent(START) + textwrap.dedent(tests)
     (folder / "test_it.py").write_text(text, encoding="utf-8")
     return outcome(folder, *options, **environment)
 
 
-def test_a_suite_that_has_no_use_for_the_mock_does_not_import_it(tmp_path: Path) -> None:
+def test_a_suite_without_fixtures_does_not_import_the_mock(tmp_path: Path) -> None:
     program = f"""
 import sys
 import mock_server.testing.plugin
@@ -58,7 +58,7 @@ assert not found, found
     assert came.counts == {"passed": 1}, came.said
 
 
-def test_the_fixtures_are_as_at_the_start_for_each_test(tmp_path: Path) -> None:
+def test_the_fixtures_are_reset_for_each_test(tmp_path: Path) -> None:
     came = suite(
         tmp_path,
         """
@@ -99,7 +99,7 @@ def test_the_fixtures_are_as_at_the_start_for_each_test(tmp_path: Path) -> None:
     assert came.counts == {"passed": 9}, came.said
 
 
-def test_the_configuration_says_how_the_mock_starts(tmp_path: Path) -> None:
+def test_the_configuration_has_the_options_of_the_mock(tmp_path: Path) -> None:
     (tmp_path / "scenario.toml").write_text('[faults]\nupscaling = "502,ok"\n')
     tests = """
         def test_tokens_and_scenario(upscaling_mock, upscaling_api):
@@ -120,19 +120,19 @@ def test_the_configuration_says_how_the_mock_starts(tmp_path: Path) -> None:
     assert came.counts == {"passed": 1}, came.said
 
 
-def test_a_wrong_configuration_is_told() -> None:
+def test_a_wrong_configuration_is_a_usage_error() -> None:
     told = {"upscaling_tokens": [], "upscaling_scenario": "", "upscaling_seed": "seven"}
     config: Any = SimpleNamespace(getini=told.get, inipath=None, rootpath=Path("/root"))
-    with pytest.raises(pytest.UsageError, match="upscaling_seed is a whole number"):
-        _options(config)
+    with pytest.raises(pytest.UsageError, match="upscaling_seed must be an integer"):
+        _mock_options(config)
     told |= {"upscaling_seed": "-1", "upscaling_scenario": "../a.toml"}
     config.inipath = Path("/project/pytest.ini")
-    assert _options(config) == {
+    assert _mock_options(config) == {
         "tokens": None, "scenario": Path("/project/../a.toml"), "seed": -1
     }  # fmt: skip
 
 
-def test_each_worker_of_xdist_has_a_server_of_its_own(tmp_path: Path) -> None:
+def test_each_worker_of_xdist_has_its_own_server(tmp_path: Path) -> None:
     came = suite(
         tmp_path,
         """
@@ -153,7 +153,7 @@ def test_each_worker_of_xdist_has_a_server_of_its_own(tmp_path: Path) -> None:
     assert places[0][1] != places[1][1]
 
 
-def test_without_respx_its_fixture_says_what_to_install(tmp_path: Path) -> None:
+def test_without_respx_the_fixture_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("import sys\nsys.modules['respx'] = None\n")
     came = suite(
         tmp_path,
@@ -187,7 +187,7 @@ CLIENTS: Final = {
     "proxy_of_the_client": "httpx.get(URL, proxy=PROXY)",
     "in_a_thread": "in_a_thread()",
 }
-"""How to ask a real host."""
+"""Ways to send a request to a real host."""
 CODE: Final = """
     import asyncio, http.client, socket, threading, urllib.request
     import aiohttp, httpx2, trio, uvloop
@@ -205,7 +205,7 @@ CODE: Final = """
             await session.post(URL)
 
     def proxy():
-        "Somebody who lets everything through, and notes that there was something."
+        "A proxy that accepts everything, and records that it was used."
         listener = socket.create_server(("127.0.0.1", 0))
 
         def serve():
@@ -242,7 +242,7 @@ CODE: Final = """
 """
 
 
-def test_a_request_to_a_real_host_fails_its_test_whoever_asks(tmp_path: Path) -> None:
+def test_a_request_to_a_real_host_fails_its_test(tmp_path: Path) -> None:
     swallowing = "".join(
         f"""
     def test_{name}_is_swallowed():
@@ -279,14 +279,14 @@ def test_a_request_to_a_real_host_fails_its_test_whoever_asks(tmp_path: Path) ->
     assert came.said.count(ADVICE) >= len(CLIENTS) + 3
     assert re.search(r"E +ZeroDivisionError\nE +a request to image.octoai.run", came.said)
     for host in ("image.octoai.run", "async.octoai.run", "api.octoai.cloud", "octoai.run"):
-        assert f"a request to {host} was caught by no route" in came.said
+        assert f"a request to {host} was matched by no route" in came.said
 
 
-def test_what_no_route_of_respx_catches_fails_the_test(tmp_path: Path) -> None:
+def test_a_request_that_respx_refuses_fails_its_test(tmp_path: Path) -> None:
     came = suite(
         tmp_path,
         """
-        import asyncio, httpx2
+        import asyncio, httpx2, respx
 
         def asked(ask):
             try:
@@ -307,6 +307,18 @@ def test_what_no_route_of_respx_catches_fails_the_test(tmp_path: Path) -> None:
             asked(lambda: httpx.get("https://elsewhere.example/"))
             asked(lambda: asyncio.run(ask()))
 
+        def test_routes_that_replace_the_transport_of_httpx():
+            with respx.mock(using="httpx") as router:
+                router.get("https://elsewhere.example/").respond(200)
+                asked(lambda: httpx.get("https://elsewhere.example/"))
+                asked(lambda: httpx.post(URL))
+
+        def test_a_handler_that_fails_is_a_route():
+            def handler(request):
+                assert request.method == "GET"
+            client = httpx.Client(transport=httpx.MockTransport(handler))
+            asked(lambda: client.post(URL))
+
         def test_what_is_passed_through(upscaling_api):
             upscaling_api.post("/upscaling").pass_through()
             asked(lambda: httpx.post(URL))
@@ -315,7 +327,7 @@ def test_what_no_route_of_respx_catches_fails_the_test(tmp_path: Path) -> None:
             assert post(URL).status_code == 200
             asked(lambda: httpx2.post(URL))
 
-        def test_no_route_for_somebody_else_is_not_our_business(respx_mock):
+        def test_another_host_that_respx_refuses_is_not_guarded(respx_mock):
             asked(lambda: httpx.get("https://nobody.example/"))
 
         def test_routes_of_two_routers(respx_mock, upscaling_api):
@@ -325,14 +337,15 @@ def test_what_no_route_of_respx_catches_fails_the_test(tmp_path: Path) -> None:
         """,
         "-rA",
     )
-    assert came.counts == {"failed": 4, "passed": 2}, came.said
+    assert came.counts == {"failed": 5, "passed": 3}, came.said
     assert set(re.findall(r"PASSED test_it.py::(\w+)", came.said)) == {
-        "test_no_route_for_somebody_else_is_not_our_business",
+        "test_a_handler_that_fails_is_a_route",
+        "test_another_host_that_respx_refuses_is_not_guarded",
         "test_routes_of_two_routers",
     }
 
 
-def test_fixtures_modules_and_what_comes_after_them_are_guarded(tmp_path: Path) -> None:
+def test_fixtures_and_the_end_of_the_session_are_guarded(tmp_path: Path) -> None:
     came = suite(
         tmp_path,
         """
@@ -367,7 +380,7 @@ def test_fixtures_modules_and_what_comes_after_them_are_guarded(tmp_path: Path) 
     assert "ERROR: outside of all tests, a request to image.octoai.run" in came.said
 
 
-def test_other_hosts_are_nobodys_business_and_the_guard_can_be_left_out(tmp_path: Path) -> None:
+def test_other_hosts_are_not_guarded_and_the_guard_is_optional(tmp_path: Path) -> None:
     tests = """
         import socket, ssl
 
@@ -398,32 +411,32 @@ def test_other_hosts_are_nobodys_business_and_the_guard_can_be_left_out(tmp_path
         (None, False), ("127.0.0.1", False), (b"\xff.octoai", False),
     ],
 )  # fmt: skip
-def test_hosts_are_octoais_by_how_they_end(host: object, guarded: bool) -> None:
-    assert bool(Guard()._noted(host)) is guarded
+def test_guarded_hosts_are_found_by_their_domain(host: object, guarded: bool) -> None:
+    assert bool(NetworkGuard()._record(host)) is guarded
 
 
-def test_the_guard_leaves_all_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_restores_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "a.example")
     monkeypatch.delenv("no_proxy", raising=False)
     before = socket.getaddrinfo, ssl.SSLContext.wrap_bio, dict(os.environ)
-    guard = Guard()
+    guard = NetworkGuard()
     guard.start()
-    guard.look_around()
-    with pytest.raises(UncaughtRequest):
+    guard.hook_imported()
+    with pytest.raises(UnmockedRequest):
         socket.getaddrinfo("image.octoai.run", 443)
-    assert guard.taken().startswith("a request to image.octoai.run was caught by no route")
-    assert guard.taken() == ""
+    assert guard.take_report().startswith("a request to image.octoai.run was matched by no route")
+    assert guard.take_report() == ""
     assert os.environ["NO_PROXY"].startswith("a.example,octoai.run,")
     guard.stop()
     assert (socket.getaddrinfo, ssl.SSLContext.wrap_bio, dict(os.environ)) == before
 
 
-def test_what_others_replace_meanwhile_stays_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_does_not_undo_what_others_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     def others(*_args: Any) -> NoReturn:
         raise OSError
 
-    monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)  # put back at the end
-    guard = Guard()
+    monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)  # restored at the end
+    guard = NetworkGuard()
     guard.start()
     monkeypatch.setattr(socket, "getaddrinfo", others)
     guard.stop()

@@ -1,8 +1,7 @@
-"""Pictures of URLs without a network, and with one where that is asked for."""
+"""Images of URLs: generated without a network, or really downloaded."""
 
 import io
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any, NoReturn
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mock_server import Mock
-from mock_server.backend.url_images import USUAL_SIZE, file_at, pixels_at, size_in
+from mock_server.backend.url_images import DEFAULT_SIZE, generate_file, generate_pixels, size_in
 from tests.support.http_hosts import answer as answer_with
 from tests.support.http_hosts import serving as hosting
 from tests.support.mock_servers import mocked
@@ -23,12 +22,6 @@ from tests.support.paths import PHOTO
 from tests.support.service import SETTINGS, decoded, only_error
 
 AT = "https://pictures.example"
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[httpx.Client]:
-    with mocked(Mock()) as client:
-        yield client
 
 
 def enlarged(api: httpx.Client, url: str, **fields: Any) -> httpx.Response:
@@ -44,15 +37,15 @@ def enlarged(api: httpx.Client, url: str, **fields: Any) -> httpx.Response:
         ("/600x300", (600, 300)),
         ("/1x2-400x500.png", (400, 500)),
         ("/512%78768.png", (512, 768)),
-        ("/cat.png", USUAL_SIZE),
-        ("/300x400/cat.png", USUAL_SIZE),
-        ("/", USUAL_SIZE),
-        ("", USUAL_SIZE),
-        ("?size=300x400", USUAL_SIZE),
-        ("/cat.png#300x400", USUAL_SIZE),
+        ("/cat.png", DEFAULT_SIZE),
+        ("/300x400/cat.png", DEFAULT_SIZE),
+        ("/", DEFAULT_SIZE),
+        ("", DEFAULT_SIZE),
+        ("?size=300x400", DEFAULT_SIZE),
+        ("/cat.png#300x400", DEFAULT_SIZE),
     ],
 )
-def test_a_picture_has_the_size_in_its_url(
+def test_an_image_has_the_size_in_its_url(
     api: httpx.Client, path: str, size: tuple[int, int]
 ) -> None:
     answer = enlarged(api, AT + path)
@@ -65,17 +58,17 @@ def test_a_picture_has_the_size_in_its_url(
     [(".png", "PNG"), (".jpg", "JPEG"), (".JPEG", "JPEG"), (".webp", "WEBP"), (".gif", "PNG"),
      ("", "PNG")],
 )  # fmt: skip
-def test_a_picture_has_the_format_of_its_url(end: str, kind: str) -> None:
-    file = file_at(f"{AT}/300x400{end}", (300, 400))
+def test_an_image_has_the_format_of_its_url(end: str, kind: str) -> None:
+    file = generate_file(f"{AT}/300x400{end}", (300, 400))
     image = Image.open(io.BytesIO(file))
     assert (image.format, image.size, image.mode) == (kind, (300, 400), "RGB")
-    assert file == file_at(f"{AT}/300x400{end}", (300, 400)), "the same every time"
+    assert file == generate_file(f"{AT}/300x400{end}", (300, 400)), "the same every time"
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_each_url_has_a_picture_of_its_own(one: str, other: str) -> None:
+def test_each_url_has_its_own_image(one: str, other: str) -> None:
     size = (64, 48)
-    same = np.array_equal(pixels_at(one, size), pixels_at(other, size))
+    same = np.array_equal(generate_pixels(one, size), generate_pixels(other, size))
     assert same == (one == other)
 
 
@@ -96,7 +89,7 @@ def test_any_path_has_a_size(text: str) -> None:
     [("255x300", "image_too_small"), ("300x2049", "image_too_large"),
      ("99999x99999", "image_too_large"), ("0x0", "image_too_small")],
 )  # fmt: skip
-def test_a_size_that_no_input_has_is_the_contracts_error(
+def test_a_size_out_of_range_is_the_contracts_error(
     api: httpx.Client, size: str, kind: str
 ) -> None:
     error = only_error(enlarged(api, f"{AT}/{size}.png"))
@@ -125,21 +118,21 @@ def test_a_size_that_no_input_has_is_the_contracts_error(
         ("http://a.LOCALHOST./a.png", "url_refused"),
     ],
 )
-def test_what_the_service_refuses_by_its_form_is_refused(
-    api: httpx.Client, url: str, kind: str
-) -> None:
+def test_urls_that_the_service_refuses_are_refused(api: httpx.Client, url: str, kind: str) -> None:
     error = only_error(enlarged(api, url))
     assert (error["type"], error["loc"]) == (kind, ["body", "init_image_url"])
 
 
-def test_what_the_settings_let_pass_passes() -> None:
+def test_the_settings_allow_ports_and_networks() -> None:
     settings = replace(SETTINGS, fetch_ports=(8080,), fetch_networks=(ip_network("10.0.0.0/8"),))
     with mocked(Mock(settings=settings)) as api:
         assert decoded(enlarged(api, "http://10.1.2.3:8080/300x256.png")).size == (300, 256)
         assert only_error(enlarged(api, "http://10.1.2.3/a.png"))["type"] == "url_invalid"
 
 
-def test_nothing_is_asked_for(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_resolved_or_connected_to(
+    api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     find = socket.getaddrinfo
 
     def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -173,7 +166,7 @@ def test_asynchronous_and_dry_requests_have_them_as_well(api: httpx.Client) -> N
     assert decoded(api.get(job["poll_url"].replace("requests", "responses"))).size == (600, 800)
 
 
-def test_real_pictures_come_from_where_they_are_by_the_services_safe_way() -> None:
+def test_real_images_are_downloaded_as_the_service_does() -> None:
     with hosting(answer_with(PHOTO.read_bytes()), address="127.0.0.1") as host:
         settings = replace(
             SETTINGS, fetch_ports=(host.port,), fetch_networks=(ip_network("127.0.0.0/8"),)
@@ -186,6 +179,6 @@ def test_real_pictures_come_from_where_they_are_by_the_services_safe_way() -> No
             assert error["type"] == "url_refused"
 
 
-def test_where_pictures_come_from_is_one_of_two() -> None:
-    with pytest.raises(ValueError, match="fetch is one of made, real"):
+def test_fetch_is_made_or_real() -> None:
+    with pytest.raises(ValueError, match="fetch must be one of made, real"):
         Mock(fetch="maybe")

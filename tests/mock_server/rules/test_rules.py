@@ -1,4 +1,4 @@
-"""The rules as the mock knows them: in print, in its dialects, and named on every refusal."""
+"""The rules: printed, in both dialects, and in the header of every error response."""
 
 import base64
 import json
@@ -16,8 +16,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from mock_server.mock import Mock
 from mock_server.rules.catalogue import LABELS, ORDER, RULES, SOURCES, WIDTH
-from mock_server.rules.middleware import RULE_HEADER, Naming, NamingConnection, of_error, of_status
+from mock_server.rules.middleware import (
+    RULE_HEADER,
+    RuleHeaderMiddleware,
+    rule_of_status,
+    rules_of_error,
+)
 from mock_server.serving import cli
+from mock_server.serving.connection import MockConnection
 from tests.support.image_files import noise, saved
 from tests.support.mock_servers import mock_child, mocking
 from tests.support.paths import PHOTO, ROOT
@@ -44,10 +50,10 @@ from upscaler.service.server.connection import MAX_HEAD_BYTES
 
 CONTRACT: Final = ROOT / "docs" / "CONTRACT.md"
 
-# In print
+# Printed
 
 
-def test_the_rules_are_those_of_the_contract_with_the_same_support() -> None:
+def test_the_rules_are_those_of_the_contract() -> None:
     rows = [
         [cell.strip() for cell in line.strip("|").split(" | ")]
         for line in CONTRACT.read_text("utf-8").splitlines()
@@ -58,7 +64,7 @@ def test_the_rules_are_those_of_the_contract_with_the_same_support() -> None:
     assert [(rule.id, rule.support) for rule in RULES] == wanted
 
 
-def test_the_words_of_support_are_those_that_the_contract_explains() -> None:
+def test_the_sources_are_those_of_the_contract() -> None:
     explained = re.findall(r"^- \*\*([a-z]+)\*\*: ", CONTRACT.read_text("utf-8"), re.MULTILINE)
     assert set(explained) == set(LABELS) == set(SOURCES)
 
@@ -80,7 +86,7 @@ def test_a_rule_is_labelled_by_its_support(rule: str, labels: tuple[str, ...]) -
     assert RULES[ORDER[rule]].fidelity == labels
 
 
-def test_every_rule_is_printed_with_its_labels_and_source(
+def test_rules_are_printed_with_labels_and_sources(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli.main(["--rules"]) == 0
@@ -94,7 +100,7 @@ def test_every_rule_is_printed_with_its_labels_and_source(
         assert f"{word:10}{meaning}" in lines
 
 
-def test_the_rules_are_printed_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rules_are_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--rules", "json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [rule["id"] for rule in told] == list(ORDER)
@@ -110,8 +116,8 @@ def test_the_rules_are_printed_for_programs(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("default", ImageEncoding)
-def test_an_encoding_that_is_not_asked_for_is_the_default(default: ImageEncoding) -> None:
-    """REQ-9; what Accept says counts as ever (RES-8)."""
+def test_the_default_encoding_can_be_chosen(default: ImageEncoding) -> None:
+    """REQ-9; Accept still overrides it (RES-8)."""
     other = next(encoding for encoding in ImageEncoding if encoding is not default)
     with mocking(replace(SETTINGS, default_encoding=default)) as api:
         assert decoded(upscale(api, **GOOD)).format == default.upper()
@@ -134,7 +140,7 @@ def test_an_encoding_that_is_not_asked_for_is_the_default(default: ImageEncoding
         ((), {"UPSCALER_DEFAULT_ENCODING": "jpeg"}, "JPEG"),
     ],
 )
-def test_the_dialect_is_the_options_or_else_the_environments(
+def test_the_dialect_is_of_the_option_or_the_environment(
     tmp_path: Path, options: tuple[str, ...], environment: dict[str, str], wanted: str
 ) -> None:
     headers = {"Authorization": "Bearer mock-token"}
@@ -145,23 +151,23 @@ def test_the_dialect_is_the_options_or_else_the_environments(
         assert decoded(upscale(api, **GOOD)).format == wanted
 
 
-def test_another_dialect_is_a_wrong_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_dialect_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["--dialect", "stable"])
     assert ended.value.code == 2
     assert "argument --dialect: invalid choice: 'stable'" in capsys.readouterr().err
 
 
-# On refusals
+# On error responses
 
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[httpx.Client]:
-    """A service that can refuse whatever there is to refuse, and names the rules."""
+    """A service that can fail in every way, with the rules in its error responses."""
     app = create_app(LocalBackend(Moody()), SETTINGS)
-    app.add_middleware(Naming)
+    app.add_middleware(RuleHeaderMiddleware)
     with (
-        running(app, NamingConnection) as url,
+        running(app, MockConnection) as url,
         httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
     ):
         yield client
@@ -169,11 +175,11 @@ def api() -> Iterator[httpx.Client]:
 
 @dataclass(frozen=True)
 class Case:
-    """A request that is not as it should be, and what is said of it."""
+    """A wrong request, and the rules that it breaks."""
 
     rules: str
     fields: dict[str, Any] = field(default_factory=dict)
-    """Over those of a good request; of None, the field is left out."""
+    """Override those of a valid request; None removes a field."""
     status: int = 422
     headers: dict[str, str] = field(default_factory=dict)
     content: bytes | None = None
@@ -258,7 +264,7 @@ def sent(api: httpx.Client, case: Case) -> httpx.Response:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_refusal_names_its_rules(api: httpx.Client, name: str) -> None:
+def test_an_error_response_names_its_rules(api: httpx.Client, name: str) -> None:
     case = CASES[name]
     answer = sent(api, case)
     assert answer.status_code == case.status, answer.text
@@ -266,7 +272,7 @@ def test_a_refusal_names_its_rules(api: httpx.Client, name: str) -> None:
     assert answer.headers["X-User-Request-ID"]
 
 
-def test_what_is_not_refused_names_no_rule(api: httpx.Client) -> None:
+def test_other_responses_name_no_rule(api: httpx.Client) -> None:
     answers = [
         *(upscale(api, **GOOD), api.get("/livez"), api.get("/"), api.get("/openapi.json")),
         api.post("/upscaling", json=GOOD, headers=ASYNC),
@@ -277,7 +283,7 @@ def test_what_is_not_refused_names_no_rule(api: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("head", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"a" * 2**17])
-def test_what_is_no_request_names_a_rule(api: httpx.Client, head: bytes) -> None:
+def test_a_refusal_of_no_request_names_a_rule(api: httpx.Client, head: bytes) -> None:
     assert len(head) < 100 or len(head) > MAX_HEAD_BYTES
     with socket.create_connection((api.base_url.host, api.base_url.port or 0), 30) as connection:
         connection.sendall(head)
@@ -286,7 +292,7 @@ def test_what_is_no_request_names_a_rule(api: httpx.Client, head: bytes) -> None
     assert b"\r\nX-Mock-Rule: RES-7\r\n" in answer
 
 
-def test_a_result_that_is_not_there_yet_is_another_rule_than_one_that_never_was() -> None:
+def test_a_pending_result_is_not_an_unknown_one() -> None:
     mock = Mock(settings=SETTINGS)
     mock.jobs.progress = replace(mock.jobs.progress, pending=1)
     with running(mock.app) as url, httpx.Client(base_url=url) as api:
@@ -297,12 +303,14 @@ def test_a_result_that_is_not_there_yet_is_another_rule_than_one_that_never_was(
 
 
 @given(ANY_FIELDS | ANY_JSON)
-def test_whatever_a_request_is_refused_for_has_a_rule(value: object) -> None:
+def test_every_error_of_a_request_has_a_rule(value: object) -> None:
     try:
         parse_request(json.dumps(value).encode())
     except InvalidRequest as error:
         for broken in error.errors:
-            rules = of_error(str(broken.loc[min(1, len(broken.loc) - 1)]), broken.type, broken.msg)
+            rules = rules_of_error(
+                str(broken.loc[min(1, len(broken.loc) - 1)]), broken.type, broken.msg
+            )
             assert set(rules) <= ORDER.keys()
             assert rules
 
@@ -312,13 +320,13 @@ KINDS: Final = [
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, UpscalerError)
 ]
-"""Every kind of error that there is."""
+"""All classes of errors."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("again", [False, True])
 def test_every_status_has_a_rule(kind: type[UpscalerError], again: bool) -> None:
-    assert of_status(kind.status, path="/upscaling", again=again) in ORDER
+    assert rule_of_status(kind.status, path="/upscaling", has_retry_after=again) in ORDER
 
 
 @pytest.mark.parametrize(
@@ -329,13 +337,11 @@ def test_every_status_has_a_rule(kind: type[UpscalerError], again: bool) -> None
         ("/healthcheck", True, "RES-9"),
     ],
 )
-def test_a_503_that_may_pass_is_another_rule_than_one_that_does_not(
-    path: str, again: bool, rule: str
-) -> None:
-    assert of_status(503, path=path, again=again) == rule
+def test_the_rule_of_a_503_depends_on_retry_after(path: str, again: bool, rule: str) -> None:
+    assert rule_of_status(503, path=path, has_retry_after=again) == rule
 
 
-# The middleware, whatever is below it
+# The middleware over any app
 
 
 def app_of(*messages: Message) -> Callable[[Scope, Receive, Send], Any]:
@@ -351,7 +357,7 @@ def start(status: int, *headers: tuple[bytes, bytes]) -> Message:
 
 
 def through(*messages: Message, path: str = "/upscaling") -> list[Message]:
-    """What comes out of those messages of an answer."""
+    """Return the messages that the middleware sends for those of an app."""
     out: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -361,7 +367,7 @@ def through(*messages: Message, path: str = "/upscaling") -> list[Message]:
         raise AssertionError("nobody asks for the body")
 
     scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": []}
-    coroutine = Naming(app_of(*messages))(scope, receive, send)
+    coroutine = RuleHeaderMiddleware(app_of(*messages))(scope, receive, send)
     with pytest.raises(StopIteration):
         coroutine.send(None)
     return out
@@ -374,14 +380,14 @@ def through(*messages: Message, path: str = "/upscaling") -> list[Message]:
         b'{"detail": []}',
     ],
 )
-def test_a_422_of_another_shape_is_that_of_the_shape(body: bytes) -> None:
-    """RES-4; a fault on purpose may be anything."""
+def test_a_422_of_another_shape_is_res_4(body: bytes) -> None:
+    """RES-4; the body of an injected fault may be anything."""
     (head, rest) = through(start(422), {"type": "http.response.body", "body": body})
     assert dict(head["headers"]) == {b"x-mock-rule": b"RES-4"}
     assert rest["body"] == body
 
 
-def test_a_body_in_parts_passes_as_it_comes() -> None:
+def test_a_body_in_chunks_is_passed_on() -> None:
     parts: list[Message] = [
         {"type": "http.response.body", "body": part, "more_body": part != b"c"}
         for part in (b"a", b"b", b"c")
@@ -391,19 +397,19 @@ def test_a_body_in_parts_passes_as_it_comes() -> None:
     assert (b"x-mock-rule", b"OWN-4") in out[0]["headers"]
 
 
-def test_rules_that_are_named_already_stay() -> None:
+def test_a_header_that_is_there_already_stays() -> None:
     head, _ = through(start(500, (b"x-mock-rule", b"RES-1")), {"type": "http.response.body"})
     assert head["headers"] == [(b"x-mock-rule", b"RES-1")]
 
 
-def test_what_steers_the_mock_breaks_no_rule() -> None:
+def test_errors_below_mock_name_no_rule() -> None:
     head, _ = through(start(404), {"type": "http.response.body"}, path="/_mock/nowhere")
     assert head["headers"] == []
 
 
-def test_an_answer_of_which_only_the_head_comes_is_none() -> None:
+def test_a_response_without_a_body_is_not_sent() -> None:
     assert through(start(500)) == []
 
 
-def test_the_photo_that_all_of_this_is_sent_with_is_one() -> None:
+def test_the_base64_of_the_photo_is_that_of_the_file() -> None:
     assert base64.b64decode(PHOTO_B64) == PHOTO.read_bytes()

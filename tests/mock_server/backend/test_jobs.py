@@ -1,7 +1,6 @@
-"""The mock's asynchronous inferences: progress by polls, failures, faults and the clock."""
+"""The mock's asynchronous inferences: poll scripts, failures, faults and the clock."""
 
 import asyncio
-from collections.abc import Iterator
 from itertools import chain, repeat
 from typing import Any
 
@@ -11,41 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mock_server import Clock, Mock, Progress
-from mock_server.backend.jobs import MockJobs
+from mock_server import Clock, Mock, PollScript
+from mock_server.backend.jobs import MockJobStore
 from mock_server.faults.fault import HEADER
 from tests.support.hostile_requests import SHARED
-from tests.support.mock_servers import mocked
-from tests.support.service import GOOD, Resizer, decoded, upscale
+from tests.support.mock_servers import SMALL
+from tests.support.service import Resizer, decoded, upscale
 from upscaler.formats import ImageEncoding
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import LocalBackend, Scheduler, StageTimer, UpscaleJob
 from upscaler.service.queue import Admission
 
-SMALL = {**GOOD, "scale": 0.5}
 ASYNC = {"X-OctoAI-Async": "1"}
 DAY_S = 24 * 60 * 60
 
 
-@pytest.fixture(scope="module")
-def mock() -> Mock:
-    return Mock()
-
-
-@pytest.fixture(scope="module")
-def shared(mock: Mock) -> Iterator[httpx.Client]:
-    with mocked(mock) as client:
-        yield client
-
-
-@pytest.fixture
-def api(mock: Mock, shared: httpx.Client) -> httpx.Client:
-    mock.reset()
-    return shared
-
-
 def start(api: httpx.Client, fault: str = "ok", **fields: Any) -> tuple[str, str]:
-    """Where to poll, and where the result will be."""
+    """Start an inference, and return its poll URL and the URL of its result."""
     answer = api.post("/upscaling", json=SMALL | fields, headers=ASYNC | {HEADER: fault})
     assert answer.status_code == 200, answer.text
     told = answer.json()
@@ -61,7 +42,7 @@ def polled(api: httpx.Client, poll_url: str) -> str:
     return str(state["status"])
 
 
-def test_without_being_told_otherwise_it_is_completed_at_the_first_poll(api: httpx.Client) -> None:
+def test_the_first_poll_is_completed_by_default(api: httpx.Client) -> None:
     poll_url, result_url = start(api)
     assert polled(api, poll_url) == "completed"
     assert api.get(result_url).content == upscale(api, **SMALL).content
@@ -73,28 +54,28 @@ def test_a_result_can_be_fetched_without_a_poll(api: httpx.Client) -> None:
 
 @SHARED
 @given(st.integers(0, 4), st.integers(0, 4), st.sampled_from([None, 500, 503]))
-def test_the_progress_is_what_it_is_told_to_be(
-    shared: httpx.Client, mock: Mock, pending: int, running: int, fails: int | None
+def test_polls_follow_the_script(
+    served: httpx.Client, mock: Mock, pending: int, running: int, fails: int | None
 ) -> None:
     mock.reset()
-    mock.jobs.progress = Progress(pending, running, fails)
-    poll_url, result_url = start(shared)
+    mock.jobs.progress = PollScript(pending, running, fails)
+    poll_url, result_url = start(served)
     for status in chain(repeat("pending", pending), repeat("running", running)):
-        answer = shared.get(result_url)
+        answer = served.get(result_url)
         assert answer.status_code == 404, "until it is completed"
         assert "not completed" in answer.json()["detail"]
-        assert polled(shared, poll_url) == status
+        assert polled(served, poll_url) == status
     for _ in range(2):
-        assert polled(shared, poll_url) == "completed"
-        answer = shared.get(result_url)
+        assert polled(served, poll_url) == "completed"
+        answer = served.get(result_url)
         assert answer.status_code == (fails or 200)
         assert answer.json().keys() == (
             {"detail"} if fails else {"image_b64", "removed_for_safety"}
         )
 
 
-def test_each_job_has_the_progress_that_it_began_with(api: httpx.Client, mock: Mock) -> None:
-    mock.jobs.progress = Progress(pending=1)
+def test_a_job_keeps_the_script_that_it_started_with(api: httpx.Client, mock: Mock) -> None:
+    mock.jobs.progress = PollScript(pending=1)
     first, _ = start(api)
     assert api.post("/_mock/progress", json={"running": 1, "fails": 503}).json() == {
         "pending": 0, "running": 1, "fails": 503,
@@ -108,12 +89,12 @@ def test_each_job_has_the_progress_that_it_began_with(api: httpx.Client, mock: M
     "wrong",
     [{"pending": -1}, {"running": 10**7}, {"pending": 1.5}, {"pending": True}, {"fails": 200}],
 )
-def test_a_progress_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+def test_an_invalid_script_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"pending|running|fails"):
-        Progress(**wrong)
+        PollScript(**wrong)
 
 
-def test_results_are_kept_for_a_day_by_the_clock(api: httpx.Client, mock: Mock) -> None:
+def test_results_are_kept_for_24_hours_of_the_clock(api: httpx.Client, mock: Mock) -> None:
     poll_url, result_url = start(api)
     assert polled(api, poll_url) == "completed"
     mock.clock.advance(DAY_S - 60)
@@ -125,10 +106,10 @@ def test_results_are_kept_for_a_day_by_the_clock(api: httpx.Client, mock: Mock) 
         assert "no longer kept" in answer.json()["detail"]
 
 
-def test_the_day_begins_when_it_is_said_to_be_completed(api: httpx.Client, mock: Mock) -> None:
-    mock.jobs.progress = Progress(pending=1)
+def test_the_lifetime_begins_when_a_poll_says_completed(api: httpx.Client, mock: Mock) -> None:
+    mock.jobs.progress = PollScript(pending=1)
     poll_url, result_url = start(api)
-    upscale(api, **SMALL)  # which is made after it, and so it is made by now
+    upscale(api, **SMALL)  # the queue is in order, so the job before it is done now
     mock.clock.advance(10 * DAY_S)
     assert polled(api, poll_url) == "pending"
     mock.clock.advance(10 * DAY_S)
@@ -140,7 +121,7 @@ def test_the_day_begins_when_it_is_said_to_be_completed(api: httpx.Client, mock:
     assert api.get(result_url).status_code == 404
 
 
-def test_the_faults_of_a_picture_are_those_of_its_result(api: httpx.Client, mock: Mock) -> None:
+def test_image_faults_are_applied_to_the_result(api: httpx.Client, mock: Mock) -> None:
     mock.faults.set("wrong-size,wrong-encoding,removed-for-safety,bad-base64,ok")
     results = [start_by_api(api) for _ in range(5)]
     answers = [api.get(url) for _, url in results]
@@ -159,9 +140,7 @@ def start_by_api(api: httpx.Client) -> tuple[str, str]:
     return told["poll_url"], told["poll_url"].replace("requests", "responses")
 
 
-def test_other_faults_are_those_of_the_request_that_starts_it(
-    api: httpx.Client, mock: Mock
-) -> None:
+def test_other_faults_are_applied_to_the_first_request(api: httpx.Client, mock: Mock) -> None:
     headers = ASYNC | {HEADER: "429"}
     assert api.post("/upscaling", json=SMALL, headers=headers).status_code == 429
     with pytest.raises(httpx.ReadError):
@@ -172,7 +151,7 @@ def test_other_faults_are_those_of_the_request_that_starts_it(
     assert len(mock.calls) == 3
 
 
-def test_polls_and_results_have_faults_of_their_own(api: httpx.Client, mock: Mock) -> None:
+def test_polls_and_results_have_their_own_faults(api: httpx.Client, mock: Mock) -> None:
     mock.faults.set("503,ok", on="poll")
     mock.faults.set("429,truncated", on="result")
     poll_url, result_url = start(api)
@@ -186,7 +165,7 @@ def test_polls_and_results_have_faults_of_their_own(api: httpx.Client, mock: Moc
 
 
 def test_a_reset_forgets_the_jobs(api: httpx.Client, mock: Mock) -> None:
-    mock.jobs.progress = Progress(pending=2)
+    mock.jobs.progress = PollScript(pending=2)
     poll_url, _ = start(api)
     assert polled(api, poll_url) == "pending"
     mock.reset()
@@ -195,12 +174,12 @@ def test_a_reset_forgets_the_jobs(api: httpx.Client, mock: Mock) -> None:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_reset_while_a_job_is_made_leaves_nothing_counted(*, begun: bool) -> None:
-    """It is polled meanwhile, too."""
+def test_a_reset_during_a_job_leaves_nothing_counted(*, begun: bool) -> None:
+    """Also while a poll waits for it."""
     model = UpscalingModel.X4_PLUS
 
     async def act() -> None:
-        jobs = MockJobs(2**30, clock=lambda: 0.0)
+        jobs = MockJobStore(2**30, clock=lambda: 0.0)
         shop = Scheduler(LocalBackend(Resizer()), Admission(2, 2**24), lambda _: None)
         task = UpscaleJob(
             b"", np.zeros((256, 256, 3), np.uint8), model, (512, 512), ImageEncoding.PNG
@@ -217,15 +196,15 @@ def test_a_reset_while_a_job_is_made_leaves_nothing_counted(*, begun: bool) -> N
     asyncio.run(act())
 
 
-def test_an_id_is_of_no_use_without_a_token(api: httpx.Client) -> None:
-    """ASY-5, whatever is wrong with the result."""
+def test_an_id_is_useless_without_a_token(api: httpx.Client) -> None:
+    """ASY-5, whichever fault the result has."""
     poll_url, result_url = start(api, fault="removed-for-safety")
     for url in (poll_url, result_url):
         assert httpx.get(url).status_code == 401
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=20))
-def test_a_clock_goes_on_and_can_be_advanced(steps: list[float]) -> None:
+def test_a_clock_runs_and_can_be_advanced(steps: list[float]) -> None:
     now_s = 5.0
     clock = Clock(lambda: now_s)
     for step in steps:
@@ -238,6 +217,6 @@ def test_a_clock_goes_on_and_can_be_advanced(steps: list[float]) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
-def test_a_clock_does_not_go_back(seconds: float) -> None:
+def test_a_clock_cannot_go_back(seconds: float) -> None:
     with pytest.raises(ValueError, match="only be advanced"):
         Clock().advance(seconds)
