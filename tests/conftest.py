@@ -12,7 +12,7 @@ from PIL import Image
 
 from contract_tests.judge.failures import Undecided
 from tests.support.paths import PHOTO
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 
 # In CI a property draws the same examples every time, and no machine is too slow for one.
 settings.register_profile("ci", derandomize=True, deadline=None)

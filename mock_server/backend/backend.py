@@ -5,7 +5,7 @@ from dataclasses import replace
 from mock_server.backend.nearest import NearestUpscaler
 from mock_server.faults.fault import current
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.encode import SMALL
+from upscaler.imaging.jpeg_writer import SMALL
 from upscaler.service.backend import LocalBackend, StageTimer, UpscaleJob, UpscaleResult
 
 OTHER_ENCODING: dict[ImageEncoding, ImageEncoding] = {

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaler.api.sizes import Size
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import Progress
 

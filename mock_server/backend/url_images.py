@@ -15,7 +15,7 @@ from anyio import to_thread
 from PIL import Image
 
 from upscaler.api.sizes import Size, check_input_size
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.service.download import Downloader
 from upscaler.service.ip_ranges import Address
 from upscaler.settings import Settings

@@ -12,7 +12,7 @@ from upscaler.bench import adapters, contenders, machine, reference
 from upscaler.bench.contenders import CUSTOMARY_PAD_PX, Contender, Peer
 from upscaler.bench.runner import fidelity
 from upscaler.engine import weights
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, RRDB, Model, UpscalingModel
 from upscaler.settings import Device, Precision
 

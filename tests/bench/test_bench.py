@@ -18,7 +18,7 @@ from upscaler.bench.contenders import Contender, Peer
 from upscaler.bench.runner import BenchTask, Case, Row
 from upscaler.cli import main
 from upscaler.errors import WorkerFailed
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Device, Precision
 

@@ -23,7 +23,7 @@ from upscaler.engine import weights
 from upscaler.engine.engine import Engine
 from upscaler.engine.networks import RRDBNet
 from upscaler.files import atomic_write
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Device, Precision, Settings
 

@@ -23,7 +23,7 @@ from upscaler.engine.engine import Engine, Progress
 from upscaler.engine.networks import Net, SRVGGNetCompact, build
 from upscaler.engine.pool import EnginePool
 from upscaler.errors import OutOfMemory, WeightsUnavailable
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, Compact, Model, UpscalingModel
 from upscaler.planning import Plan, cheapest
 from upscaler.settings import Device, Precision, Settings

@@ -25,7 +25,7 @@ from tests.support.paths import ROOT
 from upscaler.engine.engine import Engine, Progress
 from upscaler.engine.streams import CompactStream, StreamedCompact
 from upscaler.errors import OutOfMemory
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import Footprint, Plan
 

@@ -20,7 +20,7 @@ from upscaler.engine.pool import EnginePool
 from upscaler.engine.streams import Methods
 from upscaler.engine.weights import Loaded
 from upscaler.errors import Overflow, WeightsUnavailable
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, RRDB, Model, UpscalingModel
 from upscaler.planning import Footprint
 from upscaler.settings import Device, Precision, Settings

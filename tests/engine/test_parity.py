@@ -9,7 +9,7 @@ from tests.support.networks import largest_difference
 from tests.support.requirements import needs
 from upscaler.bench import reference
 from upscaler.bench.contenders import Peer
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, Model, UpscalingModel
 
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)

@@ -18,7 +18,7 @@ from upscaler.engine import weights
 from upscaler.engine.networks import Net
 from upscaler.engine.pool import EnginePool
 from upscaler.errors import Cancelled, DeviceUnavailable, WeightsUnavailable
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, Model, UpscalingModel
 from upscaler.planning import Plan, cheapest
 from upscaler.settings import Device, Precision, Settings

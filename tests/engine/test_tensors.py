@@ -18,7 +18,8 @@ from upscaler.engine.tensors import (
     to_network,
     to_uint8,
 )
-from upscaler.imaging.decode import Pixels, resize
+from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.resize import resize
 
 CPU = torch.device("cpu")
 sides = st.integers(1, 40)

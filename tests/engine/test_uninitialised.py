@@ -31,9 +31,11 @@ from upscaler.engine.engine import Engine, Progress
 from upscaler.engine.layers import Convolutions
 from upscaler.errors import Cancelled, Overflow
 from upscaler.formats import ImageEncoding
-from upscaler.imaging import decode
-from upscaler.imaging.decode import Pixels
-from upscaler.imaging.encode import DEFAULT_JPEG, SMALL, encode_strips
+from upscaler.imaging import comparison
+from upscaler.imaging import resize as resizing
+from upscaler.imaging.encode import encode_strips
+from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, SMALL
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
 from upscaler.planning import Footprint, Plan
 from upscaler.settings import Precision
@@ -159,10 +161,10 @@ def around() -> dict[str, str]:
             pixels, UpscalingModel.X4_PLUS, (177, 201), lambda _done, _total: None
         )
         files |= {
-            "larger": decode.resize(pixels, (150, 170)).tobytes(),
-            "smaller": decode.resize(pixels, (33, 21)).tobytes(),
-            "before and after": decode.before_after(
-                pixels, decode.resize(pixels, (99, 98))
+            "larger": resizing.resize(pixels, (150, 170)).tobytes(),
+            "smaller": resizing.resize(pixels, (33, 21)).tobytes(),
+            "before and after": comparison.before_after(
+                pixels, resizing.resize(pixels, (99, 98))
             ).tobytes(),
             "mock": np.concatenate(list(mock)).tobytes(),
         }

@@ -32,7 +32,7 @@ from tests.support.image_files import (
 )
 from upscaler.imaging import jpeg as read
 from upscaler.imaging._zlib import zlib
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 
 REFUSALS = {"image_unreadable", "image_damaged", "image_animated", "image_too_large"}
 SEEDS = st.integers(0, 2**32).map(Random)

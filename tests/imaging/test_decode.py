@@ -44,7 +44,8 @@ from tests.support.image_files import (
 )
 from upscaler.api.sizes import Size, check_input_size
 from upscaler.errors import InvalidRequest
-from upscaler.imaging.decode import Pixels, read_header
+from upscaler.imaging.decode import read_header
+from upscaler.imaging.pixels import Pixels
 
 # What is read and what is refused
 

@@ -40,17 +40,14 @@ from tests.support.image_files import (
 from upscaler.api.sizes import Size
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import encode as encoding
-from upscaler.imaging.decode import Pixels, flatten
-from upscaler.imaging.encode import (
-    DEFAULT_JPEG,
-    SMALL,
-    JpegOptions,
-    encode,
-    encode_strips,
-    in_json,
-    most_bytes,
-)
+from upscaler.imaging import png_writer
+from upscaler.imaging import strips as cutting
+from upscaler.imaging.colour import flatten
+from upscaler.imaging.encode import encode, encode_strips, most_bytes
+from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, SMALL, JpegOptions
 from upscaler.imaging.parallel import THREAD_NAME
+from upscaler.imaging.pixels import Pixels
+from upscaler.service.responses import in_json
 
 PNG, JPEG = ImageEncoding.PNG, ImageEncoding.JPEG
 
@@ -70,7 +67,7 @@ def in_strips(
     size: int,
     style: JpegOptions = DEFAULT_JPEG,
 ) -> bytes:
-    with mock.patch.object(encoding, "STRIP_BYTES", size):
+    with mock.patch.object(cutting, "STRIP_BYTES", size):
         return b"".join(encode_strips(strips, height, wanted, style))
 
 
@@ -173,7 +170,7 @@ def test_rows_may_come_in_memory_that_is_used_again(wanted: ImageEncoding) -> No
             yield memory[: len(part)]
             memory[:] = 0
 
-    with mock.patch.object(encoding, "STRIP_BYTES", 4000):
+    with mock.patch.object(cutting, "STRIP_BYTES", 4000):
         assert b"".join(encode_strips(strips(), 300, wanted)) == encode(pixels, wanted)
 
 
@@ -251,7 +248,7 @@ def test_it_keeps_pace_with_whoever_makes_the_strips(wanted: ImageEncoding) -> N
         for made in range(1, 501):  # noqa: B007
             yield noise(8, 40, 3)
 
-    with mock.patch.object(encoding, "STRIP_BYTES", 960):
+    with mock.patch.object(cutting, "STRIP_BYTES", 960):
         pieces = encode_strips(strips(), 4000, wanted)
         assert made == 1
         for _ in range(4):
@@ -265,7 +262,7 @@ def test_it_keeps_pace_with_whoever_makes_the_strips(wanted: ImageEncoding) -> N
 @pytest.mark.parametrize("wanted", ImageEncoding)
 def test_many_pictures_can_be_encoded_at_once(wanted: ImageEncoding) -> None:
     pictures = [noise(90, width, 3) for width in (30, 40, 50)]
-    with mock.patch.object(encoding, "STRIP_BYTES", 2000):
+    with mock.patch.object(cutting, "STRIP_BYTES", 2000):
         together = list(zip(*(encode_strips([p], 90, wanted) for p in pictures), strict=False))
         assert len(together) > 2
         for index, picture in enumerate(pictures):
@@ -345,13 +342,13 @@ def chunks_of(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_checksums_can_be_combined(first: bytes, second: bytes) -> None:
-    combined = encoding._adler_combined(zlib.adler32(first), zlib.adler32(second), len(second))
+    combined = png_writer._adler_combined(zlib.adler32(first), zlib.adler32(second), len(second))
     assert combined == zlib.adler32(first + second)
 
 
 def test_checksums_of_long_texts_can_be_combined() -> None:
     first, second = b"\xff" * 3_000_000, b"\xfe" * 5_000_001
-    combined = encoding._adler_combined(zlib.adler32(first), zlib.adler32(second), len(second))
+    combined = png_writer._adler_combined(zlib.adler32(first), zlib.adler32(second), len(second))
     assert combined == zlib.adler32(first + second)
 
 

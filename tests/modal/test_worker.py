@@ -17,8 +17,8 @@ from tests.support.paths import PHOTO
 from upscaler.engine.pool import EnginePool
 from upscaler.errors import DeviceUnavailable, InvalidRequest, OutOfMemory, RemoteFailed
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import Pixels
 from upscaler.imaging.encode import encode
+from upscaler.imaging.pixels import Pixels
 from upscaler.modal import worker as module
 from upscaler.modal.backend import from_payload
 from upscaler.modal.worker import Worker

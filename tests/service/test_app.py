@@ -30,8 +30,9 @@ from tests.support.service import (
 from upscaler.api.limits import MAX_BODY_BYTES
 from upscaler.api.sizes import Size
 from upscaler.errors import WeightsUnavailable
-from upscaler.imaging.decode import Pixels, resize
 from upscaler.imaging.parallel import THREAD_NAME
+from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.resize import resize
 from upscaler.models import UpscalingModel
 from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend, Progress

@@ -23,7 +23,7 @@ from tests.support.service import (
 )
 from upscaler.api.limits import ASYNC_MAX_BODY_BYTES
 from upscaler.api.sizes import Size
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import Progress
 from upscaler.service.jobs import LocalJobStore

@@ -14,8 +14,9 @@ from tests.support.service import Resizer
 from upscaler.api.sizes import Size
 from upscaler.errors import Busy, Cancelled
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import Pixels, resize
 from upscaler.imaging.encode import encode
+from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.resize import resize
 from upscaler.models import MODELS, UpscalingModel, flop
 from upscaler.service.backend import (
     FIRST_GUESS_FLOPS,

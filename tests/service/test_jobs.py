@@ -28,8 +28,8 @@ from upscaler.errors import (
     WeightsUnavailable,
 )
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import Pixels
 from upscaler.imaging.encode import most_bytes
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service import jobs as module
 from upscaler.service.backend import (

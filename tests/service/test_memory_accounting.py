@@ -21,7 +21,7 @@ from tests.support.raw_http import send
 from tests.support.service import GOOD, SETTINGS, Resizer, Slow, serving
 from upscaler.api.sizes import Size
 from upscaler.errors import OutOfMemory
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import Progress
 from upscaler.service.jobs import LocalJobStore

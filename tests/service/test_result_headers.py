@@ -16,7 +16,7 @@ from tests.support.service import GOOD, SETTINGS, Resizer, only_error, png, serv
 from upscaler.api.request import validate_request
 from upscaler.api.sizes import Size, output_size
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
 from upscaler.service.backend import FIRST_GUESS_FLOPS, STAGES, WORK_STAGES, Progress, UpscaleResult
 from upscaler.service.responses import cost_usd

@@ -13,7 +13,7 @@ from upscaler.engine import weights
 from upscaler.engine.convolution import has_onednn
 from upscaler.engine.engine import Engine
 from upscaler.engine.networks import Net, RRDBNet, build
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import Model
 from upscaler.planning import Plan
 from upscaler.settings import Precision

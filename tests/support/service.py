@@ -17,7 +17,8 @@ from PIL import Image
 from tests.support.paths import PHOTO
 from upscaler.api.sizes import Size
 from upscaler.errors import WeightsUnavailable
-from upscaler.imaging.decode import Pixels, resize
+from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.resize import resize
 from upscaler.models import UpscalingModel
 from upscaler.service import logs
 from upscaler.service.app import create_app

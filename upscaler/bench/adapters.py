@@ -19,7 +19,7 @@ from upscaler.bench import machine, reference
 from upscaler.bench.contenders import CUSTOMARY_PAD_PX, MAPS_AT_ONCE, Contender, Peer, largest_map
 from upscaler.engine import weights
 from upscaler.engine.engine import Engine
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import Model
 from upscaler.planning import Plan
 from upscaler.settings import Settings

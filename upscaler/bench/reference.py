@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import RRDB, Model
 
 PACKAGES: Final = ("basicsr", "basicsr.archs", "basicsr.utils", "realesrgan", "realesrgan.archs")

@@ -22,7 +22,8 @@ from upscaler.bench.contenders import Contender, Peer
 from upscaler.bench.machine import Machine, describe
 from upscaler.bench.process import WorkerProcess
 from upscaler.errors import WorkerFailed
-from upscaler.imaging.decode import Pixels, resize
+from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.resize import resize
 from upscaler.models import Model, flop
 from upscaler.settings import Device
 

@@ -25,7 +25,7 @@ import torch
 from upscaler.bench import adapters, peak
 from upscaler.bench.contenders import Contender, Peer
 from upscaler.engine.memory import trim_heap
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Precision
 

@@ -27,7 +27,7 @@ from upscaler.api.sizes import output_size
 from upscaler.cli import options
 from upscaler.errors import FileRefused, InvalidRequest, UpscalerError
 from upscaler.files import atomic_write
-from upscaler.imaging import decode, encode
+from upscaler.imaging import comparison, decode, encode
 from upscaler.models import LICENCE, MODELS, Model, UpscalingModel
 from upscaler.settings import Device, Settings
 
@@ -113,7 +113,7 @@ def _upscale(
         strips = engines.upscale(pixels, request.model, size, progress)
         if job.comparison:
             whole = np.concatenate(list(strips))
-            sheet = decode.before_after(pixels, whole)
+            sheet = comparison.before_after(pixels, whole)
             _write(job.comparison, encode.encode_strips([sheet], len(sheet), file_type))
             strips = iter([whole])
         _write(job.target, encode.encode_strips(strips, size[1], file_type))

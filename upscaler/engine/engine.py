@@ -37,7 +37,8 @@ from upscaler.engine.tensors import (
     to_uint8,
 )
 from upscaler.errors import OutOfMemory, Overflow, WeightsUnavailable
-from upscaler.imaging.decode import Pixels, resize
+from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.resize import resize
 from upscaler.models import MODELS, Model, UpscalingModel
 from upscaler.planning import MIB, Plan, Tile, cheapest, footprint, plans
 from upscaler.settings import Device, Precision, Settings

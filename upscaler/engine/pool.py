@@ -12,7 +12,7 @@ from upscaler.engine.devices import name_of, pick_device, pick_precision
 from upscaler.engine.engine import Engine, Progress
 from upscaler.engine.memory import free_bytes, trim_heap
 from upscaler.errors import WeightsUnavailable
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import cheapest, footprint, plans
 from upscaler.settings import Settings

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from upscaler.api.sizes import Size
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 
 LUMA: Final = (0.299, 0.587, 0.114)
 """How much red, green and blue count in grey (ITU-R BT.601), for alpha that a network enlarged."""

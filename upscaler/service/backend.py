@@ -17,8 +17,9 @@ from anyio import to_thread
 from upscaler.api.sizes import Size
 from upscaler.errors import Busy, Cancelled, let_go
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import Pixels
-from upscaler.imaging.encode import DEFAULT_JPEG, JpegOptions, encode_strips
+from upscaler.imaging.encode import encode_strips
+from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, JpegOptions
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
 from upscaler.service.queue import Admission, QueueSlot
 

@@ -8,7 +8,7 @@ from upscaler.errors import NotAcceptable
 from upscaler.formats import ImageEncoding
 
 JSON: Final = "application/json"
-MEDIA_TYPES: Final = {encoding: f"image/{encoding}" for encoding in ImageEncoding}
+MEDIA_TYPES: Final = {encoding: encoding.media_type for encoding in ImageEncoding}
 
 
 def negotiate(accept: str, asked: ImageEncoding) -> ImageEncoding | None:

@@ -1,11 +1,12 @@
 """Pictures and errors as HTTP responses."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final
 
+import pybase64
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -16,9 +17,9 @@ from upscaler.api.headers import (
     OUTPUT_SIZE_HEADER,
     WEIGHTS_HEADER,
 )
+from upscaler.api.responses import ImageResponse
 from upscaler.api.sizes import Size
 from upscaler.errors import UpscalerError, let_go
-from upscaler.imaging.encode import in_json, json_bytes
 from upscaler.service.backend import WORK_STAGES, UpscaleResult
 from upscaler.service.negotiation import JSON, MEDIA_TYPES
 
@@ -100,6 +101,31 @@ async def cancel_and_wait(making: asyncio.Future[Any]) -> None:
 def cost_usd(made: UpscaleResult, price_per_second: Decimal) -> Decimal:
     """What the time cost in which the machine worked for this picture: no waiting, no download."""
     return price_per_second * Decimal(sum(made.seconds[stage] for stage in WORK_STAGES))
+
+
+def in_json(file: Iterable[bytes]) -> Generator[bytes, None, None]:
+    """The pieces of the answer (RES-1 to RES-3) that holds `file`; nothing is ever withheld."""
+    before, after = _around()
+    ready, rest = before, b""
+    for piece in file:
+        data = rest + piece
+        whole = len(data) - len(data) % 3  # three bytes are four characters; padding ends a text
+        yield ready + pybase64.b64encode(memoryview(data)[:whole])
+        ready, rest = b"", data[whole:]
+    yield ready + pybase64.b64encode(rest) + after
+
+
+def json_bytes(file_bytes: int) -> int:
+    """How long the answer is that holds a file of so many bytes."""
+    before, after = _around()
+    return len(before) + 4 * -(-file_bytes // 3) + len(after)
+
+
+def _around() -> tuple[bytes, bytes]:
+    """What stands before and behind the file's base64 in an answer."""
+    answer = ImageResponse(image_b64="", removed_for_safety=False).model_dump_json()
+    before, after = answer.encode().split(b'""')
+    return before + b'"', b'"' + after
 
 
 def error(fault: UpscalerError) -> Response:

@@ -24,7 +24,8 @@ from tests.contract_tests.defects.planting import (
 from tests.contract_tests.defects.probes import asking, file, saved, text, turned
 from upscaler.errors import InvalidRequest
 from upscaler.imaging import decode
-from upscaler.imaging.decode import EncodedImage, Pixels
+from upscaler.imaging.decode import EncodedImage
+from upscaler.imaging.pixels import Pixels
 
 PICTURE: Final = text(file())
 PREFIX: Final = "data:image/png;base64,"

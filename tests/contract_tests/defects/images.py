@@ -20,7 +20,7 @@ from tests.contract_tests.defects.planting import (
 )
 from tests.contract_tests.defects.probes import Probe, asking, file, saved, text, twice
 from upscaler.api.sizes import Size
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.service.backend import UpscaleJob
 
 CLEAR: Final = text(file(mode="RGBA"))

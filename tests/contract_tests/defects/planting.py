@@ -24,7 +24,8 @@ from upscaler.api import sizes
 from upscaler.api.request import UpscalingRequest
 from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.imaging.decode import EncodedImage, Pixels
+from upscaler.imaging.decode import EncodedImage
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service import app
 from upscaler.service.backend import Progress, StageTimer, UpscaleJob, UpscaleResult

@@ -23,8 +23,10 @@ from tests.support.service import GOOD, decoded, upscale
 from upscaler.api.headers import DRY_RUN_HEADER
 from upscaler.api.sizes import Size
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import Pixels, flatten
-from upscaler.imaging.encode import SMALL, encode_strips
+from upscaler.imaging.colour import flatten
+from upscaler.imaging.encode import encode_strips
+from upscaler.imaging.jpeg_writer import SMALL
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 
 MAX_SIDE: Final = 1200
