@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from upscaler.files import atomic_write, identity
 
+pytestmark = pytest.mark.dev
+
 WRITER = """
 import sys
 from pathlib import Path

@@ -25,6 +25,8 @@ from upscaler.imaging import encode as encoding
 from upscaler.imaging.decode import Pixels
 from upscaler.imaging.encode import encode
 
+pytestmark = pytest.mark.dev
+
 PICTURES = {
     "noise": noise(70, 90, 3),
     "noise with alpha": noise(70, 90, 4),

@@ -37,6 +37,7 @@ from upscaler.api.limits import MAX_INPUT_PX, MIN_INPUT_PX
 from upscaler.api.sizes import Size
 
 pytestmark = [
+    pytest.mark.dev,
     needs_corpora(),
     # Outside of the tests a warning of Pillow's about an odd file is none but a line in the log.
     pytest.mark.filterwarnings("ignore:::PIL"),

@@ -24,6 +24,8 @@ from tests.support.request_literals import VALID
 from tests.support.service import decoded
 from upscaler.authority import is_authority
 
+pytestmark = pytest.mark.both
+
 NOT_JSON = [("body", "json_invalid")]
 OTHER_TYPE = [("header/Content-Type", "content_type")]
 METHODS = {

@@ -20,6 +20,8 @@ from tests.support.service import TOKENS, png
 from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, REQUEST_ID_HEADER
 from upscaler.api.limits import MAX_OUTPUT_PX
 
+pytestmark = pytest.mark.dev
+
 EXAMPLES: Final = {"service": 100, "mock": 40}
 """For each operation and phase. The mock gets fewer for the sake of time: nothing in it but the
 network is another than the service's."""
