@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from upscaler.files import atomic_write, identity
 
+pytestmark = pytest.mark.dev
+
 WRITER = """
 import sys
 from pathlib import Path
-from upscaler.files import replacing
+from upscaler.files import atomic_write
 
 _, path, letter, size = sys.argv
 for _ in range(100):
-    with replacing(Path(path)) as file:
+    with atomic_write(Path(path)) as file:
         for _ in range(8):
             file.write(letter.encode() * (int(size) // 8))
 """

@@ -16,6 +16,8 @@ from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, RRDB, Model, UpscalingModel
 from upscaler.settings import Device, Precision
 
+pytestmark = pytest.mark.torch
+
 BF16 = contenders.native_bf16(machine.describe())
 CPU = torch.device("cpu")
 COMPACT = MODELS[UpscalingModel.ANIMEVIDEO_V3]

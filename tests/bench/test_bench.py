@@ -22,6 +22,8 @@ from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Device, Precision
 
+pytestmark = [pytest.mark.torch, pytest.mark.alone]
+
 SIDE = 40
 FAST = MODELS[UpscalingModel.ANIMEVIDEO_V3]
 OWN = Contender(None, Precision.FP32)

@@ -9,6 +9,8 @@ from upscaler.errors import Unavailable
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Device, Precision
 
+pytestmark = pytest.mark.torch
+
 
 def test_the_largest_map_is_what_the_tail_makes() -> None:
     photo, double = MODELS[UpscalingModel.X4_PLUS], MODELS[UpscalingModel.X2_PLUS]

@@ -11,6 +11,8 @@ from tests.support.networks import needs_bf16
 from tests.support.paths import ROOT
 from upscaler.planning import HEAP_BYTES
 
+pytestmark = pytest.mark.alone
+
 PEAK = """
 import ctypes, sys
 from pathlib import Path

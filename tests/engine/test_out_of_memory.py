@@ -29,6 +29,8 @@ from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import Footprint, Plan
 
+pytestmark = pytest.mark.alone
+
 MODEL = MODELS[UpscalingModel.ANIMEVIDEO_V3]
 FOOTPRINT = Footprint(1000, column=1000, flow=500, tail=0, step_px=2000, tail_px=1)
 """With it even small pictures have many plans."""

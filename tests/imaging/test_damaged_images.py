@@ -34,6 +34,8 @@ from upscaler.imaging import jpeg as read
 from upscaler.imaging._zlib import zlib
 from upscaler.imaging.pixels import Pixels
 
+pytestmark = pytest.mark.dev
+
 REFUSALS = {"image_unreadable", "image_damaged", "image_animated", "image_too_large"}
 SEEDS = st.integers(0, 2**32).map(Random)
 """What happens to a file: nothing is gained by making it simpler."""

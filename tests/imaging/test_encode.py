@@ -273,7 +273,7 @@ def test_many_pictures_can_be_encoded_at_once(wanted: ImageEncoding) -> None:
 MEMORY = """
 import re, sys
 import numpy as np
-from upscaler.api.request import ImageEncoding, Size
+from upscaler.formats import ImageEncoding
 from upscaler.imaging.encode import encode_strips, in_json
 
 def peak():

@@ -25,6 +25,8 @@ from upscaler.imaging import strips
 from upscaler.imaging.encode import encode
 from upscaler.imaging.pixels import Pixels
 
+pytestmark = pytest.mark.dev
+
 PICTURES = {
     "noise": noise(70, 90, 3),
     "noise with alpha": noise(70, 90, 4),

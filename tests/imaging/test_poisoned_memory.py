@@ -15,6 +15,8 @@ from tests.support.image_files import outcome
 from tests.support.poisoned_memory import LIBRARIES, lines
 from upscaler.imaging import jpeg
 
+pytestmark = pytest.mark.dev
+
 COUNT = 400
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc poisons memory")
 

@@ -31,7 +31,7 @@ from tests.support.service import PHOTO_B64
 if importlib.util.find_spec("octoai") is None:
     pytest.skip("octoai is in the other environment", allow_module_level=True)
 
-pytestmark = needs_clients()
+pytestmark = [pytest.mark.dev, needs_clients()]
 
 TOKEN: Final = "mock-token"
 DRIVE: Final = ROOT / "tests" / "support" / "clients" / "drive.mjs"

@@ -26,6 +26,8 @@ from upscaler.modal.config import VARIABLES
 from upscaler.models import MODELS, RELEASES
 from upscaler.settings import Device, Settings
 
+pytestmark = pytest.mark.both
+
 WEB, GPU, CHECK = "web", "Upscaler.*", "selfcheck"
 HOME = "/root"
 """Where a container has the sources that were shipped to it."""

@@ -52,6 +52,8 @@ from upscaler.service.app import create_app
 from upscaler.service.backend import Scheduler, StageTimer, UpscaleJob, UpscaleResult
 from upscaler.service.queue import Admission
 
+pytestmark = pytest.mark.both
+
 DAY_S = 24 * 60 * 60
 KEY = b"a key"
 TASK = UpscaleJob(

@@ -26,6 +26,8 @@ from upscaler.models import MODELS, UpscalingModel
 from upscaler.service.backend import StageTimer
 from upscaler.settings import Settings
 
+pytestmark = pytest.mark.torch
+
 FAST = UpscalingModel.ANIMEVIDEO_V3
 SOURCE = PHOTO.read_bytes()
 FIELDS: dict[str, object] = {"scale": 2, "model": FAST.value}

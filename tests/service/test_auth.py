@@ -26,6 +26,8 @@ from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend
 from upscaler.settings import Settings
 
+pytestmark = pytest.mark.torch
+
 CANARY = "canary-Ab3.token_9f"
 """A token that stands nowhere by chance."""
 OPEN = ("/", "/livez", "/healthcheck", "/docs", "/openapi.json")

@@ -26,6 +26,8 @@ from upscaler.models import UpscalingModel
 from upscaler.service.backend import Progress
 from upscaler.service.jobs import LocalJobStore
 
+pytestmark = pytest.mark.dev
+
 ASYNC: Final = {"X-OctoAI-Async": "1"}
 DAY_S: Final = 24 * 60 * 60
 SIDE_PX: Final = 1024

@@ -23,6 +23,8 @@ from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend
 from upscaler.settings import Settings
 
+pytestmark = pytest.mark.torch
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the client is of 2024
     from octoai.client import InferenceFuture, OctoAI
