@@ -473,7 +473,7 @@ def test_a_picture_on_which_the_network_overflows_is_a_failure_and_not_a_black_o
     monkeypatch.setattr(weights, "load", lambda *_: weights.Loaded(net, "00"))
     for words in ([], ["--scale", "2"], ["--encoding", "jpeg"]):
         assert image("a.png", *words) == 1
-        assert "overflows on this picture in" in capsys.readouterr().err
+        assert "overflows on this image in" in capsys.readouterr().err
     assert not list((folder / "upscaled").iterdir())
 
 

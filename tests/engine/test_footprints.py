@@ -41,7 +41,7 @@ def status(word):
 
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
-engine.enlarge(pixels, plan)
+engine.upscale_by_plan(pixels, plan)
 print(status("VmHWM") - before, plan.bytes)
 """
 

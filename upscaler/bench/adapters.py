@@ -83,7 +83,7 @@ class ThisEngine:
 
     def run(self, pixels: Pixels) -> Pixels:
         assert self._plan, "prepared first"
-        return self.engine.enlarge(pixels, self._plan)
+        return self.engine.upscale_by_plan(pixels, self._plan)
 
 
 class RealESRGANer:

@@ -9,7 +9,7 @@ from typing import Final
 from upscaler.api.sizes import Size
 from upscaler.engine import weights
 from upscaler.engine.devices import name_of, pick_device, pick_precision
-from upscaler.engine.engine import Engine, Progress
+from upscaler.engine.engine import Engine, RowProgress
 from upscaler.engine.memory import free_bytes, trim_heap
 from upscaler.errors import WeightsUnavailable
 from upscaler.imaging.decode import Pixels
@@ -49,7 +49,7 @@ class EnginePool:
         """What the device calls itself."""
         return name_of(self._device)
 
-    def load(self, model: UpscalingModel, progress: weights.Progress | None = None) -> str:
+    def load(self, model: UpscalingModel, progress: weights.DownloadProgress | None = None) -> str:
         """Load `model` once, however many threads ask; return the SHA-256 of its weights' file.
 
         Nobody waits for another model's. `progress` is told of a download's bytes. Raises
@@ -78,7 +78,7 @@ class EnginePool:
         pixels: Pixels,
         model: UpscalingModel,
         size: Size,
-        progress: Progress | None = None,
+        progress: RowProgress | None = None,
     ) -> Iterator[Pixels]:
         """Strips of `pixels` enlarged by `model` to exactly `size`; see `Engine.strips`.
 
@@ -92,14 +92,16 @@ class EnginePool:
             trim_heap()
 
     def _ready(
-        self, model: UpscalingModel, progress: weights.Progress | None = None
+        self, model: UpscalingModel, progress: weights.DownloadProgress | None = None
     ) -> tuple[Engine, str]:
         with self._loading[model]:
             if model not in self._loaded:
                 self._loaded[model] = self._load(model, progress)
             return self._loaded[model]
 
-    def _load(self, model: UpscalingModel, progress: weights.Progress | None) -> tuple[Engine, str]:
+    def _load(
+        self, model: UpscalingModel, progress: weights.DownloadProgress | None
+    ) -> tuple[Engine, str]:
         failed_s, failure = self._failures.get(model, (-math.inf, None))
         if failure and time.monotonic() - failed_s < RETRY_AFTER_S:
             raise failure
@@ -107,7 +109,7 @@ class EnginePool:
         try:
             read = self._read.pop(model, None)
             loaded = read or weights.load(spec, self.settings.weights, progress)
-            return Engine.of(spec, loaded, self._device, self._precision), loaded.sha256
+            return Engine.from_weights(spec, loaded, self._device, self._precision), loaded.sha256
         except WeightsUnavailable as error:
             self._failures[model] = time.monotonic(), error
             raise

@@ -7,6 +7,7 @@ is resized there, and comes to the host while the next rows are computed.
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -75,6 +76,21 @@ def to_host(strips: Iterable[Tensor], device: torch.device) -> Iterator[Pixels]:
             yield _arrived(*under_way.popleft())
     while under_way:
         yield _arrived(*under_way.popleft())
+
+
+def assemble(strips: Iterator[Tensor], height: int) -> Tensor:
+    """One tensor of `height` rows from its strips. A single strip is returned as it is."""
+    first = next(strips)
+    if len(first) == height:
+        return first
+    whole = first.new_empty(height, *first.shape[1:])
+    row = 0
+    for strip in chain([first], strips):
+        whole[row : row + len(strip)] = strip
+        row += len(strip)
+    if row != height:
+        raise RuntimeError(f"expected {height} rows and got {row}")
+    return whole
 
 
 def _arrived(copy: Tensor, copied: torch.Event) -> Pixels:

