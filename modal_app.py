@@ -1,7 +1,7 @@
 """octo-upscaler on Modal: a CPU front that knows the API, and GPU containers that know the models.
 
     modal deploy modal_app.py                                  the service, at a URL that it prints
-    modal run modal_app.py --image photo.png --scale 2         pictures from a terminal
+    modal run modal_app.py --image photo.png --scale 2         images from a terminal
     modal run modal_app.py::selfcheck                          the GPU against the reference
 
 Both kinds of containers start when they are needed and end when they are not. What can be set by
@@ -100,13 +100,13 @@ with gpu_image.imports():  # type: ignore[no-untyped-call]
     min_containers=0,  # nothing runs and nothing is paid while nobody asks
     max_containers=settings.max_containers,  # a cap on what can be spent
     scaledown_window=settings.window_s,  # an idle GPU costs as much as a busy one
-    timeout=10 * MINUTES,  # the largest picture takes seconds: what takes longer hangs
+    timeout=10 * MINUTES,  # the largest image takes seconds: what takes longer hangs
     startup_timeout=5 * MINUTES,  # else `timeout` counts the start as well
-    retries=0,  # Modal would repeat pictures that cannot be made, too
+    retries=0,  # Modal would repeat images that cannot be made, too
     **settings.snapshots,
 )
 class Upscaler:
-    """One GPU with all six models; it makes one picture at a time, for the memory is for one."""
+    """One GPU with all models; it makes one image at a time, for the memory is for one."""
 
     @modal.enter(snap=settings.snapshots["enable_memory_snapshot"])
     def load_weights(self) -> None:
@@ -144,10 +144,10 @@ class Upscaler:
     min_containers=0,
     max_containers=settings.max_containers,
     scaledown_window=5 * MINUTES,  # a core is cheap, and the next client does not wait
-    timeout=15 * MINUTES,  # a picture, and a cold start, and the others in line before it
+    timeout=15 * MINUTES,  # an image, and a cold start, and the others in line before it
     enable_memory_snapshot=settings.snapshots["enable_memory_snapshot"],
 )
-@modal.concurrent(max_inputs=FRONT_INPUTS)  # else a request waits for another's picture
+@modal.concurrent(max_inputs=FRONT_INPUTS)  # else a request waits for another's image
 @modal.asgi_app(requires_proxy_auth=settings.proxy_auth)
 def web() -> Any:
     """The API: what is wrong is told here, and no GPU wakes up for it."""
@@ -163,7 +163,7 @@ def web() -> Any:
     image=check_image,
     gpu=list(settings.gpus),
     cpu=GPU_CORES,
-    memory=16384,  # RealESRGANer holds the whole picture several times
+    memory=16384,  # RealESRGANer holds the whole image several times
     region=list(settings.region) or None,
     max_containers=1,
     scaledown_window=2,
@@ -179,7 +179,7 @@ def selfcheck(*arguments: str) -> None:
 
 @app.local_entrypoint()
 def main(*arguments: str) -> None:
-    """Enlarge pictures: `modal run modal_app.py --image photo.png --scale 2`."""
+    """Upscale images: `modal run modal_app.py --image photo.png --scale 2`."""
     from upscaler.modal import cli as terminal
 
     terminal.main(arguments, Upscaler().upscale)

@@ -54,8 +54,8 @@ INSTALL: Final = {
 class Contender:
     """One engine at one precision; `peer` is None for this engine.
 
-    `tile` is in input pixels per side, 0 for the picture in one piece. It is for RealESRGANer:
-    this engine plans by itself, and the others are given the picture whole.
+    `tile` is in input pixels per side, 0 for the image in one piece. It is for RealESRGANer:
+    this engine plans by itself, and the others are given the image whole.
     """
 
     peer: Peer | None
@@ -143,5 +143,5 @@ def variants(peer: Peer, device: Device, *, bf16: bool) -> Sequence[Contender]:
 def largest_map(model: Model, width: int, height: int) -> int:
     """How many values the network's largest map has, of 64 channels, in one piece."""
     shape = model.network
-    scale = shape.scale if isinstance(shape, RRDB) else 1  # the compact ones enlarge at the end
+    scale = shape.scale if isinstance(shape, RRDB) else 1  # the compact ones upscale at the end
     return 64 * width * height * scale**2

@@ -1,4 +1,4 @@
-"""The benchmark: this engine and its peers on the same weights and picture, by turns in one run.
+"""The benchmark: this engine and its peers on the same weights and image, by turns in one run.
 
 Machines are noisy, and what is measured minutes apart cannot be compared. So every contender waits
 in a process of its own, loaded and warm, and each round gives every one of them a turn; ratios are
@@ -31,14 +31,14 @@ Say = Callable[[str], None]
 
 PSNR_LEVELS: Final = 255
 ROWS_AT_ONCE: Final = 256
-"""Of two pictures that are compared, so that a large one needs no memory to speak of."""
+"""Of two images that are compared, so that a large one needs no memory to speak of."""
 
 
 @dataclass(frozen=True)
 class BenchTask:
     """What to measure; `sizes` are in pixels per side, `memory` this engine's budget in bytes."""
 
-    picture: Pixels
+    image: Pixels
     models: Sequence[Model]
     sizes: Sequence[int]
     device: Device
@@ -49,7 +49,7 @@ class BenchTask:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How far a picture is from untiled fp32, in levels of 255; `psnr_db` is None if it equals."""
+    """How far an image is from untiled fp32, in levels of 255; `psnr_db` is None if it equals."""
 
     psnr_db: float | None
     p999: int
@@ -58,7 +58,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Row:
-    """One contender on one picture. If `error` is there, the rest says what came before it.
+    """One contender on one image. If `error` is there, the rest says what came before it.
 
     `ratios` are how many times faster it was than the baseline, round by round, and `peak_fraction`
     is of the matrix peak in its precision.
@@ -84,7 +84,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """One model on one picture of `size_px` pixels per side; `truth` says what is amiss with it."""
+    """One model on one image of `size_px` pixels per side; `truth` says what is amiss with it."""
 
     model: str
     size_px: int
@@ -137,7 +137,7 @@ def cases(task: BenchTask, peaks: dict[str, float], say: Say) -> Iterator[Case]:
 
 @dataclass
 class _Case:
-    """One case while it is being measured; `desk` is a folder for its pictures."""
+    """One case while it is being measured; `desk` is a folder for its images."""
 
     task: BenchTask
     model: Model
@@ -146,7 +146,7 @@ class _Case:
     say: Say
 
     def run(self, peaks: dict[str, float]) -> Case:
-        np.save(self.desk / "picture.npy", square(self.task.picture, self.size))
+        np.save(self.desk / "image.npy", square(self.task.image, self.size))
         truth = self._truth()
         rows = [
             Row(each.name, each.version, each.matrix_precision) for each in self.task.contenders
@@ -172,7 +172,7 @@ class _Case:
         )
 
     def _truth(self) -> str | None:
-        """Write the picture that is true; or what kept it from being written."""
+        """Write the image that is true; or what kept it from being written."""
         self._tell("untiled fp32, to compare with")
         try:
             with self._worker("truth", result=self._path("truth")) as worker:
@@ -201,7 +201,7 @@ class _Case:
         return row
 
     def _turn(self, row: Row, number: int, index: int, there: dict[int, WorkerProcess]) -> Row:
-        """The row after one more run. Only the first picture is kept and compared."""
+        """The row after one more run. Only the first image is kept and compared."""
         result = self._path("result") if number == 0 else None
         try:
             answer = self._checked(there[index].ask(result=result))
@@ -220,10 +220,10 @@ class _Case:
         )
 
     def _checked(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """The answer, unless its picture has not the shape that the network makes."""
+        """The answer, unless its image has not the shape that the network makes."""
         side = self.size * self.model.scale
         if answer["shape"] != [side, side, 3]:
-            raise WorkerFailed(f"its picture has the shape {answer['shape']}")
+            raise WorkerFailed(f"its image has the shape {answer['shape']}")
         return answer
 
     def _failed(self, row: Row, failure: WorkerFailed) -> Row:
@@ -235,7 +235,7 @@ class _Case:
             "role": role,
             "model": self.model.name,
             "device": self.task.device,
-            "picture": self._path("picture"),
+            "image": self._path("image"),
             **job,
         }
         return WorkerProcess(whole, self.desk / f"{name}.log")
@@ -264,7 +264,7 @@ def square(pixels: Pixels, side: int) -> Pixels:
 
 
 def fidelity(truth: str, result: str) -> Fidelity:
-    """How far the picture in the .npy file `result` is from that in `truth`, of the same shape."""
+    """How far the image in the .npy file `result` is from that in `truth`, of the same shape."""
     levels = np.zeros(PSNR_LEVELS + 1, np.int64)
     for one, other in zip(_strips(truth), _strips(result), strict=True):
         difference = np.abs(one.astype(np.int16) - other).ravel()

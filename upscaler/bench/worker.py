@@ -2,7 +2,7 @@
 
 `python -m upscaler.bench.worker JOB`, where JOB is a JSON object with a `role`. It answers with one
 JSON object per line on standard output. A contender answers once when it is loaded, and then to
-every line it reads with what a picture took; the other roles answer once. Whatever fails is
+every line it reads with what an image took; the other roles answer once. Whatever fails is
 answered with an `error`.
 """
 
@@ -33,7 +33,7 @@ Say = Callable[..., None]
 """Answers with the given fields."""
 
 WARM_UP_PX: Final = 64
-"""The longest side of the picture that each contender is warmed up with."""
+"""The longest side of the image that each contender is warmed up with."""
 QUICK_S: Final = 1.0
 """A run that takes no longer is made twice, and the second one counts."""
 PR_SET_PDEATHSIG: Final = 1
@@ -69,14 +69,14 @@ def _machine(job: dict[str, Any], say: Say) -> None:
 
 
 def _truth(job: dict[str, Any], say: Say) -> None:
-    """Write what the plain network makes of the picture."""
+    """Write what the plain network makes of the image."""
     truth = adapters.Truth(MODELS[UpscalingModel(job["model"])], torch.device(job["device"]))
-    np.save(job["result"], truth.run(np.load(job["picture"])))
+    np.save(job["result"], truth.run(np.load(job["image"])))
     say()
 
 
 def _contender(job: dict[str, Any], say: Say) -> None:
-    """Load a contender, and let it enlarge the picture whenever a line says so."""
+    """Load a contender, and let it upscale the image whenever a line says so."""
     described = job["contender"]
     contender = Contender(
         Peer(described["peer"]) if described["peer"] else None,
@@ -84,7 +84,7 @@ def _contender(job: dict[str, Any], say: Say) -> None:
         described["tile"],
     )
     device = torch.device(job["device"])
-    pixels = np.load(job["picture"])
+    pixels = np.load(job["image"])
     started = time.perf_counter()
     runner = adapters.load(contender, MODELS[UpscalingModel(job["model"])], device, job["memory"])
     load_s = time.perf_counter() - started
@@ -104,29 +104,29 @@ def _run(runner: adapters.Runner, pixels: Pixels) -> None:
 def _turn(
     runner: adapters.Runner, pixels: Pixels, memory: "_Memory", result: str | None
 ) -> dict[str, object]:
-    """Enlarge the picture once by the clock, and write it to `result`, if that is a path.
+    """Upscale the image once by the clock, and write it to `result`, if that is a path.
 
     A run that is quick is warmed up for by another: the caches have been others' meanwhile.
     """
     memory.reset()
-    seconds, enlarged = _clocked(runner, pixels, memory.device)
+    seconds, upscaled = _clocked(runner, pixels, memory.device)
     if seconds < QUICK_S or memory.device.type == "cuda":
-        seconds, enlarged = _clocked(runner, pixels, memory.device)
+        seconds, upscaled = _clocked(runner, pixels, memory.device)
     peaks = memory.peaks()
     if result:
-        np.save(result, enlarged)
+        np.save(result, upscaled)
     if memory.device.type == "cuda":
         torch.cuda.empty_cache()  # all contenders share the card
-    return {"seconds": seconds, "shape": enlarged.shape, **peaks}
+    return {"seconds": seconds, "shape": upscaled.shape, **peaks}
 
 
 def _clocked(runner: adapters.Runner, pixels: Pixels, device: torch.device) -> tuple[float, Pixels]:
-    """How many seconds a run took, and its picture."""
+    """How many seconds a run took, and its image."""
     started = time.perf_counter()
-    enlarged = runner.run(pixels)
+    upscaled = runner.run(pixels)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started, enlarged
+    return time.perf_counter() - started, upscaled
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def _task(args: argparse.Namespace) -> "BenchTask":
             with progress_bar(f"fetching {model.name}", "B", quiet=args.quiet) as progress:
                 weights.fetch(model, progress)
     return runner.BenchTask(
-        picture=decode.read_header(data).pixels(),
+        image=decode.read_header(data).pixels(),
         models=models,
         sizes=args.size or ([512, 1024, 2048] if device is Device.CUDA else [512]),
         device=device,

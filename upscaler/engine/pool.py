@@ -1,4 +1,4 @@
-"""The six models on one device: what the service and the command line run on."""
+"""The models on one device: what the service and the command line run on."""
 
 import math
 import threading
@@ -32,7 +32,7 @@ class EnginePool:
         """Take note of what to load and how; `read` are networks that have their weights already.
 
         Raises DeviceUnavailable and WeightsUnavailable at once for settings that cannot be met,
-        not at the first picture.
+        not at the first image.
         """
         self.settings = settings
         self._device = pick_device(settings.device)
@@ -63,7 +63,7 @@ class EnginePool:
         return self._ready(model)[0]
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
-        """Into how many bands a picture of that size in pixels would be cut; loads nothing.
+        """Into how many bands an image of that size in pixels would be cut; loads nothing.
 
         Raises OutOfMemory where no plan fits into the memory that the settings allow.
         """
@@ -80,7 +80,7 @@ class EnginePool:
         size: Size,
         progress: RowProgress | None = None,
     ) -> Iterator[Pixels]:
-        """Strips of `pixels` enlarged by `model` to exactly `size`; see `Engine.strips`.
+        """Strips of `pixels` upscaled by `model` to exactly `size`; see `Engine.strips`.
 
         Afterwards the process holds no more memory than before.
         """

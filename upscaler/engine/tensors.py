@@ -1,6 +1,6 @@
 """Pixels to what a network takes, and what it makes back to pixels, as far as can be on the device.
 
-An enlarged picture is the largest thing there is: on a GPU it becomes eight bits a sample there,
+An upscaled image is the largest thing there is: on a GPU it becomes eight bits a sample there,
 is resized there, and comes to the host while the next rows are computed.
 """
 
@@ -18,7 +18,7 @@ from upscaler.api.sizes import Size
 from upscaler.imaging.decode import Pixels
 
 LUMA: Final = (0.299, 0.587, 0.114)
-"""How much red, green and blue count in grey (ITU-R BT.601), for alpha that a network enlarged."""
+"""How much red, green and blue count in grey (ITU-R BT.601), for alpha that a network upscaled."""
 LOBES: Final = 3
 """Of the Lanczos window on each side; Pillow's has as many."""
 AHEAD: Final = 2

@@ -86,7 +86,7 @@ def check_folder(folder: Path | None) -> None:
 class Loaded(NamedTuple):
     """A network with its weights, and the SHA-256 of the file that they are from, in hex.
 
-    `own` is that file if it is the user's own: nobody knows what it makes of a picture.
+    `own` is that file if it is the user's own: nobody knows what it makes of an image.
     """
 
     net: Net

@@ -80,7 +80,7 @@ def arguments(task: UpscaleJob) -> tuple[bytes, str, Size, str, bool]:
 
 
 class ModalBackend:
-    """The backend whose pictures are made by `make`, in as many containers as Modal starts.
+    """The backend whose images are made by `make`, in as many containers as Modal starts.
 
     It takes what `arguments` returns and returns a Delivery.
     """
@@ -93,7 +93,7 @@ class ModalBackend:
         self._make = make
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
-        """Into how many bands the smallest card would cut a picture of that size in pixels."""
+        """Into how many bands the smallest card would cut an image of that size in pixels."""
         spec = MODELS[model]
         needs = footprint(spec.network, Precision.FP16, "cuda")
         choices = plans(spec, size, channels, needs)

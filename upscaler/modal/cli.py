@@ -1,4 +1,4 @@
-"""Pictures from a terminal through GPU containers: `modal run modal_app.py --image photos/`.
+"""Images from a terminal through GPU containers: `modal run modal_app.py --image photos/`.
 
 Needs nothing but modal and what modal brings: what a file holds, and whether a size is one that it
 can have, is found out in the container.
@@ -26,7 +26,7 @@ from upscaler.modal.payload import FileResult
 from upscaler.models import MODELS, UpscalingModel
 
 AT_ONCE: Final = 100
-"""How many pictures are on their way at the same time: a large folder does not fit into memory."""
+"""How many images are on their way at the same time: a large folder does not fit into memory."""
 
 INTERRUPTED: Final = 128 + 2
 """The status of a process that a signal has ended, as shells have it: 128 and SIGINT's number."""
@@ -44,9 +44,9 @@ class Tally:
 
 
 def main(arguments: Sequence[str], upscale: Method) -> None:
-    """Enlarge what `arguments` name by `upscale`, which takes a key, a file and fields.
+    """Upscale what `arguments` name by `upscale`, which takes a key, a file and fields.
 
-    Ends the process with status 1 if a picture failed, 2 if the command is wrong, and 130 if it was
+    Ends the process with status 1 if an image failed, 2 if the command is wrong, and 130 if it was
     interrupted.
     """
     args = parser().parse_args(arguments)
@@ -78,13 +78,13 @@ def parser() -> argparse.ArgumentParser:
     """What can be said behind `modal run modal_app.py`."""
     whole = argparse.ArgumentParser(
         prog="modal run modal_app.py",
-        description="Upscale pictures (PNG, JPEG, WebP) of 256 to 2048 pixels a side to at most "
-        "8192. Without a size, a picture becomes as large as the model makes it. A result that is "
+        description="Upscale images (PNG, JPEG, WebP) of 256 to 2048 pixels a side to at most "
+        "8192. Without a size, an image becomes as large as the model makes it. A result that is "
         "there already is left as it is, so a batch that was interrupted can be taken up again.",
     )
     add = whole.add_argument
     add("--image", nargs="+", action="extend", required=True, metavar="INPUT",
-        help="pictures, folders of pictures, and globs")  # fmt: skip
+        help="images, folders of images, and globs")  # fmt: skip
     add("--output", type=Path, metavar="FILE|DIR", help="default: the folder `upscaled`")
     size = whole.add_mutually_exclusive_group()
     size.add_argument("--scale", type=_positive, metavar="F", help="how many times longer")
@@ -162,7 +162,7 @@ def _tell(text: str) -> None:
 
 
 def _fields(args: argparse.Namespace, encoding: ImageEncoding) -> dict[str, object]:
-    """The request's fields for all pictures, the image itself apart."""
+    """The request's fields for all images, the image itself apart."""
     fields: dict[str, object] = {
         "scale": args.scale,
         "output_image_width": args.width,

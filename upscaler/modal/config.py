@@ -21,7 +21,7 @@ REFUSED: Final = (modal.exception.InvalidError, modal.exception.NotFoundError)
 GPU_CORES: Final = 2.0
 """Of a GPU container: one decodes and encodes while the other feeds the GPU."""
 GPU_MEMORY_MIB: Final = 8192
-"""Of a GPU container: torch and six networks, and the largest picture with its file."""
+"""Of a GPU container: torch and six networks, and the largest image with its file."""
 
 
 class Snapshot(StrEnum):
@@ -38,7 +38,7 @@ class Deployment:
 
     `gpus` (`UPSCALER_GPU`) are the cards to ask for, the first that is free being taken.
     `max_containers` (`UPSCALER_MAX_CONTAINERS`) is how many of them may run, and `window_s`
-    (`UPSCALER_SCALEDOWN_WINDOW`) how many seconds one waits for its next picture. `snapshot`
+    (`UPSCALER_SCALEDOWN_WINDOW`) how many seconds one waits for its next image. `snapshot`
     (`UPSCALER_SNAPSHOT`) and `region` (`UPSCALER_REGION`, by Modal's names, separated by commas)
     are for both kinds of containers. `proxy_auth` (`UPSCALER_PROXY_AUTH`, 1 or 0) puts Modal's own
     tokens before the service's.

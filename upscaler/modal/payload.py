@@ -26,7 +26,7 @@ class ResultPayload(TypedDict):
 
 
 class FileResult(TypedDict):
-    """What became of a terminal's picture `key`: an error for people, or else a file.
+    """What became of a terminal's image `key`: an error for people, or else a file.
 
     `seconds` are those that the container worked for it.
     """

@@ -1,4 +1,4 @@
-"""What a GPU container does, in the order of its life: read, wake up, and make pictures.
+"""What a GPU container does, in the order of its life: read, wake up, and make images.
 
 Modal takes a snapshot of its memory between the first two, and later containers begin with that. So
 `load_weights` leaves the GPU alone: CUDA state in a snapshot is of a device that is gone by then.
@@ -29,7 +29,7 @@ WAKE_TRIES: Final = 3
 WAKE_PAUSE_S: Final = 1.0
 """On a container that has just started CUDA may not answer yet."""
 WARM_UP_PX: Final = 256
-"""The first picture on a GPU waits for its kernels to be loaded and chosen: let it be this."""
+"""The first image on a GPU waits for its kernels to be loaded and chosen: let it be this."""
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Worker:
         _log_times("read", imports_s=started_s, weights_s=time.perf_counter() - began_s)
 
     def start(self) -> None:
-        """Make ready for pictures, and log how long that took."""
+        """Make ready for images, and log how long that took."""
         began_s = time.perf_counter()
         self.move_to_device()
         brought_s = time.perf_counter()
@@ -69,7 +69,7 @@ class Worker:
             self._engines.load(model)
 
     def warm_up(self) -> None:
-        """Enlarge a picture for nobody."""
+        """Upscale an image for nobody."""
         pixels = np.zeros((WARM_UP_PX, WARM_UP_PX, 3), np.uint8)
         side = WARM_UP_PX * MODELS[UpscalingModel.X4_PLUS].scale
         task = UpscaleJob(b"", pixels, UpscalingModel.X4_PLUS, (side, side), ImageEncoding.PNG)
@@ -101,7 +101,7 @@ class Worker:
         return self._delivered(work)
 
     def upscale(self, key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
-        """A file enlarged as a request with these fields asks for, or why it cannot be.
+        """A file upscaled as a request with these fields asks for, or why it cannot be.
 
         The text of an error is for whoever sent the file, who can do something about most of them.
         """
@@ -109,9 +109,9 @@ class Worker:
         def work(timer: StageTimer) -> UpscaleResult:
             request = validate_request({**fields, "init_image": source})
             with timer.stage("decode"):
-                picture = decode.read_header(source)
-                size = output_size(request, picture.size)
-                pixels = picture.pixels()
+                image = decode.read_header(source)
+                size = output_size(request, image.size)
+                pixels = image.pixels()
             task = UpscaleJob(source, pixels, request.model, size, request.output_image_encoding)
             return self._made(task, timer)
 
@@ -141,7 +141,7 @@ class Worker:
         except UpscalerError:
             raise
         except Exception as error:
-            log.exception("a picture failed")
+            log.exception("an image failed")
             raise RemoteFailed(f"{type(error).__name__}: {error}") from None
         return to_payload(made, self.device)
 
