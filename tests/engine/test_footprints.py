@@ -15,7 +15,7 @@ PEAK = """
 import ctypes, sys
 from pathlib import Path
 import numpy as np, torch
-from tests import networks
+from tests.support import networks
 from upscaler.engine.engine import Engine
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.engine.networks import build

@@ -231,7 +231,7 @@ def test_a_warning_says_what_did_not_fit(caplog: pytest.LogCaptureFixture) -> No
 IN_LITTLE_MEMORY = """
 import ctypes, json, resource, sys, threading
 import numpy as np, psutil
-from tests import networks
+from tests.support import networks
 from upscaler.errors import OutOfMemory
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import Footprint

@@ -117,15 +117,15 @@ def test_a_device_that_is_not_there_yet_is_tried_again(
         return "engines"
 
     def attempt() -> str:
-        return module._patiently(lambda: engines(Settings(), None))
+        return module._retry_without_device(lambda: engines(Settings(), None))
 
-    if failures < module.WAKE_TRIES:
+    if failures < module.START_TRIES:
         assert attempt() == "engines"
         assert len(asked) == failures + 1
     else:
         with pytest.raises(DeviceUnavailable):
             attempt()
-        assert len(asked) == module.WAKE_TRIES
+        assert len(asked) == module.START_TRIES
 
 
 def test_what_the_service_gets_is_what_the_engine_makes(awake: Worker, photo: Pixels) -> None:
