@@ -400,7 +400,7 @@ def test_a_batch_that_is_interrupted_leaves_whole_files_and_can_be_taken_up_agai
             process.kill()
             go_on.set()
     assert "Traceback" not in said
-    assert "1 in " in said
+    assert "1 image in " in said
     assert "interrupted: run the same command again to continue" in said
     assert sizes(out) == {"a.png": (608, 512)}
     plane.work["upscale"] = upscale
@@ -453,7 +453,7 @@ def test_on_a_terminal_nothing_that_is_told_is_wiped_away_by_modals_progress(
     assert "Running app" in said, "Modal takes it for a terminal"
     lines = [line.rstrip() for line in shown(said)]
     assert any(line.startswith(f"{tmp_path}/fine.png -> ") for line in lines)
-    assert any(line.startswith("1 in ") for line in lines)
+    assert any(line.startswith("1 image in ") for line in lines)
     at = lines.index("1 of 2 failed:")
     assert lines[at + 1].startswith(f"  {tmp_path}/broken.png: init_image: ")
     assert "Running app" not in "".join(lines)

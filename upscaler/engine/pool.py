@@ -18,7 +18,7 @@ from upscaler.planning import cheapest, footprint, plans
 from upscaler.settings import Settings
 
 RETRY_AFTER_S: Final = 60.0
-"""How long weights that could not be had are not asked for again."""
+"""How long a failure to load weights is remembered before another try."""
 
 
 class EnginePool:
@@ -29,10 +29,10 @@ class EnginePool:
     def __init__(
         self, settings: Settings, read: Mapping[UpscalingModel, weights.Loaded] | None = None
     ) -> None:
-        """Take note of what to load and how; `read` are networks that have their weights already.
+        """Load nothing yet. `read` are networks whose weights are already in memory.
 
-        Raises DeviceUnavailable and WeightsUnavailable at once for settings that cannot be met,
-        not at the first image.
+        Raises DeviceUnavailable and WeightsUnavailable here, and not at the first image, for
+        settings that this machine cannot fulfil.
         """
         self.settings = settings
         self._device = pick_device(settings.device)
@@ -46,15 +46,15 @@ class EnginePool:
 
     @property
     def device_name(self) -> str:
-        """What the device calls itself."""
+        """The device's name, such as NVIDIA L4."""
         return name_of(self._device)
 
     def load(self, model: UpscalingModel, progress: weights.DownloadProgress | None = None) -> str:
         """Load `model` once, however many threads ask; return the SHA-256 of its weights' file.
 
-        Nobody waits for another model's. `progress` is told of a download's bytes. Raises
-        WeightsUnavailable, and for a minute raises it again without another try, so that requests
-        do not queue behind a dead network.
+        Each model has its own lock. `progress` is called with the bytes of a download. Raises
+        WeightsUnavailable, and for a minute again without another try, so that requests do not
+        queue behind a network that is down.
         """
         return self._ready(model, progress)[1]
 
@@ -63,7 +63,7 @@ class EnginePool:
         return self._ready(model)[0]
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
-        """Into how many bands an image of that size in pixels would be cut; loads nothing.
+        """How many bands an image of that size in pixels would be upscaled in; loads nothing.
 
         Raises OutOfMemory where no plan fits into the memory that the settings allow.
         """

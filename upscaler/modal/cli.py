@@ -184,7 +184,8 @@ def _summary(batch: BatchResult, wall_s: float) -> str:
     """Time and cost of the batch, compared with OctoAI's price."""
     if not batch.written:
         return "no image was upscaled"
-    lines = [f"{batch.written} images in {wall_s:.1f} s. Container time:"]
+    noun = "image" if batch.written == 1 else "images"
+    lines = [f"{batch.written} {noun} in {wall_s:.1f} s. Container time:"]
     total_usd: float | None = 0.0
     for device, seconds in batch.seconds.items():
         rate = pricing.container_usd_per_s(device, GPU_CORES, GPU_MEMORY_MIB / 1024)
