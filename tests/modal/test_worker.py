@@ -107,7 +107,7 @@ def test_waking_up_has_all_models_on_the_device_and_one_picture_made(
 def test_a_device_that_is_not_there_yet_is_tried_again(
     failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAKE_PAUSE_S", 0.0)
+    monkeypatch.setattr(module, "START_PAUSE_S", 0.0)
     asked = []
 
     def engines(settings: Settings, read: object) -> str:
