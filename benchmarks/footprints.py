@@ -101,11 +101,11 @@ def measured(model: Model, precision: Precision, width: int, rows: int, tail_row
     plan = Plan(tuple(bands(*size, 1, 0, model.multiple)), rows, tail_rows, 0, 0)
     noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     tiny = Plan(tuple(bands(8, 8, 1, 0, model.multiple)), 8, 8, 0, 0)
-    engine.enlarge(noise[:8, :8], tiny)
+    engine.upscale_by_plan(noise[:8, :8], tiny)
     trim_heap()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = resident("VmRSS")
-    enlarged = engine.enlarge(noise, plan)
+    enlarged = engine.upscale_by_plan(noise, plan)
     return resident("VmHWM") - before - enlarged.nbytes
 
 

@@ -314,7 +314,7 @@ def test_what_is_no_file_of_weights_is_told_for_its_model_alone(
 def test_fetched_weights_are_told_with_their_path(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "MODELS", {NAME: small()})
+    monkeypatch.setattr("upscaler.cli.weights.MODELS", {NAME: small()})
     path = cached(released())
     assert main.main(["weights", "fetch", NAME]) == 0
     assert capsys.readouterr().out == f"{path}\n"
@@ -475,7 +475,7 @@ def test_a_picture_on_which_the_network_overflows_is_a_failure_and_not_a_black_o
     monkeypatch.setattr(weights, "load", lambda *_: weights.Loaded(net, "00"))
     for words in ([], ["--scale", "2"], ["--encoding", "jpeg"]):
         assert image("a.png", *words) == 1
-        assert "overflows on this picture in" in capsys.readouterr().err
+        assert "overflows on this image in" in capsys.readouterr().err
     assert not list((folder / "upscaled").iterdir())
 
 
@@ -501,7 +501,7 @@ def test_an_option_goes_before_its_variable_and_that_before_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def settings(*words: str) -> Settings:
-        return main._settings(options.parser().parse_args(["serve", *words]))
+        return options.settings_from(options.parser().parse_args(["serve", *words]))
 
     assert settings() == Settings()
     for name, value in [("DEVICE", "cuda"), ("PRECISION", "fp16"), ("MEMORY", "2G")]:

@@ -58,7 +58,7 @@ def test_whole_pictures_equal_the_references(
 
     upsampler = reference.upsampler(model, networks.network(model), torch.device("cpu"))
     expected = reference.enhance(upsampler, pixels)
-    found = engine.enlarge(pixels, networks.plan(model, pixels))
+    found = engine.upscale_by_plan(pixels, networks.plan(model, pixels))
 
     assert found.shape == expected.shape
     assert largest_difference(found, expected) <= 1

@@ -27,7 +27,7 @@ from mock_server.backend.nearest import NearestUpscaler
 from tests.support import networks
 from tests.support.paths import ROOT
 from upscaler.engine import engine as module
-from upscaler.engine.engine import Engine, Progress
+from upscaler.engine.engine import Engine, RowProgress
 from upscaler.engine.layers import Convolutions
 from upscaler.errors import Cancelled, Overflow
 from upscaler.formats import ImageEncoding
@@ -65,7 +65,7 @@ class Failing(Engine):
     must_fail = False
     failures = 0
 
-    def _strips(self, pixels: Pixels, plan: Plan, progress: Progress | None) -> Iterator[Tensor]:
+    def _strips(self, pixels: Pixels, plan: Plan, progress: RowProgress | None) -> Iterator[Tensor]:
         for strip in super()._strips(pixels, plan, progress):
             yield strip
             if self.must_fail:
@@ -89,11 +89,11 @@ def noise(height: int, width: int, channels: int) -> Pixels:
 
 
 def in_rows(engine: Failing, pixels: Pixels) -> Pixels:
-    return engine.enlarge(pixels, networks.plan(engine.model, pixels, rows=5, tail_rows=2))
+    return engine.upscale_by_plan(pixels, networks.plan(engine.model, pixels, rows=5, tail_rows=2))
 
 
 def in_bands(engine: Failing, pixels: Pixels) -> Pixels:
-    return engine.enlarge(pixels, networks.plan(engine.model, pixels, bands=3, rows=4))
+    return engine.upscale_by_plan(pixels, networks.plan(engine.model, pixels, bands=3, rows=4))
 
 
 def resized(engine: Failing, pixels: Pixels) -> Pixels:
@@ -119,7 +119,7 @@ def after_another_was_given_up(engine: Failing, pixels: Pixels) -> Pixels:
         networks.plan(engine.model, pixels, bands=2, rows=4),
     ):
         with pytest.raises(Cancelled):
-            engine.enlarge(255 - pixels, plan, give_up)
+            engine.upscale_by_plan(255 - pixels, plan, give_up)
     strips = engine.strips(255 - pixels)
     next(strips)
     del strips

@@ -109,7 +109,7 @@ def test_waking_up_has_all_models_on_the_device_and_one_picture_made(
 def test_a_device_that_is_not_there_yet_is_tried_again(
     failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAKE_PAUSE_S", 0.0)
+    monkeypatch.setattr(module, "START_PAUSE_S", 0.0)
     asked = []
 
     def engines(settings: Settings, read: object) -> str:
@@ -119,15 +119,15 @@ def test_a_device_that_is_not_there_yet_is_tried_again(
         return "engines"
 
     def attempt() -> str:
-        return module._patiently(lambda: engines(Settings(), None))
+        return module._retry_without_device(lambda: engines(Settings(), None))
 
-    if failures < module.WAKE_TRIES:
+    if failures < module.START_TRIES:
         assert attempt() == "engines"
         assert len(asked) == failures + 1
     else:
         with pytest.raises(DeviceUnavailable):
             attempt()
-        assert len(asked) == module.WAKE_TRIES
+        assert len(asked) == module.START_TRIES
 
 
 def test_what_the_service_gets_is_what_the_engine_makes(awake: Worker, photo: Pixels) -> None:

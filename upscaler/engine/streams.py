@@ -1,8 +1,8 @@
-"""The networks as streams: rows of a picture go in at the top, rows of its enlargement come out.
+"""The networks as streams: rows of an image go in at the top, upscaled rows come out.
 
-A whole network keeps so few rows that it needs memory for the width of a picture and hardly for its
+A whole network keeps so few rows that it needs memory for the width of an image and hardly for its
 height, and works on what is still in the cache. No row of any map is computed twice, and there is
-nothing to be stitched: the result is that of the whole picture, to rounding.
+nothing to be stitched: the result is that of the whole image, to rounding.
 """
 
 from typing import NamedTuple, Protocol
@@ -42,10 +42,10 @@ class Methods(NamedTuple):
 
 
 class Stream(Protocol):
-    """A network at work on one picture."""
+    """A network at work on one image."""
 
-    def push(self, picture: Tensor | None) -> Tensor | None:
-        """Rows of the picture, float of shape (rows, width, 3) in 0..1, to rows of its enlargement.
+    def push(self, image: Tensor | None) -> Tensor | None:
+        """Rows of the image, float of shape (rows, width, 3) in 0..1, to upscaled rows.
 
         None asks for those that are still on their way. The answer is None when there are none yet.
         """
@@ -55,7 +55,7 @@ class Streamed(Protocol):
     """A network made ready to be streamed, as often and by as many threads at once as you like."""
 
     def open(self, level: Resolution, tail_rows: int) -> Stream:
-        """A stream for one picture, of which `level` is the map that the body works on.
+        """A stream for one image, of which `level` is the map that the body works on.
 
         The tail, whose maps are the largest, takes `tail_rows` of the body's rows at once.
         """
@@ -106,16 +106,16 @@ class StreamedRRDB:
 
 
 class RRDBStream:
-    """An RRDBNet at work on one picture, whose enlargement is `width` pixels wide."""
+    """An RRDBNet at work on one image, whose upscaled image is `width` pixels wide."""
 
     def __init__(self, network: StreamedRRDB, layer: Layer, width: int) -> None:
         self.network = network
         self.layer = layer
         self.width = width
 
-    def push(self, picture: Tensor | None) -> Tensor | None:
+    def push(self, image: Tensor | None) -> Tensor | None:
         first, _, tail = self.network.methods
-        x = None if picture is None else first.fold(_unshuffled(picture, self.network.unshuffle))
+        x = None if image is None else first.fold(_unshuffled(image, self.network.unshuffle))
         y = self.layer.push(x)
         return None if y is None else tail.unfold(y, self.width)
 
@@ -149,7 +149,7 @@ class StreamedCompact:
 
 
 class CompactStream:
-    """An SRVGGNetCompact at work on one picture; each convolution is a row behind."""
+    """An SRVGGNetCompact at work on one image; each convolution is a row behind."""
 
     def __init__(self, network: StreamedCompact, layer: Layer, level: Resolution) -> None:
         self.network = network
@@ -159,11 +159,11 @@ class CompactStream:
         ring = torch.empty(rows, level.width, 3, device=network.methods.first.device)
         self.queue = Queue(ring, dim=0)
 
-    def push(self, picture: Tensor | None) -> Tensor | None:
+    def push(self, image: Tensor | None) -> Tensor | None:
         methods, scale = self.network.methods, self.network.scale
-        if picture is not None:
-            self.queue.put(picture)
-        y = self.layer.push(None if picture is None else methods.first.fold(picture))
+        if image is not None:
+            self.queue.put(image)
+        y = self.layer.push(None if image is None else methods.first.fold(image))
         if y is None:
             return None
         rows = methods.body.unfold(y, self.width)
@@ -171,9 +171,9 @@ class CompactStream:
         # Every pixel is `scale` rows of `scale` pixels: the places of its block, in order.
         blocks = rows.view(height, width, scale, -1).transpose(1, 2)
         nearest = torch.cat(self.queue.take(height)).repeat(1, 1, scale)
-        enlarged = torch.empty(blocks.shape, device=rows.device)
-        torch.add(blocks, nearest[:, None], out=enlarged)
-        return enlarged.view(height * scale, width * scale, 3)
+        upscaled = torch.empty(blocks.shape, device=rows.device)
+        torch.add(blocks, nearest[:, None], out=upscaled)
+        return upscaled.view(height * scale, width * scale, 3)
 
 
 def streamed(net: Net, methods: Methods) -> Streamed:
@@ -193,11 +193,11 @@ def _dense(block: ResidualDenseBlock, method: Method) -> list[Kernel]:
     return [*(method.prepare(conv, LEAK) for conv in growing), method.prepare(block.conv5)]
 
 
-def _unshuffled(picture: Tensor, factor: int) -> Tensor:
+def _unshuffled(image: Tensor, factor: int) -> Tensor:
     """Blocks of `factor` x `factor` pixels folded into channels."""
     if factor == 1:
-        return picture
-    folded: Tensor = F.pixel_unshuffle(picture.permute(2, 0, 1), factor)
+        return image
+    folded: Tensor = F.pixel_unshuffle(image.permute(2, 0, 1), factor)
     return folded.permute(1, 2, 0)
 
 

@@ -1,12 +1,13 @@
 """Pixels to what a network takes, and what it makes back to pixels, as far as can be on the device.
 
-An enlarged picture is the largest thing there is: on a GPU it becomes eight bits a sample there,
+An upscaled image is the largest thing there is: on a GPU it becomes eight bits a sample there,
 is resized there, and comes to the host while the next rows are computed.
 """
 
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from upscaler.api.sizes import Size
 from upscaler.imaging.pixels import Pixels
 
 LUMA: Final = (0.299, 0.587, 0.114)
-"""How much red, green and blue count in grey (ITU-R BT.601), for alpha that a network enlarged."""
+"""How much red, green and blue count in grey (ITU-R BT.601), for alpha that a network upscaled."""
 LOBES: Final = 3
 """Of the Lanczos window on each side; Pillow's has as many."""
 AHEAD: Final = 2
@@ -75,6 +76,21 @@ def to_host(strips: Iterable[Tensor], device: torch.device) -> Iterator[Pixels]:
             yield _arrived(*under_way.popleft())
     while under_way:
         yield _arrived(*under_way.popleft())
+
+
+def assemble(strips: Iterator[Tensor], height: int) -> Tensor:
+    """One tensor of `height` rows from its strips. A single strip is returned as it is."""
+    first = next(strips)
+    if len(first) == height:
+        return first
+    whole = first.new_empty(height, *first.shape[1:])
+    row = 0
+    for strip in chain([first], strips):
+        whole[row : row + len(strip)] = strip
+        row += len(strip)
+    if row != height:
+        raise RuntimeError(f"expected {height} rows and got {row}")
+    return whole
 
 
 def _arrived(copy: Tensor, copied: torch.Event) -> Pixels:
