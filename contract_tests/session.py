@@ -21,17 +21,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from contract_tests import selection
-from contract_tests.judge.failures import Unreachable
+from contract_tests.failures import Unreachable
+from contract_tests.judge.expectations import Terms
 from contract_tests.judge.run import Run
-from contract_tests.options import Options
-from contract_tests.oracle.expectations import Terms
+from contract_tests.options import USAGE_ERROR, Options
 from contract_tests.oracle.oracle import Level
-from contract_tests.plugin import SESSION, WRONG
 from contract_tests.report import html_report, outcomes, report
 from contract_tests.report.report import Money, Outcome, Report, TestResult, Times
 from contract_tests.target.budget import Budget
 from contract_tests.target.client import Manners, Target
 
+SESSION: "Final[pytest.StashKey[Session]]" = pytest.StashKey()
+"""Where pytest's configuration keeps the session, if there is one."""
 PROFILE: Final = "contract"
 LEVELS: Final = {"strict": Level.STRICT, "documented": Level.DOCUMENTED}
 SHORTEST_SECRET: Final = 4
@@ -98,7 +99,7 @@ class Session:
         kept = [item for item, reason in zip(ours, reasons, strict=True) if not reason]
         if ours and not kept:
             self.refused = f"no test is left: all are {' or '.join(self.left_out)}"
-            pytest.exit(self.refused, returncode=WRONG)
+            pytest.exit(self.refused, returncode=USAGE_ERROR)
         for item in kept:
             self._prepare(item)
         items[:] = [item for item in items if not selection.is_ours(item)]
@@ -121,7 +122,7 @@ class Session:
                 target.wait()
                 if not target.takes_token():
                     self.refused = f"{target.base_url} does not take the token that it was given"
-                    pytest.exit(self.refused, returncode=WRONG)
+                    pytest.exit(self.refused, returncode=USAGE_ERROR)
         except Unreachable as error:
             self.unreachable, self.reason = True, error.sentence
             pytest.exit(error.sentence, returncode=report.STATUSES[Outcome.UNREACHABLE])

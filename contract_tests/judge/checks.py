@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from contract_tests.failures import Inconclusive
 from contract_tests.judge import decoding, image_comparison
-from contract_tests.judge.failures import Inconclusive
+from contract_tests.judge.expectations import CLIENTS_FAULT, SUCCESS, Expected, Terms, fields
 from contract_tests.oracle import accept
-from contract_tests.oracle.expectations import CLIENTS_FAULT, SUCCESS, Expected, Terms, fields
 from contract_tests.oracle.oracle import Loc, Output
 from contract_tests.oracle.values import ENCODINGS, MODELS
 from contract_tests.requests.request import AUTHORIZATION, Request

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
-from contract_tests.judge.failures import violated
+from contract_tests.failures import violated
 from contract_tests.oracle import accept, values
 from contract_tests.oracle.oracle import (
     IMAGE_FIELDS,
@@ -21,7 +21,7 @@ from contract_tests.oracle.oracle import (
     Verdict,
     judge,
 )
-from contract_tests.requests.images import Picture
+from contract_tests.requests.images import COMMON, Picture
 from contract_tests.requests.request import TOKEN, UPSCALING, Request
 
 MAX_BODY_BYTES: Final = 32 * 2**20
@@ -39,9 +39,6 @@ SUCCESS: Final = frozenset(range(200, 300))
 CLIENTS_FAULT: Final = frozenset(range(400, 429)) | frozenset(range(430, 500))
 """Every status by which a client is told that it did something wrong. 429 says that it did not."""
 BODY: Final[frozenset[frozenset[Loc]]] = frozenset({frozenset({("body",)})})
-COMMON: Final = (("png", "palette"), ("png", "colour"), ("jpeg", "colour"), ("png", "grey"))
-"""Pictures that at the level `documented`, too, must be taken, by format and mode; the first is the
-smallest."""
 NOWHERE: Final[frozenset[frozenset[Loc]]] = frozenset()
 CONTENT_TYPE: Final[frozenset[frozenset[Loc]]] = frozenset(
     {frozenset({("header", "content-type")})}

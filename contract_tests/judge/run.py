@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
+from contract_tests.failures import Enough, Inconclusive, Violation
 from contract_tests.judge.checks import check, check_id
 from contract_tests.judge.diff import difference
-from contract_tests.judge.failures import Enough, Inconclusive, Violation
-from contract_tests.oracle.expectations import SUCCESS, Expected, Terms, expect
+from contract_tests.judge.expectations import SUCCESS, Expected, Terms, expect
 from contract_tests.requests.request import Request
 from contract_tests.target.budget import Budget
 from contract_tests.target.client import Target

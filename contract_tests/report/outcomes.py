@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from contract_tests.judge.failures import Enough, Undecided, Violation
+from contract_tests.failures import Enough, Undecided, Violation
 from contract_tests.judge.run import Run
 from contract_tests.oracle.rules import RULES, Rule, Source
 from contract_tests.report.report import DIFF, Found, Outcome, RuleResult, TestResult

@@ -35,6 +35,9 @@ MODES: Final = {
 }
 """The modes of each format. "sixteen" has 16 bits a sample, "bilevel" one bit a pixel."""
 FORMATS: Final = tuple(MODES)
+COMMON: Final = (("png", "palette"), ("png", "colour"), ("jpeg", "colour"), ("png", "grey"))
+"""Pictures that at the level `documented`, too, must be taken, by format and mode; the first is the
+smallest."""
 WITH_HEADER: Final = ("truncated", "header only")
 DAMAGES: Final = (*WITH_HEADER, "signature only", "wrong signature", "garbage", "text")
 """What makes a file no picture. Those `WITH_HEADER` leave in it what says the size."""

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from contract_tests.oracle.expectations import COMMON
 from contract_tests.oracle.oracle import (
     IMAGE_FIELDS,
     MAX_INPUT_PX,
@@ -19,7 +18,7 @@ from contract_tests.oracle.oracle import (
     SIZE_FIELDS,
 )
 from contract_tests.oracle.values import ENCODINGS, MODELS
-from contract_tests.requests.images import DAMAGES, MODES, Picture
+from contract_tests.requests.images import COMMON, DAMAGES, MODES, Picture
 from contract_tests.requests.request import Request, upscaling
 
 Fields = dict[str, Any]

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings, target
 
 from contract_tests.judge.run import Run
-from contract_tests.oracle.expectations import COMMON
 from contract_tests.oracle.oracle import IMAGE_FIELDS, SIZE_FIELDS
 from contract_tests.oracle.values import ENCODINGS, MODELS
 from contract_tests.requests import strategies as draw
-from contract_tests.requests.images import Picture
+from contract_tests.requests.images import COMMON, Picture
 from contract_tests.requests.request import Request, upscaling
 
 rule = pytest.mark.rule

@@ -9,11 +9,11 @@ import json
 import pytest
 from hypothesis import given, target
 
+from contract_tests.judge.expectations import fields
 from contract_tests.judge.run import Run
-from contract_tests.oracle.expectations import COMMON, fields
 from contract_tests.oracle.oracle import IMAGE_FIELDS, MAX_OUTPUT_PX, SIZE_FIELDS
 from contract_tests.requests import strategies as draw
-from contract_tests.requests.images import Picture
+from contract_tests.requests.images import COMMON, Picture
 from contract_tests.requests.request import ASYNC, Request, upscaling
 
 rule = pytest.mark.rule

@@ -4,7 +4,7 @@ import threading
 from decimal import Decimal
 from typing import Final
 
-from contract_tests.judge.failures import BudgetReached
+from contract_tests.failures import BudgetReached
 
 PRICE_USD: Final = Decimal("0.004")
 """What a request cost at OctoAI (its page)."""

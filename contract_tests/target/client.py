@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from contract_tests.judge.failures import Inconclusive, Unreachable
+from contract_tests.failures import Inconclusive, Unreachable
 from contract_tests.requests.request import LONGER, SHORTER, SWAPPED, TOKEN, Request
 from contract_tests.target.response import Answer
 

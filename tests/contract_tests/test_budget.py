@@ -5,9 +5,9 @@ from decimal import Decimal
 
 import pytest
 
-from contract_tests.judge.failures import BudgetReached, Enough, Undecided, Violation
+from contract_tests.failures import BudgetReached, Enough, Undecided, Violation
+from contract_tests.judge.expectations import Terms
 from contract_tests.judge.run import SHRINKING_PICTURES, SHRINKING_REQUESTS, Run
-from contract_tests.oracle.expectations import Terms
 from contract_tests.oracle.oracle import Level
 from contract_tests.requests.images import Picture
 from contract_tests.requests.request import Request, upscaling

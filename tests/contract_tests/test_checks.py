@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract_tests.failures import Inconclusive, Violation
 from contract_tests.judge.checks import check, check_id
 from contract_tests.judge.diff import difference
-from contract_tests.judge.failures import Inconclusive, Violation
-from contract_tests.oracle.expectations import Terms, expect
+from contract_tests.judge.expectations import Terms, expect
 from contract_tests.oracle.oracle import Level
 from contract_tests.oracle.rules import RULES
 from contract_tests.requests.images import Picture

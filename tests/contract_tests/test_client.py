@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from contract_tests.judge.failures import Inconclusive, Unreachable
+from contract_tests.failures import Inconclusive, Unreachable
 from contract_tests.requests.images import Picture
 from contract_tests.requests.request import AUTHORIZATION, Request, upscaling
 from contract_tests.target.client import Manners, Target, is_url

@@ -103,7 +103,7 @@ def test_a_suite_of_others_is_not_changed(tmp_path: Path) -> None:
             assert not any("rule(" in line for line in pytestconfig.getini("markers"))
             assert not [name for name in sys.modules if name.startswith("contract_tests.")
                         and name.rpartition(".")[2] not in ("plugin", "options", "rules",
-                                                            "readings")]
+                                                            "values")]
     """)
     )
     done = outcome(tmp_path, "--strict-markers", "--strict-config")

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import pytest
 
-from contract_tests.judge.failures import BudgetReached, Enough, Inconclusive, Unreachable, violated
+from contract_tests.failures import BudgetReached, Enough, Inconclusive, Unreachable, violated
+from contract_tests.judge.expectations import Terms
 from contract_tests.judge.run import Run
 from contract_tests.options import NO_TARGET
-from contract_tests.oracle.expectations import Terms
 from contract_tests.oracle.oracle import Level
 from contract_tests.oracle.rules import RULES
 from contract_tests.report import console_report, outcomes, report
