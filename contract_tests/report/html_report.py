@@ -16,7 +16,14 @@ from typing import Final
 
 from contract_tests.oracle.rules import Source
 from contract_tests.report import console_report
-from contract_tests.report.report import Found, Outcome, Report, RuleResult, TestResult, Verdict
+from contract_tests.report.report import (
+    Outcome,
+    Report,
+    ReportedFinding,
+    RuleResult,
+    RuleVerdict,
+    TestResult,
+)
 from contract_tests.report.svg import bar, distribution, in_time
 
 FOLDER: Final = Path(__file__).parent
@@ -25,10 +32,10 @@ TONES: Final = {0: "good", 1: "bad"}
 """By the exit status; of the others nothing is certain."""
 MARKS: Final = {"good": "\u2713", "bad": "\u2715", "open": "?"}
 SIGNS: Final = {
-    Verdict.CONFORMS: "\u2713",
-    Verdict.BROKEN: "\u2715",
-    Verdict.INCONCLUSIVE: "?",
-    Verdict.NOT_TESTED: "\u2013",
+    RuleVerdict.CONFORMS: "\u2713",
+    RuleVerdict.BROKEN: "\u2715",
+    RuleVerdict.INCONCLUSIVE: "?",
+    RuleVerdict.NOT_TESTED: "\u2013",
     Outcome.PASSED: "\u2713",
     Outcome.FAILED: "\u2715",
     Outcome.ERROR: "!",
@@ -116,7 +123,7 @@ def _facts(report: Report) -> Iterator[str]:
         yield f"<div><dt>{name}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
 
 
-def _word(name: Verdict | Outcome) -> str:
+def _word(name: RuleVerdict | Outcome) -> str:
     """A verdict or an outcome, with its sign and colour."""
     return (
         f'<span class="verdict is-{name.replace(" ", "-")}">'
@@ -152,7 +159,7 @@ def _failures(report: Report) -> str:
     return f"<section><h2>What is broken</h2>{''.join(cards)}</section>" if cards else ""
 
 
-def _card(rule: RuleResult, found: list[list[tuple[TestResult, Found]]]) -> str:
+def _card(rule: RuleResult, found: list[list[tuple[TestResult, ReportedFinding]]]) -> str:
     shown = "".join(
         _finding(f"{rule.id}-{number}", alike, opened=number == 0)
         for number, alike in enumerate(found[:SHOWN])
@@ -167,7 +174,7 @@ def _card(rule: RuleResult, found: list[list[tuple[TestResult, Found]]]) -> str:
     )
 
 
-def _finding(name: str, alike: list[tuple[TestResult, Found]], *, opened: bool) -> str:
+def _finding(name: str, alike: list[tuple[TestResult, ReportedFinding]], *, opened: bool) -> str:
     """What is wrong in one way: the shortest request that shows it, and all tests that saw it."""
     found = alike[0][1]
     tests = "<br>".join(escape(test.id) for test, _ in alike[:SHOWN_TESTS])

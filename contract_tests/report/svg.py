@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from contract_tests.report.report import Report, Times, Verdict
+from contract_tests.report.report import Report, RuleVerdict, Times
 
 WIDTH: Final = 480
 HEIGHT: Final = 96
@@ -17,7 +17,7 @@ def bar(report: Report) -> str:
     """One bar for all rules, a part for each verdict, and how many there are of each."""
     counts = Counter(rule.verdict for rule in report.rules)
     parts, told, left = [], [], 0.0
-    for verdict in Verdict:
+    for verdict in RuleVerdict:
         share = 100 * counts[verdict] / len(report.rules)
         name = str(verdict).replace(" ", "-")
         parts.append(
