@@ -1,8 +1,8 @@
-"""What may be answered to a request, from the rules alone and without asking anybody.
+"""The responses that the rules allow to the fields of a request.
 
-`expect_fields` takes the fields of a request and what is known of its picture, and says which statuses an
-answer may have, where a refusal has to point, and of which size, encoding and model the picture
-may be. It knows the rules of `rules.py`, and no implementation of them.
+`expect_fields` takes the fields and what is known of the input image. It returns the allowed
+statuses, the locations that a refusal must name, and the size, encoding and model of the output
+image. It is derived from `rules.py` and shares no code with any implementation.
 """
 
 from collections.abc import Iterator, Mapping

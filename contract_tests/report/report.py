@@ -1,9 +1,9 @@
-"""What came of a run, as data: for the terminal, for pages, and as JSON for programs.
+"""The results of a run as data: for the terminal, the HTML page, and as JSON for programs.
 
-The JSON of `--report` is `Report` with everything in it, in the fields' own names; `schema` counts
-up if a field ever changes its meaning or goes. Times are in seconds, costs in US dollars, `started`
-is UTC in ISO 8601. In `verdict` and `outcome` stand the words of `RuleVerdict` and `Outcome`. The token
-is in none of it: where it was sent or came back, `$TOKEN` stands.
+The JSON of `--report` is a `Report` under the names of its fields, which are therefore a public
+interface; `schema` is incremented if a field ever changes its meaning or is removed. Times are in
+seconds, costs in US dollars, `started` is UTC in ISO 8601. `verdict` and `outcome` have the values
+of `RuleVerdict` and `Outcome`. The token is redacted everywhere as `$TOKEN`.
 """
 
 import dataclasses

@@ -107,9 +107,9 @@ class Target:
         on_attempt: Callable[[], None] = lambda: None,
         on_response: Callable[[Response], None] = lambda _: None,
     ) -> Response:
-        """What is answered in the end.
+        """Send a request, again while the target is busy, and return the last response.
 
-        `on_attempt` is called before each attempt, and `on_response` with each answer, the last one, too.
+        `on_attempt` is called before each attempt, and `on_response` with each response.
 
         Raises Inconclusive if the target is busy for too long, does not answer in time, or hangs
         up on us, and Unreachable if it does not answer anything else either.

@@ -23,7 +23,7 @@ from contract_tests.options import NO_TARGET
 from contract_tests.oracle.oracle import Level
 from contract_tests.oracle.rules import RULES
 from contract_tests.report import console_report, outcomes, report
-from contract_tests.report.html_report import page, write
+from contract_tests.report.html_report import render, write
 from contract_tests.report.report import (
     Money,
     Outcome,
@@ -285,7 +285,7 @@ def test_amounts_are_to_the_cent_or_finer(amount: float, told: str) -> None:
 def test_every_verdict_has_a_sentence_and_a_page(word: str) -> None:
     told = reported(*BROKEN.tests, word=word)
     assert console_report.sentence(told).endswith(".")
-    assert report.HEADLINES[word].capitalize() in page(told)
+    assert report.HEADLINES[word].capitalize() in render(told)
 
 
 # The page
@@ -298,6 +298,10 @@ class Elements(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
@@ -307,7 +311,7 @@ class Elements(HTMLParser):
 @pytest.mark.parametrize("told", [BROKEN, CONFORMING], ids=["broken", "conforming"])
 def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_else(told: Report) -> None:
     seen = Elements()
-    seen.feed(page(told))
+    seen.feed(render(told))
     assert seen.tags.count("script") == 1
     assert not {"img", "link", "iframe", "object", "form", "base"} & set(seen.tags)
     names = {name for name, _ in seen.attributes}
@@ -315,13 +319,37 @@ def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_else(told: Rep
 
 
 def test_the_page_says_what_was_found_as_it_came() -> None:
-    made = page(BROKEN)
+    made = render(BROKEN)
     assert "&lt;script&gt;document.title" in made
     assert EVIL not in made
     assert "Does not conform" in made
     assert made.count('class="card"') == 3
     for rule in RULES:
         assert f">{rule}<" in made
+
+
+def test_hostile_text_of_a_target_is_escaped_wherever_it_stands() -> None:
+    texts = iter(f"{number}: {EVIL}" for number in range(100))
+    used: list[str] = []
+
+    def hostile() -> str:
+        used.append(next(texts))
+        return used[-1]
+
+    finding = ReportedFinding("REQ-6", *(hostile() for _ in range(4)))
+    failed = result("a", "REQ-6", outcome=Outcome.FAILED, findings=(finding,))
+    faulty = result("b", outcome=Outcome.ERROR, sentence=hostile())
+    busy = result("c[x]", "REQ-1", outcome=Outcome.INCONCLUSIVE, sentence=hostile())
+    named = dataclasses.replace(failed, id=hostile(), says=hostile())
+    made = reported(named, faulty, busy, target=hostile(), other=hostile())
+    made = dataclasses.replace(made, versions={"python": hostile()}, left_out={hostile(): 1})
+    seen = Elements()
+    seen.feed(render(made))
+    for text in used:
+        assert text.lower() in seen.text.lower()
+    assert seen.tags.count("script") == 1
+    assert not {"img", "iframe", "object", "form"} & set(seen.tags)
+    assert not [name for name, _ in seen.attributes if name.startswith("on")]
 
 
 def browse(file: Path, *options: str) -> "subprocess.CompletedProcess[str]":
