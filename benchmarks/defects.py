@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from tests.contract_tests.defects import DEFECTS, Defect, defective
-from tests.support.contract_cli import judged
+from tests.support.contract_cli import run_cli
 
 NAMED = {defect.name: defect for defect in DEFECTS}
 
@@ -67,9 +67,9 @@ def row_of(name: str, *more: str) -> Row:
     """What becomes of the defect of this name, with more options of the command."""
     with defective(NAMED[name]) as served:
         options = ("--level", "strict", "--fail-fast", "--timeout", "10", *more)
-        result = judged(served.url, served.token, *options)
-    assert result.status in (0, 1, 3), result.said
-    assert result.report["verdict"] != "the tests themselves failed", result.said
+        result = run_cli(served.url, served.token, *options)
+    assert result.status in (0, 1, 3), result.output
+    assert result.report["verdict"] != "the tests themselves failed", result.output
     outcomes = ("failed", "inconclusive")
     failed = [test for test in result.report["tests"] if test["outcome"] in outcomes]
     told = {found["rule"]: None for test in failed for found in test["findings"]}

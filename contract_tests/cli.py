@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
 
-from contract_tests.options import InvalidOption, add_options, options, writable
+from contract_tests.options import USAGE_ERROR, InvalidOption, add_options, options, writable
 
 NAME: Final = "upscaler-contract"
 FOLDER: Final = Path(__file__).parent
@@ -39,12 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         more = _arguments(args)
     except InvalidOption as error:
         sys.stderr.write(f"{NAME}: {error}\n")
-        return 2
+        return USAGE_ERROR
     # Only now, so that a wrong command, and --help, are told at once.
     import pytest  # noqa: PLC0415
 
-    from contract_tests.report.terminal import printing  # noqa: PLC0415
     from contract_tests.session import Session  # noqa: PLC0415
+    from contract_tests.terminal import printing  # noqa: PLC0415
 
     with _nothing_else():
         session = Session(found)
@@ -59,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong, and not how else it could be used."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(USAGE_ERROR, f"{self.prog}: {message}\n")
 
 
 class _Version(argparse.Action):

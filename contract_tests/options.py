@@ -21,6 +21,9 @@ TARGETS: Final = {"octoai": "https://image.octoai.run"}
 TOKEN_ENV: Final = "UPSCALER_TOKEN"  # noqa: S105  a variable's name
 TOKEN_ENVS: Final = {"octoai": "OCTOAI_TOKEN"}
 """Where the token is, unless another variable is named."""
+USAGE_ERROR: Final = 2
+"""The exit status if options are wrong. pytest's own is 4, which here means that the budget was
+reached."""
 LEVELS: Final = ("documented", "strict")
 NO_TARGET: Final = "http://nothing-is-sent.invalid"
 """What stands for a target where none is needed."""

@@ -4,18 +4,10 @@ pytest imports this in every suite of an environment with the kit: without a URL
 name, it changes nothing but the list of options, and imports nothing of the kit's that is large.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
-if TYPE_CHECKING:
-    from contract_tests.session import Session
-
-SESSION: "Final[pytest.StashKey[Session]]" = pytest.StashKey()
-"""Where the session is, if there is one."""
-WRONG: Final = 2
-"""The exit status if options are wrong. pytest's own is 4, which means something else here."""
-NO_URL: Final = "the contract tests need an implementation to judge: --contract-url URL"
 GUARDED: Final = "the mock's plugin fails whatever asks the real host: add -o upscaling_guard=false"
 ONE_BY_ONE: Final = "the contract tests count what they spend in one process: leave out -n"
 
@@ -33,18 +25,18 @@ def pytest_configure(config: pytest.Config) -> None:
     asked = config.option
     if not (asked.contract_url or asked.contract_target):
         return
-    from contract_tests.options import InvalidOption, options
+    from contract_tests.options import USAGE_ERROR, InvalidOption, options
 
     guard = config.pluginmanager.hasplugin("upscaling") and config.getini("upscaling_guard")
     if asked.contract_target and guard and not asked.contract_plan:
-        pytest.exit(GUARDED, returncode=WRONG)
+        pytest.exit(GUARDED, returncode=USAGE_ERROR)
     if getattr(asked, "numprocesses", None) or hasattr(config, "workerinput"):
-        pytest.exit(ONE_BY_ONE, returncode=WRONG)
+        pytest.exit(ONE_BY_ONE, returncode=USAGE_ERROR)
     try:
         found = options(asked)
     except InvalidOption as error:
-        pytest.exit(str(error), returncode=WRONG)
-    from contract_tests.report.pytest_summary import Summary
+        pytest.exit(str(error), returncode=USAGE_ERROR)
+    from contract_tests.pytest_summary import Summary
     from contract_tests.session import Session
 
     session = Session(found)

@@ -18,7 +18,7 @@ MARKERS: Final = (
 PACKAGE: Final = __name__.partition(".")[0]
 
 
-def is_ours(item: pytest.Item) -> bool:
+def is_contract_test(item: pytest.Item) -> bool:
     """Whether a test is one of the kit's."""
     module = item.getparent(pytest.Module)
     return module is not None and module.obj.__name__.startswith(f"{PACKAGE}.")
@@ -29,7 +29,7 @@ def name(item: pytest.Item) -> str:
     return f"{item.path.name}::{item.nodeid.partition('::')[2]}"
 
 
-def says(item: pytest.Item) -> str:
+def title(item: pytest.Item) -> str:
     """What holds if a test passes: its name in words."""
     named = getattr(item, "originalname", None) or item.name
     return str(named).removeprefix("test_").replace("_", " ")
@@ -46,7 +46,7 @@ def is_billable(item: pytest.Item) -> bool:
     return _has(item, "billable")
 
 
-def left_out(item: pytest.Item, options: Options) -> str:
+def exclusion_reason(item: pytest.Item, options: Options) -> str:
     """Why a test is not run, or nothing."""
     judged = set(rules(item)) - options.skipped
     if _has(item, "strict") and options.level != "strict":
@@ -57,12 +57,12 @@ def left_out(item: pytest.Item, options: Options) -> str:
         return "for --concurrency 2 or more"
     if _has(item, "image_url") and options.image is None:
         return "for --image"
-    if options.models and not asked_for(item) <= set(options.models):
+    if options.models and not required_models(item) <= set(options.models):
         return "of models that --model leaves out"
     return ""
 
 
-def asked_for(item: pytest.Item) -> set[str]:
+def required_models(item: pytest.Item) -> set[str]:
     """The models that a test cannot do without."""
     return {model for mark in item.iter_markers("model") for model in mark.args}
 

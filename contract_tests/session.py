@@ -21,17 +21,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from contract_tests import selection
-from contract_tests.judge.failures import Unreachable
+from contract_tests.failures import Unreachable
+from contract_tests.judge.expectations import Policy
 from contract_tests.judge.run import Run
-from contract_tests.options import Options
-from contract_tests.oracle.expectations import Terms
+from contract_tests.options import USAGE_ERROR, Options
 from contract_tests.oracle.oracle import Level
-from contract_tests.plugin import SESSION, WRONG
 from contract_tests.report import html_report, outcomes, report
 from contract_tests.report.report import Money, Outcome, Report, TestResult, Times
 from contract_tests.target.budget import Budget
-from contract_tests.target.client import Manners, Target
+from contract_tests.target.client import ClientOptions, Target
 
+SESSION: "Final[pytest.StashKey[Session]]" = pytest.StashKey()
+"""Where pytest's configuration keeps the session, if there is one."""
 PROFILE: Final = "contract"
 LEVELS: Final = {"strict": Level.STRICT, "documented": Level.DOCUMENTED}
 SHORTEST_SECRET: Final = 4
@@ -92,16 +93,16 @@ class Session:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Leave out what is not to be judged, and put what costs nothing first."""
-        ours = [item for item in items if selection.is_ours(item)]
-        reasons = [selection.left_out(item, self.options) for item in ours]
+        ours = [item for item in items if selection.is_contract_test(item)]
+        reasons = [selection.exclusion_reason(item, self.options) for item in ours]
         self.left_out.update(reason for reason in reasons if reason)
         kept = [item for item, reason in zip(ours, reasons, strict=True) if not reason]
         if ours and not kept:
             self.refused = f"no test is left: all are {' or '.join(self.left_out)}"
-            pytest.exit(self.refused, returncode=WRONG)
+            pytest.exit(self.refused, returncode=USAGE_ERROR)
         for item in kept:
             self._prepare(item)
-        items[:] = [item for item in items if not selection.is_ours(item)]
+        items[:] = [item for item in items if not selection.is_contract_test(item)]
         items += sorted(kept, key=selection.is_billable)
         config.hook.pytest_deselected(items=[each for each in ours if each not in kept])
 
@@ -119,17 +120,17 @@ class Session:
         try:
             for target in self._targets():
                 target.wait()
-                if not target.takes_token():
+                if not target.accepts_token():
                     self.refused = f"{target.base_url} does not take the token that it was given"
-                    pytest.exit(self.refused, returncode=WRONG)
+                    pytest.exit(self.refused, returncode=USAGE_ERROR)
         except Unreachable as error:
             self.unreachable, self.reason = True, error.sentence
             pytest.exit(error.sentence, returncode=report.STATUSES[Outcome.UNREACHABLE])
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        if selection.is_ours(item):
-            self.run.begin(selection.name(item))
+        if selection.is_contract_test(item):
+            self.run.start_test(selection.name(item))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -138,7 +139,7 @@ class Session:
         """Turn what a test raised into what it says of the target."""
         raised = call.excinfo.value if call.excinfo else None
         told = yield
-        if selection.is_ours(item) and (call.when == "call" or raised):
+        if selection.is_contract_test(item) and (call.when == "call" or raised):
             result = self._result(item, raised, call.duration)
             self.tests.append(result)
             outcomes.tell(told, result)
@@ -149,15 +150,15 @@ class Session:
         self, item: pytest.Item, raised: BaseException | None, seconds: float
     ) -> TestResult:
         outcome, sentence = outcomes.outcome(raised, self.run)
-        tally = self.run.tally
+        counters = self.run.counters
         return TestResult(
             selection.name(item),
-            selection.says(item),
+            selection.title(item),
             selection.rules(item),
             Outcome.PLANNED if self.options.silent else outcome,
             self.hide(sentence),
-            len(tally.planned) or tally.requests,
-            tally.billable,
+            len(counters.planned) or counters.requests,
+            counters.billable,
             round(seconds, 4),
             outcomes.found(self.run, self.hide),
         )
@@ -207,7 +208,7 @@ class Session:
         """What came of it so far."""
         options, budget = self.options, self.run.budget
         word = self._word()
-        tallies = self.run.tallies.values()
+        counters_by_test = self.run.counters_by_test.values()
         return Report(
             options.url,
             options.diff,
@@ -227,7 +228,9 @@ class Session:
                 float(budget.spent),
             ),
             {
-                kind: Times.of(each for tally in tallies for each in tally.seconds[kind])
+                kind: Times.of(
+                    each for counters in counters_by_test for each in counters.seconds[kind]
+                )
                 for kind in ("refused", "made")
             },
             self.reason,
@@ -249,12 +252,14 @@ class Session:
 
 
 def _run(options: Options) -> Run:
-    manners = Manners(timeout_s=options.timeout, wait_s=options.wait, per_minute=options.rate)
+    client_options = ClientOptions(
+        timeout_s=options.timeout, wait_s=options.wait, per_minute=options.rate
+    )
     return Run(
-        Target(options.url, options.token, manners),
-        Terms(LEVELS[options.level], options.default_encoding, options.skipped),
+        Target(options.url, options.token, client_options),
+        Policy(LEVELS[options.level], options.default_encoding, options.skipped),
         Budget(options.max_cost, options.price, options.max_requests),
-        Target(options.diff, options.diff_token, manners) if options.diff else None,
+        Target(options.diff, options.diff_token, client_options) if options.diff else None,
         planning=options.silent,
         concurrency=options.concurrency,
         models=options.models,

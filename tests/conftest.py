@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from contract_tests.judge.failures import Undecided
+from contract_tests.failures import Undecided
 from tests.support.paths import PHOTO
 from upscaler.imaging.pixels import Pixels
 

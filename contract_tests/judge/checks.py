@@ -1,18 +1,24 @@
-"""Whether an answer is one of those that may be given; raises a Violation if it is none."""
+"""Whether an answer is one of those that may be given; raises a Failure if it is none."""
 
 import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from contract_tests.failures import Inconclusive
 from contract_tests.judge import decoding, image_comparison
-from contract_tests.judge.failures import Inconclusive
+from contract_tests.judge.expectations import (
+    CLIENTS_FAULT,
+    SUCCESS,
+    ExpectedResponse,
+    Policy,
+    fields,
+)
 from contract_tests.oracle import accept
-from contract_tests.oracle.expectations import CLIENTS_FAULT, SUCCESS, Expected, Terms, fields
 from contract_tests.oracle.oracle import Loc, Output
 from contract_tests.oracle.values import ENCODINGS, MODELS
 from contract_tests.requests.request import AUTHORIZATION, Request
-from contract_tests.target.response import Answer, encoding_of
+from contract_tests.target.response import Response, encoding_of
 
 BASE64: Final = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 REQUEST_ID: Final = "x-user-request-id"
@@ -23,123 +29,129 @@ ECHOED_BASE64: Final = 40
 """So many of a picture's first characters are looked for: no message has them by chance."""
 
 
-def check(request: Request, answer: Answer, expected: Expected, terms: Terms) -> None:
-    """Raise a Violation if `answer` is not as expected, Inconclusive if it says nothing."""
-    if answer.status not in expected.statuses:
-        _tell_status(request, answer, expected, terms)
+def check(request: Request, response: Response, expected: ExpectedResponse, policy: Policy) -> None:
+    """Raise a Failure if `response` is not as expected, Inconclusive if it says nothing."""
+    if response.status not in expected.statuses:
+        _tell_status(request, response, expected, policy)
     elif request.method == "HEAD":
         return
-    elif answer.status not in SUCCESS:
-        check_refusal(request, answer, expected, terms)
+    elif response.status not in SUCCESS:
+        check_refusal(request, response, expected, policy)
     elif expected.asynchronous:
-        check_promise(answer, terms)
-    elif expected.verdict is not None:
-        check_picture(request, answer, expected, terms)
-        _check_vary(answer, terms)
+        check_acceptance(response, policy)
+    elif expected.image is not None:
+        check_image(request, response, expected, policy)
+        _check_vary(response, policy)
 
 
-def _tell_status(request: Request, answer: Answer, expected: Expected, terms: Terms) -> None:
+def _tell_status(
+    request: Request, response: Response, expected: ExpectedResponse, policy: Policy
+) -> None:
     """Say which rule is broken by another status than those that may be given (and RES-5)."""
     wanted = " or ".join(map(str, sorted(expected.statuses)[:4]))
-    if answer.status < 500:
-        sentence = f"the status is {answer.status}, and not {wanted}"
+    if response.status < 500:
+        sentence = f"the status is {response.status}, and not {wanted}"
         refused = (
-            answer.status in (401, 403) and request.header("Authorization") == AUTHORIZATION[1]
+            response.status in (401, 403) and request.header("Authorization") == AUTHORIZATION[1]
         )
-        terms.tell("REQ-2" if refused else _blamed(answer, expected, terms), sentence)
+        policy.fail("REQ-2" if refused else _blamed(response, expected, policy), sentence)
         # There is nothing in which the other rules could be seen.
         if refused or SUCCESS & expected.statuses:
-            raise Inconclusive(f"{sentence}, by a rule that is not judged: {answer.shown}")
+            raise Inconclusive(f"{sentence}, by a rule that is not judged: {response.shown}")
         return
     if SUCCESS & expected.statuses:
-        raise Inconclusive(f"the target failed: {answer.shown}")
-    terms.tell("RES-5", f"a fault of the client's is answered {answer.status}, and not {wanted}")
+        raise Inconclusive(f"the target failed: {response.shown}")
+    policy.fail("RES-5", f"a fault of the client's is answered {response.status}, and not {wanted}")
 
 
-def _blamed(answer: Answer, expected: Expected, terms: Terms) -> str:
+def _blamed(response: Response, expected: ExpectedResponse, policy: Policy) -> str:
     """The rule that a wrong status breaks: by the field that is refused although it is right."""
     if not SUCCESS & expected.statuses:
-        return _rule_of_refusal(answer, expected, terms)
+        return _rule_of_refusal(response, expected, policy)
     try:
-        told = [str(each["loc"][-1]) for each in answer.json["detail"]]
+        told = [str(each["loc"][-1]) for each in response.json["detail"]]
     except (ValueError, TypeError, KeyError, IndexError):
         return expected.rules[0]
     rules = [expected.if_refused[name] for name in told if name in expected.if_refused]
     return (rules or list(expected.rules))[0]
 
 
-def _rule_of_refusal(answer: Answer, expected: Expected, terms: Terms) -> str:
+def _rule_of_refusal(response: Response, expected: ExpectedResponse, policy: Policy) -> str:
     """The rule that is broken where something should have been refused, or with another status.
 
     Of several the first that is judged.
     """
-    if expected.asynchronous and answer.status in SUCCESS:
+    if expected.asynchronous and response.status in SUCCESS:
         return "ASY-1"
     rules = expected.rules
-    if answer.status in CLIENTS_FAULT:
+    if response.status in CLIENTS_FAULT:
         if expected.statuses == {422} and rules[0] != "REQ-3":
             return "RES-4"
         rules = rules[::-1]  # it is refused, as REQ-1 has it, and not as RES-7 says
-    return next((rule for rule in rules if rule not in terms.skipped), rules[0])
+    return next((rule for rule in rules if rule not in policy.skipped), rules[0])
 
 
-def check_id(request: Request, answer: Answer, terms: Terms) -> None:
-    """Raise a Violation unless the answer has the request's id, or one of its own (RES-6).
+def check_id(request: Request, response: Response, policy: Policy) -> None:
+    """Raise a Failure unless the answer has the request's id, or one of its own (RES-6).
 
     It says nothing of all else in the answer, which is to be judged as well.
     """
-    told = answer.headers.get(REQUEST_ID, "")
+    told = response.headers.get(REQUEST_ID, "")
     own = request.header(REQUEST_ID)
     if not told:
-        terms.tell("RES-6", "the answer has no header X-User-Request-ID")
-    elif terms.strict and own and told != own:
-        terms.tell("RES-6", f"the request's id was {own}, and the answer's is {told}")
+        policy.fail("RES-6", "the answer has no header X-User-Request-ID")
+    elif policy.strict and own and told != own:
+        policy.fail("RES-6", f"the request's id was {own}, and the answer's is {told}")
 
 
 # Errors
 
 
-def check_refusal(request: Request, answer: Answer, expected: Expected, terms: Terms) -> None:
+def check_refusal(
+    request: Request, response: Response, expected: ExpectedResponse, policy: Policy
+) -> None:
     """The shape of an error, and the places that a 422 tells (RES-4, RES-7)."""
-    if answer.status == 401 and terms.strict:
-        challenge = answer.headers.get("www-authenticate", "")
+    if response.status == 401 and policy.strict:
+        challenge = response.headers.get("www-authenticate", "")
         if not challenge.lower().startswith("bearer"):
-            terms.tell("REQ-2", "a 401 has the header WWW-Authenticate: Bearer")
-    if answer.status == 422:
-        _check_list(request, answer, expected, terms)
-    elif terms.strict:
-        detail = _detail(answer, "RES-7", terms)
+            policy.fail("REQ-2", "a 401 has the header WWW-Authenticate: Bearer")
+    if response.status == 422:
+        _check_list(request, response, expected, policy)
+    elif policy.strict:
+        detail = _detail(response, "RES-7", policy)
         if not (isinstance(detail, str) and detail.strip()):
-            terms.tell("RES-7", f"detail is {_short(detail)}, and not a sentence")
+            policy.fail("RES-7", f"detail is {_short(detail)}, and not a sentence")
 
 
-def _detail(answer: Answer, rule: str, terms: Terms) -> Any:  # noqa: ANN401  whatever came
+def _detail(response: Response, rule: str, policy: Policy) -> Any:  # noqa: ANN401  whatever came
     """What stands in `detail`."""
-    if answer.media_type != accept.JSON:
-        terms.tell(rule, f"an error is {answer.media_type or 'of no type'}, and not JSON")
+    if response.media_type != accept.JSON:
+        policy.fail(rule, f"an error is {response.media_type or 'of no type'}, and not JSON")
     try:
-        return answer.json["detail"]
+        return response.json["detail"]
     except (ValueError, TypeError, KeyError):
-        terms.tell(rule, "the body of an error is no object with a detail")
+        policy.fail(rule, "the body of an error is no object with a detail")
         return None
 
 
-def _check_list(request: Request, answer: Answer, expected: Expected, terms: Terms) -> None:
+def _check_list(
+    request: Request, response: Response, expected: ExpectedResponse, policy: Policy
+) -> None:
     """The errors of a 422: what the schema has of them, and at `strict` where they point."""
-    detail = _detail(answer, "RES-4", terms)
+    detail = _detail(response, "RES-4", policy)
     if not isinstance(detail, list) or not detail:
-        terms.tell("RES-4", f"detail of a 422 is {_short(detail)}, and not a list of errors")
+        policy.fail("RES-4", f"detail of a 422 is {_short(detail)}, and not a list of errors")
         return
     faults = [fault for each in detail for fault in _faults(each)]
     if faults:
-        terms.tell("RES-4", faults[0])
-    elif terms.strict:
+        policy.fail("RES-4", faults[0])
+    elif policy.strict:
         told = frozenset(_place(each["loc"]) for each in detail)
         if expected.refusals and told not in expected.refusals:
             wanted = " or ".join(sorted(map(_names, expected.refusals)))
             sentence = f"what is blamed is {_names(told)}, and not {wanted}"
-            terms.tell(_rule_of_places(told, expected), sentence)
-        _check_nothing_repeated(request, answer, terms)
+            policy.fail(_rule_of_places(told, expected), sentence)
+        _check_nothing_repeated(request, response, policy)
 
 
 def _faults(error: object) -> Iterator[str]:
@@ -155,7 +167,7 @@ def _faults(error: object) -> Iterator[str]:
             yield f"an error's {name} is {_short(told.get(name))}, and not a text"
 
 
-def _rule_of_places(told: frozenset[Loc], expected: Expected) -> str:
+def _rule_of_places(told: frozenset[Loc], expected: ExpectedResponse) -> str:
     """Which rule it breaks to blame these places.
 
     Some of the right ones are not all of them (REQ-19). Where it is the picture or its size that is
@@ -178,18 +190,18 @@ def _names(places: frozenset[Loc]) -> str:
     return " and ".join(sorted(".".join(place) for place in places))
 
 
-def _check_nothing_repeated(request: Request, answer: Answer, terms: Terms) -> None:
+def _check_nothing_repeated(request: Request, response: Response, policy: Policy) -> None:
     """No value of the request stands in the answer (RES-4)."""
     try:
         given = fields(request)
     except ValueError:
         return
-    text = json.dumps(answer.json, ensure_ascii=False)
+    text = json.dumps(response.json, ensure_ascii=False)
     names = " ".join(given)  # which may stand in it
     for name, value in given.items():
         for marker in _markers(value):
             if marker in text and marker not in names:
-                terms.tell("RES-4", f"the value of {name} is repeated: {_short(marker)}")
+                policy.fail("RES-4", f"the value of {name} is repeated: {_short(marker)}")
 
 
 def _markers(value: object) -> list[str]:
@@ -207,100 +219,102 @@ def _markers(value: object) -> list[str]:
 # Pictures
 
 
-def check_promise(answer: Answer, terms: Terms) -> None:
+def check_acceptance(response: Response, policy: Policy) -> None:
     """An asynchronous answer says where the picture will be (ASY-1)."""
-    told = read_object(answer, "ASY-1", terms)
+    told = read_json_object(response, "ASY-1", policy)
     for name in ("response_id", "poll_url"):
         if not (isinstance(told.get(name), str) and told[name]):
-            terms.tell("ASY-1", f"{name} is {_short(told.get(name))}, and not a text")
+            policy.fail("ASY-1", f"{name} is {_short(told.get(name))}, and not a text")
 
 
-def check_picture(request: Request, answer: Answer, expected: Expected, terms: Terms) -> None:
+def check_image(
+    request: Request, response: Response, expected: ExpectedResponse, policy: Policy
+) -> None:
     """The picture is as it was asked for: its form, encoding and size, and what it shows."""
-    verdict = expected.verdict
-    assert verdict is not None, "only those that may bring a picture are checked for one"
-    if expected.media_type is not None and answer.media_type != expected.media_type:
+    wanted_image = expected.image
+    assert wanted_image is not None, "only those that may bring a picture are checked for one"
+    if expected.media_type is not None and response.media_type != expected.media_type:
         rule = "RES-1" if request.header("Accept") is None else "RES-8"
-        sentence = f"the answer is {answer.media_type or 'of no type'}, not {expected.media_type}"
-        terms.tell(rule, sentence)
-    model = answer.headers.get(MODEL)
-    if terms.strict and model is not None and model != verdict.model:
-        terms.tell("REQ-8", f"the model was {model}, and not {verdict.model}")
-    named = next((name for name, each in accept.FILES.items() if each == answer.media_type), None)
-    file = answer.body if named else _file(answer, terms)
+        sentence = f"the answer is {response.media_type or 'of no type'}, not {expected.media_type}"
+        policy.fail(rule, sentence)
+    model = response.headers.get(MODEL)
+    if policy.strict and model is not None and model != wanted_image.model:
+        policy.fail("REQ-8", f"the model was {model}, and not {wanted_image.model}")
+    named = next((name for name, each in accept.FILES.items() if each == response.media_type), None)
+    file = response.body if named else _file(response, policy)
     if file is None:
         return
     encoding = encoding_of(file)
-    if encoding not in ({named} if named else verdict.encodings):
-        wanted = named or " or ".join(sorted(verdict.encodings))
+    if encoding not in ({named} if named else wanted_image.encodings):
+        wanted = named or " or ".join(sorted(wanted_image.encodings))
         sentence = f"the picture is {encoding or 'neither PNG nor JPEG'}, and not {wanted}"
-        terms.tell("RES-8" if named else "REQ-9", sentence)
+        policy.fail("RES-8" if named else "REQ-9", sentence)
     if encoding:
-        _check_content(request, file, encoding, verdict.size, terms)
+        _check_content(request, file, encoding, wanted_image.size, policy)
 
 
-def _check_vary(answer: Answer, terms: Terms) -> None:
+def _check_vary(response: Response, policy: Policy) -> None:
     """Caches are told that Accept chooses the form (RES-8); last, as all pictures may lack it."""
-    if terms.strict and "accept" not in answer.headers.get("vary", "").lower():
-        terms.tell("RES-8", "the answer goes by Accept, and has no header Vary that says so")
+    if policy.strict and "accept" not in response.headers.get("vary", "").lower():
+        policy.fail("RES-8", "the answer goes by Accept, and has no header Vary that says so")
 
 
 def _check_content(
-    request: Request, file: bytes, encoding: str, size: Output | None, terms: Terms
+    request: Request, file: bytes, encoding: str, size: Output | None, policy: Policy
 ) -> None:
     """What is in the picture's file: it decodes, has its size, and shows what was sent."""
     try:
-        image = decoding.opened(file, encoding)
+        image = decoding.decode_image(file, encoding)
     except ValueError as error:
-        terms.tell("RES-2", str(error))
+        policy.fail("RES-2", str(error))
         return
     if size is None:
         return
     if not size.allows(image.width, image.height):
         wanted = f"{size.width}x{size.height}"
-        terms.tell("REQ-16", f"the picture has {image.width}x{image.height} pixels, not {wanted}")
-    elif request.picture is not None:
-        sentence = image_comparison.unlike(
-            request.picture, image, "white" if terms.strict else None
+        policy.fail("REQ-16", f"the picture has {image.width}x{image.height} pixels, not {wanted}")
+    elif request.image is not None:
+        sentence = image_comparison.compare_images(
+            request.image, image, "white" if policy.strict else None
         )
         if sentence:
-            terms.tell("RES-2", sentence)
+            policy.fail("RES-2", sentence)
 
 
-def _file(answer: Answer, terms: Terms) -> bytes | None:
+def _file(response: Response, policy: Policy) -> bytes | None:
     """The file in a JSON answer (RES-1, RES-2), or None where there is none (RES-3)."""
-    told = read_object(answer, "RES-1", terms)
+    told = read_json_object(response, "RES-1", policy)
     if set(told) != {"image_b64", "removed_for_safety"}:
         sentence = f"the answer has {', '.join(sorted(told)) or 'no fields'}"
-        terms.tell("RES-1", f"{sentence}, and not image_b64 and removed_for_safety")
+        policy.fail("RES-1", f"{sentence}, and not image_b64 and removed_for_safety")
     removed, text = told.get("removed_for_safety"), told.get("image_b64")
     if not isinstance(removed, bool):
-        terms.tell("RES-1", f"removed_for_safety is {_short(removed)}, and neither true nor false")
+        policy.fail("RES-1", f"removed_for_safety is {_short(removed)}, and neither true nor false")
     if removed is True:
         if text is not None:
-            terms.tell("RES-3", "the picture was removed for safety, and yet is there")
+            policy.fail("RES-3", "the picture was removed for safety, and yet is there")
         raise Inconclusive("the target removed a harmless picture for safety")
     if not isinstance(text, str):
-        terms.tell("RES-1", f"image_b64 is {_short(text)}, and nothing was removed")
+        policy.fail("RES-1", f"image_b64 is {_short(text)}, and nothing was removed")
         return None
     data = text.encode(errors="replace")
     if not data or len(data) % 4 or not BASE64.fullmatch(data):
-        terms.tell("RES-2", "image_b64 is not standard base64 on one line")
+        policy.fail("RES-2", "image_b64 is not standard base64 on one line")
         return None
-    return answer.file
+    return response.file
 
 
-def read_object(answer: Answer, rule: str, terms: Terms) -> dict[str, Any]:
+def read_json_object(response: Response, rule: str, policy: Policy) -> dict[str, Any]:
     """The object in a JSON answer; an empty one if there is none, and `rule` is not judged by."""
-    if answer.media_type != accept.JSON:
-        terms.tell(rule, f"the answer is {answer.media_type or 'of no type'}, and not JSON")
+    if response.media_type != accept.JSON:
+        policy.fail(rule, f"the answer is {response.media_type or 'of no type'}, and not JSON")
     try:
-        told = answer.json
+        told = response.json
     except ValueError:
         told = None
     if isinstance(told, dict):
         return told
-    terms.tell(rule, "the answer is no JSON object")
+    policy.fail(rule, "the answer is no JSON object")
     return {}
 
 

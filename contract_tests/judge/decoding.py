@@ -23,7 +23,7 @@ class Undecodable(ValueError):
     """A file that is not one whole picture of the named format. The message says why."""
 
 
-def opened(file: bytes, encoding: str) -> Image.Image:
+def decode_image(file: bytes, encoding: str) -> Image.Image:
     """The picture in a file that has to be a "png" or a "jpeg", all of it decoded.
 
     Raises Undecodable, with a sentence about the file, if it is of another format, has a side of
@@ -45,7 +45,7 @@ def opened(file: bytes, encoding: str) -> Image.Image:
         raise Undecodable(f"this {encoding} cannot be decoded: {error}") from error
 
 
-def in_eight_bits(image: Image.Image) -> Image.Image:
+def to_eight_bits(image: Image.Image) -> Image.Image:
     """The same, if it has 16 bits of grey, by the upper ones: Pillow would take the lower."""
     if not image.mode.startswith("I"):
         return image

@@ -9,7 +9,7 @@ from PIL import Image
 
 from contract_tests.judge import decoding
 from contract_tests.requests.request import Request
-from contract_tests.target.response import Answer, encoding_of
+from contract_tests.target.response import Response, encoding_of
 
 SIDE: Final = 32
 """Pictures are compared in so few pixels a side that a network's details do not count."""
@@ -17,7 +17,7 @@ FAR: Final = 24.0
 """By how many of 255 levels two pictures may differ in the mean and still show the same."""
 
 
-def difference(request: Request, ours: Answer, theirs: Answer) -> str:
+def compare_responses(request: Request, ours: Response, theirs: Response) -> str:
     """A sentence that says in what the answers differ, or nothing.
 
     What each of them chooses freely is not compared: messages, ids, and how a picture looks in
@@ -29,7 +29,7 @@ def difference(request: Request, ours: Answer, theirs: Answer) -> str:
     return ""
 
 
-def _compared(request: Request, ours: Answer, theirs: Answer) -> Iterator[tuple[str, Any, Any]]:
+def _compared(request: Request, ours: Response, theirs: Response) -> Iterator[tuple[str, Any, Any]]:
     """What is compared, the most telling first; the rest makes sense if it is the same."""
     yield "the status", ours.status, theirs.status
     yield "the media type", ours.media_type, theirs.media_type
@@ -47,31 +47,31 @@ def _compared(request: Request, ours: Answer, theirs: Answer) -> Iterator[tuple[
         yield "what it shows", "a picture", "a picture" if apart < FAR else f"another ({apart:.0f})"
 
 
-def _blamed(answer: Answer) -> Any:  # noqa: ANN401  None if it cannot be read
+def _blamed(response: Response) -> Any:  # noqa: ANN401  None if it cannot be read
     try:
-        return sorted(".".join(map(str, each["loc"])) for each in answer.json["detail"])
+        return sorted(".".join(map(str, each["loc"])) for each in response.json["detail"])
     except (ValueError, TypeError, KeyError):
         return None
 
 
-def _names(answer: Answer) -> Any:  # noqa: ANN401  None if there is no object
+def _names(response: Response) -> Any:  # noqa: ANN401  None if there is no object
     try:
-        return sorted(answer.json)
+        return sorted(response.json)
     except (ValueError, TypeError):
         return None
 
 
-def _picture(answer: Answer) -> Image.Image | None:
+def _picture(response: Response) -> Image.Image | None:
     try:
-        file = answer.file
-        return decoding.opened(file, encoding_of(file) or "png")
+        file = response.file
+        return decoding.decode_image(file, encoding_of(file) or "png")
     except (ValueError, TypeError, KeyError):
         return None
 
 
 def _small(image: Image.Image) -> NDArray[np.float32]:
     """The picture on white, in few pixels: float32 of shape (32, 32, 3), 0 to 255."""
-    seen = decoding.in_eight_bits(image).convert("RGBA")
+    seen = decoding.to_eight_bits(image).convert("RGBA")
     page = Image.new("RGBA", seen.size, "white")
     flat = Image.alpha_composite(page, seen).convert("RGB")
     return np.asarray(flat.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)

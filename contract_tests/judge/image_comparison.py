@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract_tests.judge.decoding import in_eight_bits
-from contract_tests.requests.images import Picture
+from contract_tests.judge.decoding import to_eight_bits
+from contract_tests.requests.images import SampleImage
 
 Colours = NDArray[np.floating[Any]]
 """Straight RGBA of shape (rows, columns, 4), 0 to 255. Where it is not a number, any will do."""
@@ -27,18 +27,18 @@ PARTS: Final = 16
 """A fault counts that fills one of so many parts of each side."""
 
 
-def unlike(
-    picture: Picture, image: Image.Image, background: Literal["white"] | None = "white"
+def compare_images(
+    sent: SampleImage, image: Image.Image, background: Literal["white"] | None = "white"
 ) -> str:
-    """What is wrong with an answer to `picture`, or nothing if it looks like it.
+    """What is wrong with an answer to `sent`, or nothing if it looks like it.
 
     `image` is from `decoding.opened`, of any size: the smaller, the less can be told. What becomes
     of transparency is said by `background`. With "white" a PNG keeps it, and a JPEG lies on white:
     our choice. With None, as no source speaks of it, it may be kept, or put on white or black, or
     just left out.
     """
-    seen = _Seen(picture, image)
-    wanted = list(_wanted(_colours(picture), image, background))
+    seen = _Seen(sent, image)
+    wanted = list(_wanted(_block_colours(sent), image, background))
     if any(seen.shows(colours) for colours in wanted):
         return ""
     faults = (name for colours in wanted for name in seen.faults(colours))
@@ -48,9 +48,9 @@ def unlike(
 # What is to be seen
 
 
-def _colours(picture: Picture) -> Colours:
+def _block_colours(sent: SampleImage) -> Colours:
     """Its blocks. Any colour will do where nothing is to be seen."""
-    colours = picture.upright().astype(np.float32)
+    colours = sent.upright().astype(np.float32)
     colours[colours[..., 3] == 0, :3] = np.nan
     return colours
 
@@ -121,19 +121,19 @@ _LIMITS_CMYK: Final = _Limits(32, 128)
 class _Seen:
     """An answer, averaged to at most GRID x GRID parts, and how exactly it has to be right."""
 
-    def __init__(self, picture: Picture, image: Image.Image) -> None:
-        self.picture = picture
+    def __init__(self, sent: SampleImage, image: Image.Image) -> None:
+        self.sent = sent
         self.shown = _reduced(image)
         own = _REACH_PX + (_REACH_OF_JPEG_PX if image.format == "JPEG" else 0)
-        sides = zip(image.size, picture.size, strict=True)
+        sides = zip(image.size, sent.size, strict=True)
         across, down = (own / side + _REACH_OF_INPUT_PX / before for side, before in sides)
         self.reach = (down, across)
         self.named = min(image.size) >= _NAMED_PX
         self.limits = _LIMITS if min(image.size) >= _SMALL_PX else _LIMITS_SMALL
         if not self.named:
-            lossy = picture.format == "jpeg" or "lossy" in picture.mode
+            lossy = sent.format == "jpeg" or "lossy" in sent.mode
             self.limits = _LIMITS_TINY_OF_LOSSY if lossy else _LIMITS_TINY
-        if picture.mode == "cmyk":
+        if sent.mode == "cmyk":
             self.limits = _LIMITS_CMYK
         self.blank = self.named and _contrast(self.shown) < 8
 
@@ -152,7 +152,7 @@ class _Seen:
         if self.blank:
             yield "it is blank"
             return
-        for name, other in _wrong(self.picture, colours):
+        for name, other in _known_mistakes(self.sent, colours):
             if self.shows(other):
                 yield name
         if (colours[..., 3] < 255).any() and self.shown[..., 3].min() > 250:
@@ -195,7 +195,7 @@ def _reduced(image: Image.Image) -> Colours:
     strips = []
     for row in range(rows):
         top, bottom = row * height / rows, (row + 1) * height / rows
-        strip = in_eight_bits(image.crop((0, floor(top), width, ceil(bottom)))).convert("RGBA")
+        strip = to_eight_bits(image.crop((0, floor(top), width, ceil(bottom)))).convert("RGBA")
         area = (0, top - floor(top), width, bottom - floor(top))
         strips.append(np.asarray(strip.resize((columns, 1), Image.Resampling.BOX, area)))
     return np.concatenate(strips).astype(np.float32)
@@ -226,10 +226,10 @@ def _parts(errors: Colours) -> Colours:
     return errors
 
 
-def _wrong(picture: Picture, colours: Colours) -> Iterator[tuple[str, Colours]]:
+def _known_mistakes(sent: SampleImage, colours: Colours) -> Iterator[tuple[str, Colours]]:
     """What the blocks would be if a known mistake had been made, and how to say that."""
-    if picture.orientation != 1:
-        yield "its EXIF orientation is not followed", _colours(replace(picture, orientation=1))
+    if sent.orientation != 1:
+        yield "its EXIF orientation is not followed", _block_colours(replace(sent, orientation=1))
     yield "it is mirrored", colours[:, ::-1]
     yield "it is upside down", colours[::-1]
     for quarters in (1, 2, 3):

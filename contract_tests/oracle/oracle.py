@@ -1,8 +1,8 @@
-"""What may be answered to a request, from the rules alone and without asking anybody.
+"""The responses that the rules allow to the fields of a request.
 
-`judge` takes the fields of a request and what is known of its picture, and says which statuses an
-answer may have, where a refusal has to point, and of which size, encoding and model the picture
-may be. It knows the rules of `rules.py`, and no implementation of them.
+`expect_fields` takes the fields and what is known of the input image. It returns the allowed
+statuses, the locations that a refusal must name, and the size, encoding and model of the output
+image. It is derived from `rules.py` and shares no code with any implementation.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,16 @@ from itertools import chain, combinations
 from typing import Final, NamedTuple
 
 from contract_tests.oracle import values
-from contract_tests.oracle.values import BOUND, LAX, OPEN, RIGHT, UNFIT, WRONG, Reading, Standing
+from contract_tests.oracle.values import (
+    ALLOWED,
+    DISALLOWED,
+    FORBIDDEN,
+    INVALID,
+    OPTIONAL,
+    TOLERATED,
+    Parsed,
+    Support,
+)
 
 
 class Level(Enum):
@@ -36,7 +45,7 @@ MAX_NAME: Final = 100
 
 
 @dataclass(frozen=True)
-class Facts:
+class ImageFacts:
     """What is known of the picture that a request gives: its size in pixels, or why it is none.
 
     A file that is damaged has a size if its header still tells it.
@@ -65,16 +74,16 @@ class Output(NamedTuple):
         )
 
 
-class Broken(NamedTuple):
+class BrokenRule(NamedTuple):
     """A rule that the request breaks, or may break, and where that is told."""
 
     loc: Loc
     rule: str
-    standing: Standing
+    support: Support
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Expectation:
     """What may be answered.
 
     `broken` is what leaves only a refusal at this level. `refusals` has sets of places, and a 422
@@ -84,7 +93,7 @@ class Verdict:
     """
 
     statuses: frozenset[int]
-    broken: tuple[Broken, ...]
+    broken: tuple[BrokenRule, ...]
     refusals: frozenset[frozenset[Loc]]
     size: Output | None
     encodings: frozenset[str]
@@ -92,54 +101,54 @@ class Verdict:
 
 
 _STRICT: Final = {
-    RIGHT: frozenset({200}),
-    LAX: frozenset({200}),
-    OPEN: frozenset({200, 422}),
-    BOUND: frozenset({422}),
-    UNFIT: frozenset({422}),
-    WRONG: frozenset({422}),
+    ALLOWED: frozenset({200}),
+    TOLERATED: frozenset({200}),
+    OPTIONAL: frozenset({200, 422}),
+    DISALLOWED: frozenset({422}),
+    FORBIDDEN: frozenset({422}),
+    INVALID: frozenset({422}),
 }
 """Our choices bind, and the status of every refusal is 422 (RES-4, REQ-15)."""
 _DOCUMENTED: Final = {
-    RIGHT: frozenset({200}),
-    LAX: frozenset({200, 400, 422}),
-    OPEN: frozenset({200, 400, 422}),
-    BOUND: frozenset({200, 400, 422}),
-    UNFIT: frozenset({400, 422}),
-    WRONG: frozenset({422}),
+    ALLOWED: frozenset({200}),
+    TOLERATED: frozenset({200, 400, 422}),
+    OPTIONAL: frozenset({200, 400, 422}),
+    DISALLOWED: frozenset({200, 400, 422}),
+    FORBIDDEN: frozenset({400, 422}),
+    INVALID: frozenset({422}),
 }
 """Where our choice alone speaks, taking and refusing are both right. The schema has 422 for what
 does not fit it; for what only the page forbids, no source names a status."""
 _ALLOWED: Final = {Level.STRICT: _STRICT, Level.DOCUMENTED: _DOCUMENTED}
 
 
-def judge(
+def expect_fields(
     fields: Mapping[str, object],
-    image: Facts | None,
+    image: ImageFacts | None,
     level: Level,
     default_encoding: str = values.ENCODINGS[0],
-) -> Verdict:
+) -> Expectation:
     """What may be answered to these fields, as `json.loads` gives them.
 
     `image` tells of the picture in `init_image`, or of the one behind `init_image_url`; None if
     nothing is known of it, and then both a picture and a refusal are right. `default_encoding` is
     the implementation's own, where the sources disagree (REQ-9).
     """
-    read = {name: values.FIELDS[name](fields[name]) for name in _given(fields)}
-    findings = list(_fields(fields, read))
+    parsed = {name: values.FIELDS[name](fields[name]) for name in _given(fields)}
+    findings = list(_fields(fields, parsed))
     size: Output | None = None
-    later: list[Broken] = []
-    if not any(found.standing.refused for found in findings):
-        size, later = _picture_and_size(read, image, level)
+    later: list[BrokenRule] = []
+    if not any(found.support.refused for found in findings):
+        size, later = _check_image_and_size(parsed, image, level)
     told = [*findings, *later]
     statuses = _statuses(told, level)
-    return Verdict(
+    return Expectation(
         statuses,
-        tuple(each for each in told if 200 not in _ALLOWED[level][each.standing]),
+        tuple(each for each in told if 200 not in _ALLOWED[level][each.support]),
         _refusals(findings, later) if level is Level.STRICT else frozenset(),
         size if 200 in statuses else None,
-        _encodings(read, level, default_encoding),
-        _model(read),
+        _encodings(parsed, level, default_encoding),
+        _model(parsed),
     )
 
 
@@ -151,51 +160,54 @@ def _given(fields: Mapping[str, object]) -> Iterator[str]:
             yield name
 
 
-def _fields(fields: Mapping[str, object], read: Mapping[str, Reading]) -> Iterator[Broken]:
+def _fields(fields: Mapping[str, object], parsed: Mapping[str, Parsed]) -> Iterator[BrokenRule]:
     """What is to be said of the fields, each on its own and together (REQ-4 to REQ-12)."""
     if len(fields) > MAX_FIELDS:
-        yield Broken(("body",), "REQ-11", WRONG)
+        yield BrokenRule(("body",), "REQ-11", INVALID)
         return
     for name in fields:
         if name not in values.FIELDS:
-            yield Broken(("body", name[:MAX_NAME]), "REQ-11", WRONG)
-    for name, reading in read.items():
-        if reading.standing is not RIGHT:
-            yield Broken(("body", name), reading.rule, reading.standing)
+            yield BrokenRule(("body", name[:MAX_NAME]), "REQ-11", INVALID)
+    for name, reading in parsed.items():
+        if reading.support is not ALLOWED:
+            yield BrokenRule(("body", name), reading.rule, reading.support)
     for rule, group in (("REQ-4", IMAGE_FIELDS), ("REQ-5", SIZE_FIELDS)):
-        given = [name for name in group if name in read]
+        given = [name for name in group if name in parsed]
         # No rule says where: we blame each but the first, and the first if there is none.
         blamed = given[1:] if given else group[:1]
-        yield from (Broken(("body", name), rule, WRONG) for name in blamed)
+        yield from (BrokenRule(("body", name), rule, INVALID) for name in blamed)
 
 
-def _picture_and_size(
-    read: Mapping[str, Reading], image: Facts | None, level: Level
-) -> tuple[Output | None, list[Broken]]:
+def _check_image_and_size(
+    parsed: Mapping[str, Parsed], image: ImageFacts | None, level: Level
+) -> tuple[Output | None, list[BrokenRule]]:
     """The size of the output, if it is known, and what is to be said of the picture and of it."""
-    (gave,) = (name for name in IMAGE_FIELDS if name in read)
-    (asked,) = (name for name in SIZE_FIELDS if name in read)
+    (gave,) = (name for name in IMAGE_FIELDS if name in parsed)
+    (asked,) = (name for name in SIZE_FIELDS if name in parsed)
     if image is None:
-        unknown = [Broken(("body", gave), "REQ-13", OPEN), Broken(("body", asked), "REQ-14", OPEN)]
+        unknown = [
+            BrokenRule(("body", gave), "REQ-13", OPTIONAL),
+            BrokenRule(("body", asked), "REQ-14", OPTIONAL),
+        ]
         return None, unknown
     fits = all(MIN_INPUT_PX <= side <= MAX_INPUT_PX for side in (image.width, image.height))
-    broken = _picture(gave, image, fits=fits)
+    broken = _check_image(gave, image, fits=fits)
     if not fits:
         return None, broken
     # Whether a header is believed before all of the file was decoded, no rule says.
-    size = _output(asked, read[asked].value, image, level)
+    size = _output(asked, parsed[asked].value, image, level)
     return size, [*broken, *_limits(asked, size)]
 
 
-def _picture(field: str, image: Facts, *, fits: bool) -> list[Broken]:
+def _check_image(field: str, image: ImageFacts, *, fits: bool) -> list[BrokenRule]:
     """What is to be said of the picture that `field` gave (REQ-13, REQ-15, REQ-17)."""
     if image.fault:
         rule = "REQ-17" if field == "init_image" else "REQ-4"
-        return [Broken(("body", field), rule, UNFIT)]
-    return [] if fits else [Broken(("body", field), "REQ-13", UNFIT)]
+        return [BrokenRule(("body", field), rule, FORBIDDEN)]
+    return [] if fits else [BrokenRule(("body", field), "REQ-13", FORBIDDEN)]
 
 
-def _output(field: str, asked: object, image: Facts, level: Level) -> Output:
+def _output(field: str, asked: object, image: ImageFacts, level: Level) -> Output:
     """The size that is asked for (REQ-16). No source says how a computed side is rounded."""
     width, height = image.width, image.height
     slack = 0 if level is Level.STRICT else 1
@@ -215,48 +227,48 @@ def _half_up(dividend: int, divisor: int) -> int:
     return max(1, (2 * dividend + divisor) // (2 * divisor))
 
 
-def _limits(field: str, size: Output) -> list[Broken]:
+def _limits(field: str, size: Output) -> list[BrokenRule]:
     """What is to be said of an output of this size (REQ-14)."""
     if max(size.width - size.width_slack, size.height - size.height_slack) > MAX_OUTPUT_PX:
-        return [Broken(("body", field), "REQ-14", UNFIT)]
+        return [BrokenRule(("body", field), "REQ-14", FORBIDDEN)]
     if max(size.width + size.width_slack, size.height + size.height_slack) > MAX_OUTPUT_PX:
         # Whether it is too large depends on the rounding, of which no source speaks.
-        return [Broken(("body", field), "REQ-16", OPEN)]
+        return [BrokenRule(("body", field), "REQ-16", OPTIONAL)]
     return []
 
 
-def _statuses(findings: list[Broken], level: Level) -> frozenset[int]:
+def _statuses(findings: list[BrokenRule], level: Level) -> frozenset[int]:
     """What all findings allow. Those that leave only a refusal say with which status."""
-    allowed = [_ALLOWED[level][found.standing] for found in findings] or [frozenset({200})]
+    allowed = [_ALLOWED[level][found.support] for found in findings] or [frozenset({200})]
     refusing = [statuses for statuses in allowed if 200 not in statuses]
     return frozenset.intersection(*refusing) if refusing else frozenset.union(*allowed)
 
 
-def _refusals(findings: list[Broken], later: list[Broken]) -> frozenset[frozenset[Loc]]:
+def _refusals(findings: list[BrokenRule], later: list[BrokenRule]) -> frozenset[frozenset[Loc]]:
     """The sets of places that a refusal may name (REQ-19).
 
     The errors of the fields go first, all together; any of what one implementation refuses and
     another takes may be among them. Of the picture and the output one thing is told at most.
     """
-    certain = frozenset(found.loc for found in findings if found.standing.refused)
-    optional = {found.loc for found in findings if found.standing is OPEN} - certain
+    certain = frozenset(found.loc for found in findings if found.support.refused)
+    optional = {found.loc for found in findings if found.support is OPTIONAL} - certain
     counts = range(len(optional) + 1)
     some = chain.from_iterable(combinations(sorted(optional), count) for count in counts)
     told = {certain | frozenset(each) for each in some} | {frozenset({x.loc}) for x in later}
     return frozenset(told - {frozenset()})
 
 
-def _encodings(read: Mapping[str, Reading], level: Level, default: str) -> frozenset[str]:
+def _encodings(parsed: Mapping[str, Parsed], level: Level, default: str) -> frozenset[str]:
     """The named one. If none is, the page and the schema disagree, and an implementation chose."""
-    if "output_image_encoding" in read:
-        named = read["output_image_encoding"]
-        return frozenset() if named.standing is WRONG else frozenset({str(named.value)})
+    if "output_image_encoding" in parsed:
+        named = parsed["output_image_encoding"]
+        return frozenset() if named.support is INVALID else frozenset({str(named.value)})
     return frozenset(values.ENCODINGS if level is Level.DOCUMENTED else {default})
 
 
-def _model(read: Mapping[str, Reading]) -> str | None:
+def _model(parsed: Mapping[str, Parsed]) -> str | None:
     """The named one or the default (REQ-8), or None if the name is none."""
-    if "model" not in read:
+    if "model" not in parsed:
         return values.MODELS[0]
-    named = read["model"]
-    return None if named.standing is WRONG else str(named.value)
+    named = parsed["model"]
+    return None if named.support is INVALID else str(named.value)

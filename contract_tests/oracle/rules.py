@@ -220,5 +220,5 @@ _ALL: Final = (
 )
 RULES: Final = {rule.id: rule for rule in _ALL}
 """Each rule by its id."""
-BESIDE: Final = frozenset({"RES-6"})
+CHECKED_IN_EVERY_RESPONSE: Final = frozenset({"RES-6"})
 """Judged in every answer beside what a test is about: to find them broken ends no test."""

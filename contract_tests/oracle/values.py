@@ -24,29 +24,29 @@ ENCODINGS: Final = ("png", "jpeg")
 """The names that an encoding may have, our default first (REQ-9)."""
 
 
-class Standing(Enum):
+class Support(Enum):
     """How a value stands to the rules."""
 
-    RIGHT = "a source allows it"
-    LAX = "our choice allows it"
-    OPEN = "an implementation may refuse it, and may take it"
-    BOUND = "our choice forbids it"
-    UNFIT = "a source forbids it, and does not say with which status"
-    WRONG = "the schema forbids it, with a 422"
+    ALLOWED = "a source allows it"
+    TOLERATED = "our choice allows it"
+    OPTIONAL = "an implementation may refuse it, and may take it"
+    DISALLOWED = "our choice forbids it"
+    FORBIDDEN = "a source forbids it, and does not say with which status"
+    INVALID = "the schema forbids it, with a 422"
 
     @property
     def refused(self) -> bool:
-        return self in (Standing.BOUND, Standing.UNFIT, Standing.WRONG)
+        return self in (Support.DISALLOWED, Support.FORBIDDEN, Support.INVALID)
 
 
-RIGHT, LAX, OPEN, BOUND, UNFIT, WRONG = Standing
+ALLOWED, TOLERATED, OPTIONAL, DISALLOWED, FORBIDDEN, INVALID = Support
 
 
-class Reading(NamedTuple):
+class Parsed(NamedTuple):
     """What a value is read as, if anything, how it stands, and to which rule."""
 
     value: object
-    standing: Standing
+    support: Support
     rule: str
 
 
@@ -67,33 +67,33 @@ _FOURS: Final = re.compile(r"(?:[A-Za-z0-9+/]{4})*")
 _LAST: Final = re.compile(r"(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
-def scale(raw: object) -> Reading:
+def scale(raw: object) -> Parsed:
     """A float above 0 (REQ-6)."""
     value = _float(raw)
     if value is None:
-        return Reading(None, WRONG, "REQ-12")
+        return Parsed(None, INVALID, "REQ-12")
     if not math.isfinite(value) or value <= 0:
-        return Reading(None, BOUND, "REQ-6")
+        return Parsed(None, DISALLOWED, "REQ-6")
     if isinstance(raw, bool | str):
-        return Reading(value, _coerced(raw), "REQ-12")
-    return Reading(value, RIGHT if value >= 1 else LAX, "REQ-6")
+        return Parsed(value, _coerced(raw), "REQ-12")
+    return Parsed(value, ALLOWED if value >= 1 else TOLERATED, "REQ-6")
 
 
-def side(raw: object) -> Reading:
+def side(raw: object) -> Parsed:
     """An int from 1 up (REQ-7)."""
     value = _int(raw)
     if value is None:
         # To the schema a number without a fraction is an integer, however large.
         is_integer = isinstance(raw, float) and raw.is_integer()
-        return Reading(None, BOUND if is_integer else WRONG, "REQ-12")
+        return Parsed(None, DISALLOWED if is_integer else INVALID, "REQ-12")
     if value < 1:
-        return Reading(None, BOUND, "REQ-7")
-    return Reading(value, _coerced(raw) if isinstance(raw, bool | str) else RIGHT, "REQ-12")
+        return Parsed(None, DISALLOWED, "REQ-7")
+    return Parsed(value, _coerced(raw) if isinstance(raw, bool | str) else ALLOWED, "REQ-12")
 
 
-def _coerced(raw: bool | str) -> Standing:
+def _coerced(raw: bool | str) -> Support:
     """Of `1_000` the table says nothing, and pydantic does not treat all fields alike."""
-    return OPEN if isinstance(raw, str) and "_" in raw else LAX
+    return OPTIONAL if isinstance(raw, str) and "_" in raw else TOLERATED
 
 
 def _float(raw: object) -> float | None:
@@ -127,44 +127,44 @@ def _bare(text: str) -> str:
     return text.strip(_SPACES).replace("_", "")
 
 
-def flag(raw: object) -> Reading:
+def flag(raw: object) -> Parsed:
     """A bool (REQ-10). True may be refused, by whoever has no face model."""
     word = raw.lower() if isinstance(raw, str) else raw
     if word in (*_YES, 1):
-        return Reading(True, OPEN, "REQ-10")
+        return Parsed(True, OPTIONAL, "REQ-10")
     if word in (*_NO, 0):
-        return Reading(False, RIGHT if raw is False else LAX, "REQ-12")
-    return Reading(None, WRONG, "REQ-10")
+        return Parsed(False, ALLOWED if raw is False else TOLERATED, "REQ-12")
+    return Parsed(None, INVALID, "REQ-10")
 
 
-def model(raw: object) -> Reading:
+def model(raw: object) -> Parsed:
     """One of the six names (REQ-8). The schema allows no null."""
-    return Reading(raw, RIGHT if raw in MODELS else WRONG, "REQ-8")
+    return Parsed(raw, ALLOWED if raw in MODELS else INVALID, "REQ-8")
 
 
-def encoding(raw: object) -> Reading:
+def encoding(raw: object) -> Parsed:
     """One of the two names (REQ-9). The schema allows no null."""
-    return Reading(raw, RIGHT if raw in ENCODINGS else WRONG, "REQ-9")
+    return Parsed(raw, ALLOWED if raw in ENCODINGS else INVALID, "REQ-9")
 
 
-def url(raw: object) -> Reading:
+def url(raw: object) -> Parsed:
     """Any text: what is behind it is another question."""
-    return Reading(raw, RIGHT if isinstance(raw, str) else WRONG, "REQ-12")
+    return Parsed(raw, ALLOWED if isinstance(raw, str) else INVALID, "REQ-12")
 
 
-def base64(raw: object) -> Reading:
+def base64(raw: object) -> Parsed:
     """The text without what is tolerated, if it is standard base64 of anything (REQ-17)."""
     if not isinstance(raw, str):
-        return Reading(None, WRONG, "REQ-12")
+        return Parsed(None, INVALID, "REQ-12")
     prefix = _PREFIX.match(raw)
     text = raw[prefix.end() if prefix else 0 :].replace("\r", "").replace("\n", "")
     if not text:
-        return Reading(None, UNFIT, "REQ-17")
+        return Parsed(None, FORBIDDEN, "REQ-17")
     # In two steps: a pattern that may end in either would go back over all of a long text.
     fours = _FOURS.match(text)
     if fours is None or not _LAST.fullmatch(text, fours.end()):
-        return Reading(None, BOUND, "REQ-17")
-    return Reading(text, RIGHT if text == raw else LAX, "REQ-17")
+        return Parsed(None, DISALLOWED, "REQ-17")
+    return Parsed(text, ALLOWED if text == raw else TOLERATED, "REQ-17")
 
 
 FIELDS: Final = {

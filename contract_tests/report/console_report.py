@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Iterator
 from itertools import groupby
 
-from contract_tests.judge.run import SHRINKING_PICTURES
+from contract_tests.judge.run import SHRINKING_IMAGES
 from contract_tests.report.outcomes import finding_in_words, rule_in_words, support
-from contract_tests.report.report import Report, Times, Verdict
+from contract_tests.report.report import Report, RuleVerdict, Times
 
 WIDTH = 96
 SHOWN_FINDINGS = 3
@@ -14,9 +14,9 @@ SHOWN_FINDINGS = 3
 LONG_CURL = 6000
 """A longer command is not printed: it would fill the screen with a picture's digits."""
 SIGNS = {
-    Verdict.CONFORMS: "ok",
-    Verdict.BROKEN: "BROKEN",
-    Verdict.INCONCLUSIVE: "inconclusive",
+    RuleVerdict.CONFORMS: "ok",
+    RuleVerdict.BROKEN: "BROKEN",
+    RuleVerdict.INCONCLUSIVE: "inconclusive",
 }
 
 
@@ -68,8 +68,8 @@ def _short(line: str) -> str:
 
 def table(report: Report) -> Iterator[str]:
     """The rules and what is said of each."""
-    tested = [rule for rule in report.rules if rule.verdict is not Verdict.NOT_TESTED]
-    others = [rule.id for rule in report.rules if rule.verdict is Verdict.NOT_TESTED]
+    tested = [rule for rule in report.rules if rule.verdict is not RuleVerdict.NOT_TESTED]
+    others = [rule.id for rule in report.rules if rule.verdict is RuleVerdict.NOT_TESTED]
     yield f"{'rule':8}{'verdict':14}{'tests':>6}{'requests':>10}  source"
     for rule in tested:
         yield (
@@ -111,7 +111,7 @@ def sentence(report: Report) -> str:
     """The verdict."""
     rules = [rule.id for rule in report.broken()]
     why = next((test.sentence for test in report.tests if test.outcome == report.verdict), "")
-    judged = sum(rule.verdict is Verdict.CONFORMS for rule in report.rules)
+    judged = sum(rule.verdict is RuleVerdict.CONFORMS for rule in report.rules)
     told = {
         "conforms": f"Conforms to {count(judged, 'rule')}, at the level {report.level}.",
         "does not conform": f"Does not conform: {', '.join(rules)} "
@@ -164,5 +164,5 @@ def worst_case(report: Report) -> int:
     A test that finds something asks for more, to make it smaller; one that gets a picture instead
     of a refusal has paid for that, too. The budget ends it all.
     """
-    worst = sum(test.billable + 1 + SHRINKING_PICTURES for test in report.tests)
+    worst = sum(test.billable + 1 + SHRINKING_IMAGES for test in report.tests)
     return worst if report.money.limit is None else min(worst, report.money.limit)

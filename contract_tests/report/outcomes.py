@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from contract_tests.judge.failures import Enough, Undecided, Violation
+from contract_tests.failures import Failure, ShrinkBudgetSpent, Undecided
 from contract_tests.judge.run import Run
 from contract_tests.oracle.rules import RULES, Rule, Source
-from contract_tests.report.report import DIFF, Found, Outcome, RuleResult, TestResult
+from contract_tests.report.report import DIFF, Outcome, ReportedFinding, RuleResult, TestResult
 
 
 def outcome(raised: BaseException | None, run: Run) -> tuple[Outcome, str]:
@@ -17,18 +17,18 @@ def outcome(raised: BaseException | None, run: Run) -> tuple[Outcome, str]:
     """
     errors = list(_leaves(raised)) if raised else []
     for error in errors:
-        if isinstance(error, Violation):
-            run.keep(error)
-    others = [error for error in errors if not isinstance(error, Violation | Undecided)]
+        if isinstance(error, Failure):
+            run.record(error)
+    others = [error for error in errors if not isinstance(error, Failure | Undecided)]
     told = f"{type(others[0]).__name__}: {others[0]}" if others else ""
-    if run.tally.findings:
-        stopped = [each for each in errors if not isinstance(each, Violation | Enough)]
+    if run.counters.findings:
+        stopped = [each for each in errors if not isinstance(each, Failure | ShrinkBudgetSpent)]
         return Outcome.FAILED, told or "".join(map(str, stopped[:1]))
     if others:
         return Outcome.ERROR, told
     if errors:
         return Outcome(getattr(errors[0], "outcome", "error")), str(errors[0])
-    if not run.tally.requests:
+    if not run.counters.requests:
         return Outcome.NOTHING, "all that it has may be answered in any way"
     return Outcome.PASSED, ""
 
@@ -42,17 +42,17 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield from _leaves(each)
 
 
-def found(run: Run, hide: Callable[[str], str]) -> tuple[Found, ...]:
+def found(run: Run, hide: Callable[[str], str]) -> tuple[ReportedFinding, ...]:
     """What the test has found, by rule; `hide` takes the token out of a text."""
     return tuple(
-        Found(
+        ReportedFinding(
             each.rule,
             hide(each.sentence),
             hide(repr(each.request)),
             hide(each.shown),
             hide(each.request.curl(run.target.base_url)),
         )
-        for each in run.tally.findings.values()
+        for each in run.counters.findings.values()
     )
 
 
@@ -72,7 +72,7 @@ def _sentence(result: TestResult) -> str:
     return f"{result.outcome}: {result.sentence}"
 
 
-def in_words(found: Found) -> str:
+def in_words(found: ReportedFinding) -> str:
     """What was found, with all that a person needs to see it again."""
     return "\n".join((*rule_in_words(found.rule), *finding_in_words(found)))
 
@@ -92,7 +92,7 @@ def support(rule: Rule | RuleResult) -> str:
     return ", ".join(labels + (choice if Source.CHOICE in rule.sources else []))
 
 
-def finding_in_words(found: Found) -> Iterator[str]:
+def finding_in_words(found: ReportedFinding) -> Iterator[str]:
     """The lines of what is wrong, and of how to see it again."""
     yield f"  broken:  {found.sentence}"
     yield f"  sent:    {found.request}"

@@ -1,9 +1,9 @@
-"""What came of a run, as data: for the terminal, for pages, and as JSON for programs.
+"""The results of a run as data: for the terminal, the HTML page, and as JSON for programs.
 
-The JSON of `--report` is `Report` with everything in it, in the fields' own names; `schema` counts
-up if a field ever changes its meaning or goes. Times are in seconds, costs in US dollars, `started`
-is UTC in ISO 8601. In `verdict` and `outcome` stand the words of `Verdict` and `Outcome`. The token
-is in none of it: where it was sent or came back, `$TOKEN` stands.
+The JSON of `--report` is a `Report` under the names of its fields, which are therefore a public
+interface; `schema` is incremented if a field ever changes its meaning or is removed. Times are in
+seconds, costs in US dollars, `started` is UTC in ISO 8601. `verdict` and `outcome` have the values
+of `RuleVerdict` and `Outcome`. The token is redacted everywhere as `$TOKEN`.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from contract_tests.oracle.rules import BESIDE, RULES, Rule
+from contract_tests.oracle.rules import CHECKED_IN_EVERY_RESPONSE, RULES, Rule
 
 SCHEMA: Final = 1
 DIFF: Final = Rule("DIFF", "Both implementations answer alike.", ())
@@ -38,7 +38,7 @@ class Outcome(StrEnum):
     """At this level, or with this token, it has no request that must be refused."""
 
 
-class Verdict(StrEnum):
+class RuleVerdict(StrEnum):
     """What is said of a rule."""
 
     CONFORMS = "conforms"
@@ -74,7 +74,7 @@ HEADLINES: Final = {
 
 
 @dataclass(frozen=True)
-class Found:
+class ReportedFinding:
     """A rule that the target breaks, the request that shows it, and the answer, in a line or two.
 
     `curl` is a command for a POSIX shell that sends the request again.
@@ -103,7 +103,7 @@ class TestResult:
     requests: int
     billable: int
     seconds: float
-    findings: tuple[Found, ...] = ()
+    findings: tuple[ReportedFinding, ...] = ()
 
     @property
     def function(self) -> str:
@@ -119,7 +119,7 @@ class RuleResult:
     sentence: str
     sources: tuple[str, ...]
     chosen: str
-    verdict: Verdict
+    verdict: RuleVerdict
     requests: int
     tests: tuple[str, ...]
 
@@ -182,9 +182,9 @@ class Report:
     schema: int = SCHEMA
 
     def broken(self) -> list[RuleResult]:
-        return [rule for rule in self.rules if rule.verdict is Verdict.BROKEN]
+        return [rule for rule in self.rules if rule.verdict is RuleVerdict.BROKEN]
 
-    def findings(self, rule: str) -> list[list[tuple[TestResult, Found]]]:
+    def findings(self, rule: str) -> list[list[tuple[TestResult, ReportedFinding]]]:
         """What was found of a rule, by what is wrong; each time the shortest curl line first."""
         found = [(test, each) for test in self.tests for each in test.findings if each.rule == rule]
         found.sort(key=lambda pair: len(pair[1].curl))
@@ -222,23 +222,25 @@ def _judged(rule: Rule, tests: Sequence[TestResult]) -> RuleResult:
     )
 
 
-def _verdict(rule: str, covering: Sequence[TestResult], tests: Sequence[TestResult]) -> Verdict:
+def _verdict(rule: str, covering: Sequence[TestResult], tests: Sequence[TestResult]) -> RuleVerdict:
     """Of a rule: whoever finds it broken need not be one of its tests.
 
     A test that found another rule broken did not get to the end, and says nothing of this one.
     """
     if any(found.rule == rule for test in tests for found in test.findings):
-        return Verdict.BROKEN
+        return RuleVerdict.BROKEN
     outcomes = {_of_the_rest(test) for test in covering} - {Outcome.PLANNED}
     if not outcomes:
-        return Verdict.NOT_TESTED
+        return RuleVerdict.NOT_TESTED
     undecided = {Outcome.INCONCLUSIVE, Outcome.BUDGET, Outcome.UNREACHABLE, Outcome.ERROR}
     if outcomes & undecided or Outcome.PASSED not in outcomes:
-        return Verdict.INCONCLUSIVE
-    return Verdict.CONFORMS
+        return RuleVerdict.INCONCLUSIVE
+    return RuleVerdict.CONFORMS
 
 
 def _of_the_rest(test: TestResult) -> Outcome:
     """What came of a test for the rules that it did not find broken."""
-    ended = not test.sentence and all(found.rule in BESIDE for found in test.findings)
+    ended = not test.sentence and all(
+        found.rule in CHECKED_IN_EVERY_RESPONSE for found in test.findings
+    )
     return Outcome.PASSED if test.outcome is Outcome.FAILED and ended else test.outcome

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract_tests.oracle.oracle import Facts
+from contract_tests.oracle.oracle import ImageFacts
 from contract_tests.requests.image_headers import sizes, with_size
 
 Cells = NDArray[np.uint8]
@@ -35,6 +35,9 @@ MODES: Final = {
 }
 """The modes of each format. "sixteen" has 16 bits a sample, "bilevel" one bit a pixel."""
 FORMATS: Final = tuple(MODES)
+COMMON_KINDS: Final = (("png", "palette"), ("png", "colour"), ("jpeg", "colour"), ("png", "grey"))
+"""Pictures that at the level `documented`, too, must be taken, by format and mode; the first is the
+smallest."""
 WITH_HEADER: Final = ("truncated", "header only")
 DAMAGES: Final = (*WITH_HEADER, "signature only", "wrong signature", "garbage", "text")
 """What makes a file no picture. Those `WITH_HEADER` leave in it what says the size."""
@@ -79,7 +82,7 @@ _SAVED: Final[dict[tuple[str, str], dict[str, Any]]] = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class SampleImage:
     """A picture's file, by what it is to be. Equal ones have the same bytes.
 
     `width` and `height` are those in the file's header, in pixels and before EXIF turns it.
@@ -111,7 +114,7 @@ class Picture:
     def __repr__(self) -> str:
         turned = f"orientation {self.orientation}" if self.orientation != 1 else ""
         told = (f"{self.width}x{self.height} {self.format}", self.mode, turned, self.damage)
-        return f"Picture({', '.join(filter(None, told))}, seed {self.seed})"
+        return f"SampleImage({', '.join(filter(None, told))}, seed {self.seed})"
 
     @property
     def sideways(self) -> bool:
@@ -128,10 +131,10 @@ class Picture:
         """Whether its file has alpha."""
         return "alpha" in self.mode
 
-    def facts(self) -> Facts:
+    def facts(self) -> ImageFacts:
         """What the judge has to know of it: the size if the header tells it, and what is wrong."""
         told = self.size if self.damage in ("", *WITH_HEADER) else (0, 0)
-        return Facts(*told, self.damage)
+        return ImageFacts(*told, self.damage)
 
     def file(self) -> bytes:
         """Its bytes."""
@@ -151,48 +154,48 @@ class Picture:
 
 
 @lru_cache(maxsize=256)
-def _file(picture: Picture) -> bytes:
-    damage = picture.damage
+def _file(sample: SampleImage) -> bytes:
+    damage = sample.damage
     if damage == "garbage":
-        return b"\xff" + np.random.default_rng(picture.seed).bytes(2_000)
+        return b"\xff" + np.random.default_rng(sample.seed).bytes(2_000)
     if damage == "text":
         return b"<!doctype html><title>404</title><p>There is no such picture.</p>\n"
-    file = _png(picture) if picture.format == "png" else _by_pillow(picture)
+    file = _png(sample) if sample.format == "png" else _by_pillow(sample)
     if damage == "truncated":
         return file[: len(file) * 2 // 3]
     if damage == "header only":
         return file[: max(at + len(size) for at, size in sizes(file, 1, 1))]
     if damage == "signature only":
-        return file[:12] if picture.format == "webp" else file[:8]
+        return file[:12] if sample.format == "webp" else file[:8]
     return b"PICTURE!" + file[8:] if damage == "wrong signature" else file
 
 
-def _cells(picture: Picture) -> Cells:
+def _cells(sample: SampleImage) -> Cells:
     """The blocks as they are stored: uint8 RGBA of shape (rows, columns, 4)."""
-    generator = np.random.default_rng(picture.seed)
+    generator = np.random.default_rng(sample.seed)
     cells = np.empty((_CELLS, _CELLS, 4), np.uint8)
     cells[..., :3] = generator.choice(_LEVELS, (_CELLS, _CELLS, 3))
-    cells[..., 3] = generator.choice(_ALPHAS, (_CELLS, _CELLS)) if picture.transparent else 255
-    if picture.mode == "bilevel":
+    cells[..., 3] = generator.choice(_ALPHAS, (_CELLS, _CELLS)) if sample.transparent else 255
+    if sample.mode == "bilevel":
         cells[..., 0] = np.where(cells[..., 0] < 128, 0, 255)
-    if picture.mode in ("grey", "grey alpha", "grey sixteen", "bilevel"):
+    if sample.mode in ("grey", "grey alpha", "grey sixteen", "bilevel"):
         cells[..., 1:3] = cells[..., :1]
-    return cells[: picture.height, : picture.width]
+    return cells[: sample.height, : sample.width]
 
 
 # PNG, row by row
 
 
-def _png(picture: Picture) -> bytes:
-    colour_type, bits, samples, palette = _png_samples(_cells(picture), picture.mode)
-    width, height = picture.width, picture.height
+def _png(sample: SampleImage) -> bytes:
+    colour_type, bits, samples, palette = _png_samples(_cells(sample), sample.mode)
+    width, height = sample.width, sample.height
     if width * height * samples[0, 0].nbytes * min(bits, 8) / 8 > _WHOLE_BYTES:
-        return with_size(_file(_small(picture)), width, height)
-    interlaced = picture.mode == "interlaced"
+        return with_size(_file(_small(sample)), width, height)
+    interlaced = sample.mode == "interlaced"
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, interlaced)
-    exif = _exif(picture)
+    exif = _exif(sample)
     deflate = zlib.compressobj()
-    pixels = b"".join(map(deflate.compress, _scanlines(picture, samples, bits)))
+    pixels = b"".join(map(deflate.compress, _scanlines(sample, samples, bits)))
     chunks = (
         _chunk(b"IHDR", header),
         _chunk(b"eXIf", exif) if exif else b"",
@@ -225,14 +228,14 @@ def _png_samples(cells: Cells, mode: str) -> tuple[int, int, NDArray[Any], bytes
     return (6, 8, cells, b"") if mode == "alpha" else (2, 8, cells[..., :3], b"")
 
 
-def _scanlines(picture: Picture, samples: NDArray[Any], bits: int) -> Iterator[bytes]:
+def _scanlines(sample: SampleImage, samples: NDArray[Any], bits: int) -> Iterator[bytes]:
     """The rows before compression, in Adam7's passes if the picture is interlaced.
 
     A row like the one above it is told as that, and many of them take next to nothing.
     """
     rows, columns = samples.shape[:2]
-    down, across = _cell_of_each(picture.height, rows), _cell_of_each(picture.width, columns)
-    passes = _ADAM7 if picture.mode == "interlaced" else ((0, 0, 1, 1),)
+    down, across = _cell_of_each(sample.height, rows), _cell_of_each(sample.width, columns)
+    passes = _ADAM7 if sample.mode == "interlaced" else ((0, 0, 1, 1),)
     for left, top, right, below in passes:
         if len(across[left::right]) == 0:
             continue  # such a pass has no rows at all
@@ -251,24 +254,24 @@ def _cell_of_each(pixels: int, cells: int) -> NDArray[np.intp]:
 # JPEG and WebP
 
 
-def _by_pillow(picture: Picture) -> bytes:
-    width, height = picture.width, picture.height
+def _by_pillow(sample: SampleImage) -> bytes:
+    width, height = sample.width, sample.height
     if width * height > _WHOLE_PX:
-        return with_size(_file(_small(picture)), width, height)
-    image = _image(_cells(picture), picture).resize((width, height), Image.Resampling.NEAREST)
-    exif = _exif(picture)
-    options = _SAVED.get((picture.format, picture.mode), _AS_JPEG)
+        return with_size(_file(_small(sample)), width, height)
+    image = _image(_cells(sample), sample).resize((width, height), Image.Resampling.NEAREST)
+    exif = _exif(sample)
+    options = _SAVED.get((sample.format, sample.mode), _AS_JPEG)
     buffer = io.BytesIO()
-    image.save(buffer, picture.format, exif=b"Exif\0\0" + exif if exif else b"", **options)
+    image.save(buffer, sample.format, exif=b"Exif\0\0" + exif if exif else b"", **options)
     return buffer.getvalue()
 
 
-def _image(cells: Cells, picture: Picture) -> Image.Image:
-    if picture.transparent:
+def _image(cells: Cells, sample: SampleImage) -> Image.Image:
+    if sample.transparent:
         return Image.fromarray(cells)
-    if picture.mode == "grey":
+    if sample.mode == "grey":
         return Image.fromarray(np.ascontiguousarray(cells[..., 0]))
-    if picture.mode == "cmyk":
+    if sample.mode == "cmyk":
         # Without black: whoever has no profile takes the complement, however it treats black.
         inks = np.concatenate((255 - cells[..., :3], 0 * cells[..., 3:]), axis=-1)
         return Image.frombytes("CMYK", cells.shape[1::-1], inks.tobytes())
@@ -278,13 +281,13 @@ def _image(cells: Cells, picture: Picture) -> Image.Image:
 # What both have in common
 
 
-def _small(picture: Picture) -> Picture:
+def _small(sample: SampleImage) -> SampleImage:
     """The one that lends its pixels to a file that has not got its own."""
-    return replace(picture, width=_HOLLOW_PX, height=_HOLLOW_PX, damage="")
+    return replace(sample, width=_HOLLOW_PX, height=_HOLLOW_PX, damage="")
 
 
-def _exif(picture: Picture) -> bytes:
+def _exif(sample: SampleImage) -> bytes:
     """A TIFF of one entry, the orientation; nothing if the picture is upright."""
-    if picture.orientation == 1:
+    if sample.orientation == 1:
         return b""
-    return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, picture.orientation, 0, 0)
+    return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, sample.orientation, 0, 0)

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Self
 
-from contract_tests.requests.images import Picture
+from contract_tests.requests.images import SampleImage
 
-TOKEN: Final = "$TOKEN"  # noqa: S105  stands for the token in headers, and in curl lines
-LONGER: Final = "${TOKEN}x"
-SHORTER: Final = "${TOKEN%?}"
-SWAPPED: Final = '$(printf %s "$TOKEN" | tr a-zA-Z A-Za-z)'
+TOKEN_PLACEHOLDER: Final = "$TOKEN"  # noqa: S105  stands for the token in headers, and in curl lines
+LONGER_TOKEN: Final = "${TOKEN}x"  # noqa: S105  as TOKEN_PLACEHOLDER
+SHORTER_TOKEN: Final = "${TOKEN%?}"  # noqa: S105  as TOKEN_PLACEHOLDER
+SWAPPED_CASE_TOKEN: Final = '$(printf %s "$TOKEN" | tr a-zA-Z A-Za-z)'  # noqa: S105  as TOKEN_PLACEHOLDER
 """The token with a character more, without its last, and with its letters in the other case: as
 the shell writes it."""
-AUTHORIZATION: Final = ("Authorization", f"Bearer {TOKEN}")
+AUTHORIZATION: Final = ("Authorization", f"Bearer {TOKEN_PLACEHOLDER}")
 JSON_TYPE: Final = ("Content-Type", "application/json")
-ASYNC: Final = ("X-OctoAI-Async", "1")
+ASYNC_HEADER: Final = ("X-OctoAI-Async", "1")
 UPSCALING: Final = "/upscaling"
 SHORT_BYTES: Final = 2000
 """A body of up to this length stands in the curl line itself, and a longer one before a pipe."""
@@ -28,32 +28,32 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent. `picture` is the one in init_image, if it is one that we made.
+    """What is sent. `image` is the one in init_image, if it is one that we made.
 
     `path` may be a whole URL, as asynchronous answers give it. In headers `$TOKEN` stands for the
     token, so that neither a report nor a curl line has it.
     """
 
     body: bytes = b""
-    picture: Picture | None = None
+    image: SampleImage | None = None
     headers: Headers = (AUTHORIZATION, JSON_TYPE)
     method: str = "POST"
     path: str = UPSCALING
 
-    def also(self, *headers: tuple[str, str]) -> Self:
+    def with_headers(self, *headers: tuple[str, str]) -> Self:
         """The same with these headers, instead of its own of the same names."""
         names = {name.lower() for name, _ in headers}
         kept = tuple(pair for pair in self.headers if pair[0].lower() not in names)
         return replace(self, headers=(*kept, *headers))
 
-    def without(self, *names: str) -> Self:
+    def without_headers(self, *names: str) -> Self:
         """The same without headers of these names."""
         gone = {name.lower() for name in names}
         return replace(
             self, headers=tuple(pair for pair in self.headers if pair[0].lower() not in gone)
         )
 
-    def by(self, models: Sequence[str]) -> Self:
+    def with_model(self, models: Sequence[str]) -> Self:
         """The same by the first of these models, if its body is an object that names none of them.
 
         Where there are none, it is the same.
@@ -73,22 +73,22 @@ class Request:
 
     @property
     def asynchronous(self) -> bool:
-        return self.header(ASYNC[0]) == ASYNC[1]
+        return self.header(ASYNC_HEADER[0]) == ASYNC_HEADER[1]
 
     def __repr__(self) -> str:
         """What a person wants to see of it: all but the digits of its picture."""
         more = [f"{name}: {value}" for name, value in self.headers
                 if (name, value) not in (AUTHORIZATION, JSON_TYPE)]  # fmt: skip
-        picture = [str(self.picture)] if self.picture else []
+        image = [str(self.image)] if self.image else []
         body = [self.shown_body] if self.body else []
-        return f"<{' | '.join([f'{self.method} {self.path}', *more, *body, *picture])}>"
+        return f"<{' | '.join([f'{self.method} {self.path}', *more, *body, *image])}>"
 
     @cached_property
     def shown_body(self) -> str:
         """The body, with long texts in it cut off."""
         text = self.body.decode(errors="backslashreplace")
-        if self.picture:
-            text = text.replace(self.picture.base64(), "(base64)")
+        if self.image:
+            text = text.replace(self.image.base64(), "(base64)")
         return text if len(text) <= 300 else f"{text[:200]}... of {len(self.body)} bytes"
 
     def curl(self, base_url: str) -> str:
@@ -135,13 +135,13 @@ def _text(body: bytes) -> str | None:
     return None if "\0" in text else text
 
 
-def upscaling(fields: Mapping[str, object], picture: Picture | None = None) -> Request:
-    """A request with these fields, and with `picture` in init_image if it is given.
+def upscaling_request(fields: Mapping[str, object], image: SampleImage | None = None) -> Request:
+    """A request with these fields, and with `image` in init_image if it is given.
 
     Fields stand before the picture, so that a person sees them first; a field init_image of its
     own goes before the picture's, which is then only what is known of it.
     """
     told = dict(fields)
-    if picture is not None:
-        told.setdefault("init_image", picture.base64())
-    return Request(json.dumps(told).encode(), picture)
+    if image is not None:
+        told.setdefault("init_image", image.base64())
+    return Request(json.dumps(told).encode(), image)

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from contract_tests.oracle.expectations import COMMON
 from contract_tests.oracle.oracle import (
     IMAGE_FIELDS,
     MAX_INPUT_PX,
@@ -19,8 +18,8 @@ from contract_tests.oracle.oracle import (
     SIZE_FIELDS,
 )
 from contract_tests.oracle.values import ENCODINGS, MODELS
-from contract_tests.requests.images import DAMAGES, MODES, Picture
-from contract_tests.requests.request import Request, upscaling
+from contract_tests.requests.images import COMMON_KINDS, DAMAGES, MODES, SampleImage
+from contract_tests.requests.request import Request, upscaling_request
 
 Fields = dict[str, Any]
 
@@ -90,21 +89,21 @@ values: Final[st.SearchStrategy[Any]] = st.one_of(
 # Pictures
 
 EDGES: Final = (MIN_INPUT_PX, MIN_INPUT_PX + 1, MAX_INPUT_PX - 1, MAX_INPUT_PX)
-BEYOND: Final = (MIN_INPUT_PX - 1, MAX_INPUT_PX + 1)
+OUT_OF_RANGE: Final = (MIN_INPUT_PX - 1, MAX_INPUT_PX + 1)
 seeds: Final = st.integers(0, 2**32 - 1)
 small_sides: Final = st.sampled_from((256, 257, 300)) | st.integers(256, 320)
-small_pictures: Final = st.builds(
-    lambda width, height, kind, seed: Picture(width, height, kind[0], seed, kind[1]),
+small_images: Final = st.builds(
+    lambda width, height, kind, seed: SampleImage(width, height, kind[0], seed, kind[1]),
     small_sides,
     small_sides,
-    st.sampled_from(COMMON),
+    st.sampled_from(COMMON_KINDS),
     seeds,
 )
 """Pictures that are quick to enlarge."""
 KINDS: Final = tuple((name, mode) for name, modes in MODES.items() for mode in modes)
 """Every format, in every mode."""
-odd_pictures: Final = st.builds(
-    lambda width, height, kind, seed, turned: Picture(
+unusual_images: Final = st.builds(
+    lambda width, height, kind, seed, turned: SampleImage(
         width, height, kind[0], seed, kind[1], turned
     ),
     small_sides,
@@ -114,26 +113,28 @@ odd_pictures: Final = st.builds(
     st.integers(1, 8),
 )
 """The same of every kind, turned by EXIF."""
-no_pictures: Final = st.builds(
-    lambda picture, damage: Picture(
-        picture.width, picture.height, picture.format, picture.seed, picture.mode, 1, damage
+damaged_images: Final = st.builds(
+    lambda image, damage: SampleImage(
+        image.width, image.height, image.format, image.seed, image.mode, 1, damage
     ),
-    small_pictures,
+    small_images,
     st.sampled_from(DAMAGES),
 )
 
 
-def _unfit(inside: int, beyond: int, swapped: bool, kind: tuple[str, str], seed: int) -> Picture:
+def _out_of_range(
+    inside: int, beyond: int, swapped: bool, kind: tuple[str, str], seed: int
+) -> SampleImage:
     width, height = (beyond, inside) if swapped else (inside, beyond)
-    return Picture(width, height, kind[0], seed, kind[1])
+    return SampleImage(width, height, kind[0], seed, kind[1])
 
 
-unfit_pictures: Final = st.builds(
-    _unfit,
-    st.sampled_from((*EDGES, *BEYOND, 1, 20_000)) | st.integers(256, 2048),
-    st.sampled_from(BEYOND) | st.integers(1, 255) | st.integers(2049, 8192) | st.just(20_000),
+out_of_range_images: Final = st.builds(
+    _out_of_range,
+    st.sampled_from((*EDGES, *OUT_OF_RANGE, 1, 20_000)) | st.integers(256, 2048),
+    st.sampled_from(OUT_OF_RANGE) | st.integers(1, 255) | st.integers(2049, 8192) | st.just(20_000),
     st.booleans(),
-    st.sampled_from(COMMON),
+    st.sampled_from(COMMON_KINDS),
     seeds,
 )
 """Pictures with a side, or both, outside of the limits (REQ-13)."""
@@ -145,7 +146,7 @@ scales: Final = st.one_of(
     st.integers(5, 250).map(lambda hundredths: hundredths / 100),
 )
 sides: Final = st.sampled_from((1, 255, 256, 257, 512)) | st.integers(1, 640)
-RIGHT: Final[dict[str, st.SearchStrategy[Any]]] = {
+VALID: Final[dict[str, st.SearchStrategy[Any]]] = {
     "scale": scales,
     "output_image_height": sides,
     "output_image_width": sides,
@@ -154,14 +155,14 @@ RIGHT: Final[dict[str, st.SearchStrategy[Any]]] = {
     "face_enhance": st.just(False),
     "init_image_url": st.sampled_from(("https://pictures.example/512x512.png", "x", "")),
 }
-EXTRAS: Final = ("model", "output_image_encoding", "face_enhance")
-sizes: Final[st.SearchStrategy[Fields]] = st.one_of(
-    *(st.fixed_dictionaries({name: RIGHT[name]}) for name in SIZE_FIELDS)
+OPTIONAL_FIELDS: Final = ("model", "output_image_encoding", "face_enhance")
+size_fields: Final[st.SearchStrategy[Fields]] = st.one_of(
+    *(st.fixed_dictionaries({name: VALID[name]}) for name in SIZE_FIELDS)
 )
 """One of the three fields that ask for a size (REQ-5), for a small picture."""
 
 
-def some(names: tuple[str, ...], drawn: Mapping[str, st.SearchStrategy[Any]]) -> Any:  # noqa: ANN401  a strategy
+def any_of_fields(names: tuple[str, ...], drawn: Mapping[str, st.SearchStrategy[Any]]) -> Any:  # noqa: ANN401  a strategy
     """Some of these fields, in any order that a dictionary may have."""
     return st.fixed_dictionaries({}, optional={name: drawn[name] for name in names})
 
@@ -181,58 +182,60 @@ def _with_nulls(fields: Fields, names: list[str]) -> Fields:
 
 # Requests
 
-right_requests: Final = st.builds(
-    lambda picture, size, more: upscaling({**more, **size}, picture),
-    small_pictures,
-    sizes,
-    some(EXTRAS, RIGHT),
+valid_requests: Final = st.builds(
+    lambda image, size, more: upscaling_request({**more, **size}, image),
+    small_images,
+    size_fields,
+    any_of_fields(OPTIONAL_FIELDS, VALID),
 )
 """Requests that are right, for small pictures."""
-wrong_values: Final = st.builds(
-    lambda name, value, picture, size: upscaling(
+one_arbitrary_value: Final = st.builds(
+    lambda name, value, image, size: upscaling_request(
         {**({} if name in SIZE_FIELDS else size), name: value},
-        picture if name not in IMAGE_FIELDS else None,
+        image if name not in IMAGE_FIELDS else None,
     ),
-    st.sampled_from((*IMAGE_FIELDS, *SIZE_FIELDS, *EXTRAS)),
+    st.sampled_from((*IMAGE_FIELDS, *SIZE_FIELDS, *OPTIONAL_FIELDS)),
     values,
-    small_pictures,
-    sizes,
+    small_images,
+    size_fields,
 )
 """Requests of which one field has any value: some of them are right."""
-wrong_anyhow: Final = st.builds(
-    lambda drawn, more, picture: upscaling(
-        {**more, **drawn}, picture if "init_image" not in drawn else None
+many_errors: Final = st.builds(
+    lambda drawn, more, image: upscaling_request(
+        {**more, **drawn}, image if "init_image" not in drawn else None
     ),
-    some((*SIZE_FIELDS, *EXTRAS, "init_image_url"), dict.fromkeys(RIGHT, values)),
+    any_of_fields((*SIZE_FIELDS, *OPTIONAL_FIELDS, "init_image_url"), dict.fromkeys(VALID, values)),
     st.dictionaries(unknown_names, values, max_size=2),
-    small_pictures | unfit_pictures | no_pictures,
+    small_images | out_of_range_images | damaged_images,
 )
 """Requests of which much is wrong."""
-groups: Final = st.builds(
-    lambda given, size, names, picture: upscaling(_with_nulls({**size, **given}, names), picture),
-    some(("init_image_url",), RIGHT),
-    some(SIZE_FIELDS, RIGHT),
+exclusive_groups: Final = st.builds(
+    lambda given, size, names, image: upscaling_request(
+        _with_nulls({**size, **given}, names), image
+    ),
+    any_of_fields(("init_image_url",), VALID),
+    any_of_fields(SIZE_FIELDS, VALID),
     nulls,
-    small_pictures | st.none(),
+    small_images | st.none(),
 )
 """Requests with any number of pictures and sizes, nulls among them (REQ-4, REQ-5)."""
 
 
-def _beyond_outputs(name: str, width: int, height: int, past: int, seed: int) -> Request:
+def _oversized_output(name: str, width: int, height: int, past: int, seed: int) -> Request:
     """One whose longer side of the output is `past` pixels past the limit."""
-    picture = Picture(width, height, "png", seed, "palette")
+    image = SampleImage(width, height, "png", seed, "palette")
     longest = max(width, height)
     if name == "scale":
         scale = math.ceil((MAX_OUTPUT_PX + past - 0.5) / longest * 10_000) / 10_000
-        return upscaling({name: scale}, picture)
+        return upscaling_request({name: scale}, image)
     given = height if name == "output_image_height" else width
     least = math.ceil(((MAX_OUTPUT_PX + past) * 2 - 1) * given / (2 * longest))
-    return upscaling({name: max(1, least)}, picture)
+    return upscaling_request({name: max(1, least)}, image)
 
 
 input_sides: Final = st.sampled_from(EDGES) | st.integers(256, 2048)
-beyond_outputs: Final = st.builds(
-    _beyond_outputs,
+oversized_outputs: Final = st.builds(
+    _oversized_output,
     st.sampled_from(SIZE_FIELDS),
     input_sides,
     input_sides,
@@ -241,7 +244,7 @@ beyond_outputs: Final = st.builds(
 )
 """Requests whose output is a little too large, on a side that is asked for or computed (REQ-14)."""
 
-WRONG_JSON: Final = (
+INVALID_JSON: Final = (
     *(b"", b" ", b"{", b"}", b"[]", b'""', b"null", b"2", b"true", b"{]", b"nonsense", b"\0"),
     *(b'{"scale": 2,}', b"{'scale': 2}", b'{"scale": 2} x', b'{"scale": 02}', b'{"scale": +2}'),
     *(b'{"scale": .5}', b'{"scale": 2.}', b"{scale: 2}", b'{"scale"; 2}', b'{"scale": 2 "a": 1}'),
@@ -254,47 +257,47 @@ WRONG_JSON: Final = (
         b'{"a":' * 2000,
     ),
 )
-NO_NUMBERS: Final = ("NaN", "Infinity", "-Infinity")
+NON_NUMBERS: Final = ("NaN", "Infinity", "-Infinity")
 SURROGATES: Final = (r'"\ud800"', r'"\udfff"', r'"\udc00\ud800"')
 """Halves of pairs, which no UTF-8 has: whoever repeats one cannot write the answer."""
-wrong_bodies: Final = st.one_of(
-    st.sampled_from(WRONG_JSON),
+invalid_bodies: Final = st.one_of(
+    st.sampled_from(INVALID_JSON),
     st.builds(
         lambda name, number: f'{{"init_image": "QUJD", "{name}": {number}}}'.encode(),
-        st.sampled_from((*SIZE_FIELDS, *EXTRAS, "surplus")),
-        st.sampled_from((*NO_NUMBERS, *SURROGATES)),
+        st.sampled_from((*SIZE_FIELDS, *OPTIONAL_FIELDS, "surplus")),
+        st.sampled_from((*NON_NUMBERS, *SURROGATES)),
     ),
     st.binary(max_size=40).filter(lambda body: b"\0" not in body),
 )
 """Bodies that are no JSON object (REQ-1)."""
-WRONG_TYPES: Final = (
+INVALID_CONTENT_TYPES: Final = (
     *(None, "", "text/plain", "text/json", "application/x-www-form-urlencoded", "application/jso"),
     *("multipart/form-data; boundary=x", "application/octet-stream", "image/png", "json"),
     *("application/jsonp", "application/json, text/plain"),
 )
-RIGHT_TYPES: Final = (
+VALID_CONTENT_TYPES: Final = (
     *("application/json; charset=utf-8", "application/json;charset=UTF-8", "Application/JSON"),
     "application/json; version=1",
 )
-WRONG_BASE64: Final = (
+INVALID_BASE64: Final = (
     *("", "\n", "=", "====", "Q", "QQ", "QQ=", "QUI", "QUJDR", "QQ===", "=QUJ", "Q=Q=", "QQ==QUJD"),
     *("data:image/png;base64,", "data:text/plain;base64,QUJD", "data:image/png,QUJD", "QUJD QUJD"),
 )
-FOR_URLS: Final = str.maketrans("+/", "-_")
-wrong_base64: Final = st.one_of(
-    st.sampled_from(WRONG_BASE64),
+TO_URL_SAFE: Final = str.maketrans("+/", "-_")
+invalid_base64: Final = st.one_of(
+    st.sampled_from(INVALID_BASE64),
     st.builds(
-        lambda picture, at, surplus: _inserted(picture.base64(), at, surplus),
-        small_pictures,
+        lambda image, at, surplus: _inserted(image.base64(), at, surplus),
+        small_images,
         st.integers(0, 400),
         st.sampled_from((" ", "\t", "-", "_", "*", "=", "\u00e9", "%2B", ".", "\u200b")),
     ),
-    small_pictures.map(lambda picture: picture.base64().translate(FOR_URLS)).filter(
+    small_images.map(lambda image: image.base64().translate(TO_URL_SAFE)).filter(
         lambda text: "-" in text or "_" in text
     ),
-    small_pictures.map(lambda picture: picture.base64().rstrip("=")[:-1]),
-    small_pictures.map(lambda picture: f"data:text/plain;base64,{picture.base64()}"),
-    small_pictures.map(lambda picture: f" {picture.base64()}"),
+    small_images.map(lambda image: image.base64().rstrip("=")[:-1]),
+    small_images.map(lambda image: f"data:text/plain;base64,{image.base64()}"),
+    small_images.map(lambda image: f" {image.base64()}"),
 )
 """Texts that are no standard base64, most of them nearly (REQ-17)."""
 
@@ -309,12 +312,12 @@ PREFIXES: Final = (
     "data:image/jpeg;base64,",
     "DATA:image/svg+xml;BASE64,",
 )
-tolerated: Final = st.builds(
-    lambda picture, prefix, width, ending: (
-        picture,
-        prefix + _in_lines(picture.base64(), width, ending),
+tolerated_base64: Final = st.builds(
+    lambda image, prefix, width, ending: (
+        image,
+        prefix + _in_lines(image.base64(), width, ending),
     ),
-    small_pictures,
+    small_images,
     st.sampled_from(PREFIXES),
     st.sampled_from((0, 64, 76)),
     st.sampled_from(("\n", "\r\n")),

@@ -1,15 +1,20 @@
 """What the tests here stand on: the session of the plugin, and the fixture `run`."""
 
+from typing import Final
+
 import pytest
 
 from contract_tests.judge.run import Run
-from contract_tests.plugin import NO_URL, SESSION, WRONG
+from contract_tests.options import USAGE_ERROR
+from contract_tests.session import SESSION
+
+NO_URL: Final = "the contract tests need an implementation to judge: --contract-url URL"
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
     """Say what is missing, instead of failing each test for want of a fixture."""
     if SESSION not in collector.config.stash:
-        pytest.exit(NO_URL, returncode=WRONG)
+        pytest.exit(NO_URL, returncode=USAGE_ERROR)
 
 
 @pytest.fixture(scope="session")

@@ -4,29 +4,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract_tests.judge.expectations import MAX_ASYNC_BYTES, MAX_BODY_BYTES
 from contract_tests.judge.run import Run
-from contract_tests.oracle.expectations import MAX_ASYNC_BYTES, MAX_BODY_BYTES
 from contract_tests.requests import strategies as draw
-from contract_tests.requests.images import Picture
+from contract_tests.requests.images import SampleImage
 from contract_tests.requests.request import (
-    ASYNC,
+    ASYNC_HEADER,
     AUTHORIZATION,
     JSON_TYPE,
-    LONGER,
-    SHORTER,
-    SWAPPED,
-    TOKEN,
+    LONGER_TOKEN,
+    SHORTER_TOKEN,
+    SWAPPED_CASE_TOKEN,
+    TOKEN_PLACEHOLDER,
     Request,
-    upscaling,
+    upscaling_request,
 )
 
 rule = pytest.mark.rule
-TWICE = upscaling({"scale": 2}, Picture(256, 256, "png", 5, "palette"))
-WRONG = upscaling({"scale": "two"})
+VALID_REQUEST = upscaling_request({"scale": 2}, SampleImage(256, 256, "png", 5, "palette"))
+INVALID_REQUEST = upscaling_request({"scale": "two"})
 NO_TOKENS = (
-    *(None, "", TOKEN, "Bearer", f"Basic {TOKEN}", f"Token {TOKEN}", "Bearer x"),
-    *(f"Bearer {SHORTER}", f"Bearer {LONGER}", f"Bearer {TOKEN}{TOKEN}", f"Bearer x{TOKEN}"),
-    *(f"Bearer Bearer {TOKEN}", f"Bearer {TOKEN} {TOKEN}", f"Bearer,{TOKEN}"),
+    *(
+        None,
+        "",
+        TOKEN_PLACEHOLDER,
+        "Bearer",
+        f"Basic {TOKEN_PLACEHOLDER}",
+        f"Token {TOKEN_PLACEHOLDER}",
+        "Bearer x",
+    ),
+    *(
+        f"Bearer {SHORTER_TOKEN}",
+        f"Bearer {LONGER_TOKEN}",
+        f"Bearer {TOKEN_PLACEHOLDER}{TOKEN_PLACEHOLDER}",
+        f"Bearer x{TOKEN_PLACEHOLDER}",
+    ),
+    *(
+        f"Bearer Bearer {TOKEN_PLACEHOLDER}",
+        f"Bearer {TOKEN_PLACEHOLDER} {TOKEN_PLACEHOLDER}",
+        f"Bearer,{TOKEN_PLACEHOLDER}",
+    ),
 )
 OTHER_PATHS = (
     *("/upscaling/", "/upscale", "/Upscaling", "/v1/upscaling", "/upscaling/x"),
@@ -37,14 +54,14 @@ OTHER_PATHS = (
 @rule("REQ-2", "RES-7")
 @pytest.mark.parametrize("value", NO_TOKENS)
 def test_without_a_valid_token_nothing_is_given(run: Run, value: str | None) -> None:
-    request = TWICE.without("Authorization")
-    run.check(request if value is None else request.also(("Authorization", value)))
+    request = VALID_REQUEST.without_headers("Authorization")
+    run.check(request if value is None else request.with_headers(("Authorization", value)))
 
 
 @rule("REQ-2")
 def test_a_token_has_its_case(run: Run) -> None:
-    if run.target.has_letters:  # a token of digits has no other case
-        run.check(TWICE.also(("Authorization", f"Bearer {SWAPPED}")))
+    if run.target.token_has_letters:  # a token of digits has no other case
+        run.check(VALID_REQUEST.with_headers(("Authorization", f"Bearer {SWAPPED_CASE_TOKEN}")))
 
 
 @rule("REQ-19", "RES-7")
@@ -54,21 +71,23 @@ def test_what_is_not_there_is_not_there_without_a_token(run: Run, method: str, p
 
 
 @rule("REQ-2", "REQ-19")
-@pytest.mark.parametrize("request_", [WRONG, Request(b"{"), WRONG.without("Content-Type")])
+@pytest.mark.parametrize(
+    "request_", [INVALID_REQUEST, Request(b"{"), INVALID_REQUEST.without_headers("Content-Type")]
+)
 def test_the_token_is_asked_for_before_anything_is_read(run: Run, request_: Request) -> None:
-    run.check(request_.without("Authorization"))
+    run.check(request_.without_headers("Authorization"))
 
 
 SEVERAL = {
-    "type before JSON": Request(b"{").without("Content-Type"),
-    "type before fields": WRONG.also(("Content-Type", "text/plain")),
-    "JSON before fields": Request(WRONG.body[:-1]),
-    "fields before Accept": WRONG.also(("Accept", "text/html")),
-    "fields before the picture": upscaling({"scale": "two"}, Picture(255, 256)),
-    "Accept before the picture": upscaling({"scale": 2}, Picture(255, 256)).also(
-        ("Accept", "text/html")
-    ),
-    "the picture before the output": upscaling({"scale": 100}, Picture(256, 2049)),
+    "type before JSON": Request(b"{").without_headers("Content-Type"),
+    "type before fields": INVALID_REQUEST.with_headers(("Content-Type", "text/plain")),
+    "JSON before fields": Request(INVALID_REQUEST.body[:-1]),
+    "fields before Accept": INVALID_REQUEST.with_headers(("Accept", "text/html")),
+    "fields before the picture": upscaling_request({"scale": "two"}, SampleImage(255, 256)),
+    "Accept before the picture": upscaling_request(
+        {"scale": 2}, SampleImage(255, 256)
+    ).with_headers(("Accept", "text/html")),
+    "the picture before the output": upscaling_request({"scale": 100}, SampleImage(256, 2049)),
 }
 
 
@@ -80,10 +99,10 @@ def test_errors_are_told_in_their_order(run: Run, order: str) -> None:
 
 
 @rule("REQ-3")
-@pytest.mark.parametrize("declared", draw.WRONG_TYPES)
+@pytest.mark.parametrize("declared", draw.INVALID_CONTENT_TYPES)
 def test_a_body_that_is_not_said_to_be_json_is_refused(run: Run, declared: str | None) -> None:
-    request = TWICE.without("Content-Type")
-    run.check(request if declared is None else request.also(("Content-Type", declared)))
+    request = VALID_REQUEST.without_headers("Content-Type")
+    run.check(request if declared is None else request.with_headers(("Content-Type", declared)))
 
 
 @rule("REQ-1", "RES-7")
@@ -95,7 +114,7 @@ def test_an_upscaling_is_a_post(run: Run, method: str) -> None:
 @rule("REQ-1", "RES-7")
 @pytest.mark.parametrize("path", OTHER_PATHS)
 def test_there_is_no_other_path(run: Run, path: str) -> None:
-    run.check(Request(TWICE.body, path=path))
+    run.check(Request(VALID_REQUEST.body, path=path))
 
 
 @rule("RES-9")
@@ -109,26 +128,26 @@ def test_the_health_check_needs_no_token(run: Run) -> None:
     "accept", ["text/html", "image/webp", "application/xml", "image/gif;q=0.5", "*/*;q=0"]
 )
 def test_what_nothing_can_be_given_for_is_not_acceptable(run: Run, accept: str) -> None:
-    run.check(TWICE.also(("Accept", accept)))
+    run.check(VALID_REQUEST.with_headers(("Accept", accept)))
 
 
 @rule("RES-6")
 @given(own=st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.:", min_size=1, max_size=128))
 def test_a_request_keeps_its_id(run: Run, own: str) -> None:
-    run.check(WRONG.also(("X-User-Request-ID", own)))
+    run.check(INVALID_REQUEST.with_headers(("X-User-Request-ID", own)))
 
 
 @rule("RES-6")
 def test_each_request_has_an_id_of_its_own(run: Run) -> None:
-    answers = [run.check(WRONG) for _ in range(3)]
-    told = [answer.headers.get("x-user-request-id", "") for answer in answers if answer]
+    responses = [run.check(INVALID_REQUEST) for _ in range(3)]
+    told = [response.headers.get("x-user-request-id", "") for response in responses if response]
     ids = set(filter(None, told))
-    run.demand(len(ids) in (0, 3), "RES-6", f"three requests have the ids {', '.join(ids)}")
+    run.require(len(ids) in (0, 3), "RES-6", f"three requests have the ids {', '.join(ids)}")
 
 
 @rule("ASY-4")
 def test_an_asynchronous_body_of_more_than_10_mb_is_refused(run: Run) -> None:
-    run.check(Request(b" " * (MAX_ASYNC_BYTES + 1)).also(ASYNC))
+    run.check(Request(b" " * (MAX_ASYNC_BYTES + 1)).with_headers(ASYNC_HEADER))
 
 
 @rule("RES-7")
@@ -139,12 +158,14 @@ def test_a_body_of_more_than_32_mb_is_refused(run: Run) -> None:
 
 @rule("RES-7", "ASY-4")
 @pytest.mark.strict
-@pytest.mark.parametrize(("length", "headers"), [(MAX_BODY_BYTES, ()), (MAX_ASYNC_BYTES, (ASYNC,))])
+@pytest.mark.parametrize(
+    ("length", "headers"), [(MAX_BODY_BYTES, ()), (MAX_ASYNC_BYTES, (ASYNC_HEADER,))]
+)
 def test_a_body_as_long_as_may_be_is_read(
     run: Run, length: int, headers: tuple[tuple[str, str], ...]
 ) -> None:
     """It is refused for what it is, and not for its length."""
-    run.check(Request(b" " * length).also(*headers))
+    run.check(Request(b" " * length).with_headers(*headers))
 
 
 @rule("REQ-18")
@@ -152,4 +173,4 @@ def test_a_body_as_long_as_may_be_is_read(
     "header", [JSON_TYPE, ("X-OctoAI-Queue-Dispatch", "x"), ("X-Unknown", "1")]
 )
 def test_other_headers_change_nothing_of_a_refusal(run: Run, header: tuple[str, str]) -> None:
-    run.check(WRONG.also(header))
+    run.check(INVALID_REQUEST.with_headers(header))

@@ -9,15 +9,15 @@ import json
 import pytest
 from hypothesis import given, target
 
+from contract_tests.judge.expectations import fields
 from contract_tests.judge.run import Run
-from contract_tests.oracle.expectations import COMMON, fields
 from contract_tests.oracle.oracle import IMAGE_FIELDS, MAX_OUTPUT_PX, SIZE_FIELDS
 from contract_tests.requests import strategies as draw
-from contract_tests.requests.images import Picture
-from contract_tests.requests.request import ASYNC, Request, upscaling
+from contract_tests.requests.images import COMMON_KINDS, SampleImage
+from contract_tests.requests.request import ASYNC_HEADER, Request, upscaling_request
 
 rule = pytest.mark.rule
-PICTURE = Picture(256, 256, "png", 1, "palette")
+IMAGE = SampleImage(256, 256, "png", 1, "palette")
 
 
 def shown(value: object) -> str:
@@ -25,105 +25,111 @@ def shown(value: object) -> str:
 
 
 @rule("REQ-6", "REQ-7", "REQ-8", "REQ-9", "REQ-10", "REQ-12", "REQ-17", "RES-4", "RES-5")
-@given(request=draw.wrong_values)
+@given(request=draw.one_arbitrary_value)
 def test_a_wrong_value_is_refused_where_it_stands(run: Run, request: Request) -> None:
-    run.refuse(request)
+    run.check_refused(request)
 
 
 @rule("REQ-4", "REQ-6", "REQ-7", "REQ-8", "REQ-9", "REQ-10", "REQ-12", "RES-5")
 @pytest.mark.parametrize(("name", "value"), draw.LIKELY_MISTAKES, ids=shown)
 def test_a_value_that_is_nearly_right_is_refused(run: Run, name: str, value: object) -> None:
     others = {} if name in SIZE_FIELDS else {"scale": 2}
-    run.refuse(upscaling({**others, name: value}, None if name in IMAGE_FIELDS else PICTURE))
+    run.check_refused(
+        upscaling_request({**others, name: value}, None if name in IMAGE_FIELDS else IMAGE)
+    )
 
 
 @rule("REQ-6", "REQ-7", "RES-5")
 @pytest.mark.parametrize("name", SIZE_FIELDS)
 @pytest.mark.parametrize("digits", [400, 5000])
 def test_a_number_of_very_many_digits_is_refused(run: Run, name: str, digits: int) -> None:
-    run.refuse(Request(f'{{"init_image": "QUJD", "{name}": {"9" * digits}}}'.encode()))
+    run.check_refused(Request(f'{{"init_image": "QUJD", "{name}": {"9" * digits}}}'.encode()))
 
 
 @rule("REQ-4", "REQ-17")
 @pytest.mark.parametrize("text", ["", "\n", "data:image/png;base64,"])
 def test_an_empty_picture_is_none_and_not_absent(run: Run, text: str) -> None:
     url = "https://pictures.example/512x512.png"
-    run.refuse(upscaling({"init_image": text, "init_image_url": url, "scale": 2}))
+    run.check_refused(upscaling_request({"init_image": text, "init_image_url": url, "scale": 2}))
 
 
 @rule("REQ-4")
 @pytest.mark.parametrize("given", [{}, dict.fromkeys(IMAGE_FIELDS)], ids=["absent", "null"])
 def test_a_request_without_a_picture_is_refused(run: Run, given: dict[str, object]) -> None:
-    run.check(upscaling({**given, "scale": 2}))
+    run.check(upscaling_request({**given, "scale": 2}))
 
 
 @rule("REQ-4")
 def test_two_pictures_are_refused(run: Run) -> None:
-    run.check(upscaling({"init_image_url": "https://pictures.example/a.png", "scale": 2}, PICTURE))
+    run.check(
+        upscaling_request({"init_image_url": "https://pictures.example/a.png", "scale": 2}, IMAGE)
+    )
 
 
 @rule("REQ-5")
 @pytest.mark.parametrize("given", [{}, dict.fromkeys(SIZE_FIELDS)], ids=["absent", "null"])
 def test_a_request_without_a_size_is_refused(run: Run, given: dict[str, object]) -> None:
-    run.check(upscaling(given, PICTURE))
+    run.check(upscaling_request(given, IMAGE))
 
 
 @rule("REQ-5")
 @pytest.mark.parametrize("left_out", [None, *SIZE_FIELDS])
 def test_two_or_three_sizes_are_refused(run: Run, left_out: str | None) -> None:
     given = {name: 2 if name == "scale" else 512 for name in SIZE_FIELDS if name != left_out}
-    run.check(upscaling(given, PICTURE))
+    run.check(upscaling_request(given, IMAGE))
 
 
 @rule("REQ-4", "REQ-5", "REQ-19")
-@given(request=draw.groups)
+@given(request=draw.exclusive_groups)
 def test_of_each_group_exactly_one_is_given(run: Run, request: Request) -> None:
-    run.refuse(request)
+    run.check_refused(request)
 
 
 @rule("REQ-11")
 @given(name=draw.unknown_names, value=draw.values)
 def test_an_unknown_field_is_refused(run: Run, name: str, value: object) -> None:
-    run.refuse(upscaling({"scale": 2, name: value}, PICTURE))
+    run.check_refused(upscaling_request({"scale": 2, name: value}, IMAGE))
 
 
 @rule("REQ-11")
 @pytest.mark.strict
 @pytest.mark.parametrize("count", [99, 100, 1000])
 def test_very_many_fields_are_refused(run: Run, count: int) -> None:
-    run.check(upscaling({"scale": 2, **{f"x{number}": 0 for number in range(count)}}, PICTURE))
+    run.check(
+        upscaling_request({"scale": 2, **{f"x{number}": 0 for number in range(count)}}, IMAGE)
+    )
 
 
 @rule("REQ-11", "RES-5")
 @pytest.mark.strict
 def test_very_many_values_are_refused(run: Run) -> None:
-    run.check(upscaling({"scale": [0] * 20_000}, PICTURE))
+    run.check(upscaling_request({"scale": [0] * 20_000}, IMAGE))
 
 
 @rule("REQ-13", "REQ-15", "REQ-19")
-@given(picture=draw.unfit_pictures, size=draw.sizes)
+@given(image=draw.out_of_range_images, size=draw.size_fields)
 def test_an_input_beyond_the_limits_is_refused(
-    run: Run, picture: Picture, size: draw.Fields
+    run: Run, image: SampleImage, size: draw.Fields
 ) -> None:
-    target(-float(max(256 - min(picture.size), max(picture.size) - 2048)), label="near the limit")
-    run.check(upscaling(size, picture))
+    target(-float(max(256 - min(image.size), max(image.size) - 2048)), label="near the limit")
+    run.check(upscaling_request(size, image))
 
 
 @rule("REQ-13", "REQ-15")
 @pytest.mark.parametrize("size", [(255, 256), (256, 255), (2049, 256), (256, 2049), (2049, 2049)])
-@pytest.mark.parametrize("kind", COMMON, ids="-".join)
+@pytest.mark.parametrize("kind", COMMON_KINDS, ids="-".join)
 def test_an_input_one_pixel_beyond_a_limit_is_refused(
     run: Run, size: tuple[int, int], kind: tuple[str, str]
 ) -> None:
-    run.check(upscaling({"scale": 0.5}, Picture(*size, kind[0], 2, kind[1])))
+    run.check(upscaling_request({"scale": 0.5}, SampleImage(*size, kind[0], 2, kind[1])))
 
 
 @rule("REQ-14", "REQ-15", "REQ-16")
-@given(request=draw.beyond_outputs)
+@given(request=draw.oversized_outputs)
 def test_an_output_beyond_the_limit_is_refused(run: Run, request: Request) -> None:
     asked = max(value for name, value in fields(request).items() if name in SIZE_FIELDS)
     target(-abs(float(asked) - MAX_OUTPUT_PX), label="near the limit")
-    run.refuse(request)
+    run.check_refused(request)
 
 
 @rule("REQ-14", "REQ-15")
@@ -147,50 +153,50 @@ def test_an_output_beyond_the_limit_is_refused(run: Run, request: Request) -> No
 def test_an_output_a_little_beyond_the_limit_is_refused(
     run: Run, given: dict[str, float], size: tuple[int, int]
 ) -> None:
-    run.refuse(upscaling(given, Picture(*size, "png", 3, "palette")))
+    run.check_refused(upscaling_request(given, SampleImage(*size, "png", 3, "palette")))
 
 
 @rule("REQ-17", "RES-4")
-@given(text=draw.wrong_base64)
+@given(text=draw.invalid_base64)
 def test_what_is_no_base64_is_refused(run: Run, text: str) -> None:
-    run.refuse(upscaling({"init_image": text, "scale": 2}))
+    run.check_refused(upscaling_request({"init_image": text, "scale": 2}))
 
 
 @rule("REQ-17")
 @pytest.mark.parametrize("change", ["for URLs", "padding", "no padding", "space", "quoted"])
 def test_another_base64_is_refused(run: Run, change: str) -> None:
-    text = Picture(257, 300, "png", 6).base64()
+    text = SampleImage(257, 300, "png", 6).base64()
     changed = {
-        "for URLs": text.translate(draw.FOR_URLS),
+        "for URLs": text.translate(draw.TO_URL_SAFE),
         "padding": f"{text.rstrip('=')}====",
         "no padding": text.rstrip("="),
         "space": f"{text[:100]} {text[100:]}",
         "quoted": text.replace("+", "%2B"),
     }[change]
     assert changed != text, "the picture's base64 has all of it"
-    run.refuse(upscaling({"init_image": changed, "scale": 2}))
+    run.check_refused(upscaling_request({"init_image": changed, "scale": 2}))
 
 
 @rule("REQ-17", "RES-5")
-@given(picture=draw.no_pictures)
-def test_what_is_no_picture_is_refused(run: Run, picture: Picture) -> None:
-    run.check(upscaling({"scale": 2}, picture))
+@given(image=draw.damaged_images)
+def test_what_is_no_picture_is_refused(run: Run, image: SampleImage) -> None:
+    run.check(upscaling_request({"scale": 2}, image))
 
 
 @rule("REQ-19", "RES-4")
-@given(request=draw.wrong_anyhow)
+@given(request=draw.many_errors)
 def test_all_that_is_wrong_with_the_fields_is_told_at_once(run: Run, request: Request) -> None:
-    run.refuse(request)
+    run.check_refused(request)
 
 
 @rule("REQ-1", "RES-4", "RES-5")
-@given(body=draw.wrong_bodies)
+@given(body=draw.invalid_bodies)
 def test_a_body_that_is_no_json_object_is_refused(run: Run, body: bytes) -> None:
-    run.refuse(Request(body))
+    run.check_refused(Request(body))
 
 
 @rule("REQ-1", "RES-4", "RES-5")
-@pytest.mark.parametrize("body", draw.WRONG_JSON, ids=lambda body: repr(body[:30]))
+@pytest.mark.parametrize("body", draw.INVALID_JSON, ids=lambda body: repr(body[:30]))
 def test_what_is_nearly_json_is_refused(run: Run, body: bytes) -> None:
     run.check(Request(body))
 
@@ -198,16 +204,16 @@ def test_what_is_nearly_json_is_refused(run: Run, body: bytes) -> None:
 @rule("REQ-1")
 @pytest.mark.parametrize("form", ["[{}]", "[[{}]]", '"{}"', '{{"body": {}}}', "{}{}"])
 def test_an_object_in_something_else_is_none(run: Run, form: str) -> None:
-    right = upscaling({"scale": 2}, PICTURE).body.decode()
+    right = upscaling_request({"scale": 2}, IMAGE).body.decode()
     body = json.dumps(right) if form == '"{}"' else form.format(right, right)
     run.check(Request(body.encode()))
 
 
 @rule("REQ-6", "RES-5")
-@pytest.mark.parametrize("number", draw.NO_NUMBERS)
+@pytest.mark.parametrize("number", draw.NON_NUMBERS)
 @pytest.mark.parametrize("name", SIZE_FIELDS)
 def test_what_json_has_no_number_for_is_refused(run: Run, name: str, number: str) -> None:
-    run.check(Request(f'{{"init_image": "{PICTURE.base64()}", "{name}": {number}}}'.encode()))
+    run.check(Request(f'{{"init_image": "{IMAGE.base64()}", "{name}": {number}}}'.encode()))
 
 
 @rule("RES-4", "RES-5")
@@ -218,9 +224,9 @@ def test_half_of_a_surrogate_pair_is_refused(run: Run, name: str, text: str) -> 
 
 
 @rule("ASY-1")
-@given(request=draw.wrong_anyhow)
+@given(request=draw.many_errors)
 def test_what_is_wrong_is_told_at_once_though_asynchronous(run: Run, request: Request) -> None:
-    run.refuse(request.also(ASYNC))
+    run.check_refused(request.with_headers(ASYNC_HEADER))
 
 
 @rule("ASY-1", "REQ-13", "REQ-14")
@@ -228,14 +234,18 @@ def test_what_is_wrong_is_told_at_once_though_asynchronous(run: Run, request: Re
 def test_limits_are_told_at_once_though_asynchronous(
     run: Run, size: tuple[int, int], scale: float
 ) -> None:
-    run.check(upscaling({"scale": scale}, Picture(*size, "png", 4, "palette")).also(ASYNC))
+    run.check(
+        upscaling_request({"scale": scale}, SampleImage(*size, "png", 4, "palette")).with_headers(
+            ASYNC_HEADER
+        )
+    )
 
 
 @rule("REQ-19")
-@given(request=draw.wrong_anyhow)
+@given(request=draw.many_errors)
 def test_the_same_request_is_refused_in_the_same_way(run: Run, request: Request) -> None:
-    first, second = run.refuse(request), run.refuse(request)
+    first, second = run.check_refused(request), run.check_refused(request)
     if first is None or second is None or first.status != 422:
         return
     same = first.status == second.status and first.json == second.json
-    run.demand(same, "REQ-19", "the same request was refused in another way the second time")
+    run.require(same, "REQ-19", "the same request was refused in another way the second time")

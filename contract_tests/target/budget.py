@@ -4,7 +4,7 @@ import threading
 from decimal import Decimal
 from typing import Final
 
-from contract_tests.judge.failures import BudgetReached
+from contract_tests.failures import BudgetReached
 
 PRICE_USD: Final = Decimal("0.004")
 """What a request cost at OctoAI (its page)."""
@@ -29,7 +29,7 @@ class Budget:
         limits = [limit for limit in (affordable, max_requests) if limit is not None]
         self.limit = min(limits, default=None)
         self.billed = 0
-        self.surprised = False
+        self.unexpected_charge = False
         self._lock = threading.Lock()
 
     @property
@@ -40,19 +40,19 @@ class Budget:
     def reserve(self) -> None:
         """Count a request that may be billed; raises BudgetReached if there can be none more."""
         with self._lock:
-            self._demand_one()
+            self._require_one_left()
             self.billed += 1
 
-    def trust(self) -> None:
+    def allow_free(self) -> None:
         """Let a request through that must be refused, and so costs nothing.
 
         Raises BudgetReached if such a one did cost something, and nothing is left for another.
         """
         with self._lock:
-            if self.surprised:
-                self._demand_one()
+            if self.unexpected_charge:
+                self._require_one_left()
 
-    def _demand_one(self) -> None:
+    def _require_one_left(self) -> None:
         if self.limit is not None and self.billed >= self.limit:
             raise BudgetReached(
                 f"{self.billed} requests were paid for, ${self.spent}, and another one is "
@@ -64,8 +64,8 @@ class Budget:
         with self._lock:
             self.billed -= 1
 
-    def surprise(self) -> None:
+    def record_unexpected_charge(self) -> None:
         """Count one that should have been refused, and was not."""
         with self._lock:
-            self.surprised = True
+            self.unexpected_charge = True
             self.billed += 1

@@ -13,9 +13,15 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from contract_tests.judge.failures import Inconclusive, Unreachable
-from contract_tests.requests.request import LONGER, SHORTER, SWAPPED, TOKEN, Request
-from contract_tests.target.response import Answer
+from contract_tests.failures import Inconclusive, Unreachable
+from contract_tests.requests.request import (
+    LONGER_TOKEN,
+    SHORTER_TOKEN,
+    SWAPPED_CASE_TOKEN,
+    TOKEN_PLACEHOLDER,
+    Request,
+)
+from contract_tests.target.response import Response
 
 BUSY: Final = frozenset({429, 502, 503, 504})
 """Statuses that say nothing of the request: it may be asked again, and be answered."""
@@ -33,7 +39,7 @@ MAX_REDIRECTS: Final = 20
 
 
 @dataclass(frozen=True)
-class Manners:
+class ClientOptions:
     """How long to wait for the target, and how often to ask it."""
 
     timeout_s: float = 300.0
@@ -49,12 +55,12 @@ class Manners:
 class Target:
     """What answers at `base_url`, for the bearer `token`."""
 
-    def __init__(self, base_url: str, token: str, manners: Manners | None = None) -> None:
+    def __init__(self, base_url: str, token: str, options: ClientOptions | None = None) -> None:
         self.base_url = base_url.rstrip("/")
         self._token = token
-        self.manners = manners or Manners()
+        self.options = options or ClientOptions()
         timeout = httpx.Timeout(
-            self.manners.timeout_s, connect=min(CONNECT_S, self.manners.timeout_s)
+            self.options.timeout_s, connect=min(CONNECT_S, self.options.timeout_s)
         )
         self._client = httpx.Client(timeout=timeout, headers=httpx.Headers())
         # A header that a request does not have is not sent at all.
@@ -64,7 +70,7 @@ class Target:
         """Whether a 500 has come twice for the same request: the next is believed at once."""
 
     @property
-    def has_letters(self) -> bool:
+    def token_has_letters(self) -> bool:
         """Whether the token has another case."""
         return self._token.swapcase() != self._token
 
@@ -74,13 +80,13 @@ class Target:
     def probe(self) -> None:
         """Raise Unreachable unless anything answers here at all."""
         try:
-            self._asked(Request(method="GET", path="/healthcheck", headers=()))
+            self._send_once(Request(method="GET", path="/healthcheck", headers=()))
         except httpx.TransportError as error:
             raise Unreachable(f"nothing answers at {self.base_url}: {_reason(error)}") from error
 
     def wait(self) -> None:
         """Return once anything answers here; raise Unreachable if it does not within `wait_s`."""
-        until_s = time.monotonic() + self.manners.wait_s
+        until_s = time.monotonic() + self.options.wait_s
         while True:
             try:
                 self.probe()
@@ -91,51 +97,51 @@ class Target:
             else:
                 return
 
-    def takes_token(self) -> bool:
+    def accepts_token(self) -> bool:
         """Whether a request that asks for nothing is refused for something else than its token."""
-        return self._asked(Request(b"{}")).status not in (401, 403)
+        return self._send_once(Request(b"{}")).status not in (401, 403)
 
-    def ask(
+    def send(
         self,
         request: Request,
-        before: Callable[[], None] = lambda: None,
-        heard: Callable[[Answer], None] = lambda _: None,
-    ) -> Answer:
-        """What is answered in the end.
+        on_attempt: Callable[[], None] = lambda: None,
+        on_response: Callable[[Response], None] = lambda _: None,
+    ) -> Response:
+        """Send a request, again while the target is busy, and return the last response.
 
-        `before` is called before each attempt, and `heard` with each answer, the last one, too.
+        `on_attempt` is called before each attempt, and `on_response` with each response.
 
         Raises Inconclusive if the target is busy for too long, does not answer in time, or hangs
         up on us, and Unreachable if it does not answer anything else either.
         """
         waited_s, pause_s = 0.0, FIRST_PAUSE_S
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            before()
-            answer = self._attempt(request, last=attempt == MAX_ATTEMPTS)
-            if answer is not None:
-                heard(answer)
-            if answer is not None and answer.status not in BUSY and answer.status < 500:
-                return answer
-            if answer is not None and answer.status == 500 and (attempt > 1 or self._fails):
+            on_attempt()
+            response = self._attempt(request, last=attempt == MAX_ATTEMPTS)
+            if response is not None:
+                on_response(response)
+            if response is not None and response.status not in BUSY and response.status < 500:
+                return response
+            if response is not None and response.status == 500 and (attempt > 1 or self._fails):
                 self._fails = True
-                return answer
-            wait_s = _retry_after_s(answer) if answer else None
+                return response
+            wait_s = _retry_after_s(response) if response else None
             wait_s = pause_s if wait_s is None else wait_s
             waited_s, pause_s = waited_s + wait_s, 2 * pause_s
-            if answer and (waited_s > self.manners.patience_s or attempt == MAX_ATTEMPTS):
+            if response and (waited_s > self.options.patience_s or attempt == MAX_ATTEMPTS):
                 raise Inconclusive(
-                    f"the target answered {answer.status} {attempt} times, "
+                    f"the target answered {response.status} {attempt} times, "
                     f"and asks to wait for {wait_s:g} s more"
                 )
             time.sleep(wait_s)
         raise AssertionError("the last attempt has returned or raised")
 
-    def _attempt(self, request: Request, *, last: bool) -> Answer | None:
+    def _attempt(self, request: Request, *, last: bool) -> Response | None:
         """An answer, or None if the connection failed and there may be another attempt."""
         try:
-            return self._redirected(request)
+            return self._follow_redirects(request)
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
-            msg = f"the target gave no answer within {self.manners.timeout_s:g} s"
+            msg = f"the target gave no answer within {self.options.timeout_s:g} s"
             raise Inconclusive(msg) from error
         except httpx.TransportError as error:
             self.probe()
@@ -144,22 +150,22 @@ class Target:
                 raise Inconclusive(msg) from error
             return None
 
-    def _redirected(self, request: Request) -> Answer:
+    def _follow_redirects(self, request: Request) -> Response:
         """The answer behind every 303, with which Modal's proxy asks for patience."""
-        answer = self._asked(request)
+        response = self._send_once(request)
         for _ in range(MAX_REDIRECTS):
-            if answer.status != 303 or "location" not in answer.headers:
+            if response.status != 303 or "location" not in response.headers:
                 break
             try:
-                path = urljoin(self._url(request), answer.headers["location"])
+                path = urljoin(self._url(request), response.headers["location"])
             except ValueError as error:
                 raise Inconclusive("the target redirects to what is no URL") from error
             request = Request(method="GET", path=path, headers=request.headers)
-            answer = self._asked(request)
-        return answer
+            response = self._send_once(request)
+        return response
 
-    def _asked(self, request: Request) -> Answer:
-        self._keep_pace()
+    def _send_once(self, request: Request) -> Response:
+        self._throttle()
         headers = [(name, self._with_token(value)) for name, value in request.headers]
         began_s = time.perf_counter()
         with self._client.stream(
@@ -174,7 +180,7 @@ class Target:
                 if len(body) > MAX_ANSWER_BYTES:
                     raise Inconclusive(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
         told = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status_code, told, bytes(body), time.perf_counter() - began_s)
+        return Response(response.status_code, told, bytes(body), time.perf_counter() - began_s)
 
     def _url(self, request: Request) -> str:
         if "://" not in request.path:
@@ -185,19 +191,19 @@ class Target:
 
     def _with_token(self, text: str) -> str:
         forms = {
-            SWAPPED: self._token.swapcase(),
-            LONGER: f"{self._token}x",
-            SHORTER: self._token[:-1],
-            TOKEN: self._token,
+            SWAPPED_CASE_TOKEN: self._token.swapcase(),
+            LONGER_TOKEN: f"{self._token}x",
+            SHORTER_TOKEN: self._token[:-1],
+            TOKEN_PLACEHOLDER: self._token,
         }
         for form, token in forms.items():
             text = text.replace(form, token)
         return text
 
-    def _keep_pace(self) -> None:
-        if self.manners.per_minute:
+    def _throttle(self) -> None:
+        if self.options.per_minute:
             time.sleep(max(0.0, self._next_s - time.monotonic()))
-            self._next_s = time.monotonic() + 60 / self.manners.per_minute
+            self._next_s = time.monotonic() + 60 / self.options.per_minute
 
 
 def is_url(text: object) -> bool:
@@ -212,9 +218,9 @@ def is_url(text: object) -> bool:
         return False
 
 
-def _retry_after_s(answer: Answer) -> float | None:
+def _retry_after_s(response: Response) -> float | None:
     """What Retry-After asks for, in seconds or as a date (RFC 9110, 10.2.3)."""
-    text = answer.headers.get("retry-after", "")
+    text = response.headers.get("retry-after", "")
     if text.isascii() and text.isdecimal():
         return float(text)
     try:

@@ -11,7 +11,7 @@ SHOWN_CHARACTERS: Final = 500
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What came: header names are in lower case, several of one name joined by commas."""
 
     status: int

@@ -7,24 +7,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract_tests.failures import Failure, Inconclusive
 from contract_tests.judge.checks import check, check_id
-from contract_tests.judge.diff import difference
-from contract_tests.judge.failures import Inconclusive, Violation
-from contract_tests.oracle.expectations import Terms, expect
+from contract_tests.judge.diff import compare_responses
+from contract_tests.judge.expectations import Policy, expect_response
 from contract_tests.oracle.oracle import Level
 from contract_tests.oracle.rules import RULES
-from contract_tests.requests.images import Picture
-from contract_tests.requests.request import ASYNC, Request, upscaling
-from contract_tests.target.response import Answer
+from contract_tests.requests.images import SampleImage
+from contract_tests.requests.request import ASYNC_HEADER, Request, upscaling_request
+from contract_tests.target.response import Response
 
-PICTURE = Picture(256, 256, "png", 1, "palette")
+IMAGE = SampleImage(256, 256, "png", 1, "palette")
 REQUESTS = (
-    upscaling({"scale": 1}, PICTURE),
-    upscaling({"scale": 1}, PICTURE).also(ASYNC),
-    upscaling({"scale": 1}, PICTURE).also(("Accept", "image/png")),
-    upscaling({"scale": "two", "surplus": "do-not-repeat"}, PICTURE),
-    upscaling({"scale": 1}, Picture(255, 256)),
-    upscaling({"scale": 1}).without("Authorization"),
+    upscaling_request({"scale": 1}, IMAGE),
+    upscaling_request({"scale": 1}, IMAGE).with_headers(ASYNC_HEADER),
+    upscaling_request({"scale": 1}, IMAGE).with_headers(("Accept", "image/png")),
+    upscaling_request({"scale": "two", "surplus": "do-not-repeat"}, IMAGE),
+    upscaling_request({"scale": 1}, SampleImage(255, 256)),
+    upscaling_request({"scale": 1}).without_headers("Authorization"),
     Request(b"{"),
     Request(method="GET", path="/healthcheck", headers=()),
     Request(method="HEAD"),
@@ -33,7 +33,7 @@ WORDS = ("detail", "loc", "msg", "type", "body", "scale", "init_image", "image_b
 names = st.sampled_from((*WORDS, "removed_for_safety", "poll_url", "response_id", "status"))
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | names
 values: st.SearchStrategy[Any] = st.recursive(
-    scalars | st.just(PICTURE.base64()),
+    scalars | st.just(IMAGE.base64()),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
     max_leaves=8,
 )
@@ -43,11 +43,11 @@ errors = st.fixed_dictionaries(
 bodies = st.one_of(
     st.one_of(values, errors).map(lambda value: json.dumps(value).encode()),
     st.binary(max_size=20),
-    st.sampled_from((PICTURE.file(), PICTURE.file()[:-9], b"[" * 5000, b"\xff\xd8\xff\xd9")),
+    st.sampled_from((IMAGE.file(), IMAGE.file()[:-9], b"[" * 5000, b"\xff\xd8\xff\xd9")),
 )
 types = st.sampled_from(("application/json", "image/png", "image/jpeg", "text/html", "", "/;="))
-answers = st.builds(
-    lambda status, kind, body, has_id: Answer(
+responses = st.builds(
+    lambda status, kind, body, has_id: Response(
         status, {"content-type": kind, **({"x-user-request-id": "x"} if has_id else {})}, body, 0.1
     ),
     st.sampled_from((200, 202, 204, 303, 400, 401, 403, 404, 405, 413, 422, 422, 429, 500, 503)),
@@ -57,13 +57,13 @@ answers = st.builds(
 )
 
 
-def verdict(request: Request, answer: Answer, terms: Terms) -> str:
+def broken_rule(request: Request, response: Response, policy: Policy) -> str:
     """The rule that is broken, or another word; whatever else is raised fails the test."""
     try:
-        check(request, answer, expect(request, terms), terms)
-        check_id(request, answer, terms)
-    except Violation as violation:
-        return violation.rule
+        check(request, response, expect_response(request, policy), policy)
+        check_id(request, response, policy)
+    except Failure as failure:
+        return failure.rule
     except Inconclusive:
         return "inconclusive"
     return "right"
@@ -71,28 +71,28 @@ def verdict(request: Request, answer: Answer, terms: Terms) -> str:
 
 @settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.sampled_from(REQUESTS), answers, st.sampled_from(Level), st.sets(st.sampled_from([*RULES]))
+    st.sampled_from(REQUESTS), responses, st.sampled_from(Level), st.sets(st.sampled_from([*RULES]))
 )
 def test_whatever_is_answered_is_judged(
-    request: Request, answer: Answer, level: Level, skipped: set[str]
+    request: Request, response: Response, level: Level, skipped: set[str]
 ) -> None:
-    assert verdict(request, answer, Terms(level, skipped=frozenset(skipped))) not in skipped
+    assert broken_rule(request, response, Policy(level, skipped=frozenset(skipped))) not in skipped
 
 
 @settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(REQUESTS), answers, answers)
-def test_whatever_two_answer_is_compared(request: Request, one: Answer, two: Answer) -> None:
-    assert difference(request, one, one) == ""
-    assert bool(difference(request, one, two)) == bool(difference(request, two, one))
+@given(st.sampled_from(REQUESTS), responses, responses)
+def test_whatever_two_answer_is_compared(request: Request, one: Response, two: Response) -> None:
+    assert compare_responses(request, one, one) == ""
+    assert bool(compare_responses(request, one, two)) == bool(compare_responses(request, two, one))
 
 
-RIGHT = {"content-type": "application/json", "x-user-request-id": "x", "vary": "Accept"}
+HEADERS = {"content-type": "application/json", "x-user-request-id": "x", "vary": "Accept"}
 
 
 @pytest.mark.parametrize("loc", [[["body"]], [{}], ["body", ["scale"]], [None], "body", 1, {}, []])
 def test_a_place_that_is_none_breaks_the_shape_of_errors(loc: object) -> None:
     body = json.dumps({"detail": [{"loc": loc, "msg": "m", "type": "t"}]}).encode()
-    answer = Answer(422, RIGHT, body, 0.1)
+    response = Response(422, HEADERS, body, 0.1)
     for request, rule in ((REQUESTS[3], "RES-4"), (REQUESTS[0], "RES-1")):
         for level in Level:
-            assert verdict(request, answer, Terms(level)) == rule
+            assert broken_rule(request, response, Policy(level)) == rule

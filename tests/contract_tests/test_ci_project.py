@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from contract_tests.oracle.rules import RULES
-from contract_tests.report.report import Found, Report, RuleResult, TestResult
+from contract_tests.report.report import Report, ReportedFinding, RuleResult, TestResult
 from tests.support.mock_servers import mock_child
 from tests.support.paths import ROOT
 
@@ -106,7 +106,11 @@ def test_the_guide_has_every_option_and_status() -> None:
 def test_the_guide_names_what_is_in_a_report() -> None:
     section = GUIDE.partition("## Reports")[2].partition("`--report` writes JSON")[2]
     named = set(re.findall(r"`([a-z]+)`", section.partition("## ")[0]))
-    known = {each.name for kind in (Report, RuleResult, TestResult, Found) for each in fields(kind)}
+    known = {
+        each.name
+        for kind in (Report, RuleResult, TestResult, ReportedFinding)
+        for each in fields(kind)
+    }
     assert len(named) > 15
     assert named <= known
 

@@ -17,8 +17,8 @@ import pytest
 from contract_tests.report.report import Outcome
 from contract_tests.session import GIVE_UP
 from mock_server.serving.server import MockServer
-from tests.support.contract_cli import COMMAND, HIDDEN, Judged, judged
-from tests.support.stub_servers import OK, Asked, Reply, nobody, stub
+from tests.support.contract_cli import COMMAND, HIDDEN, CliResult, run_cli
+from tests.support.stub_servers import OK, ReceivedRequest, Reply, stub_server, unused_url
 
 TOKEN: Final = "a-token-to-be-kept"
 STRICT: Final = ("--level", "strict", "--max-examples", "3")
@@ -43,12 +43,12 @@ def paid(mock: MockServer) -> int:
     return sum(call.status == 200 for call in mock.calls)
 
 
-def judge(mock: MockServer, *options: str, **environment: str) -> Judged:
-    return judged(mock.url, TOKEN, *options, **environment)
+def judge(mock: MockServer, *options: str, **environment: str) -> CliResult:
+    return run_cli(mock.url, TOKEN, *options, **environment)
 
 
-def last_line(judged: Judged) -> str:
-    return judged.said.rstrip().rpartition("\n")[2]
+def last_line(run_cli: CliResult) -> str:
+    return run_cli.output.rstrip().rpartition("\n")[2]
 
 
 # Exit statuses
@@ -56,28 +56,28 @@ def last_line(judged: Judged) -> str:
 
 def test_one_that_conforms(mock: MockServer) -> None:
     done = judge(mock, *FEW)
-    assert done.status == 0, done.said
+    assert done.status == 0, done.output
     assert last_line(done) == "Conforms to 3 rules, at the level strict."
     assert done.report["verdict"] == "conforms"
     assert paid(mock) == done.report["money"]["billed"] > 0
-    assert TOKEN not in done.said
+    assert TOKEN not in done.output
 
 
 def test_one_that_does_not(mock: MockServer) -> None:
     mock.faults.set("wrong-sizex*")
     done = judge(mock, "--only", "REQ-16", *STRICT)
-    assert done.status == 1, done.said
+    assert done.status == 1, done.output
     assert last_line(done) == "Does not conform: REQ-16 is broken."
-    assert "source:  page, choice: the rounding" in done.said
-    assert re.search(r'again:   curl .*"Authorization: Bearer \$TOKEN"', done.said)
-    assert mock.url in done.said
-    assert "Traceback" not in done.said
+    assert "source:  page, choice: the rounding" in done.output
+    assert re.search(r'again:   curl .*"Authorization: Bearer \$TOKEN"', done.output)
+    assert mock.url in done.output
+    assert "Traceback" not in done.output
 
 
 def test_one_that_is_always_busy_is_left_in_peace(mock: MockServer) -> None:
     mock.faults.set("429:retry-after=600x*")
     done = judge(mock, "--only", "REQ-4", "REQ-5", "RES-9", *STRICT)
-    assert done.status == 3, done.said
+    assert done.status == 3, done.output
     assert last_line(done).startswith("Inconclusive: 5 tests in a row were inconclusive")
     assert "asks to wait for 600 s more" in last_line(done)
     assert len(mock.calls) == 1 + GIVE_UP  # the first one asks whether the token is taken
@@ -87,12 +87,12 @@ def test_one_that_is_always_busy_is_left_in_peace(mock: MockServer) -> None:
 def test_one_that_is_busy_for_a_while_is_waited_for(mock: MockServer) -> None:
     mock.faults.set("429:retry-after=1,503:retry-after=0x3,ok")
     done = judge(mock, "--only", "REQ-5", "--max-examples", "3")
-    assert done.status == 0, done.said
+    assert done.status == 0, done.output
 
 
 def test_the_budget_is_kept(mock: MockServer) -> None:
     done = judge(mock, "--only", "REQ-13", "--max-cost", "0.011", *STRICT)
-    assert done.status == 4, done.said
+    assert done.status == 4, done.output
     assert paid(mock) == 2
     assert last_line(done).startswith("The budget was reached before all was tested: 2 requests")
     outcomes = [test["outcome"] for test in done.report["tests"]]
@@ -102,24 +102,28 @@ def test_the_budget_is_kept(mock: MockServer) -> None:
 def test_the_budget_is_kept_while_a_failure_is_made_smaller(mock: MockServer) -> None:
     mock.faults.set("wrong-sizex*")
     done = judge(mock, "--only", "REQ-16", "--max-requests", "4", *STRICT)
-    assert done.status == 1, done.said
+    assert done.status == 1, done.output
     assert paid(mock) == done.report["money"]["billed"] == 4
 
 
 def test_the_budget_is_kept_by_one_that_refuses_nothing() -> None:
-    with stub(lambda _: OK) as server:
-        done = judged(server.url, TOKEN, "--max-requests", "3", *STRICT)
-    assert done.status == 1, done.said
-    made = [asked for asked in server.posts if asked.header("authorization") == f"Bearer {TOKEN}"]
+    with stub_server(lambda _: OK) as server:
+        done = run_cli(server.url, TOKEN, "--max-requests", "3", *STRICT)
+    assert done.status == 1, done.output
+    made = [
+        received
+        for received in server.posts
+        if received.header("authorization") == f"Bearer {TOKEN}"
+    ]
     assert len(made) <= done.report["money"]["billed"] == 3
 
 
 def test_nobody_there_is_told_in_a_sentence() -> None:
-    url = nobody()
-    done = judged(url, TOKEN)
+    url = unused_url()
+    done = run_cli(url, TOKEN)
     assert done.status == 5
     assert last_line(done) == f"Unreachable: nothing answers at {url}: Connection refused."
-    assert "Traceback" not in done.said
+    assert "Traceback" not in done.output
 
 
 def test_one_that_goes_away_ends_the_run(tmp_path: Path) -> None:
@@ -127,33 +131,33 @@ def test_one_that_goes_away_ends_the_run(tmp_path: Path) -> None:
     error = b'{"detail": [{"loc": ["body", "scale"], "msg": "it is wrong", "type": "wrong"}]}'
     refusal = (422, {"Content-Type": "application/json"}, error)
     with ExitStack() as stack:
-        with stub(lambda _: None if gone.is_set() else refusal) as server:
+        with stub_server(lambda _: None if gone.is_set() else refusal) as server:
             command = [COMMAND, "--base-url", server.url, "--only", "REQ-6"]
             process = stack.enter_context(begun(command, tmp_path))
             while len(server.posts) < 2:
                 time.sleep(0.005)
             gone.set()
-        said, _ = process.communicate(timeout=60)
-    assert process.returncode == 5, said
-    assert "Unreachable: nothing answers at" in said
-    assert said.count("\nunreachable") == 1
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 5, output
+    assert "Unreachable: nothing answers at" in output
+    assert output.count("\nunreachable") == 1
 
 
 def test_an_interrupted_run_tells_what_it_knows(tmp_path: Path) -> None:
-    def slow(asked: Asked) -> Reply:
-        time.sleep(0.5 if asked.method == "POST" else 0)
+    def slow(received: ReceivedRequest) -> Reply:
+        time.sleep(0.5 if received.method == "POST" else 0)
         return REFUSED
 
-    with stub(slow) as server:
+    with stub_server(slow) as server:
         command = [COMMAND, "--base-url", server.url, "--report", "report.json"]
         with begun(command, tmp_path) as process:
             while len(server.posts) < 2:
                 time.sleep(0.01)
             process.send_signal(signal.SIGINT)
-            said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert said.rstrip().endswith("Interrupted before all was tested.")
-    assert "Traceback" not in said
+            output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert output.rstrip().endswith("Interrupted before all was tested.")
+    assert "Traceback" not in output
     assert (tmp_path / "report.json").exists()
 
 
@@ -180,12 +184,12 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def test_a_plan_sends_nothing() -> None:
-    with stub(lambda _: OK) as server:
-        done = judged(server.url, "", "--plan", *STRICT)
+    with stub_server(lambda _: OK) as server:
+        done = run_cli(server.url, "", "--plan", *STRICT)
     assert done.status == 0
     assert server.seen == []
-    assert "of each group exactly one is given" in done.said
-    assert "at most $1.00, whatever is found" in done.said
+    assert "of each group exactly one is given" in done.output
+    assert "at most $1.00, whatever is found" in done.output
 
 
 def test_a_plan_needs_neither_a_token_nor_a_url(capsys: Any, tmp_path: Path) -> None:
@@ -203,8 +207,8 @@ def test_a_plan_needs_neither_a_token_nor_a_url(capsys: Any, tmp_path: Path) -> 
 def test_the_plan_is_what_is_sent(mock: MockServer) -> None:
     options = ("--only", "REQ-13", "REQ-14", *STRICT)
     plan = judge(mock, "--plan", *options)
-    billable = int(re.findall(r"^(\d+) requests to pay for", plan.said, re.MULTILINE)[0])
-    free = int(re.findall(r"^(\d+) requests that must be", plan.said, re.MULTILINE)[0])
+    billable = int(re.findall(r"^(\d+) requests to pay for", plan.output, re.MULTILINE)[0])
+    free = int(re.findall(r"^(\d+) requests that must be", plan.output, re.MULTILINE)[0])
     assert mock.calls == []
     judge(mock, *options)
     assert paid(mock) == billable
@@ -213,8 +217,8 @@ def test_the_plan_is_what_is_sent(mock: MockServer) -> None:
 
 def test_a_plan_beyond_the_budget_says_so(mock: MockServer) -> None:
     done = judge(mock, "--plan", "--max-cost", "0.02", *STRICT)
-    assert "at most $0.02, whatever is found" in done.said
-    assert "The budget is reached before all is tested" in done.said
+    assert "at most $0.02, whatever is found" in done.output
+    assert "The budget is reached before all is tested" in done.output
 
 
 def test_what_costs_nothing_comes_first(mock: MockServer) -> None:
@@ -237,7 +241,7 @@ def test_the_list_has_all_rules_and_needs_nobody(tmp_path: Path) -> None:
 def test_rules_that_are_skipped_are_not_judged(mock: MockServer) -> None:
     mock.faults.set("wrong-sizex*")
     done = judge(mock, "--only", "REQ-16,REQ-13", "--skip", "REQ-16", *STRICT)
-    assert done.status == 0, done.said
+    assert done.status == 0, done.output
     verdicts = {rule["id"]: rule["verdict"] for rule in done.report["rules"]}
     assert verdicts["REQ-13"] == "conforms"
     assert verdicts["REQ-16"] == "not tested"
@@ -246,26 +250,26 @@ def test_rules_that_are_skipped_are_not_judged(mock: MockServer) -> None:
 def test_documented_is_the_level_unless_another_is_named(mock: MockServer) -> None:
     done = judge(mock, "--only", "RES-8", "--max-examples", "2")
     assert done.report["level"] == "documented"
-    assert "left out" in done.said
-    assert "of the level strict" in done.said
+    assert "left out" in done.output
+    assert "of the level strict" in done.output
 
 
 def test_requests_at_once_are_only_made_if_wanted() -> None:
-    with stub(lambda _: OK) as server:
-        one = judged(server.url, TOKEN, "--plan", "--only", "RES-2")
-        two = judged(server.url, TOKEN, "--plan", "--only", "RES-2", "--concurrency", "2")
+    with stub_server(lambda _: OK) as server:
+        one = run_cli(server.url, TOKEN, "--plan", "--only", "RES-2")
+        two = run_cli(server.url, TOKEN, "--plan", "--only", "RES-2", "--concurrency", "2")
     says = "pictures that are asked for at once are not mixed up"
-    assert says not in one.said
-    assert "left out: 1 test for --concurrency 2 or more" in one.said
-    assert says in two.said
+    assert says not in one.output
+    assert "left out: 1 test for --concurrency 2 or more" in one.output
+    assert says in two.output
 
 
 def bodies(*options: str, **environment: str) -> list[bytes]:
     """What arrives of a property's requests."""
-    with stub(lambda _: REFUSED) as server:
-        judged(server.url, TOKEN, "--only", "REQ-11", "--max-examples", "5", *options,
+    with stub_server(lambda _: REFUSED) as server:
+        run_cli(server.url, TOKEN, "--only", "REQ-11", "--max-examples", "5", *options,
                **environment)  # fmt: skip
-    return [asked.body for asked in server.posts]
+    return [received.body for received in server.posts]
 
 
 def test_a_seed_gives_the_same_requests_again() -> None:
@@ -292,7 +296,7 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_is_sent(
 def test_a_test_that_has_nothing_to_send_says_nothing(mock: MockServer) -> None:
     """At the level documented other base64 may be taken."""
     done = judge(mock, "--only", "REQ-17", "--level", "documented", "--max-examples", "3")
-    assert done.status == 0, done.said
+    assert done.status == 0, done.output
     nothing = [test for test in done.report["tests"] if test["outcome"] == "nothing to send"]
     assert {test["says"] for test in nothing} == {"another base64 is refused"}
     (rule,) = (rule for rule in done.report["rules"] if rule["id"] == "REQ-17")
@@ -315,7 +319,7 @@ def test_the_first_failure_can_be_the_last(mock: MockServer) -> None:
 
 
 def test_a_wrong_token_is_told_at_once(mock: MockServer) -> None:
-    done = judged(mock.url, "another", *STRICT)
+    done = run_cli(mock.url, "another", *STRICT)
     assert done.status == 2
     assert last_line(done) == (
         f"upscaler-contract: {mock.url} does not take the token that it was given"
@@ -324,8 +328,8 @@ def test_a_wrong_token_is_told_at_once(mock: MockServer) -> None:
 
 
 def test_the_first_of_several_tokens_is_taken(mock: MockServer) -> None:
-    done = judged(mock.url, f" {TOKEN} ,other", "--only", "RES-9", "REQ-8", *STRICT)
-    assert done.status == 0, done.said
+    done = run_cli(mock.url, f" {TOKEN} ,other", "--only", "RES-9", "REQ-8", *STRICT)
+    assert done.status == 0, done.output
 
 
 # Two implementations
@@ -335,7 +339,7 @@ def test_two_that_agree(mock: MockServer) -> None:
     with MockServer(tokens=["other-token"]) as other:
         done = judge(mock, "--diff", other.url, "--diff-token-env", "OTHER",
                      "--only", "REQ-14", *STRICT, OTHER="other-token")  # fmt: skip
-    assert done.status == 0, done.said
+    assert done.status == 0, done.output
     assert done.report["rules"][-1]["verdict"] == "conforms"
     assert done.report["money"]["billed"] == 2 * paid(mock)
 
@@ -344,9 +348,9 @@ def test_two_that_do_not(mock: MockServer) -> None:
     with MockServer(tokens=[TOKEN]) as other:
         other.faults.set("wrong-encodingx*")
         done = judge(mock, "--diff", other.url, "--only", "REQ-14", *STRICT)
-    assert done.status == 1, done.said
+    assert done.status == 1, done.output
     assert last_line(done) == "Does not conform: DIFF is broken."
-    assert "its encoding differs: PNG here, and JPEG there" in done.said
+    assert "its encoding differs: PNG here, and JPEG there" in done.output
 
 
 # What is written
@@ -356,7 +360,7 @@ def test_junits_xml_has_the_rules(mock: MockServer, tmp_path: Path) -> None:
     file = tmp_path / "junit.xml"
     mock.faults.set("wrong-sizex*")
     done = judge(mock, "--only", "REQ-16", "--junit", str(file), "--max-requests", "3", *STRICT)
-    assert done.status == 1, done.said
+    assert done.status == 1, done.output
     suite = ET.parse(file).getroot()[0]
     failed = [case for case in suite if case.find("failure") is not None]
     skipped = [case for case in suite if case.find("skipped") is not None]
@@ -369,17 +373,17 @@ def test_junits_xml_has_the_rules(mock: MockServer, tmp_path: Path) -> None:
 
 
 def test_the_token_is_nowhere_though_it_is_repeated(tmp_path: Path) -> None:
-    def echo(asked: Asked) -> Reply:
-        told = str(asked.headers).encode()
+    def echo(received: ReceivedRequest) -> Reply:
+        told = str(received.headers).encode()
         return 400, {"Content-Type": "text/plain"}, told
 
     html, junit = tmp_path / "page.html", tmp_path / "junit.xml"
-    with stub(echo) as server:
-        done = judged(server.url, TOKEN, "--only", "REQ-5", "REQ-1", "RES-7", "RES-6",
+    with stub_server(echo) as server:
+        done = run_cli(server.url, TOKEN, "--only", "REQ-5", "REQ-1", "RES-7", "RES-6",
             "--html", str(html), "--junit", str(junit), *STRICT)  # fmt: skip
     assert done.status == 1
     assert done.findings
-    written = done.said + str(done.report) + html.read_text() + junit.read_text()
+    written = done.output + str(done.report) + html.read_text() + junit.read_text()
     assert any("Bearer $TOKEN" in found["answer"] for found in done.findings)
     assert TOKEN not in written
 

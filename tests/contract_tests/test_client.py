@@ -11,16 +11,25 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from contract_tests.judge.failures import Inconclusive, Unreachable
-from contract_tests.requests.images import Picture
-from contract_tests.requests.request import AUTHORIZATION, Request, upscaling
-from contract_tests.target.client import Manners, Target, is_url
-from tests.support.stub_servers import OK, Asked, Reply, Stub, busy, in_turn, nobody, stub
+from contract_tests.failures import Inconclusive, Unreachable
+from contract_tests.requests.images import SampleImage
+from contract_tests.requests.request import AUTHORIZATION, Request, upscaling_request
+from contract_tests.target.client import ClientOptions, Target, is_url
+from tests.support.stub_servers import (
+    OK,
+    ReceivedRequest,
+    Reply,
+    StubServer,
+    in_turn,
+    status_only,
+    stub_server,
+    unused_url,
+)
 
 TOKEN = "the-token"
-WRONG = upscaling({"scale": "two"})
-RIGHT = upscaling({"scale": 1}, Picture(256, 256, "png", 1, "palette"))
-QUICK = Manners(timeout_s=5, patience_s=2)
+INVALID_REQUEST = upscaling_request({"scale": "two"})
+VALID_REQUEST = upscaling_request({"scale": 1}, SampleImage(256, 256, "png", 1, "palette"))
+QUICK = ClientOptions(timeout_s=5, patience_s=2)
 
 
 OPENED: list[Target] = []
@@ -34,8 +43,8 @@ def _closed() -> Iterator[None]:
         OPENED.pop().close()
 
 
-def target(server: Stub, manners: Manners = QUICK) -> Target:
-    OPENED.append(Target(server.url, TOKEN, manners))
+def target(server: StubServer, options: ClientOptions = QUICK) -> Target:
+    OPENED.append(Target(server.url, TOKEN, options))
     return OPENED[-1]
 
 
@@ -51,10 +60,10 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_nothing_is_sent_that_a_request_does_not_say() -> None:
-    with stub(in_turn(OK)) as server:
-        target(server).ask(Request(b"{}", headers=(AUTHORIZATION, ("X-One", "1"))))
-    (asked,) = server.seen
-    assert asked.headers == [
+    with stub_server(in_turn(OK)) as server:
+        target(server).send(Request(b"{}", headers=(AUTHORIZATION, ("X-One", "1"))))
+    (received,) = server.seen
+    assert received.headers == [
         ("Host", server.url.removeprefix("http://")),
         ("Authorization", f"Bearer {TOKEN}"),
         ("X-One", "1"),
@@ -63,24 +72,24 @@ def test_nothing_is_sent_that_a_request_does_not_say() -> None:
 
 
 def test_a_request_without_a_token_has_none() -> None:
-    with stub(in_turn(OK)) as server:
-        target(server).ask(WRONG.without("Authorization"))
+    with stub_server(in_turn(OK)) as server:
+        target(server).send(INVALID_REQUEST.without_headers("Authorization"))
     assert server.seen[0].header("authorization") is None
 
 
 def test_a_post_without_a_body_says_that_it_has_none() -> None:
-    with stub(in_turn(OK)) as server:
-        target(server).ask(Request())
-        target(server).ask(Request(method="GET", headers=()))
-    assert [asked.header("content-length") for asked in server.seen] == ["0", None]
+    with stub_server(in_turn(OK)) as server:
+        target(server).send(Request())
+        target(server).send(Request(method="GET", headers=()))
+    assert [received.header("content-length") for received in server.seen] == ["0", None]
 
 
 def test_a_redirect_of_modals_proxy_is_followed() -> None:
-    replies = busy(303, location="/behind"), busy(303, location="?a=1"), OK
-    with stub(in_turn(*replies)) as server:
-        answer = target(server).ask(RIGHT)
-    assert answer.status == 200
-    assert [(asked.method, asked.path) for asked in server.seen] == [
+    replies = status_only(303, location="/behind"), status_only(303, location="?a=1"), OK
+    with stub_server(in_turn(*replies)) as server:
+        response = target(server).send(VALID_REQUEST)
+    assert response.status == 200
+    assert [(received.method, received.path) for received in server.seen] == [
         ("POST", "/upscaling"),
         ("GET", "/behind"),
         ("GET", "/behind?a=1"),
@@ -100,10 +109,10 @@ NO_URLS = (
 @pytest.mark.parametrize("location", NO_URLS[:-1])  # the last one is joined to what it came from
 def test_a_redirect_to_what_is_no_url_is_not_followed(location: str) -> None:
     with (
-        stub(in_turn(busy(303, location=location))) as server,
+        stub_server(in_turn(status_only(303, location=location))) as server,
         pytest.raises(Inconclusive, match="no URL"),
     ):
-        target(server).ask(RIGHT)
+        target(server).send(VALID_REQUEST)
 
 
 @pytest.mark.parametrize("text", [*NO_URLS, "/x", "", None, 3, ["http://x"]])
@@ -120,8 +129,8 @@ def test_what_is_a_url(text: object) -> None:
 
 
 def test_a_busy_target_is_asked_again_after_as_long_as_it_says(naps: list[float]) -> None:
-    with stub(in_turn(busy(429, retry_after="2"), OK)) as server:
-        assert target(server).ask(WRONG).status == 200
+    with stub_server(in_turn(status_only(429, retry_after="2"), OK)) as server:
+        assert target(server).send(INVALID_REQUEST).status == 200
     assert naps == [2]
     assert len(server.posts) == 2
 
@@ -130,85 +139,88 @@ def test_a_busy_target_is_asked_again_after_as_long_as_it_says(naps: list[float]
 def test_retry_after_may_be_a_date(naps: list[float], zone: str) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     date = date.replace("GMT", zone)
-    with stub(in_turn(busy(503, retry_after=date), OK)) as server:
-        assert target(server, Manners(patience_s=90)).ask(WRONG).status == 200
+    with stub_server(in_turn(status_only(503, retry_after=date), OK)) as server:
+        assert target(server, ClientOptions(patience_s=90)).send(INVALID_REQUEST).status == 200
     assert naps == [pytest.approx(60, abs=2)]
 
 
 @pytest.mark.parametrize("told", ["soon", "-1", "", "\u0663", "1.5"])
 def test_a_retry_after_that_says_nothing_is_none(naps: list[float], told: str) -> None:
     value = told.encode().decode("latin-1")
-    with stub(in_turn(busy(429, retry_after=value), OK)) as server:
-        assert target(server).ask(WRONG).status == 200
+    with stub_server(in_turn(status_only(429, retry_after=value), OK)) as server:
+        assert target(server).send(INVALID_REQUEST).status == 200
     assert naps == [0.5]
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_without_it_each_pause_is_longer(naps: list[float], status: int) -> None:
-    last = OK if status == 500 else busy(422)
-    with stub(in_turn(busy(status), last)) as server:
+    last = OK if status == 500 else status_only(422)
+    with stub_server(in_turn(status_only(status), last)) as server:
         assert last is not None
-        assert target(server).ask(WRONG).status == last[0]
+        assert target(server).send(INVALID_REQUEST).status == last[0]
     assert naps == [0.5]
     assert len(server.posts) == 2
 
 
 def test_who_is_busy_for_too_long_is_left_in_peace(naps: list[float]) -> None:
-    with stub(in_turn(busy(429, retry_after="3600"))) as server:
+    with stub_server(in_turn(status_only(429, retry_after="3600"))) as server:
         with pytest.raises(Inconclusive, match="429") as raised:
-            target(server).ask(WRONG)
+            target(server).send(INVALID_REQUEST)
         assert "3600 s" in raised.value.sentence
     assert naps == []
     assert len(server.posts) == 1
 
 
 def test_who_is_always_busy_is_asked_six_times(naps: list[float]) -> None:
-    with stub(in_turn(busy(503))) as server, pytest.raises(Inconclusive, match="6 times"):
-        target(server, Manners(patience_s=100)).ask(WRONG)
+    with (
+        stub_server(in_turn(status_only(503))) as server,
+        pytest.raises(Inconclusive, match="6 times"),
+    ):
+        target(server, ClientOptions(patience_s=100)).send(INVALID_REQUEST)
     assert naps == [0.5, 1, 2, 4, 8]
     assert len(server.posts) == 6
 
 
 def test_a_500_that_comes_again_is_an_answer(naps: list[float]) -> None:
-    with stub(in_turn(busy(500))) as server:
+    with stub_server(in_turn(status_only(500))) as server:
         asking = target(server)
-        assert asking.ask(WRONG).status == 500
-        assert asking.ask(WRONG).status == 500
+        assert asking.send(INVALID_REQUEST).status == 500
+        assert asking.send(INVALID_REQUEST).status == 500
     assert len(server.posts) == 3
 
 
 def test_who_hangs_up_is_asked_again(naps: list[float]) -> None:
-    with stub(in_turn(None, OK)) as server:
-        assert target(server).ask(WRONG).status == 200
+    with stub_server(in_turn(None, OK)) as server:
+        assert target(server).send(INVALID_REQUEST).status == 200
     assert naps == [0.5]
 
 
 def test_who_always_hangs_up_says_nothing(naps: list[float]) -> None:
-    with stub(in_turn(None)) as server, pytest.raises(Inconclusive, match="hung up"):
-        target(server).ask(WRONG)
+    with stub_server(in_turn(None)) as server, pytest.raises(Inconclusive, match="hung up"):
+        target(server).send(INVALID_REQUEST)
     assert len(server.posts) == 6
 
 
 def test_an_answer_that_does_not_come_says_nothing() -> None:
-    def slow(_: Asked) -> Reply:
+    def slow(_: ReceivedRequest) -> Reply:
         time.sleep(1)
         return OK
 
-    with stub(slow) as server, pytest.raises(Inconclusive, match=r"no answer within 0\.2 s"):
-        target(server, Manners(timeout_s=0.2)).ask(WRONG)
+    with stub_server(slow) as server, pytest.raises(Inconclusive, match=r"no answer within 0\.2 s"):
+        target(server, ClientOptions(timeout_s=0.2)).send(INVALID_REQUEST)
 
 
 def test_nobody_there_is_told_in_a_sentence() -> None:
-    url = nobody()
-    asking = target(Stub(url))
+    url = unused_url()
+    asking = target(StubServer(url))
     with pytest.raises(Unreachable, match=f"^nothing answers at {url}: "):
         asking.probe()
     with pytest.raises(Unreachable):
-        asking.ask(WRONG)
+        asking.send(INVALID_REQUEST)
 
 
 def test_a_target_that_is_starting_is_waited_for() -> None:
-    url = nobody()
+    url = unused_url()
 
     def start_late() -> None:
         time.sleep(0.5)
@@ -221,14 +233,14 @@ def test_a_target_that_is_starting_is_waited_for() -> None:
 
     with ThreadPoolExecutor() as pool:
         started = pool.submit(start_late)
-        target(Stub(url), Manners(wait_s=30)).wait()
+        target(StubServer(url), ClientOptions(wait_s=30)).wait()
         started.result()  # raises if nobody came
 
 
 def test_a_target_that_does_not_start_is_not_waited_for_any_longer() -> None:
     began_s = time.monotonic()
     with pytest.raises(Unreachable):
-        target(Stub(nobody()), Manners(wait_s=0.5)).wait()
+        target(StubServer(unused_url()), ClientOptions(wait_s=0.5)).wait()
     assert 0.5 <= time.monotonic() - began_s < 5
 
 
@@ -239,24 +251,26 @@ def test_who_takes_no_connection_is_not_there() -> None:
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex((host, port))
-        asking = target(Stub(f"http://{host}:{port}"), Manners(timeout_s=1))
+        asking = target(StubServer(f"http://{host}:{port}"), ClientOptions(timeout_s=1))
         began_s = time.monotonic()
         with pytest.raises(Unreachable):
-            asking.ask(WRONG)
+            asking.send(INVALID_REQUEST)
         assert time.monotonic() - began_s < 10
 
 
 def test_any_answer_shows_that_somebody_is_there() -> None:
-    with stub(lambda _: busy(503)) as server:
+    with stub_server(lambda _: status_only(503)) as server:
         target(server).probe()
-    assert [(asked.method, asked.path) for asked in server.seen] == [("GET", "/healthcheck")]
+    assert [(received.method, received.path) for received in server.seen] == [
+        ("GET", "/healthcheck")
+    ]
     assert server.seen[0].header("authorization") is None
 
 
 def test_requests_keep_the_pace() -> None:
-    with stub(in_turn(busy(422))) as server:
-        asking = target(server, Manners(per_minute=600))
+    with stub_server(in_turn(status_only(422))) as server:
+        asking = target(server, ClientOptions(per_minute=600))
         began_s = time.monotonic()
         for _ in range(4):
-            asking.ask(WRONG)
+            asking.send(INVALID_REQUEST)
     assert 0.29 <= time.monotonic() - began_s < 2

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from contract_tests.judge.decoding import Undecodable, opened
-from contract_tests.requests.images import Picture
+from contract_tests.judge.decoding import Undecodable, decode_image
+from contract_tests.requests.images import SampleImage
 
-PLAIN = Image.open(io.BytesIO(Picture(300, 256, seed=1).file())).convert("RGB")
+PLAIN = Image.open(io.BytesIO(SampleImage(300, 256, seed=1).file())).convert("RGB")
 
 
 def saved(encoding: str, **options: Any) -> bytes:
@@ -48,7 +48,7 @@ def ihdr(file: bytes, width: int) -> bytes:
 )
 def test_what_is_no_whole_file(file: bytes, encoding: str, word: str) -> None:
     with pytest.raises(Undecodable, match=word):
-        opened(file, encoding)
+        decode_image(file, encoding)
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_what_is_no_whole_file(file: bytes, encoding: str, word: str) -> None:
     ],
 )
 def test_every_kind_of_jpeg_has_an_end(options: dict[str, Any]) -> None:
-    assert opened(saved("jpeg", **options), "jpeg").size == PLAIN.size
+    assert decode_image(saved("jpeg", **options), "jpeg").size == PLAIN.size
 
 
 @pytest.mark.parametrize("between", [b"\xff", b"\xff" * 9, b"\xff\xd3"])
 def test_what_may_be_between_the_segments_of_a_jpeg(between: bytes) -> None:
     """Bytes that fill, and markers without a length (ITU T.81, B.1.1.2 and B.1.1.3)."""
     file = FILES["jpeg"][:2] + between + FILES["jpeg"][2:]
-    assert opened(file, "jpeg").size == PLAIN.size
+    assert decode_image(file, "jpeg").size == PLAIN.size

@@ -16,7 +16,7 @@ from contract_tests.oracle.rules import RULES
 from mock_server.mock import Mock
 from mock_server.serving.connection import MockConnection
 from tests.contract_tests.defects import DEFECTS, TOKEN, defective
-from tests.support.contract_cli import judged
+from tests.support.contract_cli import run_cli
 from tests.support.service import running
 from upscaler.formats import ImageEncoding
 from upscaler.settings import Settings
@@ -108,24 +108,24 @@ def test_the_chosen_defects_are_of_every_rule() -> None:
 @pytest.mark.parametrize("options", [(), ("--level", "strict", "--concurrency", "4")])
 def test_nothing_is_found_wrong_with_the_mock(options: tuple[str, ...]) -> None:
     with running(Mock(tokens=[TOKEN]).app, MockConnection) as url:
-        result = judged(url, TOKEN, *options)
-    assert result.status == 0, result.said
+        result = run_cli(url, TOKEN, *options)
+    assert result.status == 0, result.output
 
 
 def test_nothing_is_found_wrong_with_the_mock_that_answers_in_jpeg() -> None:
     settings = Settings(tokens=(TOKEN,), default_encoding=ImageEncoding.JPEG)
     with running(Mock(settings=settings).app, MockConnection) as url:
         options = ("--level", "strict", "--only", "REQ-9", "RES-2")
-        result = judged(url, TOKEN, *options, "--default-encoding", "jpeg")
-        assert result.status == 0, result.said
-        assert judged(url, TOKEN, *options).status == 1
+        result = run_cli(url, TOKEN, *options, "--default-encoding", "jpeg")
+        assert result.status == 0, result.output
+        assert run_cli(url, TOKEN, *options).status == 1
 
 
 @pytest.mark.parametrize("level", ["documented", "strict"])
 def test_what_answers_without_ids_is_judged_in_all_else(level: str) -> None:
     with defective(NAMED["request-id-missing"]) as served:
-        result = judged(served.url, served.token, "--level", level)
-    assert result.status == 1, result.said
+        result = run_cli(served.url, served.token, "--level", level)
+    assert result.status == 1, result.output
     verdicts = {rule["id"]: rule["verdict"] for rule in result.report["rules"]}
     assert verdicts.pop("RES-6") == "broken"
-    assert set(verdicts.values()) <= {"conforms", "not tested"}, result.said
+    assert set(verdicts.values()) <= {"conforms", "not tested"}, result.output

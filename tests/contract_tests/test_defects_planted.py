@@ -86,16 +86,16 @@ def wrong() -> Iterator[tuple[Slot, httpx.Client]]:
 def test_a_planted_defect_is_seen(
     defect: Defect, right: httpx.Client, wrong: tuple[Slot, httpx.Client]
 ) -> None:
-    without = defect.shown_by(right)
+    without_headers = defect.shown_by(right)
     served, client = wrong
     with planted_mock(defect) as mock:
         served.app = mock.app
-        assert defect.shown_by(client) != without
-    assert defect.shown_by(right) == without, "nothing is left of it"
+        assert defect.shown_by(client) != without_headers
+    assert defect.shown_by(right) == without_headers, "nothing is left of it"
 
 
 PLANTED_FOR_NOTHING = {
-    "answer": changed_answer(lambda _, answer: answer),
+    "answer": changed_answer(lambda _, response: response),
     "headers": changed_headers(lambda asked: asked.headers),
     "result": changed_result(lambda told: told),
     "fields": changed_fields(lambda fields: fields),

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from contract_tests.judge.decoding import in_eight_bits, opened
-from contract_tests.judge.image_comparison import unlike
-from contract_tests.requests.images import MODES, Picture
+from contract_tests.judge.decoding import decode_image, to_eight_bits
+from contract_tests.judge.image_comparison import compare_images
+from contract_tests.requests.images import MODES, SampleImage
 
 Edit = Callable[[Image.Image], Image.Image]
 Turn = Image.Transpose
@@ -29,16 +29,18 @@ FEW = settings(max_examples=5)
 
 
 @st.composite
-def pictures(draw: st.DrawFn, kinds: list[tuple[str, str]], turned: bool = False) -> Picture:
+def sample_images(
+    draw: st.DrawFn, kinds: list[tuple[str, str]], turned: bool = False
+) -> SampleImage:
     kind, mode = draw(st.sampled_from(kinds))
     sides, seeds = st.integers(256, 400), st.integers(0, 2**32)
     orientation = draw(st.integers(1, 8)) if turned else 1
-    return Picture(draw(sides), draw(sides), kind, draw(seeds), mode, orientation)
+    return SampleImage(draw(sides), draw(sides), kind, draw(seeds), mode, orientation)
 
 
-def upright(picture: Picture) -> Image.Image:
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(picture.file())))
-    return in_eight_bits(image).convert("RGBA" if picture.transparent else "RGB")
+def upright(sent: SampleImage) -> Image.Image:
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(sent.file())))
+    return to_eight_bits(image).convert("RGBA" if sent.transparent else "RGB")
 
 
 def laid_on(colour: str, image: Image.Image) -> Image.Image:
@@ -52,48 +54,48 @@ def saved(image: Image.Image, encoding: str = "png", **options: object) -> bytes
     return buffer.getvalue()
 
 
-def answer(image: Image.Image, encoding: str = "png", **options: object) -> Image.Image:
-    return opened(saved(image, encoding, **options), encoding)
+def response_image(image: Image.Image, encoding: str = "png", **options: object) -> Image.Image:
+    return decode_image(saved(image, encoding, **options), encoding)
 
 
 @settings(max_examples=100)
 @given(
-    pictures(KINDS, turned=True),
+    sample_images(KINDS, turned=True),
     st.tuples(*[st.one_of(st.integers(1, 40), st.integers(1, 1100))] * 2),
     st.sampled_from(FILTERS),
     st.sampled_from(("png", "jpeg")),
     st.sampled_from((75, 95)),
 )
 def test_whatever_the_filter_an_honest_answer_will_do(
-    picture: Picture, size: tuple[int, int], filter_: Image.Resampling, encoding: str, quality: int
+    sent: SampleImage, size: tuple[int, int], filter_: Image.Resampling, encoding: str, quality: int
 ) -> None:
-    image = upright(picture).resize(size, filter_)
+    image = upright(sent).resize(size, filter_)
     if encoding == "jpeg":
         image = laid_on("white", image)
     for subsampling in (0, 2):
         options = {"quality": quality, "subsampling": subsampling} if encoding == "jpeg" else {}
-        image_that_came = answer(image, encoding, **options)
-        assert unlike(picture, image_that_came) == ""
-        assert unlike(picture, image_that_came, None) == ""
+        image_that_came = response_image(image, encoding, **options)
+        assert compare_images(sent, image_that_came) == ""
+        assert compare_images(sent, image_that_came, None) == ""
 
 
 @FEW
-@given(pictures(TRANSPARENT, turned=True), st.sampled_from(FILTERS))
+@given(sample_images(TRANSPARENT, turned=True), st.sampled_from(FILTERS))
 def test_colours_and_alpha_may_be_enlarged_apart(
-    picture: Picture, filter_: Image.Resampling
+    sent: SampleImage, filter_: Image.Resampling
 ) -> None:
-    bands = [band.resize((700, 600), filter_) for band in upright(picture).split()]
-    assert unlike(picture, answer(Image.merge("RGBA", bands))) == ""
+    bands = [band.resize((700, 600), filter_) for band in upright(sent).split()]
+    assert compare_images(sent, response_image(Image.merge("RGBA", bands))) == ""
 
 
 @pytest.mark.parametrize("size", [(8192, 1), (1, 8192), (1, 1), (8192, 8192), (8192, 256)])
 def test_the_most_and_the_least(size: tuple[int, int]) -> None:
-    picture = Picture(256, 256, seed=3)
-    image = upright(picture).resize(size, Image.Resampling.NEAREST)
-    assert unlike(picture, image) == ""
+    sent = SampleImage(256, 256, seed=3)
+    image = upright(sent).resize(size, Image.Resampling.NEAREST)
+    assert compare_images(sent, image) == ""
     if 1 < min(size) < 8192:
-        assert unlike(picture, ImageOps.mirror(image)) == "it is mirrored"
-    assert unlike(picture, Image.new("RGB", size)) != ""
+        assert compare_images(sent, ImageOps.mirror(image)) == "it is mirrored"
+    assert compare_images(sent, Image.new("RGB", size)) != ""
 
 
 def through(change: Callable[[NDArray[Any]], NDArray[Any]]) -> Edit:
@@ -149,32 +151,32 @@ WRONGS = {
 }
 
 
-def check(picture: Picture, edit: Edit, word: str, encoding: str = "png") -> None:
-    image = edit(upright(picture)).resize((200, 150), Image.Resampling.BICUBIC)
-    said = unlike(picture, answer(image, encoding))
+def check(sent: SampleImage, edit: Edit, word: str, encoding: str = "png") -> None:
+    image = edit(upright(sent)).resize((200, 150), Image.Resampling.BICUBIC)
+    said = compare_images(sent, response_image(image, encoding))
     assert any(each in said for each in word.split("|"))
 
 
 @pytest.mark.parametrize("wrong", WRONGS)
 @FEW
-@given(pictures(COLOURED), st.sampled_from(("png", "jpeg")))
-def test_what_is_wrong_is_named(wrong: str, picture: Picture, encoding: str) -> None:
-    check(picture, *WRONGS[wrong], encoding)
+@given(sample_images(COLOURED), st.sampled_from(("png", "jpeg")))
+def test_what_is_wrong_is_named(wrong: str, sent: SampleImage, encoding: str) -> None:
+    check(sent, *WRONGS[wrong], encoding)
 
 
 @FEW
-@given(pictures(KINDS), st.integers(0, 2**32))
-def test_another_picture_is_refused(picture: Picture, seed: int) -> None:
-    other = upright(Picture(300, 300, picture.format, seed, picture.mode))
-    assert (unlike(picture, answer(other)) == "") == (seed == picture.seed)
+@given(sample_images(KINDS), st.integers(0, 2**32))
+def test_another_picture_is_refused(sent: SampleImage, seed: int) -> None:
+    other = upright(SampleImage(300, 300, sent.format, seed, sent.mode))
+    assert (compare_images(sent, response_image(other)) == "") == (seed == sent.seed)
 
 
 @FEW
-@given(pictures(KINDS), st.integers(2, 8))
-def test_exif_that_is_not_followed_is_named(upright_one: Picture, orientation: int) -> None:
+@given(sample_images(KINDS), st.integers(2, 8))
+def test_exif_that_is_not_followed_is_named(upright_one: SampleImage, orientation: int) -> None:
     size, kind = (upright_one.width, upright_one.height), upright_one.format
-    picture = Picture(*size, kind, upright_one.seed, upright_one.mode, orientation)
-    word = unlike(picture, answer(upright(upright_one)))
+    sent = SampleImage(*size, kind, upright_one.seed, upright_one.mode, orientation)
+    word = compare_images(sent, response_image(upright(upright_one)))
     assert word == "its EXIF orientation is not followed"
 
 
@@ -198,39 +200,39 @@ ALPHA_WRONGS = {
 
 @pytest.mark.parametrize("wrong", ALPHA_WRONGS)
 @FEW
-@given(pictures(TRANSPARENT))
-def test_what_is_wrong_with_transparency_is_named(wrong: str, picture: Picture) -> None:
-    check(picture, *ALPHA_WRONGS[wrong])
+@given(sample_images(TRANSPARENT))
+def test_what_is_wrong_with_transparency_is_named(wrong: str, sent: SampleImage) -> None:
+    check(sent, *ALPHA_WRONGS[wrong])
 
 
 @FEW
-@given(pictures(TRANSPARENT))
-def test_on_what_transparency_lies_is_our_choice(picture: Picture) -> None:
-    image = upright(picture)
+@given(sample_images(TRANSPARENT))
+def test_on_what_transparency_lies_is_our_choice(sent: SampleImage) -> None:
+    image = upright(sent)
     for plain in (laid_on("black", image), image.convert("RGB")):
         for encoding in ("png", "jpeg"):
-            assert unlike(picture, answer(plain, encoding)) != ""
-            assert unlike(picture, answer(plain, encoding), None) == ""
+            assert compare_images(sent, response_image(plain, encoding)) != ""
+            assert compare_images(sent, response_image(plain, encoding), None) == ""
     white = laid_on("white", image)
-    assert unlike(picture, answer(white, "jpeg")) == ""
-    assert unlike(picture, answer(white), None) == ""
-    assert unlike(picture, answer(laid_on("red", image)), None) != ""
+    assert compare_images(sent, response_image(white, "jpeg")) == ""
+    assert compare_images(sent, response_image(white), None) == ""
+    assert compare_images(sent, response_image(laid_on("red", image)), None) != ""
 
 
 @FEW
 @given(st.integers(0, 2**32))
 def test_ink_may_be_turned_to_light_by_a_profile(seed: int) -> None:
-    picture = Picture(300, 256, "jpeg", seed, "cmyk")
+    sent = SampleImage(300, 256, "jpeg", seed, "cmyk")
     # About what libvips makes of it.
     matrix = (0.75, 0.15, 0.05, 10, 0.05, 0.6, 0.1, 30, 0.1, 0.15, 0.55, 35)
-    dull = upright(picture).convert("RGB", matrix)
-    assert unlike(picture, answer(dull)) == ""
-    assert unlike(picture, answer(ImageOps.mirror(dull))) == "it is mirrored"
-    assert unlike(picture, Image.new("RGB", dull.size, "#808080")) == "it is blank"
+    dull = upright(sent).convert("RGB", matrix)
+    assert compare_images(sent, response_image(dull)) == ""
+    assert compare_images(sent, response_image(ImageOps.mirror(dull))) == "it is mirrored"
+    assert compare_images(sent, Image.new("RGB", dull.size, "#808080")) == "it is blank"
 
 
 @FEW
-@given(pictures(COLOURED))
-def test_a_tenth_of_the_light_is_missed(picture: Picture) -> None:
-    assert unlike(picture, answer(times(0.9)(upright(picture)))) == "it is too dark"
-    assert unlike(picture, answer(times(0.97)(upright(picture)))) == ""
+@given(sample_images(COLOURED))
+def test_a_tenth_of_the_light_is_missed(sent: SampleImage) -> None:
+    assert compare_images(sent, response_image(times(0.9)(upright(sent)))) == "it is too dark"
+    assert compare_images(sent, response_image(times(0.97)(upright(sent)))) == ""

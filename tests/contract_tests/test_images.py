@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from contract_tests.judge.decoding import in_eight_bits
-from contract_tests.oracle.oracle import Facts
-from contract_tests.requests.images import DAMAGES, FORMATS, MAX_SIDE, MODES, Picture
+from contract_tests.judge.decoding import to_eight_bits
+from contract_tests.oracle.oracle import ImageFacts
+from contract_tests.requests.images import DAMAGES, FORMATS, MAX_SIDE, MODES, SampleImage
 
 KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes]
 kinds = pytest.mark.parametrize(("kind", "mode"), KINDS)
@@ -21,24 +21,24 @@ EXACT = [(kind, mode) for kind, mode in KINDS if kind != "jpeg" and "lossy" not 
 
 
 @st.composite
-def pictures(draw: st.DrawFn, least: int = 1) -> Picture:
+def sample_images(draw: st.DrawFn, least: int = 1) -> SampleImage:
     (kind, mode), sides = draw(st.sampled_from(KINDS)), st.integers(least, 300)
     seed, orientation = draw(st.integers(0, 2**32)), draw(st.integers(1, 8))
-    return Picture(draw(sides), draw(sides), kind, seed, mode, orientation)
+    return SampleImage(draw(sides), draw(sides), kind, seed, mode, orientation)
 
 
-def decoded(picture: Picture) -> Image.Image:
+def decoded(sample: SampleImage) -> Image.Image:
     """As a viewer shows it."""
-    with Image.open(io.BytesIO(picture.file())) as image:
-        assert image.format == picture.format.upper()
-        assert image.size == (picture.width, picture.height)
+    with Image.open(io.BytesIO(sample.file())) as image:
+        assert image.format == sample.format.upper()
+        assert image.size == (sample.width, sample.height)
         return ImageOps.exif_transpose(image)
 
 
-def blocks(picture: Picture) -> NDArray[Any]:
+def blocks(sample: SampleImage) -> NDArray[Any]:
     """The colour in the middle of each block of the file."""
-    shown = np.asarray(in_eight_bits(decoded(picture)).convert("RGBA"))
-    rows, columns = picture.upright().shape[:2]
+    shown = np.asarray(to_eight_bits(decoded(sample)).convert("RGBA"))
+    rows, columns = sample.upright().shape[:2]
     height, width = shown.shape[:2]
     middles = np.ix_(
         ((2 * np.arange(rows) + 1) * height) // (2 * rows),
@@ -53,30 +53,30 @@ def in_sight(shown: NDArray[Any]) -> NDArray[Any]:
 
 
 @settings(max_examples=100)
-@given(pictures())
-def test_a_file_has_the_size_that_the_judge_is_told(picture: Picture) -> None:
-    assert decoded(picture).size == picture.size
-    assert picture.facts() == Facts(*picture.size)
-    assert decoded(picture).has_transparency_data <= picture.transparent
+@given(sample_images())
+def test_a_file_has_the_size_that_the_judge_is_told(sample: SampleImage) -> None:
+    assert decoded(sample).size == sample.size
+    assert sample.facts() == ImageFacts(*sample.size)
+    assert decoded(sample).has_transparency_data <= sample.transparent
 
 
 @settings(max_examples=100)
-@given(pictures())
-def test_a_file_shows_the_blocks_that_it_is_said_to_show(picture: Picture) -> None:
-    exact = (picture.format, picture.mode) in EXACT
-    shown = in_sight(blocks(picture)).astype(int)
-    wanted = in_sight(picture.upright()).astype(int)
+@given(sample_images())
+def test_a_file_shows_the_blocks_that_it_is_said_to_show(sample: SampleImage) -> None:
+    exact = (sample.format, sample.mode) in EXACT
+    shown = in_sight(blocks(sample)).astype(int)
+    wanted = in_sight(sample.upright()).astype(int)
     if exact:
         np.testing.assert_array_equal(shown, wanted)
-    elif min(picture.size) >= 128:
+    elif min(sample.size) >= 128:
         assert np.abs(shown - wanted).max() <= 32
 
 
 @kinds
 @pytest.mark.parametrize("size", [(255, 256), (256, 256), (300, 257)])
 def test_a_file_is_small(kind: str, mode: str, size: tuple[int, int]) -> None:
-    assert len(Picture(*size, kind, 1, mode).file()) < (13_000 if kind == "jpeg" else 4_500)
-    assert len(Picture(256, 256, "png", 1).file()) < 1_000
+    assert len(SampleImage(*size, kind, 1, mode).file()) < (13_000 if kind == "jpeg" else 4_500)
+    assert len(SampleImage(256, 256, "png", 1).file()) < 1_000
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ def test_a_file_is_small(kind: str, mode: str, size: tuple[int, int]) -> None:
     ],
 )
 def test_the_largest_input_is_small_too(kind: str, mode: str, most: int) -> None:
-    picture = Picture(2048, 2048, kind, 1, mode)
-    assert len(picture.file()) < most
-    assert decoded(picture).size == (2048, 2048)
+    sample = SampleImage(2048, 2048, kind, 1, mode)
+    assert len(sample.file()) < most
+    assert decoded(sample).size == (2048, 2048)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("size", [(2047, 2049), (2049, 2048), (8192, 1), (1, 8192), (1, 1)])
 def test_sizes_around_the_limits(kind: str, size: tuple[int, int]) -> None:
-    assert decoded(Picture(*size, kind, orientation=6)).size == size[::-1]
+    assert decoded(SampleImage(*size, kind, orientation=6)).size == size[::-1]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -108,16 +108,16 @@ def test_a_huge_header_costs_nothing(kind: str, monkeypatch: pytest.MonkeyPatch)
     side = min(60_000, MAX_SIDE[kind])
     for mode in MODES[kind]:
         for orientation in (1, 6):
-            picture = Picture(side, side - 1, kind, 5, mode, orientation)
-            with Image.open(io.BytesIO(picture.file())) as image:
+            sample = SampleImage(side, side - 1, kind, 5, mode, orientation)
+            with Image.open(io.BytesIO(sample.file())) as image:
                 assert image.size == (side, side - 1)
-            assert len(picture.file()) < 3_000
+            assert len(sample.file()) < 3_000
 
 
 def test_a_bomb_of_two_colours_has_all_of_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     tracemalloc.start()
-    file = Picture(16_000, 12_000, mode="bilevel").file()
+    file = SampleImage(16_000, 12_000, mode="bilevel").file()
     assert tracemalloc.get_traced_memory()[1] < 4_000_000
     tracemalloc.stop()
     assert len(file) < 60_000
@@ -125,17 +125,17 @@ def test_a_bomb_of_two_colours_has_all_of_its_pixels(monkeypatch: pytest.MonkeyP
         image.load()
 
 
-@given(pictures(), st.integers(0, 2**32))
-def test_two_seeds_are_two_pictures(picture: Picture, seed: int) -> None:
-    other = Picture(300, 256, picture.format, seed, picture.mode)
-    one = Picture(300, 256, picture.format, picture.seed, picture.mode)
-    assert (one.file() == other.file()) == (one == other) == (seed == picture.seed)
+@given(sample_images(), st.integers(0, 2**32))
+def test_two_seeds_are_two_pictures(sample: SampleImage, seed: int) -> None:
+    other = SampleImage(300, 256, sample.format, seed, sample.mode)
+    one = SampleImage(300, 256, sample.format, sample.seed, sample.mode)
+    assert (one.file() == other.file()) == (one == other) == (seed == sample.seed)
 
 
 @settings(max_examples=50)
-@given(pictures(256))
-def test_no_picture_is_like_itself_turned(picture: Picture) -> None:
-    shown = picture.upright()[..., :3].astype(int)
+@given(sample_images(256))
+def test_no_picture_is_like_itself_turned(sample: SampleImage) -> None:
+    shown = sample.upright()[..., :3].astype(int)
     quarters = (np.rot90(shown, turns) for turns in (1, 2, 3))
     for other in (shown[:, ::-1], shown[::-1], shown.swapaxes(0, 1), *quarters):
         assert np.abs(shown - other).mean() > 25
@@ -145,11 +145,11 @@ def test_no_picture_is_like_itself_turned(picture: Picture) -> None:
 @kinds
 def test_a_damaged_file_is_no_picture(kind: str, mode: str, damage: str) -> None:
     for size in ((1, 1), (256, 256), (300, 257)):
-        picture = Picture(*size, kind, 3, mode, damage=damage)
+        sample = SampleImage(*size, kind, 3, mode, damage=damage)
         told = size if damage in ("truncated", "header only") else (0, 0)
-        assert picture.facts() == Facts(*told, fault=damage)
-        assert picture.file() != Picture(*size, kind, 3, mode).file()
-        with pytest.raises(Exception), Image.open(io.BytesIO(picture.file())) as image:  # noqa: B017, PT011
+        assert sample.facts() == ImageFacts(*told, fault=damage)
+        assert sample.file() != SampleImage(*size, kind, 3, mode).file()
+        with pytest.raises(Exception), Image.open(io.BytesIO(sample.file())) as image:  # noqa: B017, PT011
             image.load()
 
 
@@ -166,13 +166,16 @@ def test_a_damaged_file_is_no_picture(kind: str, mode: str, damage: str) -> None
 )
 def test_what_there_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no"):
-        Picture(**{"width": 256, "height": 256, **wrong})
+        SampleImage(**{"width": 256, "height": 256, **wrong})
 
 
 def test_it_says_what_it_is() -> None:
-    assert repr(Picture(300, 256, seed=7, mode="alpha")) == "Picture(300x256 png, alpha, seed 7)"
-    turned = Picture(1, 2, "jpeg", orientation=6, damage="truncated")
-    assert repr(turned) == "Picture(1x2 jpeg, colour, orientation 6, truncated, seed 0)"
+    assert (
+        repr(SampleImage(300, 256, seed=7, mode="alpha"))
+        == "SampleImage(300x256 png, alpha, seed 7)"
+    )
+    turned = SampleImage(1, 2, "jpeg", orientation=6, damage="truncated")
+    assert repr(turned) == "SampleImage(1x2 jpeg, colour, orientation 6, truncated, seed 0)"
     assert turned.sideways
     assert turned.size == (2, 1)
-    assert hash(turned) == hash(Picture(1, 2, "jpeg", orientation=6, damage="truncated"))
+    assert hash(turned) == hash(SampleImage(1, 2, "jpeg", orientation=6, damage="truncated"))

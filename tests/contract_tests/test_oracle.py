@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from contract_tests.oracle import oracle, rules
 from contract_tests.oracle import values as readings
-from contract_tests.oracle.oracle import Facts, Level, Loc, Verdict, judge
+from contract_tests.oracle.oracle import Expectation, ImageFacts, Level, Loc, expect_fields
 from contract_tests.oracle.rules import RULES, Source
 from contract_tests.requests.strategies import values
 from tests.support.paths import ROOT
@@ -152,7 +152,7 @@ requests = st.one_of(
 EDGES: Final = (255, 256, 257, 300, 1000, 2047, 2048, 2049)
 OUTPUT_EDGES: Final = (1, 8191, 8192, 8193)
 edges = st.sampled_from(EDGES)
-pictures = st.tuples(edges | st.integers(250, 2055), edges)
+images = st.tuples(edges | st.integers(250, 2055), edges)
 
 
 class Case(NamedTuple):
@@ -197,7 +197,7 @@ cases = st.one_of(
     near,
     ties,
     halves,
-    *[st.builds(lambda fields, size: Case(fields, *size), requests, pictures)] * 3,
+    *[st.builds(lambda fields, size: Case(fields, *size), requests, images)] * 3,
 )
 
 
@@ -222,25 +222,27 @@ def said(body: bytes, size: tuple[int, int]) -> Said:
     return Said(frozenset(), made, request.output_image_encoding.value, request.model.value)
 
 
-def judged(body: bytes, size: tuple[int, int], level: Level = Level.STRICT) -> Verdict:
-    return judge(json.loads(body), Facts(*size), level)
+def expected(body: bytes, size: tuple[int, int], level: Level = Level.STRICT) -> Expectation:
+    return expect_fields(json.loads(body), ImageFacts(*size), level)
 
 
 def check_agreement(body: bytes, size: tuple[int, int]) -> None:
-    contract, verdict = said(body, size), judged(body, size)
+    contract, expectation = said(body, size), expected(body, size)
 
     def told() -> str:
-        return f"of {body[:500]!r} for {size} the contract says {contract}, the oracle {verdict}"
+        return (
+            f"of {body[:500]!r} for {size} the contract says {contract}, the oracle {expectation}"
+        )
 
     if contract.blamed:
-        assert 422 in verdict.statuses, told()
-        assert contract.blamed in verdict.refusals, told()
+        assert 422 in expectation.statuses, told()
+        assert contract.blamed in expectation.refusals, told()
         return
-    assert 200 in verdict.statuses, told()
-    assert verdict.size is not None, told()
-    assert verdict.size == (*contract.size, 0, 0), told()
-    assert verdict.encodings == {contract.encoding}, told()
-    assert verdict.model == contract.model, told()
+    assert 200 in expectation.statuses, told()
+    assert expectation.size is not None, told()
+    assert expectation.size == (*contract.size, 0, 0), told()
+    assert expectation.encodings == {contract.encoding}, told()
+    assert expectation.model == contract.model, told()
 
 
 @MANY
@@ -312,12 +314,12 @@ def test_they_agree_on_how_a_number_is_written(scale: str) -> None:
 @given(cases, st.sampled_from(("known", "broken", "unknown")))
 def test_what_is_allowed_strictly_is_allowed_by_what_is_documented(case: Case, image: str) -> None:
     known = {
-        "known": Facts(case.width, case.height),
-        "broken": Facts(fault="damaged"),
+        "known": ImageFacts(case.width, case.height),
+        "broken": ImageFacts(fault="damaged"),
         "unknown": None,
     }[image]
     strict, documented = (
-        judge(case.fields, known, level) for level in (Level.STRICT, Level.DOCUMENTED)
+        expect_fields(case.fields, known, level) for level in (Level.STRICT, Level.DOCUMENTED)
     )
     assert strict.statuses <= documented.statuses
     assert strict.encodings <= documented.encodings
@@ -325,10 +327,10 @@ def test_what_is_allowed_strictly_is_allowed_by_what_is_documented(case: Case, i
     assert {each.rule for each in documented.broken} <= {each.rule for each in strict.broken}
     if strict.size is not None and documented.size is not None:
         assert documented.size.allows(strict.size.width, strict.size.height)
-    for verdict in (strict, documented):
-        assert verdict.statuses <= {200, 400, 422}
-        assert bool(verdict.broken) == (200 not in verdict.statuses)
-        assert all(each.rule in RULES for each in verdict.broken)
+    for expectation in (strict, documented):
+        assert expectation.statuses <= {200, 400, 422}
+        assert bool(expectation.broken) == (200 not in expectation.statuses)
+        assert all(each.rule in RULES for each in expectation.broken)
     assert all(RULES[each.rule].documented for each in documented.broken)
     assert bool(strict.refusals) == (422 in strict.statuses)
 
@@ -419,23 +421,23 @@ BY_HAND: Final[list[tuple[dict[str, Any], Size, frozenset[int], frozenset[int], 
 ]
 
 
-@pytest.mark.parametrize(("fields", "picture", "strict", "documented", "blamed"), BY_HAND)
+@pytest.mark.parametrize(("fields", "image", "strict", "documented", "blamed"), BY_HAND)
 def test_a_verdict_is_what_the_sources_say(
     fields: dict[str, Any],
-    picture: Size,
+    image: Size,
     strict: frozenset[int],
     documented: frozenset[int],
     blamed: str,
 ) -> None:
-    verdict = judge(fields, Facts(*picture), Level.STRICT)
-    assert verdict.statuses == strict
+    expectation = expect_fields(fields, ImageFacts(*image), Level.STRICT)
+    assert expectation.statuses == strict
     wanted = frozenset(("body", name) for name in blamed.split())
-    assert verdict.refusals == ({wanted} if wanted else frozenset())
-    assert judge(fields, Facts(*picture), Level.DOCUMENTED).statuses == documented
+    assert expectation.refusals == ({wanted} if wanted else frozenset())
+    assert expect_fields(fields, ImageFacts(*image), Level.DOCUMENTED).statuses == documented
 
 
 @pytest.mark.parametrize(
-    ("asked", "picture", "output"),
+    ("asked", "image", "output"),
     [
         ({"scale": 2}, (300, 400), (600, 800)),
         ({"scale": 0.35}, (290, 1000), (102, 350)),  # 101.5, which binary numbers put below
@@ -450,11 +452,11 @@ def test_a_verdict_is_what_the_sources_say(
     ],
 )
 def test_the_size_is_exact_and_a_computed_side_may_miss_it_by_a_pixel_where_nothing_is_said(
-    asked: dict[str, Any], picture: Size, output: Size
+    asked: dict[str, Any], image: Size, output: Size
 ) -> None:
     """REQ-16."""
-    strict = judge({**PNG, **asked}, Facts(*picture), Level.STRICT).size
-    documented = judge({**PNG, **asked}, Facts(*picture), Level.DOCUMENTED).size
+    strict = expect_fields({**PNG, **asked}, ImageFacts(*image), Level.STRICT).size
+    documented = expect_fields({**PNG, **asked}, ImageFacts(*image), Level.DOCUMENTED).size
     assert strict == (*output, 0, 0)
     assert documented is not None
     computed = (
@@ -471,27 +473,27 @@ def test_the_size_is_exact_and_a_computed_side_may_miss_it_by_a_pixel_where_noth
 
 def test_an_encoding_that_is_not_named_is_png_and_may_be_jpeg_where_the_sources_disagree() -> None:
     """REQ-9."""
-    assert judge(TWICE, None, Level.STRICT).encodings == {"png"}
-    assert judge(TWICE, None, Level.DOCUMENTED).encodings == {"png", "jpeg"}
+    assert expect_fields(TWICE, None, Level.STRICT).encodings == {"png"}
+    assert expect_fields(TWICE, None, Level.DOCUMENTED).encodings == {"png", "jpeg"}
     for level, name in itertools.product(Level, ("png", "jpeg")):
         fields = {**TWICE, "output_image_encoding": name}
-        assert judge(fields, None, level).encodings == {name}
+        assert expect_fields(fields, None, level).encodings == {name}
 
 
 def test_a_model_that_is_not_named_is_x4_plus() -> None:
     """REQ-8."""
     for level in Level:
-        assert judge(TWICE, None, level).model == "real-esrgan-x4-plus"
+        assert expect_fields(TWICE, None, level).model == "real-esrgan-x4-plus"
         for name in readings.MODELS:
-            assert judge({**TWICE, "model": name}, None, level).model == name
+            assert expect_fields({**TWICE, "model": name}, None, level).model == name
 
 
 def test_more_than_100_fields_are_blamed_as_a_whole() -> None:
     """REQ-11."""
     hundred = TWICE | {f"x{number}": 0 for number in range(98)}
-    (told,) = judge(hundred, Facts(300, 300), Level.STRICT).refusals
+    (told,) = expect_fields(hundred, ImageFacts(300, 300), Level.STRICT).refusals
     assert len(told) == 98
-    more = judge({**hundred, "y": 0}, Facts(300, 300), Level.STRICT)
+    more = expect_fields({**hundred, "y": 0}, ImageFacts(300, 300), Level.STRICT)
     assert more.refusals == {frozenset({("body",)})}
 
 
@@ -501,12 +503,12 @@ PICTURE_RULES: Final = [("init_image", "REQ-17"), ("init_image_url", "REQ-4")]
 @pytest.mark.parametrize(("field", "rule"), PICTURE_RULES)
 def test_what_is_no_picture_is_refused_on_the_field_that_gave_it(field: str, rule: str) -> None:
     fields = {field: "QUJD", "scale": 2, "face_enhance": True}
-    verdict = judge(fields, Facts(fault="a text"), Level.STRICT)
-    assert verdict.statuses == NO
-    assert [each.rule for each in verdict.broken] == [rule]
+    expectation = expect_fields(fields, ImageFacts(fault="a text"), Level.STRICT)
+    assert expectation.statuses == NO
+    assert [each.rule for each in expectation.broken] == [rule]
     # Who has no face model may say so before looking at the picture.
-    assert verdict.refusals == {frozenset({("body", name)}) for name in (field, "face_enhance")}
-    assert judge(fields, Facts(fault="a text"), Level.DOCUMENTED).statuses == UNFIT
+    assert expectation.refusals == {frozenset({("body", name)}) for name in (field, "face_enhance")}
+    assert expect_fields(fields, ImageFacts(fault="a text"), Level.DOCUMENTED).statuses == UNFIT
 
 
 @pytest.mark.parametrize(
@@ -522,22 +524,25 @@ def test_of_a_damaged_file_the_header_may_be_believed(
     size: tuple[int, int], scale: int, blamed: set[str]
 ) -> None:
     fields = {**PNG, "scale": scale}
-    verdict = judge(fields, Facts(*size, fault="truncated"), Level.STRICT)
-    assert verdict.statuses == NO
-    assert verdict.refusals == {frozenset({("body", name)}) for name in blamed}
-    assert judge(fields, Facts(*size, fault="truncated"), Level.DOCUMENTED).statuses == UNFIT
+    expectation = expect_fields(fields, ImageFacts(*size, fault="truncated"), Level.STRICT)
+    assert expectation.statuses == NO
+    assert expectation.refusals == {frozenset({("body", name)}) for name in blamed}
+    assert (
+        expect_fields(fields, ImageFacts(*size, fault="truncated"), Level.DOCUMENTED).statuses
+        == UNFIT
+    )
 
 
 def test_of_a_picture_that_nothing_is_known_of_either_may_come() -> None:
-    verdict = judge(TWICE, None, Level.STRICT)
-    assert verdict.statuses == EITHER
-    assert verdict.size is None
-    assert verdict.refusals == {frozenset({("body", name)}) for name in ("init_image", "scale")}
-    assert judge({**TWICE, "model": 1}, None, Level.STRICT).statuses == NO
+    expectation = expect_fields(TWICE, None, Level.STRICT)
+    assert expectation.statuses == EITHER
+    assert expectation.size is None
+    assert expectation.refusals == {frozenset({("body", name)}) for name in ("init_image", "scale")}
+    assert expect_fields({**TWICE, "model": 1}, None, Level.STRICT).statuses == NO
 
 
 def test_a_refusal_at_the_level_documented_may_point_anywhere() -> None:
-    assert judge({}, None, Level.DOCUMENTED).refusals == frozenset()
+    assert expect_fields({}, None, Level.DOCUMENTED).refusals == frozenset()
 
 
 # The rules, and independence

@@ -10,7 +10,7 @@ import pytest
 
 from mock_server.serving.server import MockServer
 from tests.support.consumer_suites import Outcome, outcome
-from tests.support.stub_servers import nobody
+from tests.support.stub_servers import unused_url
 
 TOKEN: Final = "a-token-to-be-kept"
 
@@ -59,7 +59,7 @@ def test_pytest_without_a_token_says_so(tmp_path: Path) -> None:
 
 
 def test_pytest_tells_that_nobody_is_there(tmp_path: Path) -> None:
-    url = nobody()
+    url = unused_url()
     done = suite(tmp_path, "--contract-url", url)
     assert done.status == 5
     assert f"nothing answers at {url}" in done.said
@@ -101,9 +101,9 @@ def test_a_suite_of_others_is_not_changed(tmp_path: Path) -> None:
         def test_mine(run, pytestconfig):
             assert run == "mine"
             assert not any("rule(" in line for line in pytestconfig.getini("markers"))
-            assert not [name for name in sys.modules if name.startswith("contract_tests.")
-                        and name.rpartition(".")[2] not in ("plugin", "options", "rules",
-                                                            "readings")]
+            ours = {name for name in sys.modules if name.startswith("contract_tests.")}
+            assert ours == {f"contract_tests.{name}" for name in (
+                "plugin", "options", "oracle", "oracle.rules", "oracle.values")}
     """)
     )
     done = outcome(tmp_path, "--strict-markers", "--strict-config")

@@ -10,19 +10,33 @@ from typing import Any, Final
 
 import pytest
 
-from contract_tests.judge.failures import BudgetReached, Enough, Inconclusive, Unreachable, violated
+from contract_tests.failures import (
+    BudgetReached,
+    Inconclusive,
+    ShrinkBudgetSpent,
+    Unreachable,
+    failure,
+)
+from contract_tests.judge.expectations import Policy
 from contract_tests.judge.run import Run
 from contract_tests.options import NO_TARGET
-from contract_tests.oracle.expectations import Terms
 from contract_tests.oracle.oracle import Level
 from contract_tests.oracle.rules import RULES
 from contract_tests.report import console_report, outcomes, report
-from contract_tests.report.html_report import page, write
-from contract_tests.report.report import Found, Money, Outcome, Report, TestResult, Times, Verdict
-from contract_tests.requests.request import Request, upscaling
+from contract_tests.report.html_report import render, write
+from contract_tests.report.report import (
+    Money,
+    Outcome,
+    Report,
+    ReportedFinding,
+    RuleVerdict,
+    TestResult,
+    Times,
+)
+from contract_tests.requests.request import Request, upscaling_request
 from contract_tests.target.budget import Budget
 from contract_tests.target.client import Target
-from contract_tests.target.response import Answer
+from contract_tests.target.response import Response
 from tests.support.requirements import program
 
 EVIL: Final = (
@@ -37,8 +51,10 @@ def result(
     return TestResult(f"test_x.py::{name}", name, rules, outcome, sentence, 3, 1, 0.25, **more)
 
 
-def found(rule: str, sentence: str = "the status is 200, and not 422") -> Found:
-    return Found(rule, sentence, "<POST /upscaling | {}>", f"200: {EVIL}", f"curl '{EVIL}'")
+def found(rule: str, sentence: str = "the status is 200, and not 422") -> ReportedFinding:
+    return ReportedFinding(
+        rule, sentence, "<POST /upscaling | {}>", f"200: {EVIL}", f"curl '{EVIL}'"
+    )
 
 
 def reported(*tests: TestResult, word: str = "", **more: Any) -> Report:
@@ -73,14 +89,14 @@ CONFORMING: Final = reported(*(result(f"of {rule}", rule) for rule in RULES))
 @pytest.fixture
 def run() -> Any:
     target = Target(NO_TARGET, "the-token")
-    yield Run(target, Terms(Level.STRICT), Budget())
+    yield Run(target, Policy(Level.STRICT), Budget())
     target.close()
 
 
 def asked(run: Run, request: Request, *, about: str = "the answer") -> None:
     """Let `run` have asked this, and been told so."""
-    answer = Answer(200, {"content-type": "text/plain"}, about.encode(), 0.1)
-    run._last.exchange = request, answer
+    response = Response(200, {"content-type": "text/plain"}, about.encode(), 0.1)
+    run._last.exchange = request, response
 
 
 @pytest.mark.parametrize(
@@ -103,28 +119,28 @@ def test_what_a_test_raises_says_what_came_of_it(
 
 
 def test_what_asked_and_found_nothing_has_passed(run: Run) -> None:
-    run.tally.requests = 1
+    run.counters.requests = 1
     assert outcomes.outcome(None, run) == (Outcome.PASSED, "")
 
 
 def test_a_violation_that_a_test_found_by_itself_is_kept(run: Run) -> None:
-    asked(run, upscaling({"scale": 2}))
-    told = outcomes.outcome(violated("ASY-1", "there is no poll_url"), run)
+    asked(run, upscaling_request({"scale": 2}))
+    told = outcomes.outcome(failure("ASY-1", "there is no poll_url"), run)
     assert told == (Outcome.FAILED, "")
-    assert run.tally.findings["ASY-1"].shown == "200 text/plain: the answer"
+    assert run.counters.findings["ASY-1"].shown == "200 text/plain: the answer"
 
 
 def test_several_violations_at_once_are_all_kept(run: Run) -> None:
-    asked(run, upscaling({"scale": 2}))
-    both = [violated("RES-1", "one"), ExceptionGroup("", [violated("RES-2", "two")])]
+    asked(run, upscaling_request({"scale": 2}))
+    both = [failure("RES-1", "one"), ExceptionGroup("", [failure("RES-2", "two")])]
     assert outcomes.outcome(ExceptionGroup("", both), run)[0] is Outcome.FAILED
-    assert set(run.tally.findings) == {"RES-1", "RES-2"}
+    assert set(run.counters.findings) == {"RES-1", "RES-2"}
 
 
 @pytest.mark.parametrize(
     ("last", "sentence"),
     [
-        (Enough("enough"), ""),
+        (ShrinkBudgetSpent("enough"), ""),
         (BudgetReached("spent"), "spent"),
         (Inconclusive("busy"), "busy"),
         (KeyError("id"), "KeyError: 'id'"),
@@ -133,14 +149,14 @@ def test_several_violations_at_once_are_all_kept(run: Run) -> None:
 def test_what_was_found_stands_whatever_comes_after_it(
     run: Run, last: Exception, sentence: str
 ) -> None:
-    asked(run, upscaling({"scale": 2}))
-    run.keep(violated("RES-1", "one"))
+    asked(run, upscaling_request({"scale": 2}))
+    run.record(failure("RES-1", "one"))
     assert outcomes.outcome(last, run) == (Outcome.FAILED, sentence)
 
 
 def test_the_token_is_taken_out_of_what_was_found(run: Run) -> None:
-    asked(run, upscaling({"scale": "the-token"}), about="your token is the-token")
-    run.keep(violated("RES-1", "the-token is wrong"))
+    asked(run, upscaling_request({"scale": "the-token"}), about="your token is the-token")
+    run.record(failure("RES-1", "the-token is wrong"))
     (told,) = outcomes.found(run, lambda text: text.replace("the-token", "$TOKEN"))
     assert "the-token" not in str(told)
     assert told.answer == "200 text/plain: your token is $TOKEN"
@@ -150,29 +166,29 @@ def test_the_token_is_taken_out_of_what_was_found(run: Run) -> None:
 # Verdicts
 
 
-def verdicts(*tests: TestResult) -> dict[str, Verdict]:
+def verdicts(*tests: TestResult) -> dict[str, RuleVerdict]:
     judged = report.judged(tests, frozenset(), differing=False)
     assert [rule.id for rule in judged] == list(RULES)
-    return {rule.id: rule.verdict for rule in judged if rule.verdict is not Verdict.NOT_TESTED}
+    return {rule.id: rule.verdict for rule in judged if rule.verdict is not RuleVerdict.NOT_TESTED}
 
 
 def test_a_rule_is_broken_wherever_that_is_found() -> None:
     failed = result("a", "REQ-1", outcome=Outcome.FAILED, findings=(found("RES-4"),))
     assert verdicts(failed, result("b", "RES-4")) == {
-        "REQ-1": Verdict.INCONCLUSIVE,  # its test did not get to its end
-        "RES-4": Verdict.BROKEN,
+        "REQ-1": RuleVerdict.INCONCLUSIVE,  # its test did not get to its end
+        "RES-4": RuleVerdict.BROKEN,
     }
 
 
 def test_a_missing_id_says_nothing_of_the_other_rules() -> None:
     without_id = partial(result, outcome=Outcome.FAILED, findings=(found("RES-6"),))
     assert verdicts(without_id("a", "REQ-1"), without_id("b", "REQ-2", sentence="busy")) == {
-        "REQ-1": Verdict.CONFORMS,
-        "REQ-2": Verdict.INCONCLUSIVE,
-        "RES-6": Verdict.BROKEN,
+        "REQ-1": RuleVerdict.CONFORMS,
+        "REQ-2": RuleVerdict.INCONCLUSIVE,
+        "RES-6": RuleVerdict.BROKEN,
     }
     both = without_id("c", "REQ-3", findings=(found("RES-6"), found("RES-4")))
-    assert verdicts(both)["REQ-3"] is Verdict.INCONCLUSIVE
+    assert verdicts(both)["REQ-3"] is RuleVerdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -180,14 +196,17 @@ def test_a_missing_id_says_nothing_of_the_other_rules() -> None:
 )
 def test_a_rule_conforms_only_if_its_tests_got_to_their_end(outcome: Outcome) -> None:
     tests = result("a", "REQ-1"), result("b", "REQ-1", "REQ-2", outcome=outcome)
-    assert verdicts(*tests) == {"REQ-1": Verdict.INCONCLUSIVE, "REQ-2": Verdict.INCONCLUSIVE}
+    assert verdicts(*tests) == {
+        "REQ-1": RuleVerdict.INCONCLUSIVE,
+        "REQ-2": RuleVerdict.INCONCLUSIVE,
+    }
 
 
 def test_of_a_rule_that_is_skipped_nothing_is_said() -> None:
     judged = report.judged([result("a", "REQ-1")], {"REQ-1"}, differing=True)
-    assert judged[0].verdict is Verdict.NOT_TESTED
+    assert judged[0].verdict is RuleVerdict.NOT_TESTED
     assert judged[-1].id == "DIFF"
-    assert judged[-1].verdict is Verdict.CONFORMS
+    assert judged[-1].verdict is RuleVerdict.CONFORMS
 
 
 def test_what_is_graver_decides() -> None:
@@ -266,7 +285,7 @@ def test_amounts_are_to_the_cent_or_finer(amount: float, told: str) -> None:
 def test_every_verdict_has_a_sentence_and_a_page(word: str) -> None:
     told = reported(*BROKEN.tests, word=word)
     assert console_report.sentence(told).endswith(".")
-    assert report.HEADLINES[word].capitalize() in page(told)
+    assert report.HEADLINES[word].capitalize() in render(told)
 
 
 # The page
@@ -279,6 +298,10 @@ class Elements(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
@@ -288,7 +311,7 @@ class Elements(HTMLParser):
 @pytest.mark.parametrize("told", [BROKEN, CONFORMING], ids=["broken", "conforming"])
 def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_else(told: Report) -> None:
     seen = Elements()
-    seen.feed(page(told))
+    seen.feed(render(told))
     assert seen.tags.count("script") == 1
     assert not {"img", "link", "iframe", "object", "form", "base"} & set(seen.tags)
     names = {name for name, _ in seen.attributes}
@@ -296,13 +319,37 @@ def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_else(told: Rep
 
 
 def test_the_page_says_what_was_found_as_it_came() -> None:
-    made = page(BROKEN)
+    made = render(BROKEN)
     assert "&lt;script&gt;document.title" in made
     assert EVIL not in made
     assert "Does not conform" in made
     assert made.count('class="card"') == 3
     for rule in RULES:
         assert f">{rule}<" in made
+
+
+def test_hostile_text_of_a_target_is_escaped_wherever_it_stands() -> None:
+    texts = iter(f"{number}: {EVIL}" for number in range(100))
+    used: list[str] = []
+
+    def hostile() -> str:
+        used.append(next(texts))
+        return used[-1]
+
+    finding = ReportedFinding("REQ-6", *(hostile() for _ in range(4)))
+    failed = result("a", "REQ-6", outcome=Outcome.FAILED, findings=(finding,))
+    faulty = result("b", outcome=Outcome.ERROR, sentence=hostile())
+    busy = result("c[x]", "REQ-1", outcome=Outcome.INCONCLUSIVE, sentence=hostile())
+    named = dataclasses.replace(failed, id=hostile(), says=hostile())
+    made = reported(named, faulty, busy, target=hostile(), other=hostile())
+    made = dataclasses.replace(made, versions={"python": hostile()}, left_out={hostile(): 1})
+    seen = Elements()
+    seen.feed(render(made))
+    for text in used:
+        assert text.lower() in seen.text.lower()
+    assert seen.tags.count("script") == 1
+    assert not {"img", "iframe", "object", "form"} & set(seen.tags)
+    assert not [name for name, _ in seen.attributes if name.startswith("on")]
 
 
 def browse(file: Path, *options: str) -> "subprocess.CompletedProcess[str]":
@@ -315,11 +362,11 @@ def browse(file: Path, *options: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
 def test_a_browser_shows_the_page_and_runs_nothing_of_an_answer(tmp_path: Path) -> None:
-    file, picture = tmp_path / "page.html", tmp_path / "page.png"
+    file, image = tmp_path / "page.html", tmp_path / "page.png"
     write(BROKEN, file)
     done = browse(file, "--dump-dom")
     assert "<title>does not conform: http://127.0.0.1:8000</title>" in done.stdout
     assert "Refused to" not in done.stderr  # by the policy: what is the page's own may be there
     assert "violates" not in done.stderr
-    browse(file, f"--screenshot={picture}", "--window-size=400,800")
-    assert len(picture.read_bytes()) > 10_000
+    browse(file, f"--screenshot={image}", "--window-size=400,800")
+    assert len(image.read_bytes()) > 10_000

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract_tests.requests.images import Picture
+from contract_tests.requests.images import SampleImage
 from contract_tests.requests.request import (
     AUTHORIZATION,
-    LONGER,
-    SHORTER,
-    SWAPPED,
+    LONGER_TOKEN,
+    SHORTER_TOKEN,
+    SWAPPED_CASE_TOKEN,
     Request,
-    upscaling,
+    upscaling_request,
 )
 from contract_tests.target.client import Target
 
@@ -35,7 +35,7 @@ class Listener(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def answer(self) -> None:
+    def response(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         seen: Seen = self.server.seen  # type: ignore[attr-defined]
         seen.append((self.command, self.path, self.headers.items(), self.rfile.read(length)))
@@ -43,7 +43,7 @@ class Listener(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = do_PATCH = answer  # noqa: N815  its names
+    do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = do_PATCH = response  # noqa: N815  its names
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name
         """Say nothing."""
@@ -64,7 +64,7 @@ def what_is_sent(server: http.server.ThreadingHTTPServer, request: Request) -> o
     """What arrives of it, without what is about the connection, and by the kit itself."""
     url = f"http://127.0.0.1:{server.server_port}"
     target = Target(url, TOKEN)
-    target.ask(request)
+    target.send(request)
     target.close()
     return last(server)
 
@@ -86,11 +86,11 @@ def last(server: http.server.ThreadingHTTPServer) -> object:
     return method, path, sorted(kept), body
 
 
-PICTURE = Picture(256, 300)
+IMAGE = SampleImage(256, 300)
 REQUESTS = [
-    upscaling({"scale": 2}, PICTURE),
-    upscaling({"scale": 2}, Picture(2048, 2048, "jpeg", 1)),
-    upscaling({"model": "'quoted' \"twice\" $TOKEN `id` \\ \n é \U0001f600"}),
+    upscaling_request({"scale": 2}, IMAGE),
+    upscaling_request({"scale": 2}, SampleImage(2048, 2048, "jpeg", 1)),
+    upscaling_request({"model": "'quoted' \"twice\" $TOKEN `id` \\ \n é \U0001f600"}),
     Request(b"\xff\0 not text"),
     Request(b"'; echo $HOME; '"),
     Request(b" " * 3_000_000),
@@ -101,12 +101,12 @@ REQUESTS = [
     Request(method="GET", path="/v1/requests/x", headers=(AUTHORIZATION,)),
     Request(method="HEAD", headers=(AUTHORIZATION,)),
     Request(b"{}", method="PUT"),
-    Request(b"{}").without("Content-Type"),
-    Request(b"{}").also(("Content-Type", "")),
-    Request(b"{}").also(("Accept", "image/png, */*;q=0.1"), ("X-Note", 'a "b" \\ `c`')),
-    Request(b"{}").also(("Authorization", f"Bearer {LONGER}")),
-    Request(b"{}").also(("Authorization", f"Bearer {SHORTER}")),
-    Request(b"{}").also(("Authorization", f"Bearer {SWAPPED}")),
+    Request(b"{}").without_headers("Content-Type"),
+    Request(b"{}").with_headers(("Content-Type", "")),
+    Request(b"{}").with_headers(("Accept", "image/png, */*;q=0.1"), ("X-Note", 'a "b" \\ `c`')),
+    Request(b"{}").with_headers(("Authorization", f"Bearer {LONGER_TOKEN}")),
+    Request(b"{}").with_headers(("Authorization", f"Bearer {SHORTER_TOKEN}")),
+    Request(b"{}").with_headers(("Authorization", f"Bearer {SWAPPED_CASE_TOKEN}")),
 ]
 
 
@@ -127,23 +127,23 @@ def test_a_curl_line_sends_any_text(listener: http.server.ThreadingHTTPServer, b
 
 
 def test_a_token_stands_in_headers_alone_and_by_its_name() -> None:
-    request = upscaling({"scale": 2}, PICTURE)
+    request = upscaling_request({"scale": 2}, IMAGE)
     assert "$TOKEN" in request.curl("http://x")
     assert request.header("authorization") == "Bearer $TOKEN"
 
 
 def test_what_a_person_sees_of_a_request_has_no_base64() -> None:
-    shown = repr(upscaling({"scale": 2}, PICTURE).also(("Accept", "image/png")))
+    shown = repr(upscaling_request({"scale": 2}, IMAGE).with_headers(("Accept", "image/png")))
     assert shown == (
         '<POST /upscaling | Accept: image/png | {"scale": 2, "init_image": "(base64)"} | '
-        "Picture(256x300 png, colour, seed 0)>"
+        "SampleImage(256x300 png, colour, seed 0)>"
     )
 
 
 def test_one_of_the_models_is_named() -> None:
-    request = upscaling({"scale": 2})
-    assert request.by(["m", "n"]).body == b'{"scale": 2, "model": "m"}'
-    assert upscaling({"model": "x"}).by(["m"]).body == b'{"model": "m"}'
-    for other in (upscaling({"model": "n"}), Request(b"[]"), Request(b"{")):
-        assert other.by(["m", "n"]) == other
-    assert request.by([]) == request
+    request = upscaling_request({"scale": 2})
+    assert request.with_model(["m", "n"]).body == b'{"scale": 2, "model": "m"}'
+    assert upscaling_request({"model": "x"}).with_model(["m"]).body == b'{"model": "m"}'
+    for other in (upscaling_request({"model": "n"}), Request(b"[]"), Request(b"{")):
+        assert other.with_model(["m", "n"]) == other
+    assert request.with_model([]) == request

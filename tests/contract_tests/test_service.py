@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_serve import served
-from tests.support.contract_cli import judged
+from tests.support.contract_cli import run_cli
 
 pytestmark = [pytest.mark.torch, pytest.mark.alone]
 
@@ -16,8 +16,8 @@ MODELS = ("real-esrgan-animevideo-v3", "real-esrgan-x4-plus")
 def test_the_service_conforms(tmp_path: Path) -> None:
     options = ("--level", "strict", "--max-examples", "3", "--concurrency", "2")
     with served(tmp_path, "Some-Token") as service:
-        result = judged(service.url, "Some-Token", *options, "--model", *MODELS)
-    assert result.status == 0, result.said
+        result = run_cli(service.url, "Some-Token", *options, "--model", *MODELS)
+    assert result.status == 0, result.output
     verdicts = {rule["id"]: rule["verdict"] for rule in result.report["rules"]}
     assert set(verdicts.values()) == {"conforms"}, verdicts
     left_out = {reason for reason, count in result.report["left_out"].items() if count}

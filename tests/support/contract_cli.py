@@ -15,11 +15,11 @@ HIDDEN: Final = ("PYTEST_", "UPSCALER_", "OCTOAI_")
 
 
 @dataclass(frozen=True)
-class Judged:
+class CliResult:
     """What came of it: the exit status, all that was printed, and the report."""
 
     status: int
-    said: str
+    output: str
     report: dict[str, Any]
 
     @property
@@ -28,7 +28,7 @@ class Judged:
         return [found for test in self.report.get("tests", ()) for found in test["findings"]]
 
 
-def judged(url: str, token: str, *options: str, **environment: str) -> Judged:
+def run_cli(url: str, token: str, *options: str, **environment: str) -> CliResult:
     """Judge what is at `url`, with the same requests every time."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(HIDDEN)}
     told = {"CI": "true", "UPSCALER_TOKEN": token, **environment}
@@ -44,4 +44,4 @@ def judged(url: str, token: str, *options: str, **environment: str) -> Judged:
             timeout=600,
         )
         read = json.loads(report.read_text()) if report.exists() else {}
-    return Judged(done.returncode, done.stdout + done.stderr, read)
+    return CliResult(done.returncode, done.stdout + done.stderr, read)

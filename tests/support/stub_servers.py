@@ -10,7 +10,7 @@ from typing import Final
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReceivedRequest:
     method: str
     path: str
     headers: list[tuple[str, str]]
@@ -26,29 +26,31 @@ OK: Final[Reply] = (200, {}, b"{}")
 
 
 @dataclass
-class Stub:
+class StubServer:
     url: str = ""
-    seen: list[Asked] = field(default_factory=list)
+    seen: list[ReceivedRequest] = field(default_factory=list)
 
     @property
-    def posts(self) -> list[Asked]:
-        return [asked for asked in self.seen if asked.method == "POST"]
+    def posts(self) -> list[ReceivedRequest]:
+        return [received for received in self.seen if received.method == "POST"]
 
 
 @contextmanager
-def stub(reply: Callable[[Asked], Reply]) -> Iterator[Stub]:
+def stub_server(reply: Callable[[ReceivedRequest], Reply]) -> Iterator[StubServer]:
     """A server on a free port of this machine that answers as `reply` says."""
-    known = Stub()
+    known = StubServer()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
-        def answer(self) -> None:
+        def respond(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
-            asked = Asked(self.command, self.path, self.headers.items(), self.rfile.read(length))
-            known.seen.append(asked)
-            told = reply(asked)
+            received = ReceivedRequest(
+                self.command, self.path, self.headers.items(), self.rfile.read(length)
+            )
+            known.seen.append(received)
+            told = reply(received)
             if told is None:
                 self.close_connection = True
                 return
@@ -60,7 +62,7 @@ def stub(reply: Callable[[Asked], Reply]) -> Iterator[Stub]:
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = do_PATCH = answer  # noqa: N815  its names
+        do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = do_PATCH = respond  # noqa: N815  its names
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name
             """Say nothing."""
@@ -78,24 +80,24 @@ def stub(reply: Callable[[Asked], Reply]) -> Iterator[Stub]:
             thread.join()
 
 
-def in_turn(*replies: Reply) -> Callable[[Asked], Reply]:
+def in_turn(*replies: Reply) -> Callable[[ReceivedRequest], Reply]:
     """A server's replies, one after the other, and the last one again and again."""
     left = list(replies)
 
-    def reply(asked: Asked) -> Reply:
-        if asked.path == "/healthcheck":
+    def reply(received: ReceivedRequest) -> Reply:
+        if received.path == "/healthcheck":
             return OK
         return left.pop(0) if len(left) > 1 else left[0]
 
     return reply
 
 
-def busy(status: int, **headers: str) -> Reply:
+def status_only(status: int, **headers: str) -> Reply:
     """An answer that is no picture."""
     return status, {name.replace("_", "-"): value for name, value in headers.items()}, b""
 
 
-def nobody() -> str:
+def unused_url() -> str:
     """A URL at which nothing answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"

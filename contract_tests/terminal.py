@@ -158,8 +158,11 @@ class Plan(Quiet):
 
     def _requests(self) -> dict[str, list[str]]:
         """What would be sent by each test, if that is wanted."""
-        tallies = self._session.run.tallies if self._verbose else {}
-        return {name: [repr(each) for each in tally.planned] for name, tally in tallies.items()}
+        counters_by_test = self._session.run.counters_by_test if self._verbose else {}
+        return {
+            name: [repr(each) for each in counters.planned]
+            for name, counters in counters_by_test.items()
+        }
 
 
 class Listing(Quiet):
@@ -173,7 +176,7 @@ class Listing(Quiet):
         for rule in RULES.values():
             covering = [item for item in session.items if rule.id in selection.rules(item)]
             self._printer.line(f"{rule.id:8}{rule.sentence}")
-            for says, items in groupby(covering, selection.says):
+            for says, items in groupby(covering, selection.title):
                 cost = "may cost money" if any(map(selection.is_billable, items)) else "free"
                 self._printer.line(f"{'':8}- {says} ({cost})")
         for line in console_report.left_out(self._session.report()):

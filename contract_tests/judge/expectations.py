@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
-from contract_tests.judge.failures import violated
+from contract_tests.failures import failure
 from contract_tests.oracle import accept, values
 from contract_tests.oracle.oracle import (
     IMAGE_FIELDS,
     SIZE_FIELDS,
-    Facts,
+    Expectation,
+    ImageFacts,
     Level,
     Loc,
-    Verdict,
-    judge,
+    expect_fields,
 )
-from contract_tests.requests.images import Picture
-from contract_tests.requests.request import TOKEN, UPSCALING, Request
+from contract_tests.requests.images import COMMON_KINDS, SampleImage
+from contract_tests.requests.request import TOKEN_PLACEHOLDER, UPSCALING, Request
 
 MAX_BODY_BYTES: Final = 32 * 2**20
 """The most bytes of a body at the level `strict` (RES-7)."""
@@ -39,9 +39,6 @@ SUCCESS: Final = frozenset(range(200, 300))
 CLIENTS_FAULT: Final = frozenset(range(400, 429)) | frozenset(range(430, 500))
 """Every status by which a client is told that it did something wrong. 429 says that it did not."""
 BODY: Final[frozenset[frozenset[Loc]]] = frozenset({frozenset({("body",)})})
-COMMON: Final = (("png", "palette"), ("png", "colour"), ("jpeg", "colour"), ("png", "grey"))
-"""Pictures that at the level `documented`, too, must be taken, by format and mode; the first is the
-smallest."""
 NOWHERE: Final[frozenset[frozenset[Loc]]] = frozenset()
 CONTENT_TYPE: Final[frozenset[frozenset[Loc]]] = frozenset(
     {frozenset({("header", "content-type")})}
@@ -49,7 +46,7 @@ CONTENT_TYPE: Final[frozenset[frozenset[Loc]]] = frozenset(
 
 
 @dataclass(frozen=True)
-class Terms:
+class Policy:
     """By what an implementation is judged."""
 
     level: Level
@@ -63,19 +60,19 @@ class Terms:
     def strict(self) -> bool:
         return self.level is Level.STRICT
 
-    def tell(self, rule: str, sentence: str) -> None:
-        """Raise a Violation of `rule`, unless nothing is said about it."""
+    def fail(self, rule: str, sentence: str) -> None:
+        """Raise a Failure of `rule`, unless nothing is said about it."""
         if rule not in self.skipped:
-            raise violated(rule, sentence)
+            raise failure(rule, sentence)
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedResponse:
     """What may be answered.
 
     `rules` are those that leave only these statuses, the first being the one to name if there is
     another. A 422 names the places of one of the sets in `refusals`, if there are any; headers are
-    in lower case there. `media_type` is a 200's, or None if any will do, and `verdict` tells of the
+    in lower case there. `media_type` is a 200's, or None if any will do, and `image` tells of the
     picture in it; it is None where none can come.
     """
 
@@ -83,7 +80,7 @@ class Expected:
     rules: tuple[str, ...]
     refusals: frozenset[frozenset[Loc]] = frozenset()
     media_type: str | None = accept.JSON
-    verdict: Verdict | None = None
+    image: Expectation | None = None
     asynchronous: bool = False
     if_refused: Mapping[str, str] = field(default_factory=dict)
     """By the name of a field, the rule to name if it is refused although it is right."""
@@ -91,66 +88,70 @@ class Expected:
     @property
     def billable(self) -> bool:
         """Whether a picture may be made, which costs money."""
-        return self.verdict is not None and bool(SUCCESS & self.statuses)
+        return self.image is not None and bool(SUCCESS & self.statuses)
 
 
-def expect(request: Request, terms: Terms) -> Expected:
+def expect_response(request: Request, policy: Policy) -> ExpectedResponse:
     """What may be answered to a request at these terms.
 
     The requests for a poll_url or a response_url are not among them: whether there is anything is
     known only to who asked for it.
     """
     if request.path != UPSCALING or request.method != "POST":
-        return _elsewhere(request, terms)
+        return _elsewhere(request, policy)
     expected = (
-        _without_token(request, terms)
-        or _too_large(request, terms)
-        or _not_json(request, terms)
-        or _upscaling(request, terms)
+        _without_token(request, policy)
+        or _too_large(request, policy)
+        or _not_json(request, policy)
+        or _upscaling(request, policy)
     )
     return replace(expected, asynchronous=request.asynchronous)
 
 
-def _elsewhere(request: Request, terms: Terms) -> Expected:
+def _elsewhere(request: Request, policy: Policy) -> ExpectedResponse:
     """Of another path or method (REQ-1, RES-7, RES-9)."""
     if request.path == "/healthcheck" and request.method == "GET":
-        return Expected(frozenset({200}), ("RES-9",))
+        return ExpectedResponse(frozenset({200}), ("RES-9",))
     known = request.path in (UPSCALING, "/healthcheck")
-    if not terms.strict:
-        return Expected(CLIENTS_FAULT, ("REQ-1",))
-    return Expected(frozenset({405 if known else 404}), ("REQ-1", "RES-7"))
+    if not policy.strict:
+        return ExpectedResponse(CLIENTS_FAULT, ("REQ-1",))
+    return ExpectedResponse(frozenset({405 if known else 404}), ("REQ-1", "RES-7"))
 
 
-def _without_token(request: Request, terms: Terms) -> Expected | None:
+def _without_token(request: Request, policy: Policy) -> ExpectedResponse | None:
     """Of one that has no valid token (REQ-2)."""
     scheme, _, credentials = (request.header("Authorization") or "").partition(" ")
-    if scheme.lower() == "bearer" and credentials.strip() == TOKEN:
+    if scheme.lower() == "bearer" and credentials.strip() == TOKEN_PLACEHOLDER:
         return None
-    return Expected(frozenset({401} if terms.strict else {401, 403}), ("REQ-2",))
+    return ExpectedResponse(frozenset({401} if policy.strict else {401, 403}), ("REQ-2",))
 
 
-def _too_large(request: Request, terms: Terms) -> Expected | None:
+def _too_large(request: Request, policy: Policy) -> ExpectedResponse | None:
     """Of one with too long a body (ASY-4, RES-7)."""
     if request.asynchronous and len(request.body) > MAX_ASYNC_BYTES:
-        return Expected(frozenset({413}), ("ASY-4",))
+        return ExpectedResponse(frozenset({413}), ("ASY-4",))
     if len(request.body) <= MAX_BODY_BYTES:
         return None
-    return Expected(frozenset({413}) if terms.strict else SUCCESS | CLIENTS_FAULT, ("RES-7",))
+    return ExpectedResponse(
+        frozenset({413}) if policy.strict else SUCCESS | CLIENTS_FAULT, ("RES-7",)
+    )
 
 
-def _not_json(request: Request, terms: Terms) -> Expected | None:
+def _not_json(request: Request, policy: Policy) -> ExpectedResponse | None:
     """Of one that is not declared to be a JSON object, or is none (REQ-3, REQ-1)."""
     declared = (request.header("Content-Type") or "").partition(";")[0].strip().lower()
     if declared != accept.JSON:
-        statuses = {422} if terms.strict else {400, 415, 422}
-        return Expected(frozenset(statuses), ("REQ-3",), CONTENT_TYPE if terms.strict else NOWHERE)
-    if terms.strict and request.body.count(b",") > MAX_COMMAS:
-        return Expected(frozenset({422}), ("REQ-11",), BODY)
+        statuses = {422} if policy.strict else {400, 415, 422}
+        return ExpectedResponse(
+            frozenset(statuses), ("REQ-3",), CONTENT_TYPE if policy.strict else NOWHERE
+        )
+    if policy.strict and request.body.count(b",") > MAX_COMMAS:
+        return ExpectedResponse(frozenset({422}), ("REQ-11",), BODY)
     try:
         fields(request)
     except ValueError:
-        statuses = {422} if terms.strict else {400, 422}
-        return Expected(frozenset(statuses), ("REQ-1",), BODY if terms.strict else NOWHERE)
+        statuses = {422} if policy.strict else {400, 422}
+        return ExpectedResponse(frozenset(statuses), ("REQ-1",), BODY if policy.strict else NOWHERE)
     return None
 
 
@@ -176,48 +177,48 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"JSON has no {name}")
 
 
-def _upscaling(request: Request, terms: Terms) -> Expected:
+def _upscaling(request: Request, policy: Policy) -> ExpectedResponse:
     """Of one that has fields: what the oracle says, and what it accepts (RES-8)."""
     given = fields(request)
-    known = _known(given, request, terms)
-    verdict = judge(given, known, terms.level, terms.default_encoding)
-    rules = tuple(dict.fromkeys(each.rule for each in verdict.broken))
-    anyhow = judge(given, None, terms.level)
+    known = _known(given, request, policy)
+    expectation = expect_fields(given, known, policy.level, policy.default_encoding)
+    rules = tuple(dict.fromkeys(each.rule for each in expectation.broken))
+    anyhow = expect_fields(given, None, policy.level)
     if 200 not in anyhow.statuses:
-        return Expected(verdict.statuses, rules, verdict.refusals)
-    asked = max(verdict.encodings, default=values.ENCODINGS[0])
+        return ExpectedResponse(expectation.statuses, rules, expectation.refusals)
+    asked = max(expectation.encodings, default=values.ENCODINGS[0])
     media_type = accept.chosen(request.header("Accept"), asked)
-    if terms.strict and media_type is None:
+    if policy.strict and media_type is None:
         told = frozenset({422}) & anyhow.statuses
-        return Expected(told | {406}, ("RES-8",), anyhow.refusals)
-    statuses = verdict.statuses
-    if not terms.strict and request.header("Accept") not in (None, "*/*", accept.JSON):
+        return ExpectedResponse(told | {406}, ("RES-8",), anyhow.refusals)
+    statuses = expectation.statuses
+    if not policy.strict and request.header("Accept") not in (None, "*/*", accept.JSON):
         # The page speaks of JSON alone. Who accepts anything else may get that, JSON, or nothing.
         media_type, statuses = None, statuses | {406}
-    if not terms.strict and request.asynchronous and 200 in statuses:
+    if not policy.strict and request.asynchronous and 200 in statuses:
         statuses |= SUCCESS
-    return Expected(
+    return ExpectedResponse(
         statuses,
         rules or (_at_stake(request),),
-        verdict.refusals,
+        expectation.refusals,
         media_type,
-        verdict,
+        expectation,
         if_refused=_rules_of(given),
     )
 
 
-def _known(given: dict[str, Any], request: Request, terms: Terms) -> Facts | None:
+def _known(given: dict[str, Any], request: Request, policy: Policy) -> ImageFacts | None:
     """What is known of the picture: nothing of one behind a URL, and all of what we have made."""
     if given.get("init_image") is None:
         return None
-    if request.picture is None:
-        return Facts(fault="no picture")
-    return request.picture.facts() if terms.strict or _common(request.picture) else None
+    if request.image is None:
+        return ImageFacts(fault="no picture")
+    return request.image.facts() if policy.strict or _common(request.image) else None
 
 
-def _common(picture: Picture) -> bool:
+def _common(image: SampleImage) -> bool:
     """Whether every implementation must know such a file; no source has a list of formats."""
-    return picture.orientation == 1 and (picture.format, picture.mode) in COMMON
+    return image.orientation == 1 and (image.format, image.mode) in COMMON_KINDS
 
 
 def _at_stake(request: Request) -> str:
@@ -241,6 +242,6 @@ def _rule_of(name: str, given: dict[str, Any]) -> str:
     ):
         if name in group and any(given.get(other, ...) is None for other in group):
             return rule
-        if name in group and values.FIELDS[name](given[name]).standing is values.RIGHT:
+        if name in group and values.FIELDS[name](given[name]).support is values.ALLOWED:
             return limits
     return values.FIELDS[name](given[name]).rule

@@ -4,10 +4,10 @@ import unittest
 from functools import cache
 
 
-class Violation(AssertionError):
+class Failure(AssertionError):
     """A rule that an answer breaks, and a sentence that says how.
 
-    Each rule has a class of its own (see `violated`): to Hypothesis, what is raised by one line is
+    Each rule has a class of its own (see `failure`): to Hypothesis, what is raised by one line is
     one and the same error, unless its class differs.
     """
 
@@ -21,11 +21,11 @@ class Violation(AssertionError):
 
 
 @cache
-def _class_of(rule: str) -> type[Violation]:
-    return type(f"Violation_{rule.replace('-', '_')}", (Violation,), {})
+def _class_of(rule: str) -> type[Failure]:
+    return type(f"Violation_{rule.replace('-', '_')}", (Failure,), {})
 
 
-def violated(rule: str, sentence: str) -> Violation:
+def failure(rule: str, sentence: str) -> Failure:
     """An error to raise for a rule that an answer breaks."""
     return _class_of(rule)(rule, sentence)
 
@@ -59,7 +59,7 @@ class Unreachable(Undecided):
     outcome = "unreachable"
 
 
-class Enough(Undecided):
+class ShrinkBudgetSpent(Undecided):
     """A failure was found, and has been made as small as so many requests can make it."""
 
     outcome = "failed"
