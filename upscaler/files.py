@@ -17,11 +17,7 @@ from upscaler.formats import ImageEncoding
 
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 """What is taken from a folder. A file named on its own may be called anything."""
-ENCODINGS: Final = {
-    ".png": ImageEncoding.PNG,
-    ".jpg": ImageEncoding.JPEG,
-    ".jpeg": ImageEncoding.JPEG,
-}
+ENCODINGS: Final = {suffix: encoding for encoding in ImageEncoding for suffix in encoding.suffixes}
 """The encoding that the name of a result asks for."""
 DEFAULT_FOLDER: Final = Path("upscaled")
 MAX_FILE_BYTES: Final = 64 * 2**20
@@ -87,12 +83,11 @@ def plan_files(
         if len(sources) + len(refused) > 1:
             raise FileRefused(str(folder), "that is one file, for more than one picture")
     encoding = encoding or ImageEncoding.PNG
-    suffix = "png" if encoding is ImageEncoding.PNG else "jpg"
 
     jobs = []
     taken = {identity(source): f"the input {source}" for source in sources}
     for source in sources:
-        target = folder if one_file else folder / f"{source.stem}.{suffix}"
+        target = folder if one_file else folder / f"{source.stem}{encoding.suffixes[0]}"
         comparison = target.with_stem(f"{target.stem}-before-after") if before_after else None
         places = [identity(path) for path in (target, comparison) if path]
         rivals = [taken[place] for place in places if place in taken]

@@ -21,7 +21,7 @@ class OutputFormat:
 
 
 class ImageEncoding(StrEnum):
-    """The formats of output files, by their names in the API."""
+    """The file formats an output can have."""  # which the API's description says, too
 
     row: OutputFormat
 

@@ -13,6 +13,7 @@ memory figures.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil
 from typing import Final
 
 from upscaler.api.sizes import Size
@@ -157,9 +158,25 @@ def footprint(network: RRDB | Compact, precision: Precision, device: str) -> Foo
     """
     depth = network.num_block if isinstance(network, RRDB) else network.num_conv
     alike = Precision.BF16 if precision is Precision.FP16 else precision
-    fixed, column, flow, tail = MEASURED[type(network), depth, alike]
+    fixed, column, flow, tail = _measured(type(network), depth, alike)
     at_once = AT_ONCE_PX[Device.CPU if device == Device.CPU else Device.CUDA]
     return Footprint(fixed + HEAP_BYTES, column, flow, tail, *at_once)
+
+
+def _measured(kind: type, depth: int, precision: Precision) -> tuple[int, ...]:
+    """The figures of MEASURED for a network of that depth.
+
+    One that was not measured is on the line through those that were: each block or convolution
+    keeps the same rows.
+    """
+    known = {key[1]: figures for key, figures in MEASURED.items() if key[::2] == (kind, precision)}
+    if depth in known:
+        return known[depth]
+    low, high = min(known), max(known)
+    return tuple(
+        max(0, ceil(first + (last - first) * (depth - low) / (high - low)))
+        for first, last in zip(known[low], known[high], strict=True)
+    )
 
 
 def bands(width: int, height: int, count: int, halo: int, multiple: int = 1) -> list[Tile]:

@@ -139,7 +139,7 @@ def test_a_command_that_is_wrong_ends_with_status_2(plane: Plane) -> None:
         (["--image", PHOTO, "--height", "1.5"], "--height"),
         (["--image", PHOTO, "--model", "esrgan"], "--model"),
         (["--image", PHOTO, "--encoding", "gif"], "--encoding"),
-        (["--image", PHOTO, "--output", "out.tiff"], "results are called .png, .jpg, .jpeg"),
+        (["--image", PHOTO, "--output", "out.tiff"], "results are called .jpg, .jpeg, .png"),
         (["--image", PHOTO, "--output", "out.jpg", "--encoding", "png"], "not the name of a png"),
         (["--image", PHOTO, "--output", f"{PHOTO}/out"], "is not a folder"),
         (["--image", PHOTO, "--face-enhance"], "unrecognized arguments: --face-enhance"),
