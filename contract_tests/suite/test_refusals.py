@@ -9,7 +9,7 @@ import json
 import pytest
 from hypothesis import given, target
 
-from contract_tests.judge.expectations import fields
+from contract_tests.judge.expectations import parse_fields
 from contract_tests.judge.run import Run
 from contract_tests.oracle.oracle import IMAGE_FIELDS, MAX_OUTPUT_PX, SIZE_FIELDS
 from contract_tests.requests import strategies as draw
@@ -127,7 +127,7 @@ def test_an_input_one_pixel_beyond_a_limit_is_refused(
 @rule("REQ-14", "REQ-15", "REQ-16")
 @given(request=draw.oversized_outputs)
 def test_an_output_beyond_the_limit_is_refused(run: Run, request: Request) -> None:
-    asked = max(value for name, value in fields(request).items() if name in SIZE_FIELDS)
+    asked = max(value for name, value in parse_fields(request).items() if name in SIZE_FIELDS)
     target(-abs(float(asked) - MAX_OUTPUT_PX), label="near the limit")
     run.check_refused(request)
 
