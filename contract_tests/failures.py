@@ -1,15 +1,21 @@
-"""What can come of a request besides a right answer."""
+"""How a request can end other than with an allowed response: this module imports nothing else.
+
+AssertionError
+Failure             the target breaks a rule; each rule has a subclass of its own
+unittest.SkipTest
+Undecided           nothing more can be learned from the test
+Inconclusive      the target was busy, or failed in a way that the contract does not cover
+BudgetReached     another request could exceed the budget
+Unreachable       nothing responds at the target's URL
+ShrinkBudgetSpent a failure was found, and made as small as the limits allow
+"""
 
 import unittest
 from functools import cache
 
 
 class Failure(AssertionError):
-    """A rule that an answer breaks, and a sentence that says how.
-
-    Each rule has a class of its own (see `failure`): to Hypothesis, what is raised by one line is
-    one and the same error, unless its class differs.
-    """
+    """A rule that the target breaks, with a sentence that says how. Create it with `failure`."""
 
     def __init__(self, rule: str, sentence: str) -> None:
         super().__init__(rule, sentence)
@@ -22,18 +28,23 @@ class Failure(AssertionError):
 
 @cache
 def _class_of(rule: str) -> type[Failure]:
-    return type(f"Violation_{rule.replace('-', '_')}", (Failure,), {})
+    return type(f"Failure_{rule.replace('-', '_')}", (Failure,), {})
 
 
 def failure(rule: str, sentence: str) -> Failure:
-    """An error to raise for a rule that an answer breaks."""
+    """A failure of a class that belongs to the rule.
+
+    Hypothesis tells errors apart by their class and the line that raises them. All failures are
+    raised by one line, so with a single class it would report one rule and shrink across rules.
+    """
     return _class_of(rule)(rule, sentence)
 
 
 class Undecided(unittest.SkipTest):
-    """Nothing more can be learned from a test; Hypothesis lets it pass and tries no other example.
+    """Nothing more can be learned from a test.
 
-    `outcome` is what a report says of the test, if nothing was found before.
+    It is a SkipTest since Hypothesis lets that pass at once, instead of trying more examples.
+    `outcome` is the outcome of the test in the report, if nothing was found before.
     """
 
     outcome = "inconclusive"
@@ -44,22 +55,22 @@ class Undecided(unittest.SkipTest):
 
 
 class Inconclusive(Undecided):
-    """The target was too busy, or failed in a way that says nothing of the contract."""
+    """The target was too busy, or failed in a way that says nothing about the contract."""
 
 
 class BudgetReached(Undecided):
-    """Another request could cost more than was allowed."""
+    """Another request could cost more than is allowed."""
 
     outcome = "budget reached"
 
 
 class Unreachable(Undecided):
-    """Nothing answers at the target's URL."""
+    """Nothing responds at the target's URL."""
 
     outcome = "unreachable"
 
 
 class ShrinkBudgetSpent(Undecided):
-    """A failure was found, and has been made as small as so many requests can make it."""
+    """A failure was found, and made as small as the limits on requests allow."""
 
     outcome = "failed"

@@ -263,7 +263,7 @@ def _run(options: Options) -> Run:
         planning=options.silent,
         concurrency=options.concurrency,
         models=options.models,
-        image=options.image,
+        image_url=options.image,
     )
 
 

@@ -1,1 +1,1 @@
-"""Whether an answer is one of those that are allowed."""
+"""Judges responses: which ones the rules allow, and whether one is among them."""

@@ -1,4 +1,7 @@
-"""Whether an answer is one of those that may be given; raises a Failure if it is none."""
+"""Whether a response is one of those that the rules allow; raises a Failure if it is not.
+
+A policy skips rules, so that `policy.fail` may return: code after it has to bear that.
+"""
 
 import json
 import re
@@ -8,14 +11,14 @@ from typing import Any, Final
 from contract_tests.failures import Inconclusive
 from contract_tests.judge import decoding, image_comparison
 from contract_tests.judge.expectations import (
-    CLIENTS_FAULT,
+    CLIENT_ERRORS,
     SUCCESS,
     ExpectedResponse,
     Policy,
-    fields,
+    parse_fields,
 )
 from contract_tests.oracle import accept
-from contract_tests.oracle.oracle import Loc, Output
+from contract_tests.oracle.oracle import Loc, OutputSize
 from contract_tests.oracle.values import ENCODINGS, MODELS
 from contract_tests.requests.request import AUTHORIZATION, Request
 from contract_tests.target.response import Response, encoding_of
@@ -24,245 +27,266 @@ BASE64: Final = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 REQUEST_ID: Final = "x-user-request-id"
 MODEL: Final = "x-upscaler-model"
 ECHO_CHARACTERS: Final = 8
-"""A shorter value may stand in a message by chance."""
+"""A shorter value may be part of a message by coincidence."""
 ECHOED_BASE64: Final = 40
-"""So many of a picture's first characters are looked for: no message has them by chance."""
+"""The length of an image's base64 that is searched for: no message has it by coincidence."""
 
 
-def check(request: Request, response: Response, expected: ExpectedResponse, policy: Policy) -> None:
-    """Raise a Failure if `response` is not as expected, Inconclusive if it says nothing."""
+def check_response(
+    request: Request, response: Response, expected: ExpectedResponse, policy: Policy
+) -> None:
+    """Raise a Failure if `response` is not as expected, Inconclusive if that cannot be told."""
     if response.status not in expected.statuses:
-        _tell_status(request, response, expected, policy)
+        _fail_status(request, response, expected, policy)
     elif request.method == "HEAD":
         return
     elif response.status not in SUCCESS:
-        check_refusal(request, response, expected, policy)
+        _check_error(request, response, expected, policy)
     elif expected.asynchronous:
-        check_acceptance(response, policy)
+        _check_acceptance(response, policy)
     elif expected.image is not None:
-        check_image(request, response, expected, policy)
-        _check_vary(response, policy)
+        _check_image(request, response, expected, policy)
+        # Last, as every response of a target may lack it, which would hide all other failures.
+        if policy.strict and "accept" not in response.headers.get("vary", "").lower():
+            policy.fail("RES-8", "the response depends on Accept, but has no Vary header naming it")
 
 
-def _tell_status(
+def check_request_id(request: Request, response: Response, policy: Policy) -> None:
+    """Raise a Failure unless the response has the request's id, or one of its own (RES-6)."""
+    received = response.headers.get(REQUEST_ID, "")
+    sent = request.header(REQUEST_ID)
+    if not received:
+        policy.fail("RES-6", "the response has no X-User-Request-ID header")
+    elif policy.strict and sent and received != sent:
+        policy.fail("RES-6", f"the request's id was {sent}, and the response's is {received}")
+
+
+# Statuses
+
+
+def _fail_status(
     request: Request, response: Response, expected: ExpectedResponse, policy: Policy
 ) -> None:
-    """Say which rule is broken by another status than those that may be given (and RES-5)."""
+    """Fail with the rule that is broken by another status than the expected ones."""
     wanted = " or ".join(map(str, sorted(expected.statuses)[:4]))
-    if response.status < 500:
-        sentence = f"the status is {response.status}, and not {wanted}"
-        refused = (
-            response.status in (401, 403) and request.header("Authorization") == AUTHORIZATION[1]
-        )
-        policy.fail("REQ-2" if refused else _blamed(response, expected, policy), sentence)
-        # There is nothing in which the other rules could be seen.
-        if refused or SUCCESS & expected.statuses:
-            raise Inconclusive(f"{sentence}, by a rule that is not judged: {response.shown}")
+    if response.status >= 500:
+        if SUCCESS & expected.statuses:
+            raise Inconclusive(f"the target failed: {response.summary}")
+        # Clients retry a 5xx, so it must not be the response to their own mistake.
+        policy.fail("RES-5", f"a client error got status {response.status}, not {wanted}")
         return
-    if SUCCESS & expected.statuses:
-        raise Inconclusive(f"the target failed: {response.shown}")
-    policy.fail("RES-5", f"a fault of the client's is answered {response.status}, and not {wanted}")
+    sentence = f"the status is {response.status}, not {wanted}"
+    token_refused = (
+        response.status in (401, 403) and request.header("Authorization") == AUTHORIZATION[1]
+    )
+    policy.fail("REQ-2" if token_refused else _rule_of_status(response, expected, policy), sentence)
+    if token_refused or SUCCESS & expected.statuses:
+        # The rule is skipped, and there is no image in which others could be checked.
+        raise Inconclusive(f"{sentence}, by a rule that is not judged: {response.summary}")
 
 
-def _blamed(response: Response, expected: ExpectedResponse, policy: Policy) -> str:
-    """The rule that a wrong status breaks: by the field that is refused although it is right."""
+def _rule_of_status(response: Response, expected: ExpectedResponse, policy: Policy) -> str:
+    """The rule that a wrong status breaks."""
     if not SUCCESS & expected.statuses:
         return _rule_of_refusal(response, expected, policy)
+    # A valid request was refused: the error names the field that was misjudged.
     try:
-        told = [str(each["loc"][-1]) for each in response.json["detail"]]
+        named = [str(error["loc"][-1]) for error in response.json["detail"]]
     except (ValueError, TypeError, KeyError, IndexError):
         return expected.rules[0]
-    rules = [expected.if_refused[name] for name in told if name in expected.if_refused]
+    rules = [expected.if_refused[name] for name in named if name in expected.if_refused]
     return (rules or list(expected.rules))[0]
 
 
 def _rule_of_refusal(response: Response, expected: ExpectedResponse, policy: Policy) -> str:
-    """The rule that is broken where something should have been refused, or with another status.
-
-    Of several the first that is judged.
-    """
+    """The rule that is broken where an invalid request was accepted, or got another status."""
     if expected.asynchronous and response.status in SUCCESS:
-        return "ASY-1"
+        return "ASY-1"  # errors are reported in the first response, not at the poll_url
     rules = expected.rules
-    if response.status in CLIENTS_FAULT:
+    if response.status in CLIENT_ERRORS:
         if expected.statuses == {422} and rules[0] != "REQ-3":
             return "RES-4"
-        rules = rules[::-1]  # it is refused, as REQ-1 has it, and not as RES-7 says
+        # It is refused as REQ-1 demands; the status is the matter of the later rule, RES-7.
+        rules = rules[::-1]
     return next((rule for rule in rules if rule not in policy.skipped), rules[0])
-
-
-def check_id(request: Request, response: Response, policy: Policy) -> None:
-    """Raise a Failure unless the answer has the request's id, or one of its own (RES-6).
-
-    It says nothing of all else in the answer, which is to be judged as well.
-    """
-    told = response.headers.get(REQUEST_ID, "")
-    own = request.header(REQUEST_ID)
-    if not told:
-        policy.fail("RES-6", "the answer has no header X-User-Request-ID")
-    elif policy.strict and own and told != own:
-        policy.fail("RES-6", f"the request's id was {own}, and the answer's is {told}")
 
 
 # Errors
 
 
-def check_refusal(
+def _check_error(
     request: Request, response: Response, expected: ExpectedResponse, policy: Policy
 ) -> None:
-    """The shape of an error, and the places that a 422 tells (RES-4, RES-7)."""
+    """The shape of an error, and the locations that a 422 names (RES-4, RES-7)."""
     if response.status == 401 and policy.strict:
+        # RFC 9110, 15.5.2: a 401 has a challenge.
         challenge = response.headers.get("www-authenticate", "")
         if not challenge.lower().startswith("bearer"):
-            policy.fail("REQ-2", "a 401 has the header WWW-Authenticate: Bearer")
+            policy.fail("REQ-2", "a 401 has no WWW-Authenticate: Bearer header")
     if response.status == 422:
-        _check_list(request, response, expected, policy)
+        _check_422(request, response, expected, policy)
     elif policy.strict:
         detail = _detail(response, "RES-7", policy)
         if not (isinstance(detail, str) and detail.strip()):
-            policy.fail("RES-7", f"detail is {_short(detail)}, and not a sentence")
+            policy.fail("RES-7", f"detail is {_short(detail)}, not a sentence")
 
 
 def _detail(response: Response, rule: str, policy: Policy) -> Any:  # noqa: ANN401  whatever came
-    """What stands in `detail`."""
     if response.media_type != accept.JSON:
-        policy.fail(rule, f"an error is {response.media_type or 'of no type'}, and not JSON")
+        policy.fail(rule, f"an error is {response.media_type or 'of no type'}, not JSON")
     try:
         return response.json["detail"]
     except (ValueError, TypeError, KeyError):
-        policy.fail(rule, "the body of an error is no object with a detail")
+        policy.fail(rule, "the body of an error is not an object with a detail")
         return None
 
 
-def _check_list(
+def _check_422(
     request: Request, response: Response, expected: ExpectedResponse, policy: Policy
 ) -> None:
-    """The errors of a 422: what the schema has of them, and at `strict` where they point."""
+    """The errors of a 422: the shape that the schema gives them, and at `strict` their locations.
+
+    Of several wrong shapes the first is reported.
+    """
     detail = _detail(response, "RES-4", policy)
     if not isinstance(detail, list) or not detail:
-        policy.fail("RES-4", f"detail of a 422 is {_short(detail)}, and not a list of errors")
+        policy.fail("RES-4", f"detail of a 422 is {_short(detail)}, not a list of errors")
         return
-    faults = [fault for each in detail for fault in _faults(each)]
-    if faults:
-        policy.fail("RES-4", faults[0])
+    problems = [problem for error in detail for problem in _shape_problems(error)]
+    if problems:
+        policy.fail("RES-4", problems[0])
     elif policy.strict:
-        told = frozenset(_place(each["loc"]) for each in detail)
-        if expected.refusals and told not in expected.refusals:
+        locations = frozenset(_location(error["loc"]) for error in detail)
+        if expected.refusals and locations not in expected.refusals:
             wanted = " or ".join(sorted(map(_names, expected.refusals)))
-            sentence = f"what is blamed is {_names(told)}, and not {wanted}"
-            policy.fail(_rule_of_places(told, expected), sentence)
-        _check_nothing_repeated(request, response, policy)
+            sentence = f"the errors are located at {_names(locations)}, not {wanted}"
+            policy.fail(_rule_of_locations(locations, expected), sentence)
+        _check_no_echo(request, response, policy)
 
 
-def _faults(error: object) -> Iterator[str]:
-    """What is wrong with the shape of an error."""
-    told = error if isinstance(error, dict) else {}
-    loc = told.get("loc")
+def _shape_problems(error: object) -> Iterator[str]:
+    fields = error if isinstance(error, dict) else {}
+    loc = fields.get("loc")
     if not isinstance(loc, list) or not all(isinstance(part, str | int) for part in loc):
-        yield f"an error's loc is {_short(loc)}, and not a list of names"
+        yield f"an error's loc is {_short(loc)}, not a list of names"
     elif not loc or loc[0] not in ("body", "header"):
-        yield f"an error's loc begins with neither body nor header: {_short(loc)}"
+        yield f"an error's loc does not begin with body or header: {_short(loc)}"
     for name in ("msg", "type"):
-        if not (isinstance(told.get(name), str) and told[name]):
-            yield f"an error's {name} is {_short(told.get(name))}, and not a text"
+        if not (isinstance(fields.get(name), str) and fields[name]):
+            yield f"an error's {name} is {_short(fields.get(name))}, not a string"
 
 
-def _rule_of_places(told: frozenset[Loc], expected: ExpectedResponse) -> str:
-    """Which rule it breaks to blame these places.
-
-    Some of the right ones are not all of them (REQ-19). Where it is the picture or its size that is
-    wrong, REQ-15 says where to tell it, and anywhere else RES-4.
-    """
-    right = frozenset().union(*expected.refusals)
-    if told & right:
-        return "REQ-19"
+def _rule_of_locations(locations: frozenset[Loc], expected: ExpectedResponse) -> str:
+    """The rule that is broken by errors at these locations."""
+    if locations & frozenset().union(*expected.refusals):
+        return "REQ-19"  # some of the right ones, but not all of them at once
+    # REQ-15 says where errors of the image and its size are located, RES-4 all others.
     at_the_limits = any(rule in ("REQ-13", "REQ-14") for rule in expected.rules)
     return "REQ-15" if at_the_limits else "RES-4"
 
 
-def _place(loc: list[str | int]) -> Loc:
-    """A place as the oracle has it: headers' names are the same in all cases."""
+def _location(loc: list[str | int]) -> Loc:
+    """A location as the oracle writes it: names of headers are in lower case (RFC 9110, 5.1)."""
     parts = tuple(map(str, loc))
     return tuple(part.lower() for part in parts) if parts[0] == "header" else parts
 
 
-def _names(places: frozenset[Loc]) -> str:
-    return " and ".join(sorted(".".join(place) for place in places))
+def _names(locations: frozenset[Loc]) -> str:
+    return " and ".join(sorted(".".join(location) for location in locations))
 
 
-def _check_nothing_repeated(request: Request, response: Response, policy: Policy) -> None:
-    """No value of the request stands in the answer (RES-4)."""
+def _check_no_echo(request: Request, response: Response, policy: Policy) -> None:
+    """No value of the request is repeated in the response (RES-4)."""
     try:
-        given = fields(request)
+        fields = parse_fields(request)
     except ValueError:
         return
     text = json.dumps(response.json, ensure_ascii=False)
-    names = " ".join(given)  # which may stand in it
-    for name, value in given.items():
+    names = " ".join(fields)  # these may be repeated
+    for name, value in fields.items():
         for marker in _markers(value):
             if marker in text and marker not in names:
                 policy.fail("RES-4", f"the value of {name} is repeated: {_short(marker)}")
 
 
 def _markers(value: object) -> list[str]:
-    """By what a value would be known: not if it is short, or a word that a message may have."""
+    """Texts by which a value would be recognised; none if a message may have it by coincidence."""
     if isinstance(value, dict | list):
         inner = value.values() if isinstance(value, dict) else value
         return [marker for each in inner for marker in _markers(each)]
     if isinstance(value, bool) or value is None:
         return []
     text = value[:ECHOED_BASE64] if isinstance(value, str) else repr(value)
-    known = any(text.strip() in name for name in (*MODELS, *ENCODINGS))
-    return [] if known or len(text.strip()) < ECHO_CHARACTERS else [text]
+    # A message may list the names that a field takes.
+    allowed = any(text.strip() in name for name in (*MODELS, *ENCODINGS))
+    return [] if allowed or len(text.strip()) < ECHO_CHARACTERS else [text]
 
 
-# Pictures
+# Images
 
 
-def check_acceptance(response: Response, policy: Policy) -> None:
-    """An asynchronous answer says where the picture will be (ASY-1)."""
-    told = read_json_object(response, "ASY-1", policy)
+def _check_acceptance(response: Response, policy: Policy) -> None:
+    """The response to an asynchronous request says where the result will be (ASY-1)."""
+    accepted = read_json_object(response, "ASY-1", policy)
     for name in ("response_id", "poll_url"):
-        if not (isinstance(told.get(name), str) and told[name]):
-            policy.fail("ASY-1", f"{name} is {_short(told.get(name))}, and not a text")
+        if not (isinstance(accepted.get(name), str) and accepted[name]):
+            policy.fail("ASY-1", f"{name} is {_short(accepted.get(name))}, not a string")
 
 
-def check_image(
+def _check_image(
     request: Request, response: Response, expected: ExpectedResponse, policy: Policy
 ) -> None:
-    """The picture is as it was asked for: its form, encoding and size, and what it shows."""
-    wanted_image = expected.image
-    assert wanted_image is not None, "only those that may bring a picture are checked for one"
+    """The image is as requested: its media type, model, encoding, size and content."""
+    wanted = expected.image
+    assert wanted is not None, "only called where an image may come"
     if expected.media_type is not None and response.media_type != expected.media_type:
         rule = "RES-1" if request.header("Accept") is None else "RES-8"
-        sentence = f"the answer is {response.media_type or 'of no type'}, not {expected.media_type}"
-        policy.fail(rule, sentence)
+        received = response.media_type or "of no type"
+        policy.fail(rule, f"the response is {received}, not {expected.media_type}")
     model = response.headers.get(MODEL)
-    if policy.strict and model is not None and model != wanted_image.model:
-        policy.fail("REQ-8", f"the model was {model}, and not {wanted_image.model}")
-    named = next((name for name, each in accept.FILES.items() if each == response.media_type), None)
-    file = response.body if named else _file(response, policy)
+    if policy.strict and model is not None and model != wanted.model:
+        policy.fail("REQ-8", f"the model was {model}, not {wanted.model}")
+    kinds = accept.FILES.items()
+    declared = next((name for name, kind in kinds if kind == response.media_type), "")
+    file = response.body if declared else _file_in_json(response, policy)
     if file is None:
         return
     encoding = encoding_of(file)
-    if encoding not in ({named} if named else wanted_image.encodings):
-        wanted = named or " or ".join(sorted(wanted_image.encodings))
-        sentence = f"the picture is {encoding or 'neither PNG nor JPEG'}, and not {wanted}"
-        policy.fail("RES-8" if named else "REQ-9", sentence)
+    if encoding not in ({declared} if declared else wanted.encodings):
+        right = declared or " or ".join(sorted(wanted.encodings))
+        sentence = f"the image is {encoding or 'neither PNG nor JPEG'}, not {right}"
+        policy.fail("RES-8" if declared else "REQ-9", sentence)
     if encoding:
-        _check_content(request, file, encoding, wanted_image.size, policy)
+        _check_content(request, file, encoding, wanted.size, policy)
 
 
-def _check_vary(response: Response, policy: Policy) -> None:
-    """Caches are told that Accept chooses the form (RES-8); last, as all pictures may lack it."""
-    if policy.strict and "accept" not in response.headers.get("vary", "").lower():
-        policy.fail("RES-8", "the answer goes by Accept, and has no header Vary that says so")
+def _file_in_json(response: Response, policy: Policy) -> bytes | None:
+    """The file in a JSON response (RES-1, RES-2), or None if it has none and that is skipped."""
+    fields = read_json_object(response, "RES-1", policy)
+    if set(fields) != {"image_b64", "removed_for_safety"}:
+        sentence = f"the response has {', '.join(sorted(fields)) or 'no fields'}"
+        policy.fail("RES-1", f"{sentence}, not image_b64 and removed_for_safety")
+    removed, text = fields.get("removed_for_safety"), fields.get("image_b64")
+    if not isinstance(removed, bool):
+        policy.fail("RES-1", f"removed_for_safety is {_short(removed)}, not true or false")
+    if removed is True:
+        if text is not None:
+            policy.fail("RES-3", "removed_for_safety is true, but there is an image")
+        raise Inconclusive("the target removed a harmless image for safety")
+    if not isinstance(text, str):
+        policy.fail("RES-1", f"image_b64 is {_short(text)}, but nothing was removed")
+        return None
+    data = text.encode(errors="replace")
+    if not data or len(data) % 4 or not BASE64.fullmatch(data):
+        policy.fail("RES-2", "image_b64 is not standard base64 on one line")
+        return None
+    return response.image_file
 
 
 def _check_content(
-    request: Request, file: bytes, encoding: str, size: Output | None, policy: Policy
+    request: Request, file: bytes, encoding: str, size: OutputSize | None, policy: Policy
 ) -> None:
-    """What is in the picture's file: it decodes, has its size, and shows what was sent."""
+    """The file decodes, has the expected size, and shows what was sent."""
     try:
         image = decoding.decode_image(file, encoding)
     except ValueError as error:
@@ -272,53 +296,30 @@ def _check_content(
         return
     if not size.allows(image.width, image.height):
         wanted = f"{size.width}x{size.height}"
-        policy.fail("REQ-16", f"the picture has {image.width}x{image.height} pixels, not {wanted}")
+        policy.fail("REQ-16", f"the image has {image.width}x{image.height} pixels, not {wanted}")
     elif request.image is not None:
-        sentence = image_comparison.compare_images(
+        # No source says what becomes of transparency in a JPEG: white is our choice.
+        difference = image_comparison.compare_images(
             request.image, image, "white" if policy.strict else None
         )
-        if sentence:
-            policy.fail("RES-2", sentence)
-
-
-def _file(response: Response, policy: Policy) -> bytes | None:
-    """The file in a JSON answer (RES-1, RES-2), or None where there is none (RES-3)."""
-    told = read_json_object(response, "RES-1", policy)
-    if set(told) != {"image_b64", "removed_for_safety"}:
-        sentence = f"the answer has {', '.join(sorted(told)) or 'no fields'}"
-        policy.fail("RES-1", f"{sentence}, and not image_b64 and removed_for_safety")
-    removed, text = told.get("removed_for_safety"), told.get("image_b64")
-    if not isinstance(removed, bool):
-        policy.fail("RES-1", f"removed_for_safety is {_short(removed)}, and neither true nor false")
-    if removed is True:
-        if text is not None:
-            policy.fail("RES-3", "the picture was removed for safety, and yet is there")
-        raise Inconclusive("the target removed a harmless picture for safety")
-    if not isinstance(text, str):
-        policy.fail("RES-1", f"image_b64 is {_short(text)}, and nothing was removed")
-        return None
-    data = text.encode(errors="replace")
-    if not data or len(data) % 4 or not BASE64.fullmatch(data):
-        policy.fail("RES-2", "image_b64 is not standard base64 on one line")
-        return None
-    return response.file
+        if difference:
+            policy.fail("RES-2", difference)
 
 
 def read_json_object(response: Response, rule: str, policy: Policy) -> dict[str, Any]:
-    """The object in a JSON answer; an empty one if there is none, and `rule` is not judged by."""
+    """The object in a JSON response; fails with `rule`, or is empty if that is skipped."""
     if response.media_type != accept.JSON:
-        policy.fail(rule, f"the answer is {response.media_type or 'of no type'}, and not JSON")
+        policy.fail(rule, f"the response is {response.media_type or 'of no type'}, not JSON")
     try:
-        told = response.json
+        parsed = response.json
     except ValueError:
-        told = None
-    if isinstance(told, dict):
-        return told
-    policy.fail(rule, "the answer is no JSON object")
+        parsed = None
+    if isinstance(parsed, dict):
+        return parsed
+    policy.fail(rule, "the response is not a JSON object")
     return {}
 
 
 def _short(value: object) -> str:
-    """A value as JSON, cut off."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

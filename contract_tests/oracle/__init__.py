@@ -1,1 +1,1 @@
-"""What a request may be answered with, derived from the rules alone."""
+"""Derives the allowed outcome of a request from the rules; needs only the standard library."""

@@ -1,9 +1,8 @@
-"""What the value of a field is, and whether a source or our choice says so.
+"""Parses the values of fields, and tells whether a source or our choice supports each value.
 
-A value is as `json.loads` gives it. REQ-12 has values read as pydantic 2 does by default, and its
-conversion table says: a number also from a string that is one, an integer also from a float
-without a fraction, a boolean also from 0, 1 and some words, a boolean for a number as 0 or 1. A
-name and a text come from strings alone.
+Values are as `json.loads` returns them. REQ-12 has them parsed as pydantic 2 does by default, by
+its conversion table: a number may be a string, an integer a float without a fraction, a boolean 0,
+1 or one of some words, and a number true or false. Names and texts are strings alone.
 """
 
 import math
@@ -19,19 +18,19 @@ MODELS: Final = (
     "real-esrgan-x4-plus-anime",
     "real-esrgan-x2-plus",
 )
-"""The names that a model may have, the default first (REQ-8)."""
+"""The names of models, the default first (REQ-8)."""
 ENCODINGS: Final = ("png", "jpeg")
-"""The names that an encoding may have, our default first (REQ-9)."""
+"""The names of encodings, our default first (REQ-9)."""
 
 
 class Support(Enum):
-    """How a value stands to the rules."""
+    """What the rules say about a value."""
 
     ALLOWED = "a source allows it"
     TOLERATED = "our choice allows it"
-    OPTIONAL = "an implementation may refuse it, and may take it"
+    OPTIONAL = "an implementation may accept or refuse it"
     DISALLOWED = "our choice forbids it"
-    FORBIDDEN = "a source forbids it, and does not say with which status"
+    FORBIDDEN = "a source forbids it, but names no status"
     INVALID = "the schema forbids it, with a 422"
 
     @property
@@ -43,33 +42,33 @@ ALLOWED, TOLERATED, OPTIONAL, DISALLOWED, FORBIDDEN, INVALID = Support
 
 
 class Parsed(NamedTuple):
-    """What a value is read as, if anything, how it stands, and to which rule."""
+    """A parsed value, or None; what the rules say about it, and which rule does."""
 
     value: object
     support: Support
     rule: str
 
 
-# Unicode's White_Space. Python's own strip() takes four control characters more.
-_SPACES: Final = (
+# Unicode's White_Space, as pydantic strips it. Python's strip() takes four control characters more.
+_WHITE_SPACE: Final = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
 _INTEGER: Final = re.compile(r"([+-]?[0-9]+)(?:\.0+)?")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _BEYOND_INT64: Final = 2.0**63
-"""A float from here on is none of pydantic's integers, though an int may be."""
-_YES: Final = ("1", "on", "t", "true", "y", "yes")
-_NO: Final = ("0", "off", "f", "false", "n", "no")
+"""pydantic accepts no float from here on as an integer, though it does accept such an int."""
+_TRUE_WORDS: Final = ("1", "on", "t", "true", "y", "yes")
+_FALSE_WORDS: Final = ("0", "off", "f", "false", "n", "no")
 
-_PREFIX: Final = re.compile(r"data:image/[a-z0-9_.+-]+;base64,", re.IGNORECASE | re.ASCII)
-_FOURS: Final = re.compile(r"(?:[A-Za-z0-9+/]{4})*")
-_LAST: Final = re.compile(r"(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+_DATA_URL_PREFIX: Final = re.compile(r"data:image/[a-z0-9_.+-]+;base64,", re.IGNORECASE | re.ASCII)
+_BASE64_GROUPS: Final = re.compile(r"(?:[A-Za-z0-9+/]{4})*")
+_BASE64_END: Final = re.compile(r"(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
 def scale(raw: object) -> Parsed:
     """A float above 0 (REQ-6)."""
-    value = _float(raw)
+    value = _to_float(raw)
     if value is None:
         return Parsed(None, INVALID, "REQ-12")
     if not math.isfinite(value) or value <= 0:
@@ -81,7 +80,7 @@ def scale(raw: object) -> Parsed:
 
 def side(raw: object) -> Parsed:
     """An int from 1 up (REQ-7)."""
-    value = _int(raw)
+    value = _to_int(raw)
     if value is None:
         # To the schema a number without a fraction is an integer, however large.
         is_integer = isinstance(raw, float) and raw.is_integer()
@@ -92,14 +91,14 @@ def side(raw: object) -> Parsed:
 
 
 def _coerced(raw: bool | str) -> Support:
-    """Of `1_000` the table says nothing, and pydantic does not treat all fields alike."""
+    """The table does not cover `1_000`, and pydantic does not treat all fields alike."""
     return OPTIONAL if isinstance(raw, str) and "_" in raw else TOLERATED
 
 
-def _float(raw: object) -> float | None:
-    """The float that a value is, infinite if it is beyond all floats, or None if it is none."""
+def _to_float(raw: object) -> float | None:
+    """The value as a float, infinite if it is beyond all floats, or None if it is no number."""
     if isinstance(raw, str):
-        text = _bare(raw)
+        text = _strip(raw)
         return float(text) if _NUMBER.fullmatch(text) else None
     if not isinstance(raw, int | float):
         return None
@@ -109,10 +108,10 @@ def _float(raw: object) -> float | None:
         return math.inf
 
 
-def _int(raw: object) -> int | None:
-    """The int that a value is, or None."""
+def _to_int(raw: object) -> int | None:
+    """The value as an int, or None."""
     if isinstance(raw, str):
-        found = _INTEGER.fullmatch(_bare(raw))
+        found = _INTEGER.fullmatch(_strip(raw))
         try:
             return int(found[1]) if found else None
         except ValueError:  # of more than 4300 digits, for Python and for pydantic
@@ -123,16 +122,16 @@ def _int(raw: object) -> int | None:
     return int(raw) if isinstance(raw, int) else None
 
 
-def _bare(text: str) -> str:
-    return text.strip(_SPACES).replace("_", "")
+def _strip(text: str) -> str:
+    return text.strip(_WHITE_SPACE).replace("_", "")
 
 
 def flag(raw: object) -> Parsed:
-    """A bool (REQ-10). True may be refused, by whoever has no face model."""
+    """A bool (REQ-10). An implementation without a face model may refuse true."""
     word = raw.lower() if isinstance(raw, str) else raw
-    if word in (*_YES, 1):
+    if word in (*_TRUE_WORDS, 1):
         return Parsed(True, OPTIONAL, "REQ-10")
-    if word in (*_NO, 0):
+    if word in (*_FALSE_WORDS, 0):
         return Parsed(False, ALLOWED if raw is False else TOLERATED, "REQ-12")
     return Parsed(None, INVALID, "REQ-10")
 
@@ -148,21 +147,21 @@ def encoding(raw: object) -> Parsed:
 
 
 def url(raw: object) -> Parsed:
-    """Any text: what is behind it is another question."""
+    """Any string: what is behind the URL is another question."""
     return Parsed(raw, ALLOWED if isinstance(raw, str) else INVALID, "REQ-12")
 
 
 def base64(raw: object) -> Parsed:
-    """The text without what is tolerated, if it is standard base64 of anything (REQ-17)."""
+    """Standard base64 of anything, less the tolerated prefix and line breaks (REQ-17)."""
     if not isinstance(raw, str):
         return Parsed(None, INVALID, "REQ-12")
-    prefix = _PREFIX.match(raw)
+    prefix = _DATA_URL_PREFIX.match(raw)
     text = raw[prefix.end() if prefix else 0 :].replace("\r", "").replace("\n", "")
     if not text:
         return Parsed(None, FORBIDDEN, "REQ-17")
-    # In two steps: a pattern that may end in either would go back over all of a long text.
-    fours = _FOURS.match(text)
-    if fours is None or not _LAST.fullmatch(text, fours.end()):
+    # In two steps: one pattern would backtrack over all of a long text.
+    fours = _BASE64_GROUPS.match(text)
+    if fours is None or not _BASE64_END.fullmatch(text, fours.end()):
         return Parsed(None, DISALLOWED, "REQ-17")
     return Parsed(text, ALLOWED if text == raw else TOLERATED, "REQ-17")
 
@@ -177,4 +176,4 @@ FIELDS: Final = {
     "output_image_encoding": encoding,
     "face_enhance": flag,
 }
-"""How the value of each field is read. There are no other fields (REQ-11)."""
+"""The parser of each field. There are no other fields (REQ-11)."""

@@ -1,1 +1,1 @@
-"""What came of a run: as data, in a terminal, and as a page."""
+"""The results of a run: as data, as text, and as an HTML page."""

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator
 from itertools import groupby
 
-from contract_tests.judge.run import SHRINKING_IMAGES
+from contract_tests.judge.run import SHRINK_BILLABLE
 from contract_tests.report.outcomes import finding_in_words, rule_in_words, support
 from contract_tests.report.report import Report, RuleVerdict, Times
 
@@ -164,5 +164,5 @@ def worst_case(report: Report) -> int:
     A test that finds something asks for more, to make it smaller; one that gets a picture instead
     of a refusal has paid for that, too. The budget ends it all.
     """
-    worst = sum(test.billable + 1 + SHRINKING_IMAGES for test in report.tests)
+    worst = sum(test.billable + 1 + SHRINK_BILLABLE for test in report.tests)
     return worst if report.money.limit is None else min(worst, report.money.limit)

@@ -49,7 +49,7 @@ def found(run: Run, hide: Callable[[str], str]) -> tuple[ReportedFinding, ...]:
             each.rule,
             hide(each.sentence),
             hide(repr(each.request)),
-            hide(each.shown),
+            hide(each.response),
             hide(each.request.curl(run.target.base_url)),
         )
         for each in run.counters.findings.values()

@@ -1,4 +1,4 @@
-"""Where a PNG, JPEG or WebP says how large it is, and how to let it say something else."""
+"""Writes another size into the header of a PNG, JPEG or WebP."""
 
 import struct
 import zlib
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def with_size(file: bytes, width: int, height: int) -> bytes:
-    """The file, with another size in its header."""
+    """The file with another size in its header, and a PNG's checksum to match."""
     for at, size in sizes(file, width, height):
         file = file[:at] + size + file[at + len(size) :]
     if file.startswith(b"\x89PNG"):
@@ -15,7 +15,7 @@ def with_size(file: bytes, width: int, height: int) -> bytes:
 
 
 def sizes(file: bytes, width: int, height: int) -> Iterator[tuple[int, bytes]]:
-    """Where in the file a size stands, and how this one would be written there."""
+    """The offsets of sizes in the file, and the bytes that stand for this size there."""
     if file.startswith(b"\x89PNG"):
         yield 16, struct.pack(">II", width, height)
     elif file.startswith(b"RIFF"):
@@ -34,7 +34,7 @@ def _webp_sizes(file: bytes, width: int, height: int) -> Iterator[tuple[int, byt
         if kind == b"VP8X":
             yield at + 12, (width - 1 | height - 1 << 24).to_bytes(6, "little")
         elif kind == b"VP8L":
-            above = file[at + 12] & 0xF0  # whether there is alpha, and the version
+            above = file[at + 12] & 0xF0  # the alpha flag and the version
             size = width - 1 | height - 1 << 14 | above << 24
             yield at + 9, size.to_bytes(4, "little")
         elif kind == b"VP8 ":

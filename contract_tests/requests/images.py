@@ -1,8 +1,8 @@
-"""The pictures that the tests send: small files that can be recognised whatever is done to them.
+"""The images that the tests send: small files that can be recognised whatever is done to them.
 
-Each shows 8 x 8 large blocks of colours drawn at random. That is little to compress, survives being
-enlarged, shrunk and encoded with losses, and looks different when it is turned, mirrored, or has
-its channels exchanged. `likeness` tells whether an answer shows the same.
+Each shows 8 x 8 large blocks of colours drawn at random. That compresses well, survives resizing
+and lossy encoding, and looks different when it is rotated, mirrored, or has its channels swapped.
+`image_comparison` tells whether a response shows the same.
 """
 
 import base64
@@ -23,7 +23,7 @@ from contract_tests.oracle.oracle import ImageFacts
 from contract_tests.requests.image_headers import sizes, with_size
 
 Cells = NDArray[np.uint8]
-"""The colours of a picture's blocks: uint8 RGBA of shape (rows, columns, 4), straight alpha."""
+"""The colours of an image's blocks: uint8 RGBA of shape (rows, columns, 4), straight alpha."""
 
 MODES: Final = {
     "png": (
@@ -33,28 +33,28 @@ MODES: Final = {
     "jpeg": ("colour", "grey", "cmyk", "progressive"),
     "webp": ("colour", "alpha", "lossy", "lossy alpha"),
 }
-"""The modes of each format. "sixteen" has 16 bits a sample, "bilevel" one bit a pixel."""
+"""The modes of each format. "sixteen" has 16 bits per sample, "bilevel" one bit per pixel."""
 FORMATS: Final = tuple(MODES)
 COMMON_KINDS: Final = (("png", "palette"), ("png", "colour"), ("jpeg", "colour"), ("png", "grey"))
-"""Pictures that at the level `documented`, too, must be taken, by format and mode; the first is the
-smallest."""
+"""Formats and modes that must be accepted at the level `documented`, too: no source has a list, but
+every implementation reads these. The first one makes the smallest files."""
 WITH_HEADER: Final = ("truncated", "header only")
 DAMAGES: Final = (*WITH_HEADER, "signature only", "wrong signature", "garbage", "text")
-"""What makes a file no picture. Those `WITH_HEADER` leave in it what says the size."""
+"""What can be wrong with a file. Those in `WITH_HEADER` leave the header with the size."""
 MAX_SIDE: Final = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
-"""The longest side in pixels that a file of each format can name, and Pillow can write."""
+"""The longest side in pixels that each format's header can have, and Pillow can write."""
 
 _CELLS: Final = 8
-# Never black or white, so that an answer of one pixel can still be told from a blank one.
+# Never black or white, so that a response of one pixel can still be told from a blank one.
 _LEVELS: Final = (40, 99, 157, 216)
 _ALPHAS: Final = (0, 85, 170, 255)
-_WHOLE_BYTES: Final = 2**26
-"""A PNG whose pixels take more than this has not got them."""
-_WHOLE_PX: Final = 2**23
-"""A JPEG or WebP of more pixels has not got them: Pillow would hold them all in memory."""
-_HOLLOW_PX: Final = 256
-"""Both sides of the picture whose pixels a file has where it has not got its own."""
-_UNTURNED: Final[dict[int, Callable[[Cells], Cells]]] = {
+_MAX_PNG_BYTES: Final = 2**26
+"""A PNG whose pixels would take more than this has those of a smaller one."""
+_MAX_PILLOW_PX: Final = 2**23
+"""A JPEG or WebP of more pixels has those of a smaller one: Pillow holds them all in memory."""
+_SUBSTITUTE_PX: Final = 256
+"""Both sides of that smaller one."""
+_TO_UPRIGHT: Final[dict[int, Callable[[Cells], Cells]]] = {
     1: lambda cells: cells,
     2: lambda cells: cells[:, ::-1],
     3: lambda cells: cells[::-1, ::-1],
@@ -64,35 +64,35 @@ _UNTURNED: Final[dict[int, Callable[[Cells], Cells]]] = {
     7: lambda cells: cells.swapaxes(0, 1)[::-1, ::-1],
     8: np.rot90,
 }
-"""What makes a picture upright, by its EXIF orientation."""
+"""The rotation that makes an image upright, by its EXIF orientation."""
 _ADAM7: Final = (
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
     *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
 )
 """The passes of an interlaced PNG: first column, first row, and the steps between them."""
 _AS_JPEG: Final = {"quality": 90, "optimize": True}
-_SAVED: Final[dict[tuple[str, str], dict[str, Any]]] = {
+_SAVE_OPTIONS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("jpeg", "progressive"): {**_AS_JPEG, "progressive": True},
     ("webp", "colour"): {"lossless": True, "quality": 0, "method": 0},
     ("webp", "alpha"): {"lossless": True, "quality": 0, "method": 0, "exact": True},
     ("webp", "lossy"): {"quality": 80, "method": 0},
     ("webp", "lossy alpha"): {"quality": 80, "method": 0},
 }
-"""How Pillow saves what is not `_AS_JPEG`: as fast as it can."""
+"""Pillow's options for what is not saved with `_AS_JPEG`: the fastest."""
 
 
 @dataclass(frozen=True)
 class SampleImage:
-    """A picture's file, by what it is to be. Equal ones have the same bytes.
+    """The description of an image's file. Equal descriptions make the same bytes.
 
-    `width` and `height` are those in the file's header, in pixels and before EXIF turns it.
+    `width` and `height` are those in the file's header, in pixels and before EXIF rotates it.
     `seed`, from 0 up, draws its colours. `mode` is one of MODES for its format, `orientation` the
     EXIF orientation from 1 to 8, and `damage` empty or one of DAMAGES.
 
-    A file whose header names a huge size is small all the same: beyond some millions of pixels
-    the pixels are not there. Only a "bilevel" PNG has them up to 20,000 x 20,000.
+    A file whose header names a huge size is small all the same: beyond some millions of pixels it
+    has fewer than the header says. Only a "bilevel" PNG has all of them, up to 20,000 x 20,000.
 
-    Raises ValueError for what there cannot be.
+    Raises ValueError for an impossible combination.
     """
 
     width: int
@@ -105,16 +105,16 @@ class SampleImage:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES.get(self.format, ()):
-            raise ValueError(f"no {self.format} is {self.mode}")
+            raise ValueError(f"there is no {self.mode} {self.format}")
         if not all(1 <= side <= MAX_SIDE[self.format] for side in (self.width, self.height)):
-            raise ValueError(f"no {self.format} has {self.width} x {self.height} pixels")
-        if self.orientation not in _UNTURNED or self.damage not in ("", *DAMAGES):
+            raise ValueError(f"there is no {self.format} of {self.width}x{self.height} pixels")
+        if self.orientation not in _TO_UPRIGHT or self.damage not in ("", *DAMAGES):
             raise ValueError("there is no such orientation or damage")
 
     def __repr__(self) -> str:
-        turned = f"orientation {self.orientation}" if self.orientation != 1 else ""
-        told = (f"{self.width}x{self.height} {self.format}", self.mode, turned, self.damage)
-        return f"SampleImage({', '.join(filter(None, told))}, seed {self.seed})"
+        rotation = f"orientation {self.orientation}" if self.orientation != 1 else ""
+        parts = (f"{self.width}x{self.height} {self.format}", self.mode, rotation, self.damage)
+        return f"SampleImage({', '.join(filter(None, parts))}, seed {self.seed})"
 
     @property
     def sideways(self) -> bool:
@@ -132,25 +132,25 @@ class SampleImage:
         return "alpha" in self.mode
 
     def facts(self) -> ImageFacts:
-        """What the judge has to know of it: the size if the header tells it, and what is wrong."""
-        told = self.size if self.damage in ("", *WITH_HEADER) else (0, 0)
-        return ImageFacts(*told, self.damage)
+        """What the oracle has to know: the size if the header has it, and what is wrong."""
+        size = self.size if self.damage in ("", *WITH_HEADER) else (0, 0)
+        return ImageFacts(*size, self.damage)
 
     def file(self) -> bytes:
-        """Its bytes."""
+        """The file itself."""
         return _file(self)
 
     def base64(self) -> str:
-        """Its bytes in standard base64, on one line."""
+        """The file in standard base64, on one line."""
         return base64.b64encode(self.file()).decode()
 
     def upright(self) -> Cells:
         """Its blocks as a viewer shows them: uint8 RGBA of shape (rows, columns, 4).
 
         The block in row r of R is what lies between r/R and (r+1)/R of the height, to a pixel.
-        Both sides are 8, or that of the picture where it has fewer pixels.
+        There are 8 rows and columns, or as many as the image has pixels, if that is fewer.
         """
-        return np.ascontiguousarray(_UNTURNED[self.orientation](_cells(self)))
+        return np.ascontiguousarray(_TO_UPRIGHT[self.orientation](_cells(self)))
 
 
 @lru_cache(maxsize=256)
@@ -159,7 +159,7 @@ def _file(sample: SampleImage) -> bytes:
     if damage == "garbage":
         return b"\xff" + np.random.default_rng(sample.seed).bytes(2_000)
     if damage == "text":
-        return b"<!doctype html><title>404</title><p>There is no such picture.</p>\n"
+        return b"<!doctype html><title>404</title><p>Not found.</p>\n"
     file = _png(sample) if sample.format == "png" else _by_pillow(sample)
     if damage == "truncated":
         return file[: len(file) * 2 // 3]
@@ -167,11 +167,11 @@ def _file(sample: SampleImage) -> bytes:
         return file[: max(at + len(size) for at, size in sizes(file, 1, 1))]
     if damage == "signature only":
         return file[:12] if sample.format == "webp" else file[:8]
-    return b"PICTURE!" + file[8:] if damage == "wrong signature" else file
+    return b"NO IMAGE" + file[8:] if damage == "wrong signature" else file
 
 
 def _cells(sample: SampleImage) -> Cells:
-    """The blocks as they are stored: uint8 RGBA of shape (rows, columns, 4)."""
+    """The blocks as stored, before EXIF: uint8 RGBA of shape (rows, columns, 4)."""
     generator = np.random.default_rng(sample.seed)
     cells = np.empty((_CELLS, _CELLS, 4), np.uint8)
     cells[..., :3] = generator.choice(_LEVELS, (_CELLS, _CELLS, 3))
@@ -189,8 +189,8 @@ def _cells(sample: SampleImage) -> Cells:
 def _png(sample: SampleImage) -> bytes:
     colour_type, bits, samples, palette = _png_samples(_cells(sample), sample.mode)
     width, height = sample.width, sample.height
-    if width * height * samples[0, 0].nbytes * min(bits, 8) / 8 > _WHOLE_BYTES:
-        return with_size(_file(_small(sample)), width, height)
+    if width * height * samples[0, 0].nbytes * min(bits, 8) / 8 > _MAX_PNG_BYTES:
+        return with_size(_file(_substitute(sample)), width, height)
     interlaced = sample.mode == "interlaced"
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, interlaced)
     exif = _exif(sample)
@@ -211,9 +211,11 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _png_samples(cells: Cells, mode: str) -> tuple[int, int, NDArray[Any], bytes]:
-    """Colour type, bits a sample, samples of shape (rows, columns, channels), palette's chunks."""
+    """Colour type, bits per sample, samples of shape (rows, columns, channels), palette chunks."""
     if mode.endswith("sixteen"):
-        high = cells.astype(np.uint16)  # and the low bits say something else
+        high = cells.astype(
+            np.uint16
+        )  # the low bits differ, so that taking them is a visible mistake
         samples = (256 * high + (255 - high)).astype(">u2")
         return (0, 16, samples[..., :1], b"") if "grey" in mode else (2, 16, samples[..., :3], b"")
     if mode.startswith("palette"):
@@ -229,16 +231,17 @@ def _png_samples(cells: Cells, mode: str) -> tuple[int, int, NDArray[Any], bytes
 
 
 def _scanlines(sample: SampleImage, samples: NDArray[Any], bits: int) -> Iterator[bytes]:
-    """The rows before compression, in Adam7's passes if the picture is interlaced.
+    """The filtered rows before compression, in Adam7's passes if the image is interlaced.
 
-    A row like the one above it is told as that, and many of them take next to nothing.
+    A row equal to the one above is all zeros with filter 2 (up), which compresses to next to
+    nothing.
     """
     rows, columns = samples.shape[:2]
     down, across = _cell_of_each(sample.height, rows), _cell_of_each(sample.width, columns)
     passes = _ADAM7 if sample.mode == "interlaced" else ((0, 0, 1, 1),)
     for left, top, right, below in passes:
         if len(across[left::right]) == 0:
-            continue  # such a pass has no rows at all
+            continue  # a pass without columns has no rows either (PNG, 8.2)
         for row, count in zip(*np.unique(down[top::below], return_counts=True), strict=True):
             line = samples[row, across[left::right]]
             data = np.packbits(line).tobytes() if bits == 1 else line.tobytes()
@@ -247,7 +250,7 @@ def _scanlines(sample: SampleImage, samples: NDArray[Any], bits: int) -> Iterato
 
 
 def _cell_of_each(pixels: int, cells: int) -> NDArray[np.intp]:
-    """In which cell the centre of each pixel of a side lies."""
+    """The cell that the centre of each pixel of a side is in."""
     return (2 * np.arange(pixels) + 1) * cells // (2 * pixels)
 
 
@@ -256,11 +259,11 @@ def _cell_of_each(pixels: int, cells: int) -> NDArray[np.intp]:
 
 def _by_pillow(sample: SampleImage) -> bytes:
     width, height = sample.width, sample.height
-    if width * height > _WHOLE_PX:
-        return with_size(_file(_small(sample)), width, height)
+    if width * height > _MAX_PILLOW_PX:
+        return with_size(_file(_substitute(sample)), width, height)
     image = _image(_cells(sample), sample).resize((width, height), Image.Resampling.NEAREST)
     exif = _exif(sample)
-    options = _SAVED.get((sample.format, sample.mode), _AS_JPEG)
+    options = _SAVE_OPTIONS.get((sample.format, sample.mode), _AS_JPEG)
     buffer = io.BytesIO()
     image.save(buffer, sample.format, exif=b"Exif\0\0" + exif if exif else b"", **options)
     return buffer.getvalue()
@@ -272,7 +275,7 @@ def _image(cells: Cells, sample: SampleImage) -> Image.Image:
     if sample.mode == "grey":
         return Image.fromarray(np.ascontiguousarray(cells[..., 0]))
     if sample.mode == "cmyk":
-        # Without black: whoever has no profile takes the complement, however it treats black.
+        # Without black ink, since decoders differ in how they mix it in.
         inks = np.concatenate((255 - cells[..., :3], 0 * cells[..., 3:]), axis=-1)
         return Image.frombytes("CMYK", cells.shape[1::-1], inks.tobytes())
     return Image.fromarray(np.ascontiguousarray(cells[..., :3]))
@@ -281,13 +284,13 @@ def _image(cells: Cells, sample: SampleImage) -> Image.Image:
 # What both have in common
 
 
-def _small(sample: SampleImage) -> SampleImage:
-    """The one that lends its pixels to a file that has not got its own."""
-    return replace(sample, width=_HOLLOW_PX, height=_HOLLOW_PX, damage="")
+def _substitute(sample: SampleImage) -> SampleImage:
+    """The smaller image whose pixels stand behind a header that names a huge size."""
+    return replace(sample, width=_SUBSTITUTE_PX, height=_SUBSTITUTE_PX, damage="")
 
 
 def _exif(sample: SampleImage) -> bytes:
-    """A TIFF of one entry, the orientation; nothing if the picture is upright."""
+    """A TIFF with the orientation as its only entry; empty if the image is upright."""
     if sample.orientation == 1:
         return b""
     return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, sample.orientation, 0, 0)

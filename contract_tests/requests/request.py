@@ -1,4 +1,4 @@
-"""A request as it is sent, to the byte, and the command by which a person repeats it."""
+"""A request exactly as it is sent, and the curl command that repeats it."""
 
 import base64
 import json
@@ -10,28 +10,28 @@ from typing import Final, Self
 
 from contract_tests.requests.images import SampleImage
 
-TOKEN_PLACEHOLDER: Final = "$TOKEN"  # noqa: S105  stands for the token in headers, and in curl lines
-LONGER_TOKEN: Final = "${TOKEN}x"  # noqa: S105  as TOKEN_PLACEHOLDER
-SHORTER_TOKEN: Final = "${TOKEN%?}"  # noqa: S105  as TOKEN_PLACEHOLDER
-SWAPPED_CASE_TOKEN: Final = '$(printf %s "$TOKEN" | tr a-zA-Z A-Za-z)'  # noqa: S105  as TOKEN_PLACEHOLDER
-"""The token with a character more, without its last, and with its letters in the other case: as
-the shell writes it."""
+TOKEN_PLACEHOLDER: Final = "$TOKEN"  # noqa: S105  a placeholder in headers and curl commands
+LONGER_TOKEN: Final = "${TOKEN}x"  # noqa: S105
+SHORTER_TOKEN: Final = "${TOKEN%?}"  # noqa: S105
+SWAPPED_CASE_TOKEN: Final = '$(printf %s "$TOKEN" | tr a-zA-Z A-Za-z)'  # noqa: S105
+"""The token with another character, without its last, and with the case of its letters swapped, as
+a POSIX shell writes them."""
 AUTHORIZATION: Final = ("Authorization", f"Bearer {TOKEN_PLACEHOLDER}")
 JSON_TYPE: Final = ("Content-Type", "application/json")
 ASYNC_HEADER: Final = ("X-OctoAI-Async", "1")
 UPSCALING: Final = "/upscaling"
-SHORT_BYTES: Final = 2000
-"""A body of up to this length stands in the curl line itself, and a longer one before a pipe."""
+MAX_ARGUMENT_BYTES: Final = 2000
+"""A body of up to this length is an argument of curl; a longer one is piped into it."""
 
 Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent. `image` is the one in init_image, if it is one that we made.
+    """What is sent. `image` is the sample in init_image, if it is one.
 
-    `path` may be a whole URL, as asynchronous answers give it. In headers `$TOKEN` stands for the
-    token, so that neither a report nor a curl line has it.
+    `path` may be an absolute URL, as asynchronous responses have them. In headers `$TOKEN` stands
+    for the token, so that neither a report nor a curl command contains it.
     """
 
     body: bytes = b""
@@ -41,22 +41,22 @@ class Request:
     path: str = UPSCALING
 
     def with_headers(self, *headers: tuple[str, str]) -> Self:
-        """The same with these headers, instead of its own of the same names."""
+        """The same request with these headers, in place of those of the same names."""
         names = {name.lower() for name, _ in headers}
         kept = tuple(pair for pair in self.headers if pair[0].lower() not in names)
         return replace(self, headers=(*kept, *headers))
 
     def without_headers(self, *names: str) -> Self:
-        """The same without headers of these names."""
+        """The same request without headers of these names."""
         gone = {name.lower() for name in names}
         return replace(
             self, headers=tuple(pair for pair in self.headers if pair[0].lower() not in gone)
         )
 
     def with_model(self, models: Sequence[str]) -> Self:
-        """The same by the first of these models, if its body is an object that names none of them.
+        """The same request for the first of these models, unless it names one of them.
 
-        Where there are none, it is the same.
+        A body that is no JSON object stays as it is, as does any if there are no models.
         """
         try:
             fields = json.loads(self.body)
@@ -67,7 +67,7 @@ class Request:
         return replace(self, body=json.dumps({**fields, "model": models[0]}).encode())
 
     def header(self, name: str) -> str | None:
-        """What a header says: all of its lines, with commas between, or None if there is none."""
+        """The value of a header, several joined by commas (RFC 9110, 5.3); None if there is none."""
         found = [value for key, value in self.headers if key.lower() == name.lower()]
         return ", ".join(found) if found else None
 
@@ -76,7 +76,7 @@ class Request:
         return self.header(ASYNC_HEADER[0]) == ASYNC_HEADER[1]
 
     def __repr__(self) -> str:
-        """What a person wants to see of it: all but the digits of its picture."""
+        """The request for people, without the base64 of its image."""
         more = [f"{name}: {value}" for name, value in self.headers
                 if (name, value) not in (AUTHORIZATION, JSON_TYPE)]  # fmt: skip
         image = [str(self.image)] if self.image else []
@@ -85,49 +85,49 @@ class Request:
 
     @cached_property
     def shown_body(self) -> str:
-        """The body, with long texts in it cut off."""
+        """The body for people, cut off if it is long."""
         text = self.body.decode(errors="backslashreplace")
         if self.image:
             text = text.replace(self.image.base64(), "(base64)")
         return text if len(text) <= 300 else f"{text[:200]}... of {len(self.body)} bytes"
 
     def curl(self, base_url: str) -> str:
-        """A command for a POSIX shell that sends the same, the token being in `$TOKEN`."""
+        """A command for a POSIX shell that sends the same, with the token in `$TOKEN`."""
         url = self.path if "://" in self.path else base_url.rstrip("/") + self.path
-        # A header is left out by curl if nothing stands behind its colon.
-        silent = [f"{name}:" for name in ("Content-Type", "Accept") if self.header(name) is None]
+        # curl adds these headers unless they are given with nothing behind the colon.
+        omitted = [f"{name}:" for name in ("Content-Type", "Accept") if self.header(name) is None]
         headers = [*(f"{name}: {value}" if value else f"{name};" for name, value in self.headers)]
         words = ["curl", "-sS", "-i", *(["-I"] if self.method == "HEAD" else ["-X", self.method])]
-        words += [word for text in (*headers, *silent) for word in ("-H", _quoted(text))]
+        words += [word for text in (*headers, *omitted) for word in ("-H", _quoted(text))]
         before, data = self._data()
         return " ".join([*before, *words, *data, shlex.quote(url)])
 
     def _data(self) -> tuple[list[str], list[str]]:
-        """What stands before the command and feeds it, and what it says of that."""
+        """The words of a pipe in front of curl, and the options that read the body."""
         if not self.body:
             return [], []
         from_pipe = ["--data-binary", "@-"]
-        if len(self.body) > SHORT_BYTES and not self.body.strip(b" "):
+        if len(self.body) > MAX_ARGUMENT_BYTES and not self.body.strip(b" "):
             return ["head", "-c", str(len(self.body)), "/dev/zero", "|", "tr", r"'\0'", "' '",
                     "|"], from_pipe  # fmt: skip
         text = _text(self.body)
         if text is None:
             encoded = base64.b64encode(self.body).decode()
             return ["printf", "%s", encoded, "|", "base64", "-d", "|"], from_pipe
-        if len(self.body) > SHORT_BYTES:
+        if len(self.body) > MAX_ARGUMENT_BYTES:
             return ["printf", "%s", shlex.quote(text), "|"], from_pipe
         return [], ["--data-raw", shlex.quote(text)]
 
 
 def _quoted(header: str) -> str:
-    """A header for the shell, which puts the token in."""
+    """A header for the shell, in double quotes where it inserts the token."""
     if "$" not in header:
         return shlex.quote(header)
     return f'"{header}"'
 
 
 def _text(body: bytes) -> str | None:
-    """The body, if it can stand in a command."""
+    """The body as text, or None if an argument cannot hold it."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -138,10 +138,9 @@ def _text(body: bytes) -> str | None:
 def upscaling_request(fields: Mapping[str, object], image: SampleImage | None = None) -> Request:
     """A request with these fields, and with `image` in init_image if it is given.
 
-    Fields stand before the picture, so that a person sees them first; a field init_image of its
-    own goes before the picture's, which is then only what is known of it.
+    A field init_image of its own takes precedence: `image` then only tells what is in it.
     """
-    told = dict(fields)
+    all_fields = dict(fields)  # before the image, so that people see them first
     if image is not None:
-        told.setdefault("init_image", image.base64())
-    return Request(json.dumps(told).encode(), image)
+        all_fields.setdefault("init_image", image.base64())
+    return Request(json.dumps(all_fields).encode(), image)

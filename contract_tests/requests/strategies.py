@@ -1,7 +1,7 @@
-"""What Hypothesis draws: values, fields, pictures, and whole requests, near where it matters.
+"""Hypothesis strategies for values, fields, images and whole requests, close to the limits.
 
-Pictures are small files whatever their size. Requests that cost money make small pictures, unless
-it is the size that they are about.
+Images are small files whatever their size. Requests that cost money ask for small images, unless
+they are about the size.
 """
 
 import math
@@ -42,7 +42,7 @@ WORDS: Final = (
     *("real-esrgan-x4", "real-esrgan-x8-plus", "null", "\u00e9", "\U0001f600"),
 )
 REPEATABLE: Final = st.integers(10**9, 10**12).map(lambda number: f"do-not-repeat-{number}")
-"""Texts that no message has by chance: whoever tells one has repeated it (RES-4)."""
+"""Texts that no message has by coincidence: one that contains it repeats the value (RES-4)."""
 _SIDE_MISTAKES: Final[tuple[Any, ...]] = (
     *(0, -1, -512, "0", "-1", 512.5, "512.5", "", "512px", "1e3", [512], {}, 1e300, "1" * 5000),
 )
@@ -64,12 +64,12 @@ _MISTAKES: Final[dict[str, tuple[Any, ...]]] = {
     ),
     "face_enhance": (None, "", "maybe", "truee", 2, -1, 0.5, [], [True], {}),
     "init_image": (1, True, [], {}, ["QUJD"]),
-    "init_image_url": (1, True, [], {}, ["https://pictures.example/512x512.png"]),
+    "init_image_url": (1, True, [], {}, ["https://images.example/512x512.png"]),
 }
 LIKELY_MISTAKES: Final[tuple[tuple[str, Any], ...]] = tuple(
     (name, value) for name, mistakes in _MISTAKES.items() for value in mistakes
 )
-"""Values that no field of this name takes, and that somebody who reads values may well take."""
+"""Values that a field must refuse, and that a careless parser accepts."""
 OTHERS: Final[tuple[Any, ...]] = (
     *(None, True, False, [], {}, [2], [[]], {"scale": 2}, ["do-not-repeat-0"]),
     {"value": "do-not-repeat-0"},
@@ -84,9 +84,9 @@ values: Final[st.SearchStrategy[Any]] = st.one_of(
     st.integers(-(10**12), 10**12),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12),
 )
-"""Anything that JSON can say, most of it close to what some field takes."""
+"""Any JSON value, most of them close to what some field accepts."""
 
-# Pictures
+# Images
 
 EDGES: Final = (MIN_INPUT_PX, MIN_INPUT_PX + 1, MAX_INPUT_PX - 1, MAX_INPUT_PX)
 OUT_OF_RANGE: Final = (MIN_INPUT_PX - 1, MAX_INPUT_PX + 1)
@@ -99,12 +99,12 @@ small_images: Final = st.builds(
     st.sampled_from(COMMON_KINDS),
     seeds,
 )
-"""Pictures that are quick to enlarge."""
+"""Images that are quick to upscale."""
 KINDS: Final = tuple((name, mode) for name, modes in MODES.items() for mode in modes)
 """Every format, in every mode."""
 unusual_images: Final = st.builds(
-    lambda width, height, kind, seed, turned: SampleImage(
-        width, height, kind[0], seed, kind[1], turned
+    lambda width, height, kind, seed, orientation: SampleImage(
+        width, height, kind[0], seed, kind[1], orientation
     ),
     small_sides,
     small_sides,
@@ -112,7 +112,7 @@ unusual_images: Final = st.builds(
     seeds,
     st.integers(1, 8),
 )
-"""The same of every kind, turned by EXIF."""
+"""The same of every kind, rotated by EXIF."""
 damaged_images: Final = st.builds(
     lambda image, damage: SampleImage(
         image.width, image.height, image.format, image.seed, image.mode, 1, damage
@@ -137,7 +137,7 @@ out_of_range_images: Final = st.builds(
     st.sampled_from(COMMON_KINDS),
     seeds,
 )
-"""Pictures with a side, or both, outside of the limits (REQ-13)."""
+"""Images with one side or both outside of the limits (REQ-13)."""
 
 # Fields
 
@@ -153,17 +153,17 @@ VALID: Final[dict[str, st.SearchStrategy[Any]]] = {
     "model": st.sampled_from(MODELS),
     "output_image_encoding": st.sampled_from(ENCODINGS),
     "face_enhance": st.just(False),
-    "init_image_url": st.sampled_from(("https://pictures.example/512x512.png", "x", "")),
+    "init_image_url": st.sampled_from(("https://images.example/512x512.png", "x", "")),
 }
 OPTIONAL_FIELDS: Final = ("model", "output_image_encoding", "face_enhance")
 size_fields: Final[st.SearchStrategy[Fields]] = st.one_of(
     *(st.fixed_dictionaries({name: VALID[name]}) for name in SIZE_FIELDS)
 )
-"""One of the three fields that ask for a size (REQ-5), for a small picture."""
+"""One of the three fields that request a size (REQ-5), for a small image."""
 
 
 def any_of_fields(names: tuple[str, ...], drawn: Mapping[str, st.SearchStrategy[Any]]) -> Any:  # noqa: ANN401  a strategy
-    """Some of these fields, in any order that a dictionary may have."""
+    """Any of these fields, none to all."""
     return st.fixed_dictionaries({}, optional={name: drawn[name] for name in names})
 
 
@@ -188,7 +188,7 @@ valid_requests: Final = st.builds(
     size_fields,
     any_of_fields(OPTIONAL_FIELDS, VALID),
 )
-"""Requests that are right, for small pictures."""
+"""Valid requests for small images."""
 one_arbitrary_value: Final = st.builds(
     lambda name, value, image, size: upscaling_request(
         {**({} if name in SIZE_FIELDS else size), name: value},
@@ -199,7 +199,7 @@ one_arbitrary_value: Final = st.builds(
     small_images,
     size_fields,
 )
-"""Requests of which one field has any value: some of them are right."""
+"""Requests with one field of any value: some of them are valid."""
 many_errors: Final = st.builds(
     lambda drawn, more, image: upscaling_request(
         {**more, **drawn}, image if "init_image" not in drawn else None
@@ -208,7 +208,7 @@ many_errors: Final = st.builds(
     st.dictionaries(unknown_names, values, max_size=2),
     small_images | out_of_range_images | damaged_images,
 )
-"""Requests of which much is wrong."""
+"""Requests with several errors."""
 exclusive_groups: Final = st.builds(
     lambda given, size, names, image: upscaling_request(
         _with_nulls({**size, **given}, names), image
@@ -218,11 +218,11 @@ exclusive_groups: Final = st.builds(
     nulls,
     small_images | st.none(),
 )
-"""Requests with any number of pictures and sizes, nulls among them (REQ-4, REQ-5)."""
+"""Requests with any number of images and sizes, nulls among them (REQ-4, REQ-5)."""
 
 
 def _oversized_output(name: str, width: int, height: int, past: int, seed: int) -> Request:
-    """One whose longer side of the output is `past` pixels past the limit."""
+    """A request whose output is `past` pixels too long on its longer side."""
     image = SampleImage(width, height, "png", seed, "palette")
     longest = max(width, height)
     if name == "scale":
@@ -242,7 +242,7 @@ oversized_outputs: Final = st.builds(
     st.sampled_from((1, 1, 1, 2, 100)),
     seeds,
 )
-"""Requests whose output is a little too large, on a side that is asked for or computed (REQ-14)."""
+"""Requests whose output is a little too large, on a requested or a computed side (REQ-14)."""
 
 INVALID_JSON: Final = (
     *(b"", b" ", b"{", b"}", b"[]", b'""', b"null", b"2", b"true", b"{]", b"nonsense", b"\0"),
@@ -259,7 +259,7 @@ INVALID_JSON: Final = (
 )
 NON_NUMBERS: Final = ("NaN", "Infinity", "-Infinity")
 SURROGATES: Final = (r'"\ud800"', r'"\udfff"', r'"\udc00\ud800"')
-"""Halves of pairs, which no UTF-8 has: whoever repeats one cannot write the answer."""
+"""Halves of pairs, which UTF-8 cannot encode: repeating one in an error fails to encode it."""
 invalid_bodies: Final = st.one_of(
     st.sampled_from(INVALID_JSON),
     st.builds(
@@ -269,7 +269,7 @@ invalid_bodies: Final = st.one_of(
     ),
     st.binary(max_size=40).filter(lambda body: b"\0" not in body),
 )
-"""Bodies that are no JSON object (REQ-1)."""
+"""Bodies that are not a JSON object (REQ-1)."""
 INVALID_CONTENT_TYPES: Final = (
     *(None, "", "text/plain", "text/json", "application/x-www-form-urlencoded", "application/jso"),
     *("multipart/form-data; boundary=x", "application/octet-stream", "image/png", "json"),
@@ -287,8 +287,8 @@ TO_URL_SAFE: Final = str.maketrans("+/", "-_")
 invalid_base64: Final = st.one_of(
     st.sampled_from(INVALID_BASE64),
     st.builds(
-        lambda image, at, surplus: _inserted(image.base64(), at, surplus),
-        small_images,
+        lambda text, at, character: f"{text[:at]}{character}{text[at:]}",
+        small_images.map(SampleImage.base64),
         st.integers(0, 400),
         st.sampled_from((" ", "\t", "-", "_", "*", "=", "\u00e9", "%2B", ".", "\u200b")),
     ),
@@ -299,11 +299,7 @@ invalid_base64: Final = st.one_of(
     small_images.map(lambda image: f"data:text/plain;base64,{image.base64()}"),
     small_images.map(lambda image: f" {image.base64()}"),
 )
-"""Texts that are no standard base64, most of them nearly (REQ-17)."""
-
-
-def _inserted(text: str, at: int, surplus: str) -> str:
-    return f"{text[:at]}{surplus}{text[at:]}"
+"""Texts that are not standard base64, most of them close to it (REQ-17)."""
 
 
 PREFIXES: Final = (
@@ -322,7 +318,7 @@ tolerated_base64: Final = st.builds(
     st.sampled_from((0, 64, 76)),
     st.sampled_from(("\n", "\r\n")),
 )
-"""A picture, and its base64 with what is tolerated around and in it (REQ-17)."""
+"""An image, and its base64 with a prefix and line breaks that are tolerated (REQ-17)."""
 
 
 def _in_lines(text: str, width: int, ending: str) -> str:

@@ -1,1 +1,1 @@
-"""The tests themselves, which any implementation can be judged by."""
+"""The contract tests themselves, which pytest collects."""

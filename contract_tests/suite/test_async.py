@@ -57,7 +57,7 @@ def result_url(run: Run, promise: dict[str, str]) -> str:
         response = get(run, promise["poll_url"])
         assert response is not None, "while planning nothing is promised"
         run.require_or_stop(
-            response.status in (200, 202), "ASY-2", f"the poll_url answers {response.shown}"
+            response.status in (200, 202), "ASY-2", f"the poll_url answers {response.summary}"
         )
         told = read_json_object(response, "ASY-2", run.policy)
         status, url = told.get("status"), told.get("response_url")
@@ -80,7 +80,7 @@ def check_result(
     """The result is what the synchronous request would have given, whatever these headers say."""
     response = get(run, url, *headers)
     assert response is not None, "while planning nothing is promised"
-    run.check_response(request, response, rule)
+    run.check_response_to(request, response, rule)
 
 
 @rule("ASY-1", "ASY-2", "ASY-3", "ASY-4")
@@ -132,7 +132,7 @@ def test_an_id_cannot_be_guessed_and_is_of_no_use_without_a_token(run: Run) -> N
         for headers in ((), (("Authorization", f"Bearer {SHORTER_TOKEN}"),)):
             response = run.send(Request(method="GET", path=url, headers=headers))
             assert response is not None, "while planning nothing is promised"
-            run.require(response.status == 401, "ASY-5", f"without a token: {response.shown}")
+            run.require(response.status == 401, "ASY-5", f"without a token: {response.summary}")
 
 
 @rule("ASY-4", "RES-7")

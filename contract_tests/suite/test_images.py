@@ -253,8 +253,10 @@ def test_pictures_that_are_asked_for_at_once_are_not_mixed_up(run: Run) -> None:
 @rule("REQ-4")
 @pytest.mark.image_url
 def test_a_picture_is_downloaded_from_its_url(run: Run) -> None:
-    assert run.image, "this test is left out if there is none"
-    response = run.check_any_model(upscaling_request({"scale": 1, "init_image_url": run.image[0]}))
+    assert run.image_url, "this test is left out if there is none"
+    response = run.check_any_model(
+        upscaling_request({"scale": 1, "init_image_url": run.image_url[0]})
+    )
     run.require(
         response is None or response.status == 200, "REQ-4", "the picture at the URL was not taken"
     )

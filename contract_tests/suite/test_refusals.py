@@ -9,7 +9,7 @@ import json
 import pytest
 from hypothesis import given, target
 
-from contract_tests.judge.expectations import fields
+from contract_tests.judge.expectations import parse_fields
 from contract_tests.judge.run import Run
 from contract_tests.oracle.oracle import IMAGE_FIELDS, MAX_OUTPUT_PX, SIZE_FIELDS
 from contract_tests.requests import strategies as draw
@@ -49,7 +49,7 @@ def test_a_number_of_very_many_digits_is_refused(run: Run, name: str, digits: in
 @rule("REQ-4", "REQ-17")
 @pytest.mark.parametrize("text", ["", "\n", "data:image/png;base64,"])
 def test_an_empty_picture_is_none_and_not_absent(run: Run, text: str) -> None:
-    url = "https://pictures.example/512x512.png"
+    url = "https://images.example/512x512.png"
     run.check_refused(upscaling_request({"init_image": text, "init_image_url": url, "scale": 2}))
 
 
@@ -62,7 +62,7 @@ def test_a_request_without_a_picture_is_refused(run: Run, given: dict[str, objec
 @rule("REQ-4")
 def test_two_pictures_are_refused(run: Run) -> None:
     run.check(
-        upscaling_request({"init_image_url": "https://pictures.example/a.png", "scale": 2}, IMAGE)
+        upscaling_request({"init_image_url": "https://images.example/a.png", "scale": 2}, IMAGE)
     )
 
 
@@ -127,7 +127,7 @@ def test_an_input_one_pixel_beyond_a_limit_is_refused(
 @rule("REQ-14", "REQ-15", "REQ-16")
 @given(request=draw.oversized_outputs)
 def test_an_output_beyond_the_limit_is_refused(run: Run, request: Request) -> None:
-    asked = max(value for name, value in fields(request).items() if name in SIZE_FIELDS)
+    asked = max(value for name, value in parse_fields(request).items() if name in SIZE_FIELDS)
     target(-abs(float(asked) - MAX_OUTPUT_PX), label="near the limit")
     run.check_refused(request)
 

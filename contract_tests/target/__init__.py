@@ -1,1 +1,1 @@
-"""The implementation that is judged: how it is asked, and what it answered."""
+"""The implementation that is judged: its client, its responses, and what they may cost."""

@@ -1,4 +1,4 @@
-"""How many pictures may be paid for."""
+"""How many images may be paid for."""
 
 import threading
 from decimal import Decimal
@@ -11,10 +11,10 @@ PRICE_USD: Final = Decimal("0.004")
 
 
 class Budget:
-    """Counts the requests that cost money, before they are sent, and lets no more through.
+    """Counts billable requests before they are sent, and refuses those beyond the limit.
 
-    `price` is that of a request and `max_cost` of all of them, in dollars; `max_requests` is how
-    many may be billed, or None for as many as `max_cost` allows. Threads may share it.
+    `price` of one request and `max_cost` of all are in dollars. At most `max_requests` may be
+    billed, or with None as many as `max_cost` allows. Threads may share it.
     """
 
     def __init__(
@@ -34,38 +34,38 @@ class Budget:
 
     @property
     def spent(self) -> Decimal:
-        """What the requests so far can have cost at most, in dollars."""
+        """The most that the requests so far can have cost, in dollars."""
         return self.billed * self.price
 
     def reserve(self) -> None:
-        """Count a request that may be billed; raises BudgetReached if there can be none more."""
+        """Count a request that may be billed; raises BudgetReached if the limit is reached."""
         with self._lock:
             self._require_one_left()
             self.billed += 1
 
-    def allow_free(self) -> None:
-        """Let a request through that must be refused, and so costs nothing.
+    def release(self) -> None:
+        """Return the reservation of a request that got no image, and so cost nothing."""
+        with self._lock:
+            self.billed -= 1
 
-        Raises BudgetReached if such a one did cost something, and nothing is left for another.
+    def allow_free(self) -> None:
+        """Allow a request that must be refused, and so should cost nothing.
+
+        Raises BudgetReached if such a request was billed before, and the limit is reached.
         """
         with self._lock:
             if self.unexpected_charge:
                 self._require_one_left()
 
-    def _require_one_left(self) -> None:
-        if self.limit is not None and self.billed >= self.limit:
-            raise BudgetReached(
-                f"{self.billed} requests were paid for, ${self.spent}, and another one is "
-                f"more than --max-cost {self.max_cost} or --max-requests allows"
-            )
-
-    def release(self) -> None:
-        """Take one back that was answered without a picture, and so cost nothing."""
-        with self._lock:
-            self.billed -= 1
-
     def record_unexpected_charge(self) -> None:
-        """Count one that should have been refused, and was not."""
+        """Count a request that should have been refused, and got an image."""
         with self._lock:
             self.unexpected_charge = True
             self.billed += 1
+
+    def _require_one_left(self) -> None:
+        if self.limit is not None and self.billed >= self.limit:
+            raise BudgetReached(
+                f"{self.billed} requests cost ${self.spent}, and another one would exceed "
+                f"--max-cost {self.max_cost} or --max-requests"
+            )

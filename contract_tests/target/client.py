@@ -1,6 +1,6 @@
-"""The implementation that is judged, at its URL: requests go there one by one, politely.
+"""The client of the implementation that is judged: it sends requests one by one.
 
-What is answered with 429 or 5xx is asked again after a while, as OctoAI's own clients did.
+After a 429 or 5xx it waits and sends the request again, as OctoAI's own clients did (RES-5).
 """
 
 import time
@@ -23,69 +23,67 @@ from contract_tests.requests.request import (
 )
 from contract_tests.target.response import Response
 
-BUSY: Final = frozenset({429, 502, 503, 504})
-"""Statuses that say nothing of the request: it may be asked again, and be answered."""
+RETRIED: Final = frozenset({429, 502, 503, 504})
+"""Statuses that say nothing about the request: sent again, it may get another."""
 FIRST_PAUSE_S: Final = 0.5
-"""Without Retry-After: the pause after the first such answer; each one is twice as long."""
+"""The first pause if there is no Retry-After; each further one is twice as long."""
 MAX_ATTEMPTS: Final = 6
-"""OctoAI's clients asked up to five times again (RES-5)."""
-CONNECT_S: Final = 10.0
-"""A connection is made or refused sooner than this: who takes longer is not there."""
+"""OctoAI's clients retried up to five times (RES-5)."""
+CONNECT_TIMEOUT_S: Final = 10.0
 BETWEEN_PROBES_S: Final = 0.1
-MAX_ANSWER_BYTES: Final = 2**29
-"""No picture within the limits is longer: 8192x8192 pixels of noise in base64 are half of it."""
+MAX_RESPONSE_BYTES: Final = 2**29
+"""No allowed image is longer: 8192x8192 pixels of noise in base64 are half of it."""
 MAX_REDIRECTS: Final = 20
-"""Modal's proxy sends one of them for each 150 seconds that a picture takes."""
+"""Modal's proxy sends one for each 150 seconds that an image takes."""
 
 
 @dataclass(frozen=True)
 class ClientOptions:
-    """How long to wait for the target, and how often to ask it."""
+    """How long to wait for the target, and how often to send requests."""
 
     timeout_s: float = 300.0
-    """How long an answer may take."""
+    """For one response."""
     wait_s: float = 0.0
-    """How long to wait for a target that is not there yet."""
+    """For a target that is starting."""
     patience_s: float = 120.0
-    """How long a busy target is waited for, all pauses of one request together."""
+    """For a busy target: all pauses of one request together."""
     per_minute: float | None = None
-    """At most so many requests in a minute, evenly; None: the next once the last is answered."""
+    """The most requests in a minute, evenly spaced; None: each once the last one has a response."""
 
 
 class Target:
-    """What answers at `base_url`, for the bearer `token`."""
+    """The implementation at `base_url`, used with the bearer `token`."""
 
     def __init__(self, base_url: str, token: str, options: ClientOptions | None = None) -> None:
         self.base_url = base_url.rstrip("/")
         self._token = token
         self.options = options or ClientOptions()
-        timeout = httpx.Timeout(
-            self.options.timeout_s, connect=min(CONNECT_S, self.options.timeout_s)
-        )
+        timeout_s = self.options.timeout_s
+        timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
         self._client = httpx.Client(timeout=timeout, headers=httpx.Headers())
-        # A header that a request does not have is not sent at all.
+        # httpx adds defaults such as User-Agent; only the headers of a request are to be sent.
         self._client.headers.clear()
         self._next_s = 0.0
         self._fails = False
-        """Whether a 500 has come twice for the same request: the next is believed at once."""
+        """Whether a request got a 500 twice: from then on the first one is believed."""
 
     @property
     def token_has_letters(self) -> bool:
-        """Whether the token has another case."""
+        """Whether the token differs in another case."""
         return self._token.swapcase() != self._token
 
     def close(self) -> None:
         self._client.close()
 
     def probe(self) -> None:
-        """Raise Unreachable unless anything answers here at all."""
+        """Raise Unreachable unless there is any response at all."""
         try:
             self._send_once(Request(method="GET", path="/healthcheck", headers=()))
         except httpx.TransportError as error:
-            raise Unreachable(f"nothing answers at {self.base_url}: {_reason(error)}") from error
+            raise Unreachable(f"nothing responds at {self.base_url}: {_reason(error)}") from error
 
     def wait(self) -> None:
-        """Return once anything answers here; raise Unreachable if it does not within `wait_s`."""
+        """Return once there is any response; raise Unreachable after `wait_s` without."""
         until_s = time.monotonic() + self.options.wait_s
         while True:
             try:
@@ -98,7 +96,7 @@ class Target:
                 return
 
     def accepts_token(self) -> bool:
-        """Whether a request that asks for nothing is refused for something else than its token."""
+        """Whether an empty request, which costs nothing, is not refused for its token."""
         return self._send_once(Request(b"{}")).status not in (401, 403)
 
     def send(
@@ -111,8 +109,8 @@ class Target:
 
         `on_attempt` is called before each attempt, and `on_response` with each response.
 
-        Raises Inconclusive if the target is busy for too long, does not answer in time, or hangs
-        up on us, and Unreachable if it does not answer anything else either.
+        Raises Inconclusive if the target is busy for too long, exceeds the timeout, or closes the
+        connection; Unreachable if it does not respond to anything else either.
         """
         waited_s, pause_s = 0.0, FIRST_PAUSE_S
         for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -120,38 +118,39 @@ class Target:
             response = self._attempt(request, last=attempt == MAX_ATTEMPTS)
             if response is not None:
                 on_response(response)
-            if response is not None and response.status not in BUSY and response.status < 500:
-                return response
-            if response is not None and response.status == 500 and (attempt > 1 or self._fails):
-                self._fails = True
-                return response
+                if response.status not in RETRIED and response.status < 500:
+                    return response
+                # The same 500 twice is no accident: it counts as the response.
+                if response.status == 500 and (attempt > 1 or self._fails):
+                    self._fails = True
+                    return response
             wait_s = _retry_after_s(response) if response else None
             wait_s = pause_s if wait_s is None else wait_s
             waited_s, pause_s = waited_s + wait_s, 2 * pause_s
             if response and (waited_s > self.options.patience_s or attempt == MAX_ATTEMPTS):
                 raise Inconclusive(
-                    f"the target answered {response.status} {attempt} times, "
-                    f"and asks to wait for {wait_s:g} s more"
+                    f"the target responded with {response.status} {attempt} times, "
+                    f"and asks to wait for another {wait_s:g} s"
                 )
             time.sleep(wait_s)
         raise AssertionError("the last attempt has returned or raised")
 
     def _attempt(self, request: Request, *, last: bool) -> Response | None:
-        """An answer, or None if the connection failed and there may be another attempt."""
+        """A response, or None if the connection failed and there may be another attempt."""
         try:
             return self._follow_redirects(request)
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
-            msg = f"the target gave no answer within {self.options.timeout_s:g} s"
+            msg = f"the target did not respond within {self.options.timeout_s:g} s"
             raise Inconclusive(msg) from error
         except httpx.TransportError as error:
             self.probe()
             if last:
-                msg = f"the target hung up on this request, each time: {_reason(error)}"
+                msg = f"the target closed the connection each time: {_reason(error)}"
                 raise Inconclusive(msg) from error
             return None
 
     def _follow_redirects(self, request: Request) -> Response:
-        """The answer behind every 303, with which Modal's proxy asks for patience."""
+        """The response behind every 303, which Modal's proxy sends while an image takes long."""
         response = self._send_once(request)
         for _ in range(MAX_REDIRECTS):
             if response.status != 303 or "location" not in response.headers:
@@ -159,13 +158,15 @@ class Target:
             try:
                 path = urljoin(self._url(request), response.headers["location"])
             except ValueError as error:
-                raise Inconclusive("the target redirects to what is no URL") from error
+                raise Inconclusive("the target redirects to an invalid URL") from error
             request = Request(method="GET", path=path, headers=request.headers)
             response = self._send_once(request)
         return response
 
     def _send_once(self, request: Request) -> Response:
-        self._throttle()
+        if self.options.per_minute:
+            time.sleep(max(0.0, self._next_s - time.monotonic()))
+            self._next_s = time.monotonic() + 60 / self.options.per_minute
         headers = [(name, self._with_token(value)) for name, value in request.headers]
         began_s = time.perf_counter()
         with self._client.stream(
@@ -173,20 +174,21 @@ class Target:
             self._url(request),
             headers=[(name.encode(), value.encode()) for name, value in headers],
             content=request.body if request.body or request.method == "POST" else None,
-        ) as response:
+        ) as received:
             body = bytearray()
-            for part in response.iter_raw():
+            for part in received.iter_raw():
                 body += part
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise Inconclusive(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
-        told = {name.lower(): value for name, value in response.headers.items()}
-        return Response(response.status_code, told, bytes(body), time.perf_counter() - began_s)
+                if len(body) > MAX_RESPONSE_BYTES:
+                    raise Inconclusive(f"the response has more than {MAX_RESPONSE_BYTES} bytes")
+        seconds = time.perf_counter() - began_s
+        lower_case = {name.lower(): value for name, value in received.headers.items()}
+        return Response(received.status_code, lower_case, bytes(body), seconds)
 
     def _url(self, request: Request) -> str:
         if "://" not in request.path:
             return self.base_url + request.path
         if not is_url(request.path):
-            raise Inconclusive(f"{request.path} is no URL of HTTP")
+            raise Inconclusive(f"{request.path} is not a valid http(s) URL")
         return request.path
 
     def _with_token(self, text: str) -> str:
@@ -194,32 +196,27 @@ class Target:
             SWAPPED_CASE_TOKEN: self._token.swapcase(),
             LONGER_TOKEN: f"{self._token}x",
             SHORTER_TOKEN: self._token[:-1],
-            TOKEN_PLACEHOLDER: self._token,
+            TOKEN_PLACEHOLDER: self._token,  # last, as the others contain it
         }
         for form, token in forms.items():
             text = text.replace(form, token)
         return text
 
-    def _throttle(self) -> None:
-        if self.options.per_minute:
-            time.sleep(max(0.0, self._next_s - time.monotonic()))
-            self._next_s = time.monotonic() + 60 / self.options.per_minute
-
 
 def is_url(text: object) -> bool:
-    """Whether it is a whole URL, of HTTP."""
+    """Whether it is an absolute http or https URL."""
     if not isinstance(text, str) or " " in text:
         return False
     try:
         parts = urlsplit(text)
         httpx.URL(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except (ValueError, httpx.InvalidURL):  # for a port, too, that is none
+    except (ValueError, httpx.InvalidURL):  # an invalid port, too
         return False
 
 
 def _retry_after_s(response: Response) -> float | None:
-    """What Retry-After asks for, in seconds or as a date (RFC 9110, 10.2.3)."""
+    """The value of Retry-After, in seconds or as a date (RFC 9110, 10.2.3); None if invalid."""
     text = response.headers.get("retry-after", "")
     if text.isascii() and text.isdecimal():
         return float(text)
@@ -227,12 +224,12 @@ def _retry_after_s(response: Response) -> float | None:
         date = parsedate_to_datetime(text)
     except ValueError:
         return None
-    if date.tzinfo is None:  # it has none if it says -0000, or nothing
+    if date.tzinfo is None:  # the zone is -0000, or missing
         date = date.replace(tzinfo=UTC)
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
 def _reason(error: httpx.TransportError) -> str:
-    """Why nothing could be sent or read, in a few words."""
+    """Why nothing could be sent or received, without the number of the error."""
     text = str(error).partition("] ")[2] or str(error)
     return text or type(error).__name__

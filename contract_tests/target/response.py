@@ -1,4 +1,4 @@
-"""An answer as it came, and what it is read as."""
+"""A response as it was received, and its parsed content."""
 
 import base64
 import json
@@ -7,12 +7,12 @@ from functools import cached_property
 from typing import Any, Final
 
 SIGNATURES: Final = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
-SHOWN_CHARACTERS: Final = 500
+SUMMARY_CHARACTERS: Final = 500
 
 
 @dataclass(frozen=True)
 class Response:
-    """What came: header names are in lower case, several of one name joined by commas."""
+    """Header names are in lower case; several headers of one name are joined by commas."""
 
     status: int
     headers: dict[str, str]
@@ -25,28 +25,28 @@ class Response:
 
     @cached_property
     def json(self) -> Any:  # noqa: ANN401  whatever came
-        """What the body is as JSON; raises ValueError if it is none."""
+        """The body parsed as JSON; raises ValueError if it is not JSON."""
         try:
             return json.loads(self.body)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
 
     @property
-    def file(self) -> bytes:
-        """The picture's file; raises ValueError, KeyError or TypeError if there is none."""
+    def image_file(self) -> bytes:
+        """The image's file; raises ValueError, KeyError or TypeError if there is none."""
         if self.media_type.startswith("image/"):
             return self.body
         return base64.b64decode(self.json["image_b64"], validate=True)
 
     @property
-    def shown(self) -> str:
-        """What a person wants to see of it, in a line or two."""
-        text = self.body[: 4 * SHOWN_CHARACTERS].decode(errors="backslashreplace")
-        if len(text) > SHOWN_CHARACTERS:
-            text = f"{text[:SHOWN_CHARACTERS]}... ({len(self.body)} bytes)"
+    def summary(self) -> str:
+        """The status, type and beginning of the body, for people."""
+        text = self.body[: 4 * SUMMARY_CHARACTERS].decode(errors="backslashreplace")
+        if len(text) > SUMMARY_CHARACTERS:
+            text = f"{text[:SUMMARY_CHARACTERS]}... ({len(self.body)} bytes)"
         return f"{self.status} {self.media_type}: {text}"
 
 
 def encoding_of(file: bytes) -> str | None:
-    """The encoding by which a file begins, or None if it is neither of the two."""
+    """The encoding that a file's signature indicates, or None if it is neither PNG nor JPEG."""
     return next((name for name, magic in SIGNATURES.items() if file.startswith(magic)), None)

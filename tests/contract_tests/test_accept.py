@@ -29,7 +29,7 @@ def test_the_kit_and_the_service_choose_alike(drawn: list[str], asked: ImageEnco
         wanted = accept.JSON if kind is None else MEDIA_TYPES[kind]
     except NotAcceptable:
         wanted = None
-    assert accept.chosen(header, asked) == wanted
+    assert accept.negotiate(header, asked) == wanted
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_the_kit_and_the_service_choose_alike(drawn: list[str], asked: ImageEnco
     ],
 )
 def test_what_is_chosen(header: str | None, asked: str, chosen: str | None) -> None:
-    assert accept.chosen(header, asked) == chosen
+    assert accept.negotiate(header, asked) == chosen

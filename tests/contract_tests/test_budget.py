@@ -7,7 +7,7 @@ import pytest
 
 from contract_tests.failures import BudgetReached, Failure, ShrinkBudgetSpent, Undecided
 from contract_tests.judge.expectations import Policy
-from contract_tests.judge.run import SHRINKING_IMAGES, SHRINKING_REQUESTS, Run
+from contract_tests.judge.run import SHRINK_BILLABLE, SHRINK_REQUESTS, Run
 from contract_tests.oracle.oracle import Level
 from contract_tests.requests.images import SampleImage
 from contract_tests.requests.request import Request, upscaling_request
@@ -95,7 +95,7 @@ def test_making_a_failure_smaller_costs_little(request_: Request) -> None:
         for number in range(40):
             with pytest.raises((Failure, ShrinkBudgetSpent)):
                 asking.check(request_.with_headers(("X-Number", str(number))))
-    assert len(server.posts) == asking.budget.billed == 1 + SHRINKING_IMAGES
+    assert len(server.posts) == asking.budget.billed == 1 + SHRINK_BILLABLE
 
 
 def test_what_was_found_is_kept_though_nothing_more_can_be_paid_for() -> None:
@@ -111,9 +111,9 @@ def test_what_was_found_is_kept_though_nothing_more_can_be_paid_for() -> None:
 def test_a_missing_id_is_kept_and_never_enough() -> None:
     with stub_server(in_turn(status_only(422))) as server:
         asking = run(server, Budget())
-        for _ in range(SHRINKING_REQUESTS + 10):
+        for _ in range(SHRINK_REQUESTS + 10):
             asking.send(INVALID_REQUEST)
-    assert len(server.posts) == SHRINKING_REQUESTS + 10
+    assert len(server.posts) == SHRINK_REQUESTS + 10
     assert set(asking.counters.findings) == {"RES-6"}
 
 

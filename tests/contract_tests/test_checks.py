@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract_tests.failures import Failure, Inconclusive
-from contract_tests.judge.checks import check, check_id
+from contract_tests.judge.checks import check_request_id, check_response
 from contract_tests.judge.diff import compare_responses
 from contract_tests.judge.expectations import Policy, expect_response
 from contract_tests.oracle.oracle import Level
@@ -60,8 +60,8 @@ responses = st.builds(
 def broken_rule(request: Request, response: Response, policy: Policy) -> str:
     """The rule that is broken, or another word; whatever else is raised fails the test."""
     try:
-        check(request, response, expect_response(request, policy), policy)
-        check_id(request, response, policy)
+        check_response(request, response, expect_response(request, policy), policy)
+        check_request_id(request, response, policy)
     except Failure as failure:
         return failure.rule
     except Inconclusive:

@@ -79,7 +79,7 @@ def test_one_that_is_always_busy_is_left_in_peace(mock: MockServer) -> None:
     done = judge(mock, "--only", "REQ-4", "REQ-5", "RES-9", *STRICT)
     assert done.status == 3, done.output
     assert last_line(done).startswith("Inconclusive: 5 tests in a row were inconclusive")
-    assert "asks to wait for 600 s more" in last_line(done)
+    assert "asks to wait for another 600 s" in last_line(done)
     assert len(mock.calls) == 1 + GIVE_UP  # the first one asks whether the token is taken
     assert done.findings == []
 
@@ -122,7 +122,7 @@ def test_nobody_there_is_told_in_a_sentence() -> None:
     url = unused_url()
     done = run_cli(url, TOKEN)
     assert done.status == 5
-    assert last_line(done) == f"Unreachable: nothing answers at {url}: Connection refused."
+    assert last_line(done) == f"Unreachable: nothing responds at {url}: Connection refused."
     assert "Traceback" not in done.output
 
 
@@ -139,7 +139,7 @@ def test_one_that_goes_away_ends_the_run(tmp_path: Path) -> None:
             gone.set()
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 5, output
-    assert "Unreachable: nothing answers at" in output
+    assert "Unreachable: nothing responds at" in output
     assert output.count("\nunreachable") == 1
 
 

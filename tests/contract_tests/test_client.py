@@ -110,7 +110,7 @@ NO_URLS = (
 def test_a_redirect_to_what_is_no_url_is_not_followed(location: str) -> None:
     with (
         stub_server(in_turn(status_only(303, location=location))) as server,
-        pytest.raises(Inconclusive, match="no URL"),
+        pytest.raises(Inconclusive, match=r"invalid URL|not a valid"),
     ):
         target(server).send(VALID_REQUEST)
 
@@ -196,7 +196,10 @@ def test_who_hangs_up_is_asked_again(naps: list[float]) -> None:
 
 
 def test_who_always_hangs_up_says_nothing(naps: list[float]) -> None:
-    with stub_server(in_turn(None)) as server, pytest.raises(Inconclusive, match="hung up"):
+    with (
+        stub_server(in_turn(None)) as server,
+        pytest.raises(Inconclusive, match="closed the connection"),
+    ):
         target(server).send(INVALID_REQUEST)
     assert len(server.posts) == 6
 
@@ -206,14 +209,17 @@ def test_an_answer_that_does_not_come_says_nothing() -> None:
         time.sleep(1)
         return OK
 
-    with stub_server(slow) as server, pytest.raises(Inconclusive, match=r"no answer within 0\.2 s"):
+    with (
+        stub_server(slow) as server,
+        pytest.raises(Inconclusive, match=r"not respond within 0\.2 s"),
+    ):
         target(server, ClientOptions(timeout_s=0.2)).send(INVALID_REQUEST)
 
 
 def test_nobody_there_is_told_in_a_sentence() -> None:
     url = unused_url()
     asking = target(StubServer(url))
-    with pytest.raises(Unreachable, match=f"^nothing answers at {url}: "):
+    with pytest.raises(Unreachable, match=f"^nothing responds at {url}: "):
         asking.probe()
     with pytest.raises(Unreachable):
         asking.send(INVALID_REQUEST)

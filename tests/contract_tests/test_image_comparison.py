@@ -126,13 +126,13 @@ def banded(share: float) -> Edit:
     return edit
 
 
-SOMEWHERE = "a part of it|it is moved|nothing that was sent"
+SOMEWHERE = "a part of it|it is moved|shows nothing that was sent"
 WRONGS = {
     "white": (lambda image: Image.new("RGB", image.size, "white"), "it is blank"),
     "grey": (lambda image: Image.new("RGB", image.size, "#808080"), "it is blank"),
     "mean": (lambda image: image.resize((1, 1), 4).resize(image.size), "it is blank"),
     "colourless": (lambda image: image.convert("L"), "its colours are lost"),
-    "BGR": (through(lambda pixels: pixels[..., ::-1]), "its colours are exchanged"),
+    "BGR": (through(lambda pixels: pixels[..., ::-1]), "its colour channels are swapped"),
     "mirrored": (ImageOps.mirror, "it is mirrored"),
     "upside down": (ImageOps.flip, "it is upside down"),
     "90": (lambda image: image.transpose(Turn.ROTATE_270), "it is rotated by 90 degrees"),

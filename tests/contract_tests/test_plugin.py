@@ -62,7 +62,7 @@ def test_pytest_tells_that_nobody_is_there(tmp_path: Path) -> None:
     url = unused_url()
     done = suite(tmp_path, "--contract-url", url)
     assert done.status == 5
-    assert f"nothing answers at {url}" in done.said
+    assert f"nothing responds at {url}" in done.said
 
 
 def test_pytest_prints_the_plan_and_sends_nothing(mock: MockServer, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_violation_that_a_test_found_by_itself_is_kept(run: Run) -> None:
     asked(run, upscaling_request({"scale": 2}))
     told = outcomes.outcome(failure("ASY-1", "there is no poll_url"), run)
     assert told == (Outcome.FAILED, "")
-    assert run.counters.findings["ASY-1"].shown == "200 text/plain: the answer"
+    assert run.counters.findings["ASY-1"].response == "200 text/plain: the answer"
 
 
 def test_several_violations_at_once_are_all_kept(run: Run) -> None:
