@@ -34,7 +34,8 @@ from tests.support.raw_http import CLOSE, HEAD, answers, connected, request, res
 from tests.support.service import SETTINGS, Resizer, running
 from upscaler.service.app import MAX_DOWNLOADS, create_app
 from upscaler.service.backend import LocalBackend
-from upscaler.service.download import MAX_HEAD_BYTES, Downloader
+from upscaler.service.download import Downloader
+from upscaler.service.download_streams import MAX_HEAD_BYTES
 
 pytestmark = needs_many_loopbacks
 

@@ -8,7 +8,7 @@ work done.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
@@ -18,7 +18,6 @@ from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect
 
 from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, INPUT_SIZE_HEADER
 from upscaler.api.limits import MAX_BODY_BYTES
@@ -34,7 +33,6 @@ from upscaler.errors import (
     NotHTTP,
     TooSlow,
     UpscalerError,
-    let_go,
 )
 from upscaler.imaging import decode
 from upscaler.imaging.decode import EncodedImage
@@ -50,6 +48,7 @@ from upscaler.service.backend import (
     UpscaleResult,
 )
 from upscaler.service.body import read_json_body
+from upscaler.service.disconnect import cancel_on_disconnect, wait_done
 from upscaler.service.jobs import JobStore, LocalJobStore
 from upscaler.service.metrics import Metrics
 from upscaler.service.middleware import RequestMiddleware
@@ -299,41 +298,6 @@ async def _made(order: AbstractContextManager[ScheduledJob]) -> UpscaleResult:
     """Enter an order, have it made, and leave it."""
     with order as entered:
         return await entered.make()
-
-
-async def wait_done(making: asyncio.Future[UpscaleResult], seconds: float | None) -> bool:
-    """Whether it is done in that time. If this is cancelled, it is given up as well."""
-    try:
-        await asyncio.wait({making}, timeout=seconds)
-    except asyncio.CancelledError:
-        await responses.cancel_and_wait(making)
-        raise
-    return making.done()
-
-
-async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` returns, unless the client hangs up before: then ClientDisconnect is raised.
-
-    The body must have been read. Either way nothing is left running.
-    """
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        for outcome in await asyncio.gather(working, leaving, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                let_go(outcome)
-        del working, leaving  # whose error has this frame in its traceback
 
 
 def base_url(request: Request, public_url: str | None) -> str:
