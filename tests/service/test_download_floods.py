@@ -137,7 +137,7 @@ def test_a_service_says_that_it_lives_while_hosts_flood_it(name: str, api: httpx
     kinds = {json.loads(one.body)["detail"][0]["type"] for data in ended for one in answers(data)}
     assert slowest_s < LIVE_S
     assert kinds <= {kind, "url_timeout"}  # which it may come to where the machine is busy
-    assert took_s < 2 * DEADLINE_S
+    assert took_s < 3 * DEADLINE_S  # of a machine that has other work, too
 
 
 def slow_to_agree() -> ssl.SSLContext:
