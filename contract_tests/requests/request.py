@@ -67,7 +67,7 @@ class Request:
         return replace(self, body=json.dumps({**fields, "model": models[0]}).encode())
 
     def header(self, name: str) -> str | None:
-        """The value of a header, several joined by commas (RFC 9110, 5.3); None if there is none."""
+        """The value of a header, several joined by commas (RFC 9110, 5.3), or None."""
         found = [value for key, value in self.headers if key.lower() == name.lower()]
         return ", ".join(found) if found else None
 
