@@ -190,7 +190,7 @@ def test_a_plan_sends_nothing() -> None:
         done = run_cli(server.url, "", "--plan", *STRICT)
     assert done.status == 0
     assert server.seen == []
-    assert "of each group exactly one is given" in done.output
+    assert "exactly one image and one size are required" in done.output
     assert "at most $1.00, whatever is found" in done.output
 
 
@@ -237,7 +237,7 @@ def test_the_list_has_all_rules_and_needs_nobody(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "REQ-13  The input has 256 to 2048 pixels on each side." in done.stdout
-    assert "- an input at the limits is taken (may cost money)" in done.stdout
+    assert "- an input at the limits is accepted (may cost money)" in done.stdout
 
 
 def test_rules_that_are_skipped_are_not_judged(mock: MockServer) -> None:
@@ -260,7 +260,7 @@ def test_requests_at_once_are_only_made_if_wanted() -> None:
     with stub_server(lambda _: OK) as server:
         one = run_cli(server.url, TOKEN, "--plan", "--only", "RES-2")
         two = run_cli(server.url, TOKEN, "--plan", "--only", "RES-2", "--concurrency", "2")
-    says = "pictures that are asked for at once are not mixed up"
+    says = "images of concurrent requests are not mixed up"
     assert says not in one.output
     assert "left out: 1 test for --concurrency 2 or more" in one.output
     assert says in two.output
@@ -300,7 +300,7 @@ def test_a_test_that_has_nothing_to_send_says_nothing(mock: MockServer) -> None:
     done = judge(mock, "--only", "REQ-17", "--level", "documented", "--max-examples", "3")
     assert done.status == 0, done.output
     nothing = [test for test in done.report["tests"] if test["outcome"] == "nothing to send"]
-    assert {test["says"] for test in nothing} == {"another base64 is refused"}
+    assert {test["says"] for test in nothing} == {"nonstandard base64 is refused"}
     (rule,) = (rule for rule in done.report["rules"] if rule["id"] == "REQ-17")
     assert not {test["id"] for test in nothing} & set(rule["tests"])
 

@@ -48,7 +48,7 @@ def test_pytest_tells_of_a_failure_without_a_traceback(mock: MockServer, tmp_pat
 def test_pytest_without_a_url_says_what_is_missing(tmp_path: Path) -> None:
     done = suite(tmp_path)
     assert done.status == 2
-    assert "the contract tests need an implementation to judge: --contract-url URL" in done.said
+    assert "the contract tests need a target: --contract-url URL" in done.said
     assert "Traceback" not in done.said
 
 
@@ -69,7 +69,7 @@ def test_pytest_prints_the_plan_and_sends_nothing(mock: MockServer, tmp_path: Pa
     options = ("--contract-url", mock.url, "--contract-only", "REQ-4", "--contract-plan")
     done = suite(tmp_path, *options)
     assert done.status == 0, done.said
-    assert re.search(r"^ +1 +0 +\$0\.00  two pictures are refused$", done.said, re.MULTILINE)
+    assert re.search(r"^ +1 +0 +\$0\.00  two images are refused$", done.said, re.MULTILINE)
     assert "3 billable requests: $0.012 if the target conforms" in done.said
     assert mock.journal.find() == []
 
