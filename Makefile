@@ -13,20 +13,7 @@ BASE := .venv-base
 PIP := -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-# Tests of what needs no torch run where there is none; of these names, two files need more.
-BASE_TESTS := tests/without_torch.py $(filter-out %_clients.py %_service.py,$(wildcard \
-	$(patsubst %,tests/test_%.py,accept addresses admission answer_memory answers app asynchronous \
-	batch contract* costs defects_planted deployment docs encoding errors fetch* hostile hostile_bodies \
-	hostile_forms image* jobs kit_* logs mock* modal_app modal_cost models operations oracle orders \
-	overload page_files parallel plan png remote report scanlines server* settings slow_answers \
-	terminal tiling url_input)))
-# These ask more where torch and the packages of developers are, and run there, too.
-TWICE := $(patsubst %,tests/test_%.py,hostile hostile_bodies hostile_forms modal_app modal_cost remote)
-ONCE := $(filter-out $(TWICE),$(BASE_TESTS))
-# These keep all cores busy by themselves, or measure what the machine can do and what they take of
-# it: nothing may run beside them. Of all others two files run at a time, each in its own order.
-ALONE := $(patsubst %,tests/test_%.py,bench cli convolution engine engines footprints layers \
-	kit_service out_of_memory parity soak uninitialised)
+# Two files run at a time, each in its own order.
 TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo serve test check clean
@@ -45,10 +32,11 @@ demo: $(VENV)/engine.done
 serve: $(VENV)/engine.done
 	@$(BIN)/upscaler serve --port "$(PORT)"
 
+# Where a test runs, its marks say, which pyproject.toml describes.
 test: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(BASE)/done
-	$(BIN)/python -m pytest $(ALONE)
-	$(BIN)/python -m pytest $(TOGETHER) $(addprefix --ignore=,$(ONCE) $(ALONE))
-	$(BASE)/bin/python -m pytest $(TOGETHER) $(BASE_TESTS)
+	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest $(TOGETHER) -m '(torch or dev or both) and not alone'
+	$(BASE)/bin/python -m pytest $(TOGETHER) -m 'not (torch or dev or alone)'
 
 check: $(VENV)/dev.done
 	$(BIN)/ruff format --check .

@@ -1,11 +1,11 @@
-"""octo-upscaler on Modal: a CPU front that knows the API, and GPU containers that know the models.
+"""octo-upscaler on Modal: a CPU front that knows the API, and GPU containers that run the models.
 
     modal deploy modal_app.py                                  the service, at a URL that it prints
-    modal run modal_app.py --image photo.png --scale 2         pictures from a terminal
+    modal run modal_app.py --image photo.png --scale 2         files from a terminal
     modal run modal_app.py::selfcheck                          the GPU against the reference
 
-Both kinds of containers start when they are needed and end when they are not. What can be set by
-the environment of these commands is in `upscaler/modal/config.py`, and explained in docs/MODAL.md.
+Both kinds of containers start on demand and shut down when idle. The environment variables that
+these commands read are in `upscaler/modal/config.py`, and explained in docs/MODAL.md.
 """
 
 from pathlib import Path
@@ -82,7 +82,7 @@ check_image = (
 
 # Imported at the start of a container, before the snapshot is taken.
 with front_image.imports():  # type: ignore[no-untyped-call]
-    from upscaler.modal.backend import Remote, RemoteJobs
+    from upscaler.modal.backend import ModalBackend, ModalJobStore
     from upscaler.service import logs
     from upscaler.service.app import create_app
     from upscaler.settings import Settings
@@ -97,32 +97,32 @@ with gpu_image.imports():  # type: ignore[no-untyped-call]
     cpu=GPU_CORES,
     memory=GPU_MEMORY_MIB,
     region=list(settings.region) or None,
-    min_containers=0,  # nothing runs and nothing is paid while nobody asks
+    min_containers=0,  # nothing runs, and nothing is charged, while there are no requests
     max_containers=settings.max_containers,  # a cap on what can be spent
     scaledown_window=settings.window_s,  # an idle GPU costs as much as a busy one
-    timeout=10 * MINUTES,  # the largest picture takes seconds: what takes longer hangs
-    startup_timeout=5 * MINUTES,  # else `timeout` counts the start as well
-    retries=0,  # Modal would repeat pictures that cannot be made, too
+    timeout=10 * MINUTES,  # the largest image takes seconds: what takes longer hangs
+    startup_timeout=5 * MINUTES,  # without it `timeout` includes the start
+    retries=0,  # Modal would also repeat images that fail by themselves
     **settings.snapshots,
 )
 class Upscaler:
-    """One GPU with all six models; it makes one picture at a time, for the memory is for one."""
+    """One GPU with all models. It upscales one image at a time, since its memory holds one."""
 
     @modal.enter(snap=settings.snapshots["enable_memory_snapshot"])
-    def read(self) -> None:
-        """Before the snapshot: no word to CUDA, unless its memory is in the snapshot as well."""
+    def load_weights(self) -> None:
+        """Before the snapshot: without CUDA, unless GPU memory is in the snapshot as well."""
         logs.to_stderr()
         self.worker = Worker()
-        self.worker.read()
+        self.worker.load_weights()
         if settings.snapshot is Snapshot.GPU:
-            self.worker.wake()
+            self.worker.start()
         logs.flush()  # no thread of theirs is left that would have to be in the snapshot
 
     @modal.enter(snap=False)
-    def wake(self) -> None:
-        """After it, at every start."""
+    def start(self) -> None:
+        """After the snapshot, at every start."""
         if settings.snapshot is not Snapshot.GPU:
-            self.worker.wake()
+            self.worker.start()
 
     @modal.method()
     def make(self, *task: Any) -> Any:
@@ -144,33 +144,33 @@ class Upscaler:
     min_containers=0,
     max_containers=settings.max_containers,
     scaledown_window=5 * MINUTES,  # a core is cheap, and the next client does not wait
-    timeout=15 * MINUTES,  # a picture, and a cold start, and the others in line before it
+    timeout=15 * MINUTES,  # an image, and a cold start, and the others in line before it
     enable_memory_snapshot=settings.snapshots["enable_memory_snapshot"],
 )
-@modal.concurrent(max_inputs=FRONT_INPUTS)  # else a request waits for another's picture
+@modal.concurrent(max_inputs=FRONT_INPUTS)  # without it a request waits for the previous one
 @modal.asgi_app(requires_proxy_auth=settings.proxy_auth)
 def web() -> Any:
-    """The API: what is wrong is told here, and no GPU wakes up for it."""
+    """The API. Invalid requests are refused here, without starting a GPU container."""
     service = Settings.from_environment()
     logs.to_stderr(service.tokens)
     make = Upscaler().make
-    # Ids are signed with the first token: they are of no use once that is another.
-    jobs = RemoteJobs(make, service.tokens[0].encode(), service.results_memory)
-    return create_app(Remote(make, at_once=FRONT_INPUTS), service, jobs)
+    # Ids are signed with the first token: another first token makes them invalid.
+    jobs = ModalJobStore(make, service.tokens[0].encode(), service.results_memory)
+    return create_app(ModalBackend(make, at_once=FRONT_INPUTS), service, jobs)
 
 
 @app.function(
     image=check_image,
     gpu=list(settings.gpus),
     cpu=GPU_CORES,
-    memory=16384,  # RealESRGANer holds the whole picture several times
+    memory=16384,  # RealESRGANer holds the whole image several times
     region=list(settings.region) or None,
     max_containers=1,
     scaledown_window=2,
     timeout=60 * MINUTES,
 )
 def selfcheck(*arguments: str) -> None:
-    """Differences, speed and memory on the GPU, beside RealESRGANer; takes what `bench` takes."""
+    """Compare accuracy, speed and memory with RealESRGANer; takes the options of `bench`."""
     from upscaler.cli import main as cli
 
     if cli.main(["bench", *(arguments or ("--model", "all"))]):
@@ -179,7 +179,7 @@ def selfcheck(*arguments: str) -> None:
 
 @app.local_entrypoint()
 def main(*arguments: str) -> None:
-    """Enlarge pictures: `modal run modal_app.py --image photo.png --scale 2`."""
+    """Upscale images: `modal run modal_app.py --image photo.png --scale 2`."""
     from upscaler.modal import cli as terminal
 
     terminal.main(arguments, Upscaler().upscale)

@@ -25,8 +25,9 @@ from PIL import Image
 from platformdirs import user_cache_path
 
 from upscaler.formats import ImageEncoding
-from upscaler.imaging import decode, encode
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging import encode, resize
+from upscaler.imaging.pixels import Pixels
+from upscaler.service import responses
 
 PHOTO: Final = Path(__file__).parent.parent / "docs" / "photo.png"
 SIDE_PX: Final = 8192
@@ -217,7 +218,7 @@ def png_by_libvips(pixels: Pixels) -> bytes:
 
 
 def ours(wanted: ImageEncoding) -> Way:
-    return lambda pixels: encode.in_json(encode.encode_strips([pixels], len(pixels), wanted))
+    return lambda pixels: responses.in_json(encode.encode_strips([pixels], len(pixels), wanted))
 
 
 def resized_by_pillow(pixels: Pixels) -> Iterator[Pixels]:
@@ -226,7 +227,7 @@ def resized_by_pillow(pixels: Pixels) -> Iterator[Pixels]:
 
 
 def resized_by_us(pixels: Pixels) -> Iterator[Pixels]:
-    yield decode.resize(pixels, (RESIZED_PX, RESIZED_PX))
+    yield resize.resize(pixels, (RESIZED_PX, RESIZED_PX))
 
 
 def resized_by_libvips(pixels: Pixels) -> Iterator[Pixels]:
@@ -260,7 +261,7 @@ TABLES: Final[dict[str, dict[str, Way]]] = {
     },
     RESIZING: {
         REFERENCE: resized_by_pillow,
-        "`upscaler.imaging.decode.resize`": resized_by_us,
+        "`upscaler.imaging.resize.resize`": resized_by_us,
         "OpenCV, LANCZOS4, which aliases": resized_by_opencv,
         "libvips, lanczos3": resized_by_libvips,
     },

@@ -60,11 +60,11 @@ def front() -> Times:
     times: Times = {}
     with step(times, "imports"):
         from upscaler.service.app import create_app
-        from upscaler.service.backend import InProcess
+        from upscaler.service.backend import LocalBackend
         from upscaler.settings import Settings
     with step(times, "the app"):
         nowhere: Any = SimpleNamespace(face_enhance=False, bands=None)
-        create_app(InProcess(nowhere), Settings(tokens=("token",)))
+        create_app(LocalBackend(nowhere), Settings(tokens=("token",)))
     return times
 
 
@@ -76,9 +76,9 @@ def worker() -> Times:
         from upscaler.models import MODELS, UpscalingModel
     worker = Worker()
     with step(times, "weights of six models"):
-        worker.read()
+        worker.load_weights()
     with step(times, "to device"):
-        worker.bring()
+        worker.move_to_device()
     with step(times, f"a first picture of {WARM_UP_PX}x{WARM_UP_PX}"):
         worker.warm_up()
     pixels = np.zeros((PICTURE_PX, PICTURE_PX, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Measure what the networks need of memory, and fit the figures of `upscaler/footprints.py` to it.
+"""Measure what the networks need of memory, and fit the figures of `upscaler/planning.py` to it.
 
     python benchmarks/footprints.py [MODEL ...]
 
@@ -18,12 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from upscaler.engine.engine import Engine
-from upscaler.engine.memory import give_back
+from upscaler.engine.memory import trim_heap
 from upscaler.engine.networks import build
 from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
-from upscaler.planning import Plan
+from upscaler.planning import Plan, bands
 from upscaler.settings import Precision
-from upscaler.tiling import bands
 
 NETWORKS = (
     UpscalingModel.ANIMEVIDEO_V3,
@@ -102,11 +101,11 @@ def measured(model: Model, precision: Precision, width: int, rows: int, tail_row
     plan = Plan(tuple(bands(*size, 1, 0, model.multiple)), rows, tail_rows, 0, 0)
     noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     tiny = Plan(tuple(bands(8, 8, 1, 0, model.multiple)), 8, 8, 0, 0)
-    engine.enlarge(noise[:8, :8], tiny)
-    give_back()
+    engine.upscale_by_plan(noise[:8, :8], tiny)
+    trim_heap()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = resident("VmRSS")
-    enlarged = engine.enlarge(noise, plan)
+    enlarged = engine.upscale_by_plan(noise, plan)
     return resident("VmHWM") - before - enlarged.nbytes
 
 

@@ -2,11 +2,11 @@
 
     python -m benchmarks.hostile_requests [--runs N]
 
-The requests, and what must come of them, are those of
-tests/service/test_hostile_bodies.py, and the ten thousand those of tests/service/test_leaks.py; a row is printed only if that came of it. The service
-enlarges without a network, in a process of its own, so that all its time and memory goes into
-reading a request. The clients that wait are cut off after times of up to two minutes, so this takes
-some minutes.
+The requests and their expected outcomes are those of tests/service/test_hostile_bodies.py, and the
+ten thousand are those of tests/service/test_leaks.py; a row is printed only if all came out as
+expected. The service upscales without a network, in a process of its own, so that all its time
+and memory goes into reading a request. Clients that wait are cut off after up to two minutes, so
+this takes some minutes.
 """
 
 import argparse

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.footprints import resident
-from upscaler.api.request import MAX_INPUT_PX
+from upscaler.api.limits import MAX_INPUT_PX
 from upscaler.bench.runner import photograph
 from upscaler.engine.engine import Engine
-from upscaler.engine.memory import give_back
+from upscaler.engine.memory import trim_heap
 from upscaler.imaging.decode import read_header
 from upscaler.models import UpscalingModel
 from upscaler.planning import MIB
@@ -37,7 +37,7 @@ def main() -> None:
     engine.upscale(photo[:8, :8])
     plan = engine.plan(MAX_INPUT_PX, args.height, memory=args.memory)
     print(f"{args.model}, {engine.precision}: {plan}", flush=True)
-    give_back()
+    trim_heap()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, started = resident("VmRSS"), time.perf_counter()
     enlarged = engine.upscale(picture, memory=args.memory)

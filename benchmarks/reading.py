@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from upscaler.bench.machine import describe
-from upscaler.imaging.decode import Pixels, read_header
+from upscaler.imaging.decode import read_header
+from upscaler.imaging.pixels import Pixels
 
 PHOTO: Final = Path(__file__).parent.parent / "docs" / "photo.png"
 SIDE_PX: Final = 2048

@@ -1,12 +1,12 @@
-"""The routes below /_mock, by which a test in any language steers the mock and asks what it saw.
+"""The routes below /_mock, with which a test in any language controls the mock.
 
-They are none of the contract's: no token is needed, and they stand in no description of the API.
-Pages in a browser cannot use them: see `visitors`.
+They are not part of the API: they need no token and are not in its OpenAPI description. Web pages
+of other sites cannot use them: see `admin_access`.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 from pydantic_core import from_json
@@ -18,15 +18,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mock_server import admin_access
+from mock_server.endpoints import PREFIX
 from mock_server.scenario import parse_progress
+from mock_server.state import State
 
-if TYPE_CHECKING:
-    from mock_server.mock import Mock
-
-PREFIX: Final = "/_mock/"
 MAX_BODY_BYTES: Final = 2**20
 BODY_DEADLINE_S: Final = 10.0
-"""How long a body may take here. Those who send them are on the same machine, or near."""
+"""How long a body may take to arrive; clients are on the same machine or near it."""
 FILTERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "method": str,
     "path": str,
@@ -37,178 +35,174 @@ FILTERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "since": float,
     "limit": int,
 }
-"""What requests can be filtered by, and how the text in the query is read."""
+"""The filters of `Journal.find`, and how their text in the query is parsed."""
 
-Handler = Callable[[Request], Awaitable[Any]]
-
-
-class Refused(ValueError):
-    """What was sent cannot be done; the message says why."""
+Handler = Callable[[Request], Awaitable[dict[str, Any]]]
+"""Returns the JSON of the response; a ValueError is a 400 with its message."""
 
 
-class Admin:
-    """Middleware that answers what begins with /_mock/ itself and lets everything else pass.
+class BadRequest(ValueError):
+    """A request to the routes below /_mock is wrong; the message says what is expected."""
 
-    Of names that an attacker's DNS could have, it is there under `hosts` alone.
+
+class AdminMiddleware:
+    """Middleware that answers requests below /_mock/ itself, and passes on all others.
+
+    `hosts` are the host names under which the routes can be used, besides those of `admin_access`.
     """
 
-    def __init__(self, app: ASGIApp, mock: "Mock", hosts: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, state: State, hosts: Collection[str]) -> None:
         self.app = app
-        self._routes = routes(Handlers(mock))
+        self._routes = create_routes(Handlers(state))
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self.app(scope, receive, send)
-        elif told := admin_access.refusal(scope, self._hosts):
-            await JSONResponse({"detail": told}, 403)(scope, receive, send)
+        elif reason := admin_access.refusal(scope, self._hosts):
+            await JSONResponse({"detail": reason}, 403)(scope, receive, send)
         else:
             await self._routes(scope, receive, send)
 
 
 class Handlers:
-    """What each route does; what they return is the answer's JSON, and ValueError is a 400."""
+    """What each route does."""
 
-    def __init__(self, mock: "Mock") -> None:
-        self._mock = mock
+    def __init__(self, state: State) -> None:
+        self._state = state
 
-    async def requests(self, request: Request) -> Any:  # noqa: ANN401  JSON, as all that follow
-        """The requests that were noted, by the filters in the query."""
-        journal = self._mock.journal
-        found = journal.find(**_filters(request))
-        return {"requests": [entry.told() for entry in found], "dropped": journal.dropped}
+    async def get_requests(self, request: Request) -> dict[str, Any]:
+        """Return the requests in the journal, by the filters in the query."""
+        filters = {}
+        for name, text in request.query_params.items():
+            if name not in FILTERS:
+                known = ", ".join(FILTERS)
+                raise BadRequest(f"unknown filter {name[:40]!r}; use one of {known}")
+            try:
+                filters[name] = FILTERS[name](text)
+            except ValueError as error:
+                raise BadRequest(f"{name} must be a number") from error
+        journal = self._state.journal
+        entries = [entry.to_dict() for entry in journal.find(**filters)]
+        return {"requests": entries, "dropped": journal.dropped}
 
-    async def forget(self, _request: Request) -> Any:  # noqa: ANN401
+    async def delete_requests(self, _request: Request) -> dict[str, Any]:
         """Forget the requests, and nothing else."""
-        self._mock.journal.reset()
+        self._state.journal.reset()
         return {"requests": [], "dropped": 0}
 
-    async def reset(self, _request: Request) -> Any:  # noqa: ANN401
-        """Be as at the start."""
-        self._mock.reset()
+    async def reset(self, _request: Request) -> dict[str, Any]:
+        """Restore the initial state."""
+        self._state.reset()
         return {"status": "ok"}
 
-    async def faults(self, _request: Request) -> Any:  # noqa: ANN401
-        """The faults to come."""
-        return self._mock.faults.told()
+    async def get_faults(self, _request: Request) -> dict[str, Any]:
+        """Return the faults to come."""
+        return self._state.faults.to_dict()
 
-    async def set_faults(self, request: Request) -> Any:  # noqa: ANN401
+    async def set_faults(self, request: Request) -> dict[str, Any]:
         """Set the sequence of a route, the probabilities, or both."""
-        given = await _table(request, ("sequence", "on", "random"))
+        given = await _read_object(request, "sequence", "on", "random")
         sequence, on = given.get("sequence"), given.get("on", "upscaling")
-        chances = given.get("random")
-        if sequence is None and chances is None:
-            raise Refused('send {"sequence": "429x2,ok"}, {"random": {"429": 0.05}} or both')
-        if chances is not None:
-            if not isinstance(chances, dict):
-                raise Refused('random is an object of probabilities, such as {"429": 0.05}')
-            self._mock.faults.set_random(chances)
+        random = given.get("random")
+        if sequence is None and random is None:
+            raise BadRequest('send {"sequence": "429x2,ok"}, {"random": {"429": 0.05}} or both')
+        if random is not None:
+            if not isinstance(random, dict):
+                raise BadRequest('random must be an object of probabilities, such as {"429": 0.05}')
+            self._state.faults.set_random(random)
         if sequence is not None:
             if not isinstance(sequence, str) or not isinstance(on, str):
-                raise Refused("sequence and on are texts")
-            self._mock.faults.set(sequence, on)
-        return self._mock.faults.told()
+                raise BadRequest("sequence and on must be strings")
+            self._state.faults.set(sequence, on)
+        return self._state.faults.to_dict()
 
-    async def clear_faults(self, _request: Request) -> Any:  # noqa: ANN401
-        """Let nothing go wrong any more, until a reset."""
-        self._mock.faults.clear()
-        return self._mock.faults.told()
+    async def clear_faults(self, _request: Request) -> dict[str, Any]:
+        """Drop all faults, until a reset."""
+        self._state.faults.clear()
+        return self._state.faults.to_dict()
 
-    async def clock(self, _request: Request) -> Any:  # noqa: ANN401
-        """The time as the mock takes it, in seconds since 1970."""
-        clock = self._mock.clock
+    async def get_clock(self, _request: Request) -> dict[str, Any]:
+        """Return the mock's time in seconds since 1970, and how far it was advanced."""
+        clock = self._state.clock
         return {"time": clock(), "advanced": clock.advanced_s}
 
-    async def advance(self, request: Request) -> Any:  # noqa: ANN401
-        """Let time pass at once."""
-        seconds = (await _table(request, ("advance",))).get("advance")
+    async def advance_clock(self, request: Request) -> dict[str, Any]:
+        """Advance the clock."""
+        seconds = (await _read_object(request, "advance")).get("advance")
         if not isinstance(seconds, int | float) or isinstance(seconds, bool):
-            raise Refused('send {"advance": 86400}, a number of seconds')
-        self._mock.clock.advance(seconds)
-        return await self.clock(request)
+            raise BadRequest('send {"advance": 86400}, a number of seconds')
+        self._state.clock.advance(seconds)
+        return await self.get_clock(request)
 
-    async def progress(self, _request: Request) -> Any:  # noqa: ANN401
-        """What the polls of the next asynchronous inferences are told."""
-        return asdict(self._mock.jobs.progress)
+    async def get_progress(self, _request: Request) -> dict[str, Any]:
+        """Return the poll script of the next asynchronous inferences."""
+        return asdict(self._state.jobs.progress)
 
-    async def set_progress(self, request: Request) -> Any:  # noqa: ANN401
-        """Set what they are told; what is left out is as without a scenario."""
-        self._mock.jobs.progress = parse_progress(await _object(request))
-        return await self.progress(request)
+    async def set_progress(self, request: Request) -> dict[str, Any]:
+        """Set that script; what is left out has its default, not the scenario's value."""
+        self._state.jobs.progress = parse_progress(await _read_object(request))
+        return await self.get_progress(request)
 
 
-def routes(handlers: Handlers) -> Starlette:
-    """An app of the routes, which answers in JSON whatever is wrong."""
+def create_routes(handlers: Handlers) -> Starlette:
+    """Return an app of the routes, whose errors are JSON as well."""
     paths: dict[str, dict[str, Handler]] = {
-        "requests": {"GET": handlers.requests, "DELETE": handlers.forget},
+        "requests": {"GET": handlers.get_requests, "DELETE": handlers.delete_requests},
         "reset": {"POST": handlers.reset},
         "faults": {
-            "GET": handlers.faults,
+            "GET": handlers.get_faults,
             "POST": handlers.set_faults,
             "DELETE": handlers.clear_faults,
         },
-        "clock": {"GET": handlers.clock, "POST": handlers.advance},
-        "progress": {"GET": handlers.progress, "POST": handlers.set_progress},
+        "clock": {"GET": handlers.get_clock, "POST": handlers.advance_clock},
+        "progress": {"GET": handlers.get_progress, "POST": handlers.set_progress},
     }
     return Starlette(
         routes=[
-            Route(PREFIX + path, _answering(by_method), methods=list(by_method))
+            Route(PREFIX + path, _endpoint(by_method), methods=list(by_method))
             for path, by_method in paths.items()
         ],
-        exception_handlers={HTTPException: _no_route},
+        exception_handlers={HTTPException: _error_response},
     )
 
 
-def _answering(by_method: Mapping[str, Handler]) -> Callable[[Request], Awaitable[JSONResponse]]:
-    async def answer(request: Request) -> JSONResponse:
+def _endpoint(by_method: Mapping[str, Handler]) -> Callable[[Request], Awaitable[JSONResponse]]:
+    async def endpoint(request: Request) -> JSONResponse:
+        # Starlette adds HEAD to every route that has GET.
         handler = by_method["GET" if request.method == "HEAD" else request.method]
         try:
             return JSONResponse(await handler(request))
         except ValueError as error:
             return JSONResponse({"detail": str(error)}, 400)
 
-    return answer
+    return endpoint
 
 
-async def _no_route(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException), "registered for this class alone"
+async def _error_response(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException), "registered for this class only"
     return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
 
 
-async def _table(request: Request, names: tuple[str, ...]) -> dict[str, Any]:
-    """The object in a body, which has no members but these."""
-    given = await _object(request)
-    for name in given:
-        if name not in names:
-            raise Refused(f"there is no {name[:40]!r}; what there is: {', '.join(names)}")
-    return given
+async def _read_object(request: Request, *keys: str) -> dict[str, Any]:
+    """Return the JSON object in the body; raises BadRequest or HTTPException.
 
-
-async def _object(request: Request) -> dict[str, Any]:
+    With `keys` it may have no others.
+    """
     body = bytearray()
-    with anyio.move_on_after(BODY_DEADLINE_S) as waiting:
+    with anyio.move_on_after(BODY_DEADLINE_S) as deadline:
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY_BYTES:
-                raise Refused(f"a body here has at most {MAX_BODY_BYTES} bytes")
-    if waiting.cancelled_caught:
+                raise BadRequest(f"a body may have at most {MAX_BODY_BYTES} bytes here")
+    if deadline.cancelled_caught:
         raise HTTPException(408, f"the body did not arrive within {BODY_DEADLINE_S:.0f} seconds")
     try:
         given = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise Refused(f"this is no JSON: {error}") from error
+        raise BadRequest(f"the body is not valid JSON: {error}") from error
     if not isinstance(given, dict):
-        raise Refused("send a JSON object")
+        raise BadRequest("send a JSON object")
+    if keys and (unknown := [name for name in given if name not in keys]):
+        raise BadRequest(f"unknown key {unknown[0][:40]!r}; use one of {', '.join(keys)}")
     return given
-
-
-def _filters(request: Request) -> dict[str, Any]:
-    found = {}
-    for name, text in request.query_params.items():
-        if name not in FILTERS:
-            raise Refused(f"there is no filter {name[:40]!r}; what there is: {', '.join(FILTERS)}")
-        try:
-            found[name] = FILTERS[name](text)
-        except ValueError as error:
-            raise Refused(f"{name} is a number") from error
-    return found

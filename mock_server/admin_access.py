@@ -1,10 +1,10 @@
-"""Who may steer the mock over a socket: what runs on the machine, and no page in a browser there.
+"""Who may control the mock: programs on this machine, and no web page of another site.
 
 The routes below /_mock need no token. A page of any site can send a POST to an address of this
-machine, whatever it may read of the answer; and under a name of its own, which its DNS first says
-is its server and then this machine (DNS rebinding), it can read it, too. So `Origin` and
-`Sec-Fetch-Site`, which browsers alone send and no page can change, must be those of a page of the
-mock's own, and `Host` must be none that somebody elsewhere could own.
+machine, although it cannot read the response. With DNS rebinding, where a name of the attacker's
+first resolves to its server and then to this machine, it can read that, too. So `Origin` and
+`Sec-Fetch-Site`, which only browsers send and no page can change, must be those of the mock's own
+pages, and `Host` must be a name that nobody elsewhere could own.
 """
 
 import re
@@ -16,76 +16,78 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 PRIVATE_NAMES: Final = ("host.docker.internal", "host.containers.internal")
-"""What containers of Docker and Podman call the machine that they run on. The internet's DNS has
-nothing below .internal (resolution 2024.07.29.06 of ICANN's board)."""
+"""The names of the host in containers of Docker and Podman. Nobody can own a name below .internal:
+it is reserved for private use (resolution 2024.07.29.06 of ICANN's board)."""
 NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII | re.IGNORECASE)
 AUTHORITY: Final = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^:]*))(?::[0-9]{0,5})?", re.ASCII)
-"""A host, and a port or none (RFC 9110, 7.2, and RFC 3986, 3.2.2)."""
+"""A host with or without a port (RFC 9110, 7.2, and RFC 3986, 3.2.2)."""
 OWN_SITES: Final = ("same-origin", "none")
-"""What `Sec-Fetch-Site` says of requests of a page of the mock's own, and of its user's own."""
-SHOWN: Final = 60
-"""How many characters of what a client sent are told again."""
+"""The `Sec-Fetch-Site` of requests by the mock's own pages, and by its user (the address bar)."""
+MAX_QUOTED: Final = 60
+"""How many characters of what a client sent are repeated in a message."""
 
 
-def hosts_of(names: Iterable[str]) -> frozenset[str]:
-    """The names that are taken besides those that always are; raises ValueError for no name."""
-    given = frozenset(name.lower() for name in names)
-    for name in given:
+def parse_hosts(names: Iterable[str]) -> frozenset[str]:
+    """Return the names in lower case; raises ValueError for one that is not a host name."""
+    hosts = frozenset(name.lower() for name in names)
+    for name in hosts:
         if not is_name(name):
-            raise ValueError(f"{name[:SHOWN]!r} is no name of a host, such as mock.example")
-    return given
+            raise ValueError(f"{name[:MAX_QUOTED]!r} is not a host name such as mock.example")
+    return hosts
 
 
 def is_name(text: str) -> bool:
-    """Whether this can be the name of a host in a URL, or an IPv4 address."""
+    """Return whether this is a host name as URLs have it, or an IPv4 address."""
     return NAME.fullmatch(text) is not None
 
 
 def refusal(scope: Scope, hosts: Collection[str]) -> str | None:
-    """Why a request may not steer the mock, which is taken under `hosts`; None if it may."""
+    """Return why a request may not control the mock; None if it may. `hosts` are allowed names."""
     headers = Headers(scope=scope)
     given = headers.getlist("Host")
-    host = given[0].lower() if len(given) == 1 else ""
-    if in_process(scope, host):
+    host = given[0].lower() if len(given) == 1 else ""  # exactly one is valid (RFC 9112, 3.2)
+    if _is_in_process(scope, host):
         return None
-    if not _is_taken(host, hosts):
+    if not _is_allowed(host, hosts):
         return (
-            f"what is below /_mock is not for the host {', '.join(given)[:SHOWN]!r}, which a page "
-            "of another site could have: it is for IP addresses, localhost and what is below it, "
-            f"names without a dot, {', '.join(sorted({*PRIVATE_NAMES, *hosts}))}, and what "
-            "upscaler-mock --admin-host NAME or Mock(admin_hosts=[NAME]) adds"
+            f"the routes below /_mock refuse the host {', '.join(given)[:MAX_QUOTED]!r}, which a "
+            "page of another site could have; allowed are IP addresses, localhost and names below "
+            f"it, names without a dot, {', '.join(sorted({*PRIVATE_NAMES, *hosts}))}, and those "
+            "added by upscaler-mock --admin-host NAME or Mock(admin_hosts=[NAME])"
         )
     for origin in headers.getlist("Origin"):
         scheme, _, authority = origin.lower().partition("://")
+        # Both schemes: a proxy in front of the mock may add TLS.
         if scheme not in ("http", "https") or authority != host:
-            return f"what is below /_mock is not for pages of {origin[:SHOWN]!r} (Origin)"
+            return f"the routes below /_mock refuse pages of {origin[:MAX_QUOTED]!r} (Origin)"
     for site in headers.getlist("Sec-Fetch-Site"):
         if site.lower() not in OWN_SITES:
-            return f"what is below /_mock is not for other pages: {site[:SHOWN]!r} (Sec-Fetch-Site)"
+            return f"the routes below /_mock refuse {site[:MAX_QUOTED]!r} pages (Sec-Fetch-Site)"
     return None
 
 
-def in_process(scope: Scope, host: str) -> bool:
-    """Whether a request came without a socket, from a client in this process.
+def _is_in_process(scope: Scope, host: str) -> bool:
+    """Return whether a request came from a client in this process, without a socket.
 
-    Servers say where they listen: an IP address, or the path of a Unix socket. Such clients have
-    neither and say the name in their URL, whichever it is.
+    ASGI servers put the address that they listen on into `server`: an IP address, or the path of a
+    Unix socket. Such clients have neither, and put the host of their URL there.
     """
     name, port = scope.get("server") or ("", None)
     return port is not None and not _is_address(name) and _name_of(host) == name.lower()
 
 
-def _is_taken(host: str, hosts: Collection[str]) -> bool:
+def _is_allowed(host: str, hosts: Collection[str]) -> bool:
     name = _name_of(host)
     if name is None:
         return False
     if _is_address(name) or name in hosts or name in PRIVATE_NAMES:
         return True
+    # A name without a dot cannot be registered, and .localhost is reserved (RFC 6761, 6.3).
     return "." not in name or name.endswith(".localhost")
 
 
 def _name_of(host: str) -> str | None:
-    """The name or the address in a `Host`; None if that is malformed."""
+    """Return the name or the address in a `Host`; None if it is malformed."""
     match = AUTHORITY.fullmatch(host)
     if match is None:
         return None

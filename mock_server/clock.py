@@ -1,26 +1,27 @@
-"""The time as the mock takes it."""
+"""The mock's clock, which tests can advance."""
 
 import time
 from collections.abc import Callable
 
 
 class Clock:
-    """The seconds since 1970, or those of another `source`, and as many more as it was advanced."""
+    """Seconds since 1970, or those of another `source`, plus what the clock was advanced by."""
 
     def __init__(self, source: Callable[[], float] | None = None) -> None:
-        self._began_s = 0.0 if source else time.time() - time.monotonic()
-        self._source = source or time.monotonic  # which nobody puts right meanwhile
+        # The system's time can be set back while a mock runs (NTP); the monotonic clock cannot.
+        self._offset_s = 0.0 if source else time.time() - time.monotonic()
+        self._source = source or time.monotonic
         self.advanced_s = 0.0
 
     def __call__(self) -> float:
-        return self._began_s + self._source() + self.advanced_s
+        return self._offset_s + self._source() + self.advanced_s
 
     def advance(self, seconds: float) -> None:
-        """Let so much time pass at once; raises ValueError for less than none."""
+        """Advance the clock; raises ValueError if `seconds` is negative or not finite."""
         if not 0 <= seconds < float("inf"):
-            raise ValueError("a clock can only be advanced, by a number of seconds")
+            raise ValueError("a clock can only be advanced, by a number of seconds from 0")
         self.advanced_s += seconds
 
     def reset(self) -> None:
-        """Be right again."""
+        """Show the source's time again."""
         self.advanced_s = 0.0

@@ -1,4 +1,4 @@
-"""The mock as one object: the app, and what a test steers it with and asks of it."""
+"""The mock as one object: the app, and what a test controls it with."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -9,39 +9,39 @@ from typing import Any, Final
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from mock_server.admin import Admin
-from mock_server.admin_access import hosts_of
+from mock_server.admin import AdminMiddleware
+from mock_server.admin_access import parse_hosts
 from mock_server.backend.backend import MockBackend
-from mock_server.backend.jobs import MockJobs
+from mock_server.backend.jobs import MockJobStore
 from mock_server.clock import Clock
-from mock_server.faults.middleware import Sabotage
-from mock_server.faults.schedule import Faults
+from mock_server.faults.middleware import FaultMiddleware
+from mock_server.faults.schedule import FaultSchedule
 from mock_server.journal.assertions import check_called, check_not_called
 from mock_server.journal.journal import Entry, Journal
-from mock_server.journal.middleware import Recording
-from mock_server.rate_limit import Rate, RateLimit
-from mock_server.rules.middleware import Naming
+from mock_server.journal.middleware import JournalMiddleware
+from mock_server.rate_limit import RateLimitMiddleware, SlidingWindow
+from mock_server.rules.middleware import RuleHeaderMiddleware
 from mock_server.scenario import FETCHES, Scenario
-from upscaler.service import app
+from mock_server.state import State
+from upscaler.service.app import create_app
 from upscaler.settings import Settings
 
-DEFAULT_TOKEN: Final = "mock-token"  # noqa: S105  known to everybody, and guards nothing
-"""A mock makes no secret of anything: its users shall be able to write the token down."""
+DEFAULT_TOKEN: Final = "mock-token"  # noqa: S105  documented, and protects nothing
 
 
 class Mock:
     """A mock of the Upscaling API.
 
-    `app` is served by any ASGI server; by `upscaler.service.server.connection.server` with
-    `mock_server.serving.connection.Wire`
-    its connections can be reset, too. `journal` has what was asked, `faults` what will go wrong,
-    `jobs.progress` what polls are told, and `clock` the time of all of it.
+    `app` runs on any ASGI server. On `upscaler.service.server.connection.server` with
+    `mock_server.serving.connection.MockConnection` faults can also break connections. `journal` has
+    the requests, `faults` the faults to come, `jobs.progress` the script of polls, and `clock` the
+    time of all of it.
 
-    `scenario` is a file, or a `Scenario`, of which the other arguments go before what it says; each
-    of them that is None is the scenario's, and else the default: the tokens of `settings` or
-    `mock-token`, the seed 0, pictures of URLs that are made (`fetch`), and no `rate_limit`, which
-    is requests a minute for each token. Without `admin` there are no routes below /_mock; with it
-    they are there under any address and some names (see `visitors`), and under `admin_hosts`.
+    `scenario` is a `Scenario` or the path of a file. The other arguments override it. What is None
+    in both has its default: the tokens of `settings` or `mock-token`, the seed 0, generated images
+    for URLs (`fetch="made"`), and no `rate_limit`, which is in requests a minute for each token.
+    `admin=False` removes the routes below /_mock; otherwise they are there under any IP address and
+    some names (see `mock_server.admin_access`), and under `admin_hosts`.
     """
 
     def __init__(
@@ -57,18 +57,25 @@ class Mock:
         rate_limit: int | None = None,
         clock: Clock | None = None,
     ) -> None:
-        plan = scenario if isinstance(scenario, Scenario) else _read(scenario)
+        if scenario is None:
+            scenario = Scenario()
+        elif not isinstance(scenario, Scenario):
+            scenario = Scenario.read(Path(scenario))
         settings = settings or Settings()
-        chosen = tokens or plan.tokens or settings.tokens or (DEFAULT_TOKEN,)
+        # An empty list counts as None: `create_app` refuses to run without a token.
+        chosen = tokens or scenario.tokens or settings.tokens or (DEFAULT_TOKEN,)
         self.settings = replace(settings, tokens=tuple(chosen))
         self.clock = clock or Clock()
         self.journal = Journal(self.clock, self.settings.tokens)
-        self.faults = Faults(_or(seed, plan.seed, 0), plan.faults, plan.random)
-        self.jobs = MockJobs(self.settings.results_memory, self.clock, plan.progress)
-        self.rate_limit = _or(rate_limit, plan.rate_limit, None)
-        self._rate = Rate(self.rate_limit, self.clock) if self.rate_limit else None
-        steering = Middleware(Admin, self, hosts_of(admin_hosts)) if admin else None
-        self.app = self._made(_or(fetch, plan.fetch, "made"), steering)
+        self.faults = FaultSchedule(
+            _first(seed, scenario.seed, 0), scenario.faults, scenario.random
+        )
+        self.jobs = MockJobStore(self.settings.results_memory, self.clock, scenario.progress)
+        self.rate_limit: int | None = _first(rate_limit, scenario.rate_limit, None)
+        window = SlidingWindow(self.rate_limit, self.clock) if self.rate_limit else None
+        self._state = State(self.clock, self.journal, self.faults, self.jobs, window)
+        hosts = parse_hosts(admin_hosts) if admin else None
+        self.app = self._build_app(_first(fetch, scenario.fetch, "made"), hosts)
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -76,65 +83,63 @@ class Mock:
 
     @property
     def calls(self) -> list[Entry]:
-        """The requests for upscaling, the oldest first, whatever they were answered."""
+        """The requests for upscaling, the oldest first, whatever their response was."""
         return self.journal.find(route="upscaling")
 
     def assert_called_with(self, **expected: Any) -> None:  # noqa: ANN401  of any field
-        """Raise AssertionError, with what differed, unless a call was as expected.
+        """Raise AssertionError, with the closest miss, unless a call was as expected.
 
-        By the names of a request's fields, as the client sent them, and None for one that it did
-        not send; `init_image` is a file (bytes or its path), a SHA-256 in hex, or a picture of
-        Pillow's, of which the pixels count. Besides, `headers` by name, the `status` of the answer,
-        the `fault`, and `times`: how many calls must have been so, and else at least one.
+        Names are those of a request's fields, as the client sent them; None is a field that it did
+        not send. `init_image` is a file (bytes or its path), a SHA-256 in hex, or an image of
+        Pillow, whose pixels are compared. Others are `headers` by name, the `status` of the
+        response, the `fault`, and `times`: how many calls must match, by default at least one.
         """
         __tracebackhide__ = True
         check_called(self.calls, expected)
 
     def assert_not_called(self) -> None:
-        """Raise AssertionError if anything was asked to be enlarged."""
+        """Raise AssertionError if there was a request for upscaling."""
         __tracebackhide__ = True
         check_not_called(self.calls)
 
     def reset(self) -> None:
-        """Be as at the start: no requests, no jobs, the scenario's faults, the right time."""
-        self.clock.reset()
-        self.journal.reset()
-        self.faults.reset()
-        self.jobs.reset()
-        if self._rate:
-            self._rate.reset()
+        """Restore the initial state: no requests or jobs, the scenario's faults, the real time."""
+        self._state.reset()
 
-    def _made(self, fetch: str, steering: Middleware | None) -> FastAPI:
-        """The service's app over what is the mock's.
-
-        The first of its layers is the outermost. All but the first are below the service's own
-        envelope, so that whatever they answer has an id and is logged as other answers are.
-        """
+    def _build_app(self, fetch: str, hosts: frozenset[str] | None) -> FastAPI:
+        """Create the service's app over the mock's backend, with the mock's middleware."""
         if fetch not in FETCHES:
-            raise ValueError(f"fetch is one of {', '.join(FETCHES)}")
-        pictures = partial(_picture_at, self.settings) if fetch == "made" else None
-        service = app.create_app(MockBackend(), self.settings, self.jobs, pictures)
-        service.add_middleware(Naming)
-        layers = service.user_middleware
-        if steering:
-            layers.append(steering)
-        layers.append(Middleware(Recording, self.journal))
-        layers.append(Middleware(Sabotage, self.faults, self.jobs))
-        if self._rate:
-            layers.append(Middleware(RateLimit, self._rate, self.settings.tokens))
-        return service
+            raise ValueError(f"fetch must be one of {', '.join(FETCHES)}")
+        state = self._state
+        # The journal is outside the faults, so that it records the requests that they answer. The
+        # rate limit is inside, so that it does not count them.
+        middleware = [
+            Middleware(JournalMiddleware, state.journal),
+            Middleware(FaultMiddleware, state.faults, state.jobs.result_fault),
+        ]
+        if hosts is not None:  # outside the journal and the faults, which do not apply to it
+            middleware.insert(0, Middleware(AdminMiddleware, state, hosts))
+        if state.rate_limit:
+            middleware.append(Middleware(RateLimitMiddleware, state.rate_limit, self.tokens))
+        app = create_app(
+            MockBackend(),
+            self.settings,
+            self.jobs,
+            # A partial and not a method, since no app may keep its mock alive.
+            partial(_generate_image, self.settings) if fetch == "made" else None,
+            middleware,
+        )
+        # Outside even the service's own, which answers unexpected errors with a 500 (RES-7).
+        app.add_middleware(RuleHeaderMiddleware)
+        return app
 
 
-async def _picture_at(settings: Settings, url: str, hold: Callable[[int], None]) -> bytes:
-    """The picture that is made for a URL; no method, since no app may keep its mock alive."""
-    from mock_server.backend.url_images import MadePictures  # noqa: PLC0415  most tests send no URL
+async def _generate_image(settings: Settings, url: str, hold: Callable[[int], None]) -> bytes:
+    from mock_server.backend.url_images import GeneratedImages  # noqa: PLC0415  imports httpx
 
-    return await MadePictures(settings).fetch(url, hold)
-
-
-def _read(scenario: Path | str | None) -> Scenario:
-    return Scenario() if scenario is None else Scenario.read(Path(scenario))
+    return await GeneratedImages(settings).fetch(url, hold)
 
 
-def _or(given: Any, planned: Any, default: Any) -> Any:  # noqa: ANN401  the first that is not None
-    return next((value for value in (given, planned) if value is not None), default)
+def _first(*values: Any) -> Any:  # noqa: ANN401  of any option
+    """Return the first value that is not None."""
+    return next((value for value in values if value is not None), None)

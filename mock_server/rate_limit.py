@@ -15,12 +15,12 @@ from upscaler.errors import UpscalerError
 from upscaler.service import responses
 
 PLANS: Final = {"free": 10, "pro": 60}
-"""Requests a minute, by the plan that OctoAI's customers had."""
+"""Requests a minute, by the plan of OctoAI's customers."""
 MINUTE_S: Final = 60.0
 
 
 class RateLimited(UpscalerError):
-    """The token has been used too often within a minute; it may be again in `retry_after_s`."""
+    """A token was used too often within a minute; it can be used again in `retry_after_s`."""
 
     status = 429
 
@@ -41,7 +41,7 @@ class RateLimited(UpscalerError):
 
 
 def parse_rate(text: str) -> int:
-    """Requests a minute: free, pro, or a number such as 5/min; raises ValueError otherwise."""
+    """Return the requests a minute of free, pro, or a rate such as 5/min; raises ValueError."""
     if text in PLANS:
         return PLANS[text]
     match = re.fullmatch(r"([0-9]{1,6})/min", text, re.ASCII)
@@ -50,8 +50,8 @@ def parse_rate(text: str) -> int:
     return int(match[1])
 
 
-class Rate:
-    """The requests of each token within the last minute; no more than so many may be."""
+class SlidingWindow:
+    """The requests of each token within the last minute, of which there may be `requests`."""
 
     def __init__(self, requests: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.requests = requests
@@ -62,33 +62,33 @@ class Rate:
         """Forget all requests."""
         self._times: dict[str, deque[float]] = {}
 
-    def note(self, token: str) -> None:
-        """Count a request, or raise RateLimited, which counts as none."""
+    def count(self, token: str) -> None:
+        """Count a request; raises RateLimited for one too many, which is not counted."""
         now, times = self._clock(), self._times.setdefault(token, deque())
         while times and times[0] + MINUTE_S <= now:
             times.popleft()
-        if len(times) >= self.requests:
+        if len(times) >= self.requests:  # until the oldest request leaves the window
             raise RateLimited(self.requests, ceil(times[0] + MINUTE_S - now))
         times.append(now)
 
 
-class RateLimit:
-    """Middleware that lets only so many upscaling requests pass.
+class RateLimitMiddleware:
+    """Middleware that limits the rate of requests for upscaling.
 
-    Those without one of `tokens` pass and are not counted: below, the answer to them is 401, which
-    is told before this (REQ-19).
+    Requests without one of `tokens` are not counted: the service answers them with 401, which comes
+    before this (REQ-19).
     """
 
-    def __init__(self, app: ASGIApp, rate: Rate, tokens: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, window: SlidingWindow, tokens: tuple[str, ...]) -> None:
         self.app = app
-        self._rate = rate
+        self._window = window
         self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = _token(scope)
         if token in self._tokens:
             try:
-                self._rate.note(token)
+                self._window.count(token)
             except RateLimited as error:
                 await responses.error(error)(scope, receive, send)
                 return
@@ -96,10 +96,11 @@ class RateLimit:
 
 
 def _token(scope: Scope) -> str | None:
-    """The token of an upscaling request, if it has one; the service reads it in the same way."""
+    """Return the token of a request for upscaling, if it has one, read as the service reads it."""
     if scope["type"] != "http" or (scope["method"], scope["path"]) != ("POST", "/upscaling"):
         return None
     scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("Authorization"))
     if scheme.lower() != "bearer":
         return None
+    # Headers are bytes that Starlette decodes as Latin-1; tokens are UTF-8.
     return token.encode("latin-1").decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Scenario files: how a mock starts, in TOML."""
+"""Scenario files: the initial state of a mock, in TOML."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -6,23 +6,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-from mock_server.backend.jobs import Progress
+from mock_server.backend.jobs import PollScript
+from mock_server.endpoints import ROUTES
 from mock_server.faults.fault import Fault, parse_sequence
-from mock_server.faults.schedule import ROUTES, Steps, parse_chances
+from mock_server.faults.schedule import Steps, parse_probabilities
 from mock_server.rate_limit import parse_rate
 from upscaler.errors import InvalidSetting
 
 FETCHES: Final = ("made", "real")
-"""Where pictures of URLs come from: the mock makes them, or they are downloaded."""
+"""Where the images of URLs come from: they are generated, or really downloaded."""
 
 
 class ScenarioError(ValueError):
-    """A value in a scenario is none that can be there; the message says what can."""
+    """A value in a scenario is not valid; the message says what is."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """How a mock starts; what is None or empty here is as it is without a scenario."""
+    """The initial state of a mock; what is None or empty here has its default."""
 
     tokens: tuple[str, ...] = field(default=(), repr=False)
     seed: int | None = None
@@ -30,31 +31,31 @@ class Scenario:
     rate_limit: int | None = None
     faults: Mapping[str, Steps] = field(default_factory=dict)
     random: Mapping[Fault, float] = field(default_factory=dict)
-    progress: Progress | None = None
+    progress: PollScript | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The scenario in a file; raises InvalidSetting, with its name and the key, or OSError."""
+        """Read a file; raises InvalidSetting with the path and the key, or OSError."""
         import tomllib  # noqa: PLC0415  most mocks start without a file
 
         try:
             return cls.parse(tomllib.loads(path.read_text(encoding="utf-8")))
-        except (InvalidSetting, ValueError) as error:  # TOML's and UTF-8's errors among them
+        except (InvalidSetting, ValueError) as error:  # also those of TOML and UTF-8
             raise InvalidSetting(f"{path}: {error}") from error
 
     @classmethod
     def parse(cls, table: Mapping[str, Any]) -> Self:
-        """The scenario in a table; raises InvalidSetting with the key and what is wrong."""
+        """Return the scenario in a table; raises InvalidSetting with the key."""
         given = {}
-        for name, value in _known(table, KEYS):
-            with _told_at(name):
+        for name, value in _members(table, KEYS):
+            with _errors_at(name):
                 given[name.replace("-", "_")] = KEYS[name](value)
         return cls(**given)
 
 
 @contextmanager
-def _told_at(key: str) -> Iterator[None]:
-    """Tell what is wrong in the block with the key that it is about."""
+def _errors_at(key: str) -> Iterator[None]:
+    """Name the key in the errors of the block."""
     try:
         yield
     except InvalidSetting as error:
@@ -63,67 +64,67 @@ def _told_at(key: str) -> Iterator[None]:
         raise InvalidSetting(f"{key}: {error}") from error
 
 
-def _known(table: object, keys: Mapping[str, object]) -> list[tuple[str, Any]]:
-    """The members of a table that has none but `keys`; raises ValueError."""
+def _members(table: object, keys: Mapping[str, object]) -> list[tuple[str, Any]]:
+    """Return the members of a table, which may have no others than `keys`; raises ValueError."""
     if not isinstance(table, dict):
-        raise ScenarioError(f"this is a table of {', '.join(keys)}")
+        raise ScenarioError(f"expected a table of {', '.join(keys)}")
     for name in table:
         if name not in keys:
-            raise ScenarioError(f"there is no {name!r}; what there is: {', '.join(keys)}")
+            raise ScenarioError(f"unknown key {name!r}; use one of {', '.join(keys)}")
     return list(table.items())
 
 
-def _tokens(value: object) -> tuple[str, ...]:
+def _parse_tokens(value: object) -> tuple[str, ...]:
     texts = value if isinstance(value, list) and value else [""]
     if not all(isinstance(text, str) and text.isprintable() and text.strip() for text in texts):
-        raise ScenarioError('these are texts, and one at least: ["mock-token"]')
+        raise ScenarioError('expected at least one string: ["mock-token"]')
     return tuple(texts)
 
 
-def _whole(value: object) -> int:
-    if type(value) is not int:
-        raise ScenarioError("this is a whole number")
+def _parse_integer(value: object) -> int:
+    if type(value) is not int:  # a bool is an int, too
+        raise ScenarioError("expected an integer")
     return value
 
 
-def _text(value: object) -> str:
+def _parse_text(value: object) -> str:
     if not isinstance(value, str):
-        raise ScenarioError("this is a text")
+        raise ScenarioError("expected a string")
     return value
 
 
-def _fetch(value: object) -> str:
+def _parse_fetch(value: object) -> str:
     if value not in FETCHES:
-        raise ScenarioError(f"this is one of {', '.join(FETCHES)}")
+        raise ScenarioError(f"expected one of {', '.join(FETCHES)}")
     return str(value)
 
 
-def _faults(value: object) -> dict[str, Steps]:
-    found = {}
-    for route, text in _known(value, ROUTES):
-        with _told_at(route):
-            found[route] = parse_sequence(_text(text))
-    return found
+def _parse_faults(value: object) -> dict[str, Steps]:
+    sequences = {}
+    for route, text in _members(value, ROUTES):
+        with _errors_at(route):
+            sequences[route] = parse_sequence(_parse_text(text))
+    return sequences
 
 
-def _random(value: object) -> dict[Fault, float]:
+def _parse_random(value: object) -> dict[Fault, float]:
     if not isinstance(value, dict):
-        raise ScenarioError('this is a table of probabilities, such as "429" = 0.05')
-    return parse_chances(value)
+        raise ScenarioError('expected a table of probabilities, such as "429" = 0.05')
+    return parse_probabilities(value)
 
 
-def parse_progress(value: object) -> Progress:
-    """The progress in a table; raises ValueError."""
-    return Progress(**dict(_known(value, Progress.__dataclass_fields__)))
+def parse_progress(value: object) -> PollScript:
+    """Return the poll script in a table; raises ValueError."""
+    return PollScript(**dict(_members(value, PollScript.__dataclass_fields__)))
 
 
 KEYS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "tokens": _tokens,
-    "seed": _whole,
-    "fetch": _fetch,
-    "rate-limit": lambda value: parse_rate(_text(value)),
-    "faults": _faults,
-    "random": _random,
+    "tokens": _parse_tokens,
+    "seed": _parse_integer,
+    "fetch": _parse_fetch,
+    "rate-limit": lambda value: parse_rate(_parse_text(value)),
+    "faults": _parse_faults,
+    "random": _parse_random,
     "progress": parse_progress,
 }
-"""What can be in a scenario, and how it is read."""
+"""The keys of a scenario, and how their values are parsed."""

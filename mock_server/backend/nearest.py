@@ -1,4 +1,4 @@
-"""What the mock makes of pictures: no network, but the input's own pixels, each repeated."""
+"""The upscaler of the mock: nearest neighbour, without a network."""
 
 import hashlib
 import math
@@ -8,33 +8,33 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaler.api.request import Size
-from upscaler.imaging.decode import Pixels
+from upscaler.api.sizes import Size
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import Progress
 
 STRIP_ROWS: Final = 128
-"""So many rows are handed to the encoder at a time, which then works while the next are made."""
-SHOWN_PX: Final = 256
-"""Of an input as many pixels are shown as a square of so many a side has, and of less than twice as
-many: they tell what it is of, and what is made of more takes longer, and is larger."""
+"""How many rows the encoder gets at a time; it works while the next ones are computed."""
+SAMPLED_PX: Final = 256
+"""Of a large input, about as many pixels are used as a square with this side has: enough to
+recognise it by, and fewer different pixels are faster to encode."""
 WEIGHTS: Final = "upscaler-mock has no weights of {}"
-"""What stands in for a model's file of weights: no file that any network is in has its SHA-256."""
+"""Hashed in place of a model's weights: the SHA-256 is that of no real file of weights."""
 
 
-class MockEnlarger:
-    """An `Enlarger` that goes by the nearest neighbour, whichever model is asked for.
+class NearestUpscaler:
+    """An `Upscaler` that uses nearest-neighbour interpolation, whichever model is asked for.
 
-    That takes far less time than a smooth resize, and one can tell beforehand what comes of it:
-    each pixel is that of the input which its centre lies in, alpha and all. Inputs of as many
-    pixels as twice SHOWN_PX a side make, and more, are looked at as squares of two pixels or more,
-    of which the middle one is shown. What is made is the same on every machine.
+    That is much faster than a smooth resize, and the result can be predicted: each output pixel is
+    the input pixel that its centre lies in, alpha included, and is the same on every machine. From
+    twice SAMPLED_PX a side, the input is divided into squares of two or more pixels a side, and
+    only the middle pixel of each square is used.
     """
 
     face_enhance = True
 
     def load(self, model: UpscalingModel) -> str:
-        """Load nothing. The SHA-256 tells models apart, as that of real weights would."""
+        """Load nothing. The SHA-256 differs between models, as that of real weights does."""
         return hashlib.sha256(WEIGHTS.format(model).encode()).hexdigest()
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:  # noqa: ARG002  the same for all
@@ -47,26 +47,30 @@ class MockEnlarger:
         size: Size,
         progress: Progress,
     ) -> Iterator[Pixels]:
-        """Strips of `pixels` at exactly `size` (width, height)."""
+        """Yield strips of the upscaled image, of exactly `size` (width, height) in all.
+
+        `pixels` and the strips are uint8 of shape (rows, columns, channels).
+        """
         height, width, channels = pixels.shape
-        square_px = max(1, math.isqrt(width * height) // SHOWN_PX)
+        square_px = max(1, math.isqrt(width * height) // SAMPLED_PX)
         columns = _nearest(width, size[0], square_px)[:, np.newaxis] * channels
         samples = (columns + np.arange(channels)).ravel()
         rows = _nearest(height, size[1], square_px)
         for top in range(0, size[1], STRIP_ROWS):
-            which = rows[top : top + STRIP_ROWS]
-            new = np.flatnonzero(np.diff(which, prepend=-1))
-            different = pixels[which[new]].reshape(len(new), -1).take(samples, axis=1)
-            strip = different.repeat(np.diff(new, append=len(which)), axis=0)
+            sources = rows[top : top + STRIP_ROWS]
+            # Each input row is widened once, and then repeated as often as it is needed.
+            first = np.flatnonzero(np.diff(sources, prepend=-1))
+            distinct = pixels[sources[first]].reshape(len(first), -1).take(samples, axis=1)
+            strip = distinct.repeat(np.diff(first, append=len(sources)), axis=0)
             progress(top + len(strip), size[1])
             yield strip.reshape(len(strip), size[0], channels)
 
 
 def _nearest(before: int, after: int, square_px: int) -> NDArray[np.intp]:
-    """Which of `before` pixels in a row stands for each of `after`.
+    """Return the index of the input pixel for each of `after` output pixels in a row.
 
-    That is the middle one of the square that its centre lies in, or one of two.
+    It is the middle one of the square that the centre of the output pixel lies in.
     """
-    centres = 2 * np.arange(after, dtype=np.intp) + 1  # in halves of a pixel
+    centres = 2 * np.arange(after, dtype=np.intp) + 1  # in half pixels, so that all is integers
     squares = centres * before // (2 * after) // square_px
     return np.minimum(squares * square_px + square_px // 2, before - 1)

@@ -1,4 +1,4 @@
-"""Pictures for URLs without a network: each URL has its own, the same every time."""
+"""Images for URLs, generated without a network: each URL has its own, the same every time."""
 
 import hashlib
 import io
@@ -14,77 +14,80 @@ import numpy as np
 from anyio import to_thread
 from PIL import Image
 
-from upscaler.api.request import Size, check_input_size
-from upscaler.imaging.decode import Pixels
-from upscaler.service.download import Fetcher
+from upscaler.api.sizes import Size, check_input_size
+from upscaler.imaging.pixels import Pixels
+from upscaler.service.download import Downloader
 from upscaler.service.ip_ranges import Address
 from upscaler.settings import Settings
 
-USUAL_SIZE: Final = (512, 512)
+DEFAULT_SIZE: Final = (512, 512)
 SIZE: Final = re.compile(r"(?<![0-9])([0-9]{1,5})x([0-9]{1,5})(?![0-9])", re.ASCII)
-"""A size in the last part of a path, such as 512x768.png; the last one there counts."""
+"""A size in the last segment of a path, such as 512x768.png; the last match counts."""
 FORMATS: Final = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-"""The file formats by how a path ends; any other is a PNG."""
+"""The file format by the suffix of the path; otherwise it is PNG."""
 CELLS: Final = 16
-"""So many squares in each row and column tell pictures apart."""
-SOMEWHERE: Final = ip_address("1.1.1.1")
-"""Stands for whatever address a name may have: a public one, which is never connected to."""
-HERE: Final = ip_address("127.0.0.1")
+"""How many squares there are in each row and column of an image."""
+PUBLIC_ADDRESS: Final = ip_address("1.1.1.1")
+"""What every name resolves to here: any public address will do, as nothing connects to it."""
+LOOPBACK: Final = ip_address("127.0.0.1")
 
 
-class MadePictures:
-    """Takes URLs as the service does, and makes the pictures that are there itself.
+class GeneratedImages:
+    """Checks URLs as the service does, and generates the images.
 
-    A URL that the service refuses without asking anybody is refused in the same words: for its
-    form, its port, or an address that is not public.
+    URLs that the service refuses without a connection are refused with the same errors: for their
+    form, their port, or an address that is not public.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._checks = Fetcher(
+        self._checks = Downloader(
             ports=settings.fetch_ports,
             networks=settings.fetch_networks,
-            resolve=_without_asking,
-            tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # an empty one: nothing is connected to
+            resolve=_resolve_offline,
+            tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # loading the system's roots takes time
         )
 
     async def fetch(self, url: str, hold: Callable[[int], None]) -> bytes:
-        """The file at `url`: see `Fetcher.fetch`."""
+        """Return the file at `url`: see `Downloader.fetch`."""
         await self._checks.check(url)
         size = size_in(url)
         check_input_size(size, "init_image_url")
-        data = await to_thread.run_sync(file_at, url, size)
+        data = await to_thread.run_sync(generate_file, url, size)
         hold(len(data))
         return data
 
 
-async def _without_asking(host: str, port: int) -> Iterable[Address]:
-    """The address that `host` is, in any notation; or else one for all names but this machine's."""
+async def _resolve_offline(host: str, port: int) -> Iterable[Address]:
+    """Return the address that `host` is, in any notation; a name gets a public or loopback one."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         name = host.removesuffix(".")
-        return [HERE if name == "localhost" or name.endswith(".localhost") else SOMEWHERE]
+        return [LOOPBACK if name == "localhost" or name.endswith(".localhost") else PUBLIC_ADDRESS]
     return [ip_address(address[0]) for *_, address in found]
 
 
 def size_in(url: str) -> Size:
-    """Width and height of the picture at `url`."""
+    """Return the width and height of the image at `url`."""
     sizes = SIZE.findall(_path(url).rpartition("/")[2])
-    return (int(sizes[-1][0]), int(sizes[-1][1])) if sizes else USUAL_SIZE
+    return (int(sizes[-1][0]), int(sizes[-1][1])) if sizes else DEFAULT_SIZE
 
 
-def file_at(url: str, size: Size) -> bytes:
-    """The picture at `url`, of `size`, as a file in the format that its path ends in."""
+def generate_file(url: str, size: Size) -> bytes:
+    """Return the image at `url`, of `size`, as a file in the format of its suffix."""
     path = _path(url).lower()
-    kind = next((kind for end, kind in FORMATS.items() if path.endswith(end)), "PNG")
+    file_format = next((name for suffix, name in FORMATS.items() if path.endswith(suffix)), "PNG")
     out = io.BytesIO()
-    # WebP's method 0 and zlib's level 1 are the quick ones; each knows only its own.
-    Image.fromarray(pixels_at(url, size)).save(out, kind, quality=90, method=0, compress_level=1)
+    # WebP's method 0 and zlib's level 1 are the fastest; each format ignores the other's option.
+    Image.fromarray(generate_pixels(url, size)).save(
+        out, file_format, quality=90, method=0, compress_level=1
+    )
     return out.getvalue()
 
 
-def pixels_at(url: str, size: Size) -> Pixels:
-    """What is to be seen there: a slope of two colours, and on it squares, lighter or darker."""
+def generate_pixels(url: str, size: Size) -> Pixels:
+    """Return a gradient with lighter and darker squares: uint8 of shape (rows, columns, 3)."""
+    # The bytes after the colours decide which squares are lighter.
     digest = hashlib.shake_256(url.encode(errors="surrogatepass")).digest(6 + CELLS * CELLS)
     first, second = np.array(list(digest[:6]), float).reshape(2, 1, 1, 3)
     width, height = size
@@ -93,10 +96,10 @@ def pixels_at(url: str, size: Size) -> Pixels:
     cells = np.array(list(digest[6:])).reshape(CELLS, CELLS) % 2
     rows, columns = (np.arange(side) * CELLS // side for side in (height, width))
     squares = 40.0 * cells[rows][:, columns, None] - 20
-    slope = first + (second - first) * (across + down) / 2
-    pixels: Pixels = np.clip(slope + squares, 0, 255).astype(np.uint8)
+    gradient = first + (second - first) * (across + down) / 2
+    pixels: Pixels = np.clip(gradient + squares, 0, 255).astype(np.uint8)
     return pixels
 
 
 def _path(url: str) -> str:
-    return httpx.URL(url).path  # read as the service reads it, and without percent signs
+    return httpx.URL(url).path  # parsed and percent-decoded as the service does

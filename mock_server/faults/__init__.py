@@ -1,1 +1,1 @@
-"""What goes wrong on purpose, and when."""
+"""Faults: what goes wrong on purpose, and when."""

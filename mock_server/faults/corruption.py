@@ -1,4 +1,4 @@
-"""What can be done to an answer on its way: each makes of an ASGI `send` another one."""
+"""What a fault can do to a response on its way: each function wraps an ASGI `send`."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -8,123 +8,129 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Message, Send
 
-from upscaler.api.request import OUTPUT_SIZE_HEADER
+from upscaler.api.headers import OUTPUT_SIZE_HEADER
 from upscaler.api.responses import ImageResponse
-from upscaler.service.body import JSON
+from upscaler.service.negotiation import JSON
 
-PIECE_S: Final = 0.05
-"""How often a piece of a dripping answer comes."""
-SPOILT: Final = b"{'"
-"""How a malformed answer begins: as what Python prints of a dict, which no parser of JSON takes."""
+CHUNK_S: Final = 0.05
+"""How often a chunk of a throttled body is sent."""
+NOT_JSON: Final = b"{'"
+"""How a malformed body begins: as Python prints a dict, which no JSON parser accepts."""
 NOT_BASE64: Final = b"*"
 
 
-def halved(send: Send, break_off: Callable[[], Awaitable[None]]) -> Send:
-    """`send` up to the middle of the body, and then `break_off`."""
-    left, over = 1, False
+def halve(send: Send, break_off: Callable[[], Awaitable[None]]) -> Send:
+    """Send the first half of the body, call `break_off`, and drop the rest."""
+    left_bytes, is_over = 1, False
 
-    async def halving(message: Message) -> None:
-        nonlocal left, over
-        if over:
+    async def send_half(message: Message) -> None:
+        nonlocal left_bytes, is_over
+        if is_over:
             return
         if message["type"] == "http.response.start":
-            left = max(1, int(_header(message, "Content-Length") or 0) // 2)
+            # At least one byte, so that the client has seen the response begin.
+            left_bytes = max(1, int(_header(message, "Content-Length") or 0) // 2)
             await send(message)
             return
-        part = message.get("body", b"")[:left]
-        left -= len(part)
-        over = not left
-        await send({**message, "body": part, "more_body": over or message.get("more_body", False)})
-        if over:
+        chunk = message.get("body", b"")[:left_bytes]
+        left_bytes -= len(chunk)
+        is_over = not left_bytes
+        # With more_body the server does not complete the response here.
+        more_body = is_over or message.get("more_body", False)
+        await send({**message, "body": chunk, "more_body": more_body})
+        if is_over:
             await break_off()
 
-    return halving
+    return send_half
 
 
-def dripped(send: Send, rate: float, wait: Callable[[float], Awaitable[None]]) -> Send:
-    """`send` so many bytes of the body a second."""
+def throttle(send: Send, rate: float, wait: Callable[[float], Awaitable[None]]) -> Send:
+    """Send `rate` bytes of the body a second."""
     began_s, sent_bytes = 0.0, 0
 
-    async def dripping(message: Message) -> None:
+    async def send_slowly(message: Message) -> None:
         nonlocal began_s, sent_bytes
         body = message.get("body", b"")
         began_s = began_s or time.monotonic()
-        step = max(1, int(rate * PIECE_S))
+        step = max(1, int(rate * CHUNK_S))
         for at in range(0, len(body), step):
-            part = body[at : at + step]
-            sent_bytes += len(part)
+            chunk = body[at : at + step]
+            sent_bytes += len(chunk)
+            # By the time since the beginning, so that delays between chunks do not add up.
             await wait(max(0.0, began_s + sent_bytes / rate - time.monotonic()))
-            more = at + step < len(body) or message.get("more_body", False)
-            await send({**message, "body": part, "more_body": more})
+            more_body = at + step < len(body) or message.get("more_body", False)
+            await send({**message, "body": chunk, "more_body": more_body})
         if not body:
             await send(message)
 
-    return dripping
+    return send_slowly
 
 
-def _malformed(send: Send) -> Send:
-    """`send` with another beginning of the body."""
-    begun = False
+def corrupt_body(send: Send) -> Send:
+    """Overwrite the first bytes of the body, so that it is neither JSON nor an image."""
+    is_done = False
 
-    async def spoiling(message: Message) -> None:
-        nonlocal begun
+    async def send_corrupted(message: Message) -> None:
+        nonlocal is_done
         body = message.get("body", b"")
-        if len(body) >= len(SPOILT) and not begun:
-            begun = True
-            message = {**message, "body": SPOILT + body[len(SPOILT) :]}
+        if len(body) >= len(NOT_JSON) and not is_done:
+            is_done = True
+            message = {**message, "body": NOT_JSON + body[len(NOT_JSON) :]}
         await send(message)
 
-    return spoiling
+    return send_corrupted
 
 
-def _bad_base64(send: Send) -> Send:
-    """`send` with a wrong character at the beginning of a picture in JSON."""
-    ahead = False
+def corrupt_base64(send: Send) -> Send:
+    """Overwrite the first character of `image_b64` with one that is not in base64."""
+    is_pending = False
 
-    async def spoiling(message: Message) -> None:
-        nonlocal ahead
+    async def send_corrupted(message: Message) -> None:
+        nonlocal is_pending
         if message["type"] == "http.response.start":
-            ahead = _has_picture(message) and _header(message, "Content-Type") == JSON
-        elif ahead:
-            ahead = False
-            before, quotes, text = message["body"].partition(b'":"')
-            message = {**message, "body": before + quotes + NOT_BASE64 + text[1:]}
+            is_pending = _has_image(message) and _header(message, "Content-Type") == JSON
+        elif is_pending:
+            is_pending = False
+            # `image_b64` is the first member, and its string begins in the first chunk.
+            key, quotes, text = message["body"].partition(b'":"')
+            message = {**message, "body": key + quotes + NOT_BASE64 + text[1:]}
         await send(message)
 
-    return spoiling
+    return send_corrupted
 
 
-def _removed(send: Send) -> Send:
-    """`send` with nothing in place of a picture."""
-    removed = False
+def remove_image(send: Send) -> Send:
+    """Send the response of an image that was removed for safety (RES-3) in place of an image."""
+    is_removed = False
 
-    async def removing(message: Message) -> None:
-        nonlocal removed
+    async def send_without_image(message: Message) -> None:
+        nonlocal is_removed
         if message["type"] != "http.response.start":
-            if not removed:
+            if not is_removed:
                 await send(message)
             return
-        removed = _has_picture(message)
-        if not removed:
+        is_removed = _has_image(message)
+        if not is_removed:
             await send(message)
             return
+        # JSON even for a client that accepts a file, since no file can say this.
         body = ImageResponse(image_b64=None, removed_for_safety=True).model_dump_json().encode()
         headers = [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(body))]
         await send({**message, "headers": [*headers, (b"vary", b"Accept")]})
         await send({"type": "http.response.body", "body": body})
 
-    return removing
+    return send_without_image
 
 
-SPOILS: Final[dict[str, Callable[[Send], Send]]] = {
-    "malformed": _malformed,
-    "bad-base64": _bad_base64,
-    "removed-for-safety": _removed,
+CORRUPTIONS: Final[dict[str, Callable[[Send], Send]]] = {
+    "malformed": corrupt_body,
+    "bad-base64": corrupt_base64,
+    "removed-for-safety": remove_image,
 }
-"""What changes the bodies of answers."""
+"""The flags that change the body of a response, and how."""
 
 
-def _has_picture(start: Message) -> bool:
+def _has_image(start: Message) -> bool:
     return start["status"] == HTTPStatus.OK and _header(start, OUTPUT_SIZE_HEADER) is not None
 
 

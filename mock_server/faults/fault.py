@@ -1,10 +1,10 @@
-"""What can go wrong on purpose, in words: faults, and sequences of them.
+"""Faults and sequences of faults, and the text that they are written as.
 
     fault     part+part...      latency=0.2+429
     sequence  step,step...      429x2,ok
-    step      fault, faultxN for N requests, or fault x* for all that come
+    step      fault, faultxN for N requests, or faultx* for all that follow
 
-Each text has one meaning and each fault one text, so that what is read can be told again.
+Each text has one meaning and each fault one text, so a parsed text can be printed again.
 """
 
 import re
@@ -15,37 +15,38 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 HEADER: Final = "X-Mock-Fault"
-"""The fault of this one request."""
+"""The header with the fault of its own request."""
 STATUSES: Final = (401, 404, 408, 413, 429, 500, 502, 503, 504)
-"""What can be answered instead: the API's refusals that are no fault of the request itself, and
-what proxies say when they reach nobody."""
+"""The statuses that a fault can respond with: the API's errors that do not depend on the request,
+and those of a proxy whose upstream does not respond."""
 RETRY_AFTER_S: Final = {429: 1, 503: 1}
-"""The answers that say when to come again, and when they do unless they are told."""
-WORDS: Final = {
-    "timeout": "nothing is answered until the client hangs up",
-    "303": "a redirect to where the answer is, as from Modal's proxy after 150 s",
+"""The statuses that have a Retry-After by default, and its value."""
+FLAGS: Final = {
+    "timeout": "there is no response until the client disconnects",
+    "303": "a redirect to the response, as Modal's proxy sends after 150 s",
     "reset": "the connection is reset in the middle of the body",
-    "truncated": "the connection ends in the middle of the body",
-    "malformed": "the body cannot be read as JSON, or as a picture if it is a file",
-    "bad-base64": "image_b64 has a character that base64 has not",
-    "wrong-size": "the picture is one pixel narrower than it should be",
-    "wrong-encoding": "the picture is a JPEG instead of a PNG, or the other way round",
+    "truncated": "the connection is closed in the middle of the body",
+    "malformed": "the body is not valid JSON, or not an image if the client accepts one",
+    "bad-base64": "image_b64 contains a character that is not in base64",
+    "wrong-size": "the image is one pixel narrower than it should be",
+    "wrong-encoding": "the image is a JPEG instead of a PNG, or the other way round",
     "removed-for-safety": "removed_for_safety is true and image_b64 is null",
 }
-"""The faults without a value, in the order in which they are written, and what they do."""
-INSTEAD: Final = ("timeout", "303")
-"""Those that stand in place of an answer, as a status does."""
-ENDS: Final = ("reset", "truncated")
-OF_RESULTS: Final = ("bad-base64", "removed-for-safety")
-"""Those that an asynchronous inference has when its result is fetched."""
+"""The faults without a value, in the order in which they are printed, and what they do."""
+REPLACING: Final = ("timeout", "303")
+"""The flags that replace the response, as a status does: only one of those can be set."""
+BREAKING: Final = ("reset", "truncated")
+"""The flags that break the connection: only one of them can be set."""
+RESULT_FLAGS: Final = ("bad-base64", "removed-for-safety")
+"""The flags that an asynchronous inference keeps until its result is fetched."""
 DISTRIBUTIONS: Final = {"fixed": 1, "uniform": 2, "normal": 2}
-"""How a latency is drawn, and of how many numbers of seconds."""
+"""The distributions of a latency, and how many numbers of seconds each needs."""
 MAX_LATENCY_S: Final = 3600
-MAX_TIMES: Final = 999_999
-POSSIBLE: Final = (
-    f"ok, {', '.join(map(str, STATUSES))}, 429:retry-after=7, {', '.join(WORDS)}, latency=0.2, "
+SYNTAX: Final = (
+    f"ok, {', '.join(map(str, STATUSES))}, 429:retry-after=7, {', '.join(FLAGS)}, latency=0.2, "
     "latency=uniform:0.1:0.5, latency=normal:0.2:0.05, drip=1000"
 )
+"""All that a fault can be, for error messages."""
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
 _STATUS: Final = re.compile(r"([0-9]{3})(?::retry-after=([0-9]{1,5}))?", re.ASCII)
@@ -53,22 +54,22 @@ _STEP: Final = re.compile(r"(.+?)(?:x([1-9][0-9]{0,5}|\*))?", re.ASCII)
 
 
 class FaultError(ValueError):
-    """A text is no fault, no sequence or no probability; the message says what would be one."""
+    """A text is not a fault, a sequence or a probability; the message says what is expected."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """How long an answer is held back: `distribution` of `numbers` of seconds."""
+    """How long a response is delayed: `distribution` of `numbers` of seconds."""
 
     distribution: str
     numbers: tuple[float, ...]
 
     def __str__(self) -> str:
-        numbers = ":".join(map(_shown, self.numbers))
+        numbers = ":".join(map(_format_number, self.numbers))
         return numbers if self.distribution == "fixed" else f"{self.distribution}:{numbers}"
 
-    def drawn(self, random: Random) -> float:
-        """The seconds for one request."""
+    def draw(self, random: Random) -> float:
+        """Return the seconds for one request."""
         first, *rest = self.numbers
         if self.distribution == "uniform":
             return random.uniform(first, rest[0])
@@ -79,151 +80,146 @@ class Latency:
 
 @dataclass(frozen=True)
 class Fault:
-    """All that goes wrong with one request; without anything it is `ok`.
+    """Everything that goes wrong with one request; a fault without any part is `ok`.
 
-    `status` is answered instead, with `retry_after_s` if it is one that says so; `drip` is how many
-    bytes of the body come in a second; and `words` are of `WORDS`.
+    `status` replaces the response, with the header Retry-After if `retry_after_s` is set. `drip` is
+    how many bytes of the body are sent a second, and `flags` are of `FLAGS`.
     """
 
     latency: Latency | None = None
     status: int | None = None
     retry_after_s: int | None = None
     drip: float | None = None
-    words: frozenset[str] = frozenset()
+    flags: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
-        parts = [word for word in WORDS if word in self.words]
+        parts = [flag for flag in FLAGS if flag in self.flags]
         if self.latency:
             parts.insert(0, f"latency={self.latency}")
         if self.status:
-            usual = self.retry_after_s == RETRY_AFTER_S.get(self.status)
-            parts.append(
-                f"{self.status}" if usual else f"{self.status}:retry-after={self.retry_after_s}"
-            )
+            is_default = self.retry_after_s == RETRY_AFTER_S.get(self.status)
+            retry_after = "" if is_default else f":retry-after={self.retry_after_s}"
+            parts.append(f"{self.status}{retry_after}")
         if self.drip:
-            parts.append(f"drip={_shown(self.drip)}")
+            parts.append(f"drip={_format_number(self.drip)}")
         return "+".join(parts) or "ok"
 
     @property
     def of_result(self) -> "Fault":
-        """What of it an asynchronous inference has when its result is fetched."""
-        return Fault(words=self.words.intersection(OF_RESULTS))
+        """The part of it that an asynchronous inference keeps until its result is fetched."""
+        return Fault(flags=self.flags.intersection(RESULT_FLAGS))
 
 
 OK: Final = Fault()
 current: Final[ContextVar[Fault]] = ContextVar("fault", default=OK)
-"""The fault of the request that is being answered, in all tasks that work for it."""
+"""The fault of the request that is being answered, in every task that works for it."""
 
 
 class Step(NamedTuple):
-    """A fault for so many requests in a row, or for all that come if `times` is None."""
+    """A fault for `times` requests in a row, or for all that follow if that is None."""
 
     fault: Fault
     times: int | None
 
     def __str__(self) -> str:
-        behind = {None: "x*", 1: ""}.get(self.times, f"x{self.times}")
-        return f"{self.fault}{behind}"
+        suffix = {None: "x*", 1: ""}.get(self.times, f"x{self.times}")
+        return f"{self.fault}{suffix}"
 
 
 def parse_fault(text: str) -> Fault:
-    """The fault in `text`; raises FaultError with what is possible."""
+    """Return the fault that `text` is; raises FaultError."""
     fault = OK
     for part in text.split("+"):
-        fault = _with(fault, part.strip())
-    instead: list[str] = [word for word in INSTEAD if word in fault.words]
+        fault = _add_part(fault, part.strip())
+    replacing: list[str] = [flag for flag in REPLACING if flag in fault.flags]
     if fault.status:
-        instead.append(str(fault.status))
-    for names in (instead, [word for word in ENDS if word in fault.words]):
+        replacing.append(str(fault.status))
+    for names in (replacing, [flag for flag in BREAKING if flag in fault.flags]):
         if len(names) > 1:
-            raise FaultError(f"{' and '.join(names)} exclude each other")
+            raise FaultError(f"{' and '.join(names)} cannot be combined")
     return fault
 
 
 def parse_sequence(text: str) -> tuple[Step, ...]:
-    """The steps in `text`; raises FaultError."""
-    steps = tuple(_step(step.strip()) for step in text.split(","))
+    """Return the steps that `text` is; raises FaultError."""
+    steps = []
+    for step in map(str.strip, text.split(",")):
+        match = _STEP.fullmatch(step)
+        if not match:
+            raise _unknown(step)
+        fault, times = match.groups(default="1")
+        steps.append(Step(parse_fault(fault), None if times == "*" else int(times)))
     if any(step.times is None for step in steps[:-1]):
-        raise FaultError("what comes behind x* would never come")
-    return steps
+        raise FaultError("steps after x* are never reached")
+    return tuple(steps)
 
 
-def in_words(steps: tuple[Step, ...]) -> str:
-    """The text of a sequence."""
+def format_sequence(steps: tuple[Step, ...]) -> str:
+    """Return the text of a sequence, which `parse_sequence` reads."""
     return ",".join(map(str, steps))
 
 
-def _step(text: str) -> Step:
-    match = _STEP.fullmatch(text)
-    if not match:
-        raise _unknown(text)
-    fault, times = match.groups(default="1")
-    return Step(parse_fault(fault), None if times == "*" else int(times))
-
-
-def _with(fault: Fault, part: str) -> Fault:
-    """`fault` and what `part` says."""
+def _add_part(fault: Fault, part: str) -> Fault:
+    """Return `fault` with what `part` adds to it."""
     name, _, value = part.partition("=")
     if part == "ok":
         return fault
-    if part in WORDS:
-        if part in fault.words:
-            raise FaultError(f"{part} is there twice")
-        return replace(fault, words=fault.words | {part})
+    if part in FLAGS:
+        if part in fault.flags:
+            raise FaultError(f"{part} is given twice")
+        return replace(fault, flags=fault.flags | {part})
     if match := _STATUS.fullmatch(part):
-        return _once(fault, part, **_status(int(match[1]), match[2]))
+        status = int(match[1])
+        if status not in STATUSES:
+            supported = ", ".join(map(str, STATUSES))
+            raise FaultError(f"the status {status} is not supported; use one of {supported}")
+        retry_after_s = RETRY_AFTER_S.get(status) if match[2] is None else int(match[2])
+        return _set_once(fault, part, status=status, retry_after_s=retry_after_s)
     if name in VALUES:
-        return _once(fault, name, **{name: VALUES[name](value)})
+        return _set_once(fault, name, **{name: VALUES[name](value)})
     raise _unknown(part)
 
 
-def _once(fault: Fault, name: str, **parts: Any) -> Fault:  # noqa: ANN401  of any field
-    if any(value is not None and getattr(fault, field) for field, value in parts.items()):
-        raise FaultError(f"{name} cannot stand beside {fault}")
-    return replace(fault, **parts)
+def _set_once(fault: Fault, name: str, **values: Any) -> Fault:  # noqa: ANN401  of any field
+    if any(value is not None and getattr(fault, field) for field, value in values.items()):
+        raise FaultError(f"{name} cannot be combined with {fault}")
+    return replace(fault, **values)
 
 
-def _status(code: int, retry_after: str | None) -> dict[str, int | None]:
-    if code not in STATUSES:
-        raise FaultError(f"{code} cannot be answered; what can: {', '.join(map(str, STATUSES))}")
-    wait_s = RETRY_AFTER_S.get(code) if retry_after is None else int(retry_after)
-    return {"status": code, "retry_after_s": wait_s}
-
-
-def _latency(value: str) -> Latency:
+def _parse_latency(value: str) -> Latency:
     first, *rest = value.split(":")
     name, texts = (first, rest) if first in DISTRIBUTIONS else ("fixed", [first, *rest])
-    numbers = tuple(map(_number, texts))
+    numbers = tuple(map(_parse_number, texts))
     if len(numbers) != DISTRIBUTIONS[name] or max(numbers) > MAX_LATENCY_S:
         raise FaultError(
-            f"latency is seconds, up to {MAX_LATENCY_S}: latency=0.2, latency=uniform:0.1:0.5 "
-            "(from, to) or latency=normal:0.2:0.05 (mean, deviation)"
+            f"latency is in seconds, up to {MAX_LATENCY_S}: latency=0.2, latency=uniform:0.1:0.5 "
+            "(from, to) or latency=normal:0.2:0.05 (mean, standard deviation)"
         )
     if name == "uniform" and numbers[0] > numbers[1]:
-        raise FaultError("latency=uniform:FROM:TO goes from the lower number to the higher")
+        raise FaultError("the first number of latency=uniform:FROM:TO must not be the larger one")
     return Latency(name, numbers)
 
 
-def _drip(value: str) -> float:
-    rate = _number(value)
+def _parse_drip(value: str) -> float:
+    rate = _parse_number(value)
     if rate < 1:
-        raise FaultError("drip is one byte a second or more: drip=1000")
+        raise FaultError("drip must be at least 1 byte per second, such as drip=1000")
     return rate
 
 
-def _number(text: str) -> float:
+VALUES: Final[dict[str, Callable[[str], Any]]] = {"latency": _parse_latency, "drip": _parse_drip}
+"""The faults with a value, and how it is parsed."""
+
+
+def _parse_number(text: str) -> float:
     if not _NUMBER.fullmatch(text):
-        raise FaultError("a number here is like 20 or 0.25")
+        raise FaultError("expected a number such as 20 or 0.25")
     return float(text)
 
 
-VALUES: Final[dict[str, Callable[[str], Any]]] = {"latency": _latency, "drip": _drip}
-"""The faults with a value, and how it is read."""
-
-
-def _shown(number: float) -> str:
+def _format_number(number: float) -> str:
     return f"{number:.6f}".rstrip("0").rstrip(".")
 
 
 def _unknown(text: str) -> FaultError:
-    return FaultError(f"there is no fault {text[:40]!r}; what there is: {POSSIBLE}")
+    return FaultError(f"unknown fault {text[:40]!r}; use one of {SYNTAX}")

@@ -1,152 +1,146 @@
-"""Which fault comes next, and where it comes from."""
+"""Which fault the next request gets, and where it comes from."""
 
 from collections.abc import Mapping
 from random import Random
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
-from starlette.types import Scope
-
+from mock_server.endpoints import ROUTES
 from mock_server.faults.fault import (
     OK,
     Fault,
     FaultError,
     Step,
-    in_words,
+    format_sequence,
     parse_fault,
     parse_sequence,
 )
 
-ROUTES: Final = {
-    "upscaling": ("POST", "/upscaling"),
-    "poll": ("GET", "/v1/requests/"),
-    "result": ("GET", "/v1/responses/"),
-    "healthcheck": ("GET", "/healthcheck"),
-}
-"""The routes that can have a sequence of their own, by method and how the path begins."""
+ROUNDING: Final = 1e-9
+"""The sum of probabilities such as ten times 0.1 may exceed 1 by this much."""
 Steps = tuple[Step, ...]
 
 
-def route_of(scope: Scope) -> str | None:
-    """The name of the route that a request is for, if it is one of `ROUTES`."""
-    for name, (method, path) in ROUTES.items():
-        begins = scope["path"].startswith(path) if path.endswith("/") else scope["path"] == path
-        if scope["method"] == method and begins:
-            return name
-    return None
+class SelectedFault(NamedTuple):
+    """The fault of one request: `source` is header, api, scenario, random, or request.
 
-
-class Chosen(NamedTuple):
-    """The fault of one request: `source` is header, api, scenario or random."""
+    The last one is the source of a fault that the result of an asynchronous inference has from the
+    request that started it. It is empty if there is no fault.
+    """
 
     fault: Fault
     source: str
     latency_s: float = 0.0
 
 
-class Faults:
-    """The faults to come: sequences and probabilities, from the scenario and by the API.
+class FaultSchedule:
+    """The faults to come: sequences and probabilities, from the scenario and from the API.
 
-    A request takes the next step of its route's sequence: of the one that was set by the API, or
-    when that is used up, of the scenario's. With neither, a request for upscaling may meet a random
-    one. The same `seed` and the same requests make the same faults.
+    A request takes the next step of its route's sequence: of the one set by the API, and when that
+    is used up, of the scenario's. With neither, a request for upscaling may get a random one. The
+    same `seed` and the same requests produce the same faults.
     """
 
     def __init__(
         self,
         seed: int = 0,
-        planned: Mapping[str, Steps] | None = None,
-        chances: Mapping[Fault, float] | None = None,
+        sequences: Mapping[str, Steps] | None = None,
+        probabilities: Mapping[Fault, float] | None = None,
     ) -> None:
         self.seed = seed
-        self._planned = dict(planned or {})
-        self._planned_chances = dict(chances or {})
-        self._lock = Lock()  # tests set what a server in another thread takes
+        self._initial_sequences = dict(sequences or {})
+        self._initial_probabilities = dict(probabilities or {})
+        self._lock = Lock()  # tests set faults while a server in another thread selects them
         self.reset()
 
     def reset(self) -> None:
-        """Be as at the start: what the API has set is gone, and the scenario's begins anew."""
+        """Restore the scenario's faults, and drop those set by the API."""
         with self._lock:
-            self._set: dict[str, list[Step]] = {}
-            self._left = {route: list(steps) for route, steps in self._planned.items()}
-            self._chances = self._planned_chances
+            self._by_api: dict[str, list[Step]] = {}
+            self._by_scenario = {
+                route: list(steps) for route, steps in self._initial_sequences.items()
+            }
+            self._probabilities = self._initial_probabilities
             self._random = Random(self.seed)  # noqa: S311  nothing here is secret
-            self._latencies = Random(f"{self.seed} latencies")  # noqa: S311
+            # Latencies have a generator of their own: a fault from a header draws one, too, and
+            # must not change which random faults the requests after it get.
+            self._latency_random = Random(f"{self.seed} latencies")  # noqa: S311
 
     def clear(self) -> None:
-        """Let nothing go wrong any more, until a reset."""
+        """Drop all faults, also the scenario's, until a reset."""
         with self._lock:
-            self._set, self._left, self._chances = {}, {}, {}
+            self._by_api, self._by_scenario, self._probabilities = {}, {}, {}
 
     def set(self, sequence: str, on: str = "upscaling") -> None:
-        """Let the next requests on a route go wrong so; raises FaultError."""
+        """Set the faults of the next requests to a route; raises FaultError."""
         if on not in ROUTES:
-            raise FaultError(f"there is no route {on[:40]!r}; what there is: {', '.join(ROUTES)}")
+            raise FaultError(f"unknown route {on[:40]!r}; use one of {', '.join(ROUTES)}")
         steps = parse_sequence(sequence)
         with self._lock:
-            self._set[on] = list(steps)
+            self._by_api[on] = list(steps)
 
-    def set_random(self, chances: Mapping[str, float]) -> None:
-        """Let upscaling requests go wrong by chance, such as {"429": 0.05}; raises FaultError."""
-        parsed = parse_chances(chances)
+    def set_random(self, probabilities: Mapping[str, float]) -> None:
+        """Set the probability of each fault, such as {"429": 0.05}; raises FaultError."""
+        parsed = parse_probabilities(probabilities)
         with self._lock:
-            self._chances = parsed
+            self._probabilities = parsed
 
-    def chosen(self, route: str | None, header: str | None = None) -> Chosen:
-        """The fault of a request that comes now. A header that is no fault raises FaultError."""
-        given = None if header is None else parse_fault(header)
+    def select(self, route: str | None, header: str | None = None) -> SelectedFault:
+        """Return the fault of a request, by its header first; raises FaultError for a wrong one."""
+        # Parsed first: a request with a wrong header takes no step of a sequence.
+        in_header = None if header is None else parse_fault(header)
         with self._lock:
-            fault, source = (given, "header") if given is not None else self._next(route)
-            seconds = fault.latency.drawn(self._latencies) if fault.latency else 0.0
-            return Chosen(fault, source, seconds)
+            fault, source = self._next(route) if in_header is None else (in_header, "header")
+            latency_s = fault.latency.draw(self._latency_random) if fault.latency else 0.0
+            return SelectedFault(fault, source, latency_s)
 
-    def told(self) -> dict[str, Any]:
-        """What is left, for people and programs."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the faults to come, as JSON has them."""
         with self._lock:
-            sources = {"api": self._set, "scenario": self._left}
-            left = {
-                source: {route: in_words(tuple(steps)) for route, steps in routes.items() if steps}
+            sources = {"api": self._by_api, "scenario": self._by_scenario}
+            sequences = {
+                source: {
+                    route: format_sequence(tuple(steps)) for route, steps in routes.items() if steps
+                }
                 for source, routes in sources.items()
             }
-            return {**left, "random": {str(fault): p for fault, p in self._chances.items()}}
+            random = {str(fault): number for fault, number in self._probabilities.items()}
+            return {**sequences, "random": random}
 
     def _next(self, route: str | None) -> tuple[Fault, str]:
+        """Take the next fault of a route, and say where it comes from."""
         if route is None:
             return OK, ""
-        for source, routes in (("api", self._set), ("scenario", self._left)):
-            if routes.get(route):
-                return _taken(routes[route]), source
-        return (self._by_chance(), "random") if route == "upscaling" else (OK, "")
+        for source, routes in (("api", self._by_api), ("scenario", self._by_scenario)):
+            if steps := routes.get(route):
+                fault, times = steps[0]
+                if times == 1:
+                    del steps[0]
+                elif times is not None:
+                    steps[0] = Step(fault, times - 1)
+                return fault, source
+        # Only upscaling draws, so that polling more or less often changes no random fault.
+        return (self._draw(), "random") if route == "upscaling" else (OK, "")
 
-    def _by_chance(self) -> Fault:
-        if not self._chances:
+    def _draw(self) -> Fault:
+        if not self._probabilities:
             return OK
-        drawn = self._random.random()
-        for fault, probability in self._chances.items():
-            drawn -= probability
-            if drawn < 0:
+        number = self._random.random()
+        for fault, probability in self._probabilities.items():
+            number -= probability
+            if number < 0:
                 return fault
         return OK
 
 
-def parse_chances(chances: Mapping[str, float]) -> dict[Fault, float]:
-    """Probabilities by fault; raises FaultError."""
+def parse_probabilities(probabilities: Mapping[str, float]) -> dict[Fault, float]:
+    """Return probabilities by fault; raises FaultError."""
     parsed = {}
-    for text, probability in chances.items():
-        number = isinstance(probability, int | float) and not isinstance(probability, bool)
-        if not number or not 0 <= probability <= 1:
-            raise FaultError(f"the probability of {text[:40]} is a number from 0 to 1")
+    for text, probability in probabilities.items():
+        is_number = isinstance(probability, int | float) and not isinstance(probability, bool)
+        if not is_number or not 0 <= probability <= 1:
+            raise FaultError(f"the probability of {text[:40]} must be a number from 0 to 1")
         parsed[parse_fault(text)] = float(probability)
-    if sum(parsed.values()) > 1 + 1e-9:
-        raise FaultError("the probabilities are more than 1 together")
+    if sum(parsed.values()) > 1 + ROUNDING:
+        raise FaultError("the probabilities add up to more than 1")
     return parsed
-
-
-def _taken(steps: list[Step]) -> Fault:
-    """The next fault of a sequence, which is shorter by it afterwards."""
-    fault, times = steps[0]
-    if times == 1:
-        del steps[0]
-    elif times is not None:
-        steps[0] = Step(fault, times - 1)
-    return fault

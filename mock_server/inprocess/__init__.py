@@ -1,1 +1,1 @@
-"""The mock without a socket, for clients of httpx."""
+"""The mock without a socket, for clients that use httpx."""

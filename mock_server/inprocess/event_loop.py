@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for whatever is run without a server."""
+"""An event loop in a thread of its own, for a mock that no server runs."""
 
 import asyncio
 from contextlib import suppress
@@ -11,9 +11,10 @@ _loops: Final[WeakKeyDictionary[object, asyncio.AbstractEventLoop]] = WeakKeyDic
 
 
 def loop_of(owner: object) -> asyncio.AbstractEventLoop:
-    """The loop that belongs to `owner`, the same one as long as that is there.
+    """Return the event loop of `owner`, which runs as long as that exists.
 
-    Never two: what an app waits with belongs to the loop that it has waited in before.
+    There is only one for each owner: asyncio's locks and events belong to the loop that they were
+    first used in, and an app has some.
     """
     with _lock:
         if owner not in _loops:
@@ -25,15 +26,14 @@ def loop_of(owner: object) -> asyncio.AbstractEventLoop:
 
 
 def _run(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+    async def run_until_ended() -> None:
+        await ended.wait()
+
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(_until(ended))
-
-
-async def _until(ended: asyncio.Event) -> None:
-    await ended.wait()
+        runner.run(run_until_ended())
 
 
 def _end(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
-    """Let a loop come to its end, in its own time: who calls this may hold any lock."""
-    with suppress(RuntimeError):  # it has been closed
+    """Tell a loop to end, without waiting: the garbage collector calls this at any point."""
+    with suppress(RuntimeError):  # it is closed already
         loop.call_soon_threadsafe(ended.set)

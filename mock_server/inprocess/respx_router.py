@@ -1,4 +1,4 @@
-"""The mock behind respx: it answers what goes to OctoAI's host, and no socket is opened.
+"""The mock behind respx: it answers requests to OctoAI's host without a socket.
 
     with mock_server.routes() as api:
         httpx.post("https://image.octoai.run/upscaling", ...)
@@ -19,12 +19,12 @@ from mock_server.inprocess.transport import Transport
 from mock_server.mock import Mock
 
 BASE_URL: Final = "https://image.octoai.run"
-"""Where the API was."""
+"""The host of OctoAI's API, which no longer exists."""
 NAME: Final = "upscaling-mock"
-"""Of the route that all requests take which no other one catches."""
+"""The name of the route to the mock, which matches every request that no other route does."""
 
-_asynchronous: Final[ContextVar[bool]] = ContextVar("asynchronous", default=False)
-"""Whether the request that is being answered is an asynchronous client's, which it does not say."""
+_is_async: Final[ContextVar[bool]] = ContextVar("is_async", default=False)
+"""Whether the request is an asynchronous client's, which respx does not tell a side effect."""
 
 
 def routes(
@@ -35,14 +35,14 @@ def routes(
     assert_all_mocked: bool = True,
     using: str | Default | None = DEFAULT,
 ) -> "Router":
-    """A router of respx with `mock`, by default a new one, behind everything at `base_url`.
+    """Return a respx router that sends every request to `base_url` to `mock`, by default a new one.
 
-    It is used as respx's own routers are: as a context manager, or as a decorator. Routes that are
-    added to it go before the mock. Raises ValueError for a URL with a path: the URLs that the mock
-    gives have none.
+    Use it like any router of respx: in a `with` statement, or as a decorator. Routes that are added
+    to it come before the mock. Raises ValueError for a base URL with a path, since the URLs in the
+    mock's responses have none.
     """
     if httpx.URL(base_url).path not in ("", "/"):
-        raise ValueError("the base URL is a scheme and a host: https://image.octoai.run")
+        raise ValueError("the base URL must be a scheme and a host: https://image.octoai.run")
     return Router(
         mock or Mock(),
         base_url=base_url,
@@ -53,44 +53,45 @@ def routes(
 
 
 class Router(respx.MockRouter):
-    """Routes of respx, with a mock behind them."""
+    """A router of respx whose last route is a mock."""
 
     def __init__(self, mock: Mock, **settings: Any) -> None:  # noqa: ANN401  respx's own
         super().__init__(**settings)
         self.mock = mock
         self._transport = Transport(mock)
-        super().add(Route(), name=NAME).mock(side_effect=self._answer)
+        super().add(Route(), name=NAME).mock(side_effect=self._respond)
 
     def __enter__(self) -> Self:
         super().__enter__()
         return self
 
     def add(self, route: Route, *, name: str | None = None) -> Route:
-        """Add a route, before the mock's."""
+        """Add a route before the mock's."""
         added = super().add(route, name=name)
-        if NAME in self.routes:  # or else the new one has just its pattern, and takes its place
+        # A new route with the pattern of the mock's has replaced it, and then it is not there.
+        if NAME in self.routes:
             last = self.routes[NAME]
             self.routes.pop(NAME)  # type: ignore[no-untyped-call]
             self.routes.add(last, name=NAME)
         return added
 
     def resolve(self, request: httpx.Request) -> ResolvedRoute:
-        """Find what answers a synchronous client; so respx calls it."""
-        before = _asynchronous.set(False)
+        """Find the response for a synchronous client; respx calls this."""
+        token = _is_async.set(False)
         try:
             return super().resolve(request)
         finally:
-            _asynchronous.reset(before)
+            _is_async.reset(token)
 
     async def aresolve(self, request: httpx.Request) -> ResolvedRoute:
-        """Find what answers an asynchronous client; so respx calls it."""
-        before = _asynchronous.set(True)
+        """Find the response for an asynchronous client; respx calls this."""
+        token = _is_async.set(True)
         try:
             return await super().aresolve(request)
         finally:
-            _asynchronous.reset(before)
+            _is_async.reset(token)
 
-    def _answer(self, request: httpx.Request) -> Any:  # noqa: ANN401  an answer, or one to await
-        if _asynchronous.get():
+    def _respond(self, request: httpx.Request) -> Any:  # noqa: ANN401  a response, or one to await
+        if _is_async.get():
             return self._transport.handle_async_request(request)
         return self._transport.handle_request(request)

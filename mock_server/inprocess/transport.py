@@ -1,8 +1,8 @@
-"""The mock without a socket: it answers clients of httpx in their own process.
+"""A transport for httpx that answers requests from a mock in the same process.
 
     client = httpx.Client(transport=Transport(mock), base_url="https://image.octoai.run")
 
-The app runs in a loop of its own, whatever the client runs in: in no loop, in asyncio's or trio's.
+The app runs in an event loop of its own, so the client may use any or none: asyncio's or trio's.
 """
 
 import asyncio
@@ -19,99 +19,101 @@ from anyio import to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message
 
+from mock_server.faults.exchange import EXTENSION
 from mock_server.inprocess.event_loop import loop_of
 from mock_server.mock import Mock
-from mock_server.serving.connection import EXTENSION
 
 RESET: Final = "[Errno 104] Connection reset by peer"
+"""The message of a reset on Linux, as httpx has it."""
 BODILESS: Final = (204, 304)
-"""Answers of these statuses have no body (RFC 9110, 6.4.1)."""
+"""The statuses of responses without a body (RFC 9110, 6.4.1)."""
 
 
 class Transport(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """A transport for clients, synchronous and asynchronous, whose requests `mock` answers."""
+    """A transport for synchronous and asynchronous clients, whose requests `mock` answers."""
 
     def __init__(self, mock: Mock) -> None:
         self._mock = mock
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer, with its body still to come."""
+        """Return the response; its body is streamed."""
         request.read()
-        exchange = self._begun(request)
+        exchange = self._start(request)
         return exchange.response(exchange.message())
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer, with its body still to come."""
+        """Return the response; its body is streamed."""
         await request.aread()
-        exchange = self._begun(request)
+        exchange = self._start(request)
         return exchange.response(await exchange.message_async())
 
-    def _begun(self, request: httpx.Request) -> "Exchange":
+    def _start(self, request: httpx.Request) -> "Exchange":
         exchange = Exchange(request, loop_of(self._mock))
-        exchange.begin(self._mock.app)
+        exchange.start(self._mock.app)
         return exchange
 
 
 class Exchange:
-    """One request and its answer: its client is in any thread, and its app in `loop`.
+    """One request and its response, between a client in any thread and an app in `loop`.
 
-    To the app's faults it is the connection, in place of `mock_server.serving.connection.Wire`.
+    For the faults it is a `BreakableConnection`, as `MockConnection` is on a socket.
     """
 
     def __init__(self, request: httpx.Request, loop: asyncio.AbstractEventLoop) -> None:
         self._request = request
         self._loop = loop
-        self._patience_s: float | None = request.extensions.get("timeout", {}).get("read")
-        self._unread: list[Message] = [{"type": "http.request", "body": request.content}]
-        self._arrived: SimpleQueue[Message | httpx.TransportError] = SimpleQueue()
+        self._read_timeout_s: float | None = request.extensions.get("timeout", {}).get("read")
+        self._to_receive: list[Message] = [{"type": "http.request", "body": request.content}]
+        # The client waits in its own thread, and the app must never wait for the client.
+        self._sent: SimpleQueue[Message | httpx.TransportError] = SimpleQueue()
         self._over = asyncio.Event()
         self._length: int | None = None
         self._sent_bytes = 0
 
-    # What the client does.
+    # Called by the client
 
-    def begin(self, app: ASGIApp) -> None:
-        """Let the app answer; nothing of the client's context goes along."""
-        self._loop.call_soon_threadsafe(self._start, app, context=Context())
+    def start(self, app: ASGIApp) -> None:
+        """Start the app, in a context of its own, as a server would."""
+        self._loop.call_soon_threadsafe(self._start_task, app, context=Context())
 
     def message(self) -> Message:
-        """The next message of the answer; raises what httpx raises where none comes."""
+        """Return the next message of the response; raises an error of httpx if there is none."""
         try:
-            arrived = self._arrived.get(timeout=self._patience_s)
+            message = self._sent.get(timeout=self._read_timeout_s)
         except Empty:
-            self.hang_up()
-            arrived = httpx.ReadTimeout("timed out")
-        if isinstance(arrived, Exception):
-            raise arrived
-        return arrived
+            self.disconnect()
+            message = httpx.ReadTimeout("timed out")
+        if isinstance(message, Exception):
+            raise message
+        return message
 
     async def message_async(self) -> Message:
-        """The same where others go on meanwhile."""
-        if not self._arrived.empty():
+        """Return the same without blocking the loop of the client."""
+        if not self._sent.empty():
             return self.message()
-        limiter = anyio.CapacityLimiter(1)  # those that all share may be in use, by the very same
+        limiter = anyio.CapacityLimiter(1)  # the default one may be used up by such requests
         try:
             return await to_thread.run_sync(self.message, abandon_on_cancel=True, limiter=limiter)
         except BaseException:
-            self.hang_up()
+            self.disconnect()
             raise
 
-    def response(self, head: Message) -> httpx.Response:
-        """The answer that has this head."""
+    def response(self, start: Message) -> httpx.Response:
+        """Return the response that begins with this message."""
         return httpx.Response(
-            head["status"], headers=head["headers"], stream=Body(self), request=self._request
+            start["status"], headers=start["headers"], stream=Body(self), request=self._request
         )
 
-    def hang_up(self) -> None:
-        """Tell the app that its client is gone, and whoever waits for the app not to."""
-        self._arrived.put(httpx.ReadError("the connection is closed"))
-        with suppress(RuntimeError):  # the loop has ended before
+    def disconnect(self) -> None:
+        """Tell the app that the client has gone, and end any wait for a message."""
+        self._sent.put(httpx.ReadError("the connection is closed"))
+        with suppress(RuntimeError):  # the loop has ended already
             self._loop.call_soon_threadsafe(self._over.set)
 
-    # What the app's faults do.
+    # Called by faults
 
     def end(self) -> None:
-        """End the connection behind what was sent."""
+        """Close the connection after what was sent."""
         expected = "incomplete chunked read"
         if self._length is not None:
             expected = f"received {self._sent_bytes} bytes, expected {self._length}"
@@ -123,26 +125,26 @@ class Exchange:
         self._fail(httpx.ReadError(RESET))
 
     async def wait(self, seconds: float | None) -> None:
-        """Let so much time pass, or any if None; less if the client goes.
+        """Wait for that long, or without end if it is None; less if the client disconnects.
 
-        It goes at once if it would not wait for so long. So does one that waits for ever for what
-        never comes: a test that hangs helps nobody.
+        A client that would time out before does so at once, and so does one without a timeout if
+        the wait has no end: a test that hangs helps nobody.
         """
-        if seconds is None or (self._patience_s is not None and seconds > self._patience_s):
-            self._fail(httpx.ReadTimeout("timed out: the mock makes this client wait in vain"))
+        if seconds is None or (self._read_timeout_s is not None and seconds > self._read_timeout_s):
+            self._fail(httpx.ReadTimeout("timed out: the mock would never respond"))
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._over.wait(), seconds)
 
-    # What the app does.
+    # Called in the loop of the app
 
-    def _start(self, app: ASGIApp) -> None:
-        self._running = asyncio.ensure_future(self._run(app))
+    def _start_task(self, app: ASGIApp) -> None:
+        self._task = asyncio.ensure_future(self._run(app))
 
     async def _run(self, app: ASGIApp) -> None:
-        with suppress(Exception):  # the app has logged what it raises
+        with suppress(Exception):  # it is in the app's log
             await app(self._scope(), self._receive, self._send)
-        if not self._over.is_set():  # it has failed behind the head of its answer
+        if not self._over.is_set():  # it failed after the response began
             self.end()
 
     def _scope(self) -> dict[str, Any]:
@@ -159,14 +161,15 @@ class Exchange:
             "root_path": "",
             "headers": [(name.lower(), value) for name, value in self._request.headers.raw],
             "client": ("127.0.0.1", 0),
+            # The host of the URL, by which `admin_access` knows that there is no socket.
             "server": (url.host, url.port or {"http": 80}.get(url.scheme, 443)),
             "extensions": {EXTENSION: self},
             "state": {},
         }
 
     async def _receive(self) -> Message:
-        if self._unread:
-            return self._unread.pop()
+        if self._to_receive:
+            return self._to_receive.pop()
         await self._over.wait()
         return {"type": "http.disconnect"}
 
@@ -174,16 +177,16 @@ class Exchange:
         if self._over.is_set():
             return
         if message["type"] == "http.response.start":
-            self._arrived.put(self._headed(message))
+            self._sent.put(self._as_server(message))
             return
         body = b"" if self._bodiless else message.get("body", b"")
         self._sent_bytes += len(body)
-        self._arrived.put({**message, "body": body})
+        self._sent.put({**message, "body": body})
         if not message.get("more_body"):
-            self._over.set()
+            self._over.set()  # after the response, `receive` says that the client is gone
 
-    def _headed(self, start: Message) -> Message:
-        """The head of the answer, with what a server adds to it."""
+    def _as_server(self, start: Message) -> Message:
+        """Return the start of the response with the headers that a server adds."""
         self._bodiless = self._request.method == "HEAD" or start["status"] in BODILESS
         length = Headers(raw=start["headers"]).get("Content-Length")
         self._length = None if length is None else int(length)
@@ -193,12 +196,12 @@ class Exchange:
         return {**start, "headers": [*more, *start["headers"]]}
 
     def _fail(self, error: httpx.TransportError) -> None:
-        self._arrived.put(error)
+        self._sent.put(error)
         self._over.set()
 
 
 class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The body of an answer, as its parts come."""
+    """The body of a response, in chunks as they are sent."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -218,7 +221,7 @@ class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield message["body"]
 
     def close(self) -> None:
-        self._exchange.hang_up()
+        self._exchange.disconnect()
 
     async def aclose(self) -> None:
-        self._exchange.hang_up()
+        self._exchange.disconnect()

@@ -1,1 +1,1 @@
-"""The requests that the mock has seen, and assertions about them."""
+"""The journal: the requests that the mock has received, and assertions about them."""

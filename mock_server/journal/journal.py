@@ -1,4 +1,4 @@
-"""What the mock was asked: each request, without its token, and with the traits of its picture."""
+"""The requests that the mock has received, without their tokens, and with what their image is."""
 
 import hashlib
 import io
@@ -15,35 +15,39 @@ from PIL import Image
 from pydantic_core import from_json
 from starlette.types import Scope
 
-from mock_server.faults.schedule import route_of
-from upscaler.api.request import MAX_FIELDS, has_too_many_values
+from mock_server.endpoints import route_of
+from upscaler.api.limits import MAX_FIELDS
+from upscaler.api.request import has_too_many_values
 from upscaler.errors import InvalidRequest
 from upscaler.imaging import decode
 from upscaler.service.logs import SHORTEST_SECRET
 
 MAX_ENTRIES: Final = 1000
-"""So many requests are kept; beyond, the oldest are forgotten and counted."""
+"""How many requests are kept; the oldest are dropped and counted."""
 MAX_FILE_BYTES: Final = 16 * 2**20
-"""So many bytes of the pictures that were sent are kept with them, the latest ones."""
+"""How many bytes of the latest images are kept with their requests."""
 MAX_TEXT: Final = 1000
-"""Longer texts than this are told by their length and SHA-256."""
+"""Longer texts are replaced by their beginning, length and SHA-256."""
 MAX_HEADERS: Final = 100
-SECRET: Final = "***"  # noqa: S105  what is written in place of one
+REDACTED: Final = "***"
 SECRET_HEADERS: Final = ("authorization", "cookie", "proxy-authorization")
+UNPUBLISHED: Final = ("file", "authorization_sha256")
+"""The fields of an entry that are not in its JSON."""
 
 _DATA_PREFIX: Final = re.compile(r"data:[^,;]{0,100};base64,", re.IGNORECASE)
 
 
 @dataclass(eq=False)
 class Entry:
-    """One request, as far as it is kept.
+    """One request.
 
-    `time` is by the mock's clock. `route` is upscaling, poll, result, healthcheck or None, `fields`
-    what was in the body if that was a JSON object and was read, and `status` None if nothing was
-    answered. `fault` is what went wrong on purpose, and `fault_from` where that was told.
+    `time` is by the mock's clock. `route` is upscaling, poll, result, healthcheck or None. `fields`
+    is the JSON object in the body, or None if there is none or it was not read. `status` is None
+    without a response. `fault` is what went wrong on purpose, and `fault_from` where that was set.
 
-    `file` is the picture as it was sent, for as long as there is room; `authorization_sha256` is of
-    the header, so that it can be compared though it is not kept. Neither is given out.
+    `file` is the image as it was sent, as long as there is room for it. `authorization_sha256` is
+    the hash of the header, so that it can be compared although it is not kept. Neither is in the
+    JSON.
     """
 
     time: float
@@ -64,32 +68,32 @@ class Entry:
 
     @property
     def image(self) -> Image.Image:
-        """The picture that was sent; raises LookupError if there was none, or it is not kept."""
+        """The image that was sent; raises LookupError if there was none, or it was dropped."""
         if self.file is None:
-            raise LookupError(f"request {self.number} has no picture, or it is not kept any more")
+            raise LookupError(f"request {self.number} has no image, or it is no longer kept")
         return Image.open(io.BytesIO(self.file), formats=decode.FORMATS)
 
-    def told(self) -> dict[str, Any]:
-        """What is given out of it, in plain values."""
-        hidden = ("file", "authorization_sha256")
-        return {each.name: getattr(self, each.name) for each in fields(self)
-                if each.name not in hidden}  # fmt: skip
+    def to_dict(self) -> dict[str, Any]:
+        """Return its published fields, as JSON has them."""
+        names = [each.name for each in fields(self) if each.name not in UNPUBLISHED]
+        return {name: getattr(self, name) for name in names}
 
 
 class Journal:
     """The latest requests, the oldest first."""
 
     def __init__(self, clock: Callable[[], float], secrets: Collection[str] = ()) -> None:
-        """Take the time by `clock`, and keep none of `secrets`, wherever a client has put it."""
+        """Take the time from `clock`, and redact `secrets` wherever a client sends them."""
         self.clock = clock
+        # The longest first: a secret that contains another one has to be redacted as a whole.
         self._secrets = sorted(
             (secret for secret in secrets if len(secret) >= SHORTEST_SECRET), key=len, reverse=True
         )
-        self._lock = Lock()  # tests ask for what a server in another thread notes
+        self._lock = Lock()  # tests read what a server in another thread adds
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget all requests, and count from 1 again."""
         with self._lock:
             self._entries: deque[Entry] = deque()
             self._file_bytes = 0
@@ -97,7 +101,7 @@ class Journal:
 
     @property
     def dropped(self) -> int:
-        """How many requests were forgotten."""
+        """How many requests were dropped because there were too many."""
         return self._count - len(self._entries)
 
     @property
@@ -117,46 +121,47 @@ class Journal:
         since: float | None = None,
         limit: int | None = None,
     ) -> list[Entry]:
-        """The requests of which all of that is so; `limit` is how many of the latest.
+        """Return the requests that match all filters; `limit` returns only the latest.
 
-        `fault` is any for all that have one. `since` is a time by the clock.
+        The fault `any` matches every request that had one. `since` is a time by the clock.
         """
-        wanted = {"method": method, "path": path, "route": route, "status": status}
+        equal = {"method": method, "path": path, "route": route, "status": status}
 
-        def fits(entry: Entry) -> bool:
+        def matches(entry: Entry) -> bool:
             return (
-                all(value in (None, getattr(entry, name)) for name, value in wanted.items())
+                all(value in (None, getattr(entry, name)) for name, value in equal.items())
                 and model in (None, (entry.fields or {}).get("model"))
                 and (fault in (None, entry.fault) or (fault == "any" and entry.fault is not None))
                 and (since is None or entry.time >= since)
             )
 
-        found = [entry for entry in self.entries if fits(entry)]
+        found = [entry for entry in self.entries if matches(entry)]
         return found if limit is None else found[max(0, len(found) - limit) :]
 
-    def opened(self, scope: Scope) -> Entry:
-        """What can be told of a request before its body has come."""
+    def open_entry(self, scope: Scope) -> Entry:
+        """Return the entry of a request whose body has not arrived yet; `add` keeps it."""
         lines = [tuple(part.decode("latin-1") for part in line) for line in scope["headers"]]
         headers: dict[str, str] = {}
         for name, text in lines[:MAX_HEADERS]:
-            value = self.discreet(_unless_secret(name, text))
-            headers[self.discreet(name)] = ", ".join(filter(None, [headers.get(name), value]))
+            # Lines with the same name are one list (RFC 9110, 5.3).
+            value = self.redact(_redact_credentials(name, text))
+            headers[self.redact(name)] = ", ".join(filter(None, [headers.get(name), value]))
         authorization = dict(lines).get("authorization", "")
         return Entry(
             time=self.clock(),
-            request_id=self.discreet(scope.get("state", {}).get("request_id", "")),
-            method=self.discreet(scope["method"]),
-            path=self.discreet(scope["path"]),
-            query=self.discreet(scope["query_string"].decode("latin-1")),
+            request_id=self.redact(scope.get("state", {}).get("request_id", "")),
+            method=self.redact(scope["method"]),
+            path=self.redact(scope["path"]),
+            query=self.redact(scope["query_string"].decode("latin-1")),
             headers=headers,
             route=route_of(scope),
             authorization_sha256=sha256(authorization.encode("latin-1")),
         )
 
     def add(self, entry: Entry) -> None:
-        """Keep a request, unless it is already."""
+        """Keep a request; does nothing if it is kept already."""
         with self._lock:
-            if entry.number:
+            if entry.number:  # a request is added before its response, and again at its end
                 return
             self._count += 1
             entry.number = self._count
@@ -169,8 +174,8 @@ class Journal:
                     break
                 self._drop_file(oldest)
 
-    def read(self, entry: Entry, body: bytes) -> None:
-        """Note what is in a body that has come as a whole."""
+    def read_body(self, entry: Entry, body: bytes) -> None:
+        """Fill in the fields and the file of `entry` from its whole body."""
         if not body or has_too_many_values(body):
             return
         try:
@@ -179,14 +184,16 @@ class Journal:
             return
         if isinstance(content, dict):
             members = list(content.items())[:MAX_FIELDS]
-            entry.fields = {self.discreet(name): self._noted(entry, name, value)
-                            for name, value in members}  # fmt: skip
+            entry.fields = {
+                self.redact(name): self._summarise(entry, name, value) for name, value in members
+            }
 
-    def discreet(self, text: str) -> str:
-        """A text without secrets, and in short if it is long."""
+    def redact(self, text: str) -> str:
+        """Return a text without secrets, shortened if it is long."""
         for secret in self._secrets:
+            # ASGI's headers and queries are decoded as Latin-1 here, and paths and bodies as UTF-8.
             for written in {secret, secret.encode().decode("latin-1")}:
-                text = text.replace(written, SECRET)
+                text = text.replace(written, REDACTED)
         if len(text) <= MAX_TEXT:
             return text
         digest = sha256(text.encode(errors="surrogatepass"))
@@ -196,38 +203,39 @@ class Journal:
         self._file_bytes -= len(entry.file or b"")
         entry.file = None
 
-    def _noted(self, entry: Entry, name: str, value: Any) -> Any:  # noqa: ANN401  whatever was sent
+    def _summarise(self, entry: Entry, name: str, value: Any) -> Any:  # noqa: ANN401  any JSON
+        """Return what stands for a field; the file of an image is kept in `entry`."""
         if name == "init_image" and isinstance(value, str):
-            entry.file = _decoded(value)
-            return picture(entry.file) if entry.file else {"characters": len(value)}
+            entry.file = _decode(value)
+            return describe_image(entry.file) if entry.file else {"characters": len(value)}
         if isinstance(value, str):
-            return self.discreet(value)
+            return self.redact(value)
         if isinstance(value, dict | list):
-            return self.discreet(json.dumps(value))
+            return self.redact(json.dumps(value))
         return value
 
 
-def picture(file: bytes) -> dict[str, Any]:
-    """What tells of a picture in place of itself."""
-    told: dict[str, Any] = {"bytes": len(file), "sha256": sha256(file)}
+def describe_image(file: bytes) -> dict[str, Any]:
+    """Return the length and the hash of an image file, and its size and format if it is valid."""
+    traits: dict[str, Any] = {"bytes": len(file), "sha256": sha256(file)}
     try:
         header = decode.read_header(file)
     except InvalidRequest:
-        return told
-    kind = (header.image.format or "").lower()
-    return told | {"width": header.size[0], "height": header.size[1], "format": kind}
+        return traits
+    image_format = (header.image.format or "").lower()
+    return traits | {"width": header.size[0], "height": header.size[1], "format": image_format}
 
 
 def sha256(data: bytes) -> str:
-    """The SHA-256 in hex."""
+    """Return the SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
-def _decoded(text: str) -> bytes | None:
-    """The file in base64, with what the API tolerates around it (REQ-17); or None."""
+def _decode(text: str) -> bytes | None:
+    """Decode a file in base64 with what the API tolerates around it (REQ-17), or return None."""
     prefix = _DATA_PREFIX.match(text)
     text = text[prefix.end() if prefix else 0 :]
-    if "\n" in text or "\r" in text:  # which is found out sooner than replaced
+    if "\n" in text or "\r" in text:  # searching is much faster than copying megabytes for nothing
         text = text.replace("\n", "").replace("\r", "")
     try:
         return pybase64.b64decode(text, validate=True)
@@ -235,9 +243,9 @@ def _decoded(text: str) -> bytes | None:
         return None
 
 
-def _unless_secret(name: str, text: str) -> str:
-    """A header's value; of one that lets somebody in only the scheme."""
+def _redact_credentials(name: str, text: str) -> str:
+    """Return the value of a header, or only its scheme if it has credentials in it."""
     if name not in SECRET_HEADERS:
         return text
     scheme, space, _ = text.partition(" ")
-    return f"{scheme} {SECRET}" if space else SECRET
+    return f"{scheme} {REDACTED}" if space else REDACTED

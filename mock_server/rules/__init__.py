@@ -1,1 +1,1 @@
-"""The rules of the API, their sources, and which of them a refusal stands for."""
+"""The rules of the API, their sources, and which of them an error response is about."""

@@ -1,6 +1,6 @@
-"""The rules of the API, and what supports each: so much of a refusal is OctoAI's, so much ours.
+"""The rules of the API, and what supports each: OctoAI's documents and clients, or our choice.
 
-docs/CONTRACT.md has the same rules to the last detail, with the same ids and the same support.
+docs/CONTRACT.md has the same rules in full, with the same IDs and the same support.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 WIDTH: Final = 96
-"""How many columns `upscaler-mock --rules` fills at most."""
+"""The longest line of `upscaler-mock --rules`."""
 
 LABELS: Final = {
     "page": "documented",
@@ -18,19 +18,19 @@ LABELS: Final = {
     "client": "observed in clients",
     "ours": "our choice",
 }
-"""How faithful a rule is to the original, by the words of its support."""
+"""How faithful a rule is to the original, by the kinds of source in its support."""
 SOURCES: Final = {
     "page": "OctoAI's documentation page of the Upscaling REST API, as of July 2024",
     "schema": "the OpenAPI 3.1 description that it published of its media utilities, July 2024",
     "platform": "its pages on asynchronous inference, rate limits, and trust and safety",
     "client": "its clients on PyPI (octoai 1.11.0, octoai-sdk 0.10.1) and npm",
-    "ours": "no source speaks, and we had to choose",
+    "ours": "no source says, so we had to choose",
 }
-"""What the words of a support stand for."""
+"""What each kind of source is."""
 
 
 class Rule(NamedTuple):
-    """A rule by its id. `support` says where it is from, in the words of docs/CONTRACT.md."""
+    """A rule by its ID. `support` names its sources, as docs/CONTRACT.md does."""
 
     id: str
     text: str
@@ -38,7 +38,7 @@ class Rule(NamedTuple):
 
     @property
     def fidelity(self) -> tuple[str, ...]:
-        """The labels that go with its support, each once."""
+        """The labels of its sources, each once."""
         return tuple(dict.fromkeys(LABELS[word] for word in LABELS if word in self.support))
 
 
@@ -98,7 +98,7 @@ RULES: Final = (
     Rule("REQ-14", "both sides of the output have at most 8192 pixels", "page"),
     Rule(
         "REQ-15",
-        "REQ-13 and REQ-14 are told from the header of the image, before its pixels are decoded",
+        "REQ-13 and REQ-14 are checked by the header of the image, before its pixels are decoded",
         "ours",
     ),
     Rule(
@@ -116,13 +116,13 @@ RULES: Final = (
     Rule("REQ-18", "unknown headers are ignored, X-OctoAI-Queue-Dispatch among them", "platform"),
     Rule(
         "REQ-19",
-        "errors are told in this order: path and method, token, body size, content type, JSON, "
+        "errors are reported in this order: path and method, token, body size, content type, JSON, "
         "fields (all of a request's at once), Accept, the image, input size, output size",
         "ours",
     ),
     Rule(
         "RES-1",
-        "a picture is 200 with image_b64 and removed_for_safety; spaces may stand before it",
+        "an image is 200 with image_b64 and removed_for_safety; spaces may come before the JSON",
         "schema; the spaces are ours",
     ),
     Rule(
@@ -145,7 +145,7 @@ RULES: Final = (
     ),
     Rule(
         "RES-6",
-        "every answer has the header X-User-Request-ID: the request's own, or a new one",
+        "every response has the header X-User-Request-ID: the request's own, or a new one",
         "client; keeping it is ours",
     ),
     Rule(
@@ -157,7 +157,7 @@ RULES: Final = (
     Rule(
         "RES-8",
         "Accept: application/json, */* or none gets JSON, image/png and image/jpeg the file "
-        "itself; 406 if it names nothing that an answer can be",
+        "itself; 406 if it names no type that a response can have",
         "page; the files are ours",
     ),
     Rule(
@@ -168,7 +168,7 @@ RULES: Final = (
     Rule(
         "ASY-1",
         "the header X-OctoAI-Async: 1 on the same POST is answered at once with response_id and "
-        "poll_url, and what is wrong with the request is told at once",
+        "poll_url; errors in the request are reported at once, too",
         "platform, client; the 200 is ours",
     ),
     Rule(
@@ -188,32 +188,32 @@ RULES: Final = (
         "after that, or for an unknown id: 404",
         "platform",
     ),
-    Rule("ASY-5", "an id cannot be guessed, and is of no use without a valid token", "ours"),
-    Rule("OWN-1", "X-Upscaler-Dry-Run: 1 has everything checked and nothing made", "ours"),
+    Rule("ASY-5", "an ID cannot be guessed, and is useless without a valid token", "ours"),
+    Rule("OWN-1", "X-Upscaler-Dry-Run: 1 validates the request and upscales nothing", "ours"),
     Rule(
         "OWN-2",
-        "answers with a picture have Server-Timing and X-Upscaler-... headers that tell of it",
+        "responses with an image have Server-Timing and X-Upscaler-... headers that describe it",
         "ours",
     ),
     Rule(
         "OWN-3",
-        "a download that fails, or is no picture, is a 422 on init_image_url, of a type that says "
-        "how",
+        "a download that fails, or is not an image, is a 422 on init_image_url, of a type that "
+        "says why",
         "ours",
     ),
     Rule(
         "OWN-4",
-        "beyond a full line, or with all memory in use, a request is a 503 with Retry-After",
+        "when the queue is full, or all memory is in use, a request is a 503 with Retry-After",
         "ours",
     ),
     Rule("OWN-5", "GET /livez, GET /metrics with the token, and GET / for people", "ours"),
 )
 ORDER: Final = {rule.id: number for number, rule in enumerate(RULES)}
-"""Where each rule stands among them."""
+"""The position of each rule."""
 
 
-def in_words() -> Iterator[str]:
-    """The lines of all rules for people, and of what the words of their support stand for."""
+def format_text() -> Iterator[str]:
+    """Yield the lines of all rules for people, and of what each kind of source is."""
     for rule in RULES:
         yield from textwrap.wrap(
             rule.text, WIDTH, initial_indent=f"{rule.id:8}", subsequent_indent=" " * 8
@@ -224,7 +224,7 @@ def in_words() -> Iterator[str]:
         yield f"{word:10}{meaning}"
 
 
-def in_json() -> Iterator[str]:
-    """The lines of all rules for programs: a list of objects."""
+def format_json() -> Iterator[str]:
+    """Yield all rules as JSON: a list of objects."""
     rules = [{**rule._asdict(), "fidelity": rule.fidelity} for rule in RULES]
     yield json.dumps(rules, indent=2)

@@ -1,7 +1,7 @@
-"""Where the command `upscaler-mock` begins: all that it needs is loaded at one go, and no more.
+"""The entry point of `upscaler-mock`, which imports only what is needed, as fast as possible.
 
-FastAPI takes most of the time until the mock is ready, much of it for what a mock has no use for,
-or not yet.
+Importing FastAPI takes most of the time until the mock is ready, and much of that is spent on what
+a mock never needs, or not yet.
 """
 
 import gc
@@ -9,26 +9,22 @@ import os
 
 
 def main() -> int:
-    """Load the command and carry it out; return its status."""
-    # It would look through all modules again and again, and whatever they define is there to stay.
+    """Import the command and run it; return its exit status."""
+    # The collector would traverse all modules again and again, and what they define stays anyway.
     gc.disable()
-    # pydantic would read the metadata of all that is installed, in search of plugins.
+    # pydantic would otherwise read the metadata of all installed packages in search of plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    _import_fastapi()
-    from mock_server.serving.cli import main  # noqa: PLC0415  not before all that
+    from pydantic import BaseModel, ConfigDict  # noqa: PLC0415  after the setting above
 
-    gc.freeze()
-    gc.enable()
-    return main()
-
-
-def _import_fastapi() -> None:
-    """Import FastAPI; its models of OpenAPI are built once somebody asks for /openapi.json."""
-    from pydantic import BaseModel, ConfigDict  # noqa: PLC0415  see `main`
-
-    as_before = BaseModel.model_config
+    # FastAPI's models of OpenAPI are then built for the first request of /openapi.json.
+    default = BaseModel.model_config
     BaseModel.model_config = ConfigDict(defer_build=True)
     try:
         import fastapi  # noqa: F401, PLC0415
     finally:
-        BaseModel.model_config = as_before
+        BaseModel.model_config = default
+    from mock_server.serving.cli import main  # noqa: PLC0415  after all of the above
+
+    gc.freeze()  # what is there now is never garbage, so it need not be looked at again
+    gc.enable()
+    return main()

@@ -1,10 +1,8 @@
-"""A mock on a port of this machine, in a thread of the process that uses it.
+"""A mock on a free port of this machine, in a thread of the process that uses it.
 
-    with MockServer() as mock:
-        httpx.post(f"{mock.url}/upscaling", ...)
-        mock.assert_called_with(scale=2)
-
-It can be used once.
+with MockServer() as mock:
+    httpx.post(f"{mock.url}/upscaling", ...)
+    mock.assert_called_with(scale=2)
 """
 
 import time
@@ -12,21 +10,21 @@ from threading import Thread
 from typing import Any, Final, Self
 
 from mock_server.mock import Mock
-from mock_server.serving.connection import Wire
+from mock_server.serving.connection import MockConnection
 from upscaler.service.server.connection import server
 
 HOST: Final = "127.0.0.1"
-LOOK_S: Final = 0.005
-"""How often it is asked whether the server has started."""
+POLL_S: Final = 0.005
+"""How often it is checked whether the server has started."""
 
 
 class MockServer(Mock):
-    """A mock with a `url`, as long as its block lasts; what it is given is what `Mock` is given."""
+    """A `Mock` that is served at `url` within its `with` block, which can be entered once."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401  those of Mock
         super().__init__(**options)
         self.url = ""
-        self._server = server(self.app, HOST, 0, Wire)
+        self._server = server(self.app, HOST, 0, MockConnection)
         self._thread = Thread(target=self._server.run, name="upscaling-mock", daemon=True)
 
     @property
@@ -38,8 +36,8 @@ class MockServer(Mock):
         self._thread.start()
         while not self._server.started:
             if not self._thread.is_alive():
-                raise OSError(f"the mock could not be started on {HOST}: its log says why")
-            time.sleep(LOOK_S)
+                raise OSError(f"the mock did not start on {HOST}; the log says why")
+            time.sleep(POLL_S)
         port = self._server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://{HOST}:{port}"
         return self

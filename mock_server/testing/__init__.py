@@ -1,1 +1,1 @@
-"""The mock in suites of pytest."""
+"""The mock in pytest suites."""

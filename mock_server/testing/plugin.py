@@ -1,7 +1,7 @@
-"""The plugin for pytest: `upscaling_mock`, `upscaling_api`, and a guard of the real hosts.
+"""The pytest plugin: `upscaling_mock`, `upscaling_api`, and a guard of OctoAI's real hosts.
 
-pytest imports this in every suite of an environment in which the mock is installed, so that the
-mock itself is imported only by who asks for a fixture.
+pytest imports this in every suite of an environment in which the mock is installed, so the mock
+itself is imported only when a fixture is used.
 """
 
 from collections.abc import Generator, Iterator
@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from mock_server.testing.network_guard import Guard
+from mock_server.testing.network_guard import NetworkGuard
 
 if TYPE_CHECKING:
     from mock_server.inprocess.respx_router import Router
     from mock_server.serving.server import MockServer
 
-GUARD: Final = pytest.StashKey[Guard]()
-MISSING: Final = "upscaling_api needs respx: pip install 'octo-upscaler[mock]'"
+GUARD: Final = pytest.StashKey[NetworkGuard]()
+NO_RESPX: Final = "upscaling_api needs respx: pip install 'octo-upscaler[mock]'"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Tell pytest what can stand in its configuration."""
-    parser.addini("upscaling_tokens", "the tokens of the mock of the Upscaling API", type="args")
-    parser.addini("upscaling_scenario", "how the mock starts: a file in TOML, from here")
-    parser.addini("upscaling_seed", "random faults come in the order that belongs to this number")
+    """Declare the options of pytest's configuration."""
+    parser.addini("upscaling_tokens", "tokens that the mock accepts", type="args")
+    parser.addini("upscaling_scenario", "TOML file with the mock's initial state, from here")
+    parser.addini("upscaling_seed", "seed of the mock's random faults")
     parser.addini(
         "upscaling_guard",
         "whether a request to OctoAI's real hosts fails its test",
@@ -34,59 +34,61 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start to guard."""
+    """Start the guard."""
     if config.getini("upscaling_guard"):
-        config.stash[GUARD] = guard = Guard()
+        config.stash[GUARD] = guard = NetworkGuard()
         guard.start()
         config.add_cleanup(guard.stop)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail if what the fixtures do before a test asked a real host."""
-    return (yield from _watched(item.config))
+    """Guard the set-up of fixtures."""
+    return (yield from _guarded(item.config))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail if a test asked a real host, even if it took the exception."""
-    return (yield from _watched(item.config))
+    """Guard the test."""
+    return (yield from _guarded(item.config))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail if what the fixtures do after a test asked a real host."""
-    return (yield from _watched(item.config))
+    """Guard the teardown of fixtures."""
+    return (yield from _guarded(item.config))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the whole if a thread or a module did that outside of all tests."""
+    """Fail the session for requests outside of all tests, as by a thread or a module."""
     guard = session.config.stash.get(GUARD, None)
-    told = guard.taken() if guard else ""
-    if told:
+    report = guard.take_report() if guard else ""
+    if report:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        session.config.get_terminal_writer().line(f"\nERROR: outside of all tests, {told}")
+        session.config.get_terminal_writer().line(f"\nERROR: outside of all tests, {report}")
 
 
-def _watched(config: pytest.Config) -> Generator[None, object, object]:
-    """Let a part of a test happen, and fail it for what the guard has caught meanwhile."""
+def _guarded(config: pytest.Config) -> Generator[None, object, object]:
+    """Run a phase of a test, and fail it for blocked requests, even if it caught the exception."""
     guard = config.stash.get(GUARD, None)
     if guard is None:
         return (yield)
-    guard.look_around()
+    guard.hook_imported()
     try:
         result = yield
     except BaseException as error:
-        told = guard.taken()
-        if told and isinstance(error, pytest.skip.Exception):
-            pytest.fail(told, pytrace=False)
-        if told and told not in str(error):
-            error.add_note(told)
+        report = guard.take_report()
+        # A skip would hide the request.
+        if report and isinstance(error, pytest.skip.Exception):
+            pytest.fail(report, pytrace=False)
+        # The error may be the guard's own, which has the report in it.
+        if report and report not in str(error):
+            error.add_note(report)
         raise
-    told = guard.taken()
-    if told:
-        pytest.fail(told, pytrace=False)
+    report = guard.take_report()
+    if report:
+        pytest.fail(report, pytrace=False)
     return result
 
 
@@ -94,15 +96,15 @@ def _watched(config: pytest.Config) -> Generator[None, object, object]:
 def _upscaling_server(pytestconfig: pytest.Config) -> "Iterator[MockServer]":
     from mock_server.serving.server import MockServer
 
-    with MockServer(**_options(pytestconfig)) as server:
+    with MockServer(**_mock_options(pytestconfig)) as server:
         yield server
 
 
 @pytest.fixture
 def upscaling_mock(_upscaling_server: "MockServer") -> "MockServer":
-    """A mock of the Upscaling API at `upscaling_mock.url`, for `upscaling_mock.token`.
+    """A mock of the Upscaling API at `upscaling_mock.url`, with `upscaling_mock.token`.
 
-    The same server for all tests, as at the start for each.
+    The server is the same for all tests, and is reset before each.
     """
     _upscaling_server.reset()
     return _upscaling_server
@@ -115,10 +117,10 @@ def _upscaling_router(pytestconfig: pytest.Config) -> "Router":
     except ModuleNotFoundError as error:
         if error.name != "respx":
             raise
-        pytest.fail(MISSING, pytrace=False)
+        pytest.fail(NO_RESPX, pytrace=False)
     from mock_server.mock import Mock
 
-    return routes(Mock(**_options(pytestconfig)))
+    return routes(Mock(**_mock_options(pytestconfig)))
 
 
 @pytest.fixture
@@ -129,16 +131,16 @@ def upscaling_api(_upscaling_router: "Router") -> "Iterator[Router]":
         yield api
 
 
-def _options(config: pytest.Config) -> dict[str, Any]:
-    """What the configuration says of the mock; raises UsageError."""
+def _mock_options(config: pytest.Config) -> dict[str, Any]:
+    """Return the arguments of `Mock` in the configuration; raises UsageError."""
     scenario, seed = config.getini("upscaling_scenario"), config.getini("upscaling_seed")
     folder = config.inipath.parent if config.inipath else config.rootpath
     try:
-        number = int(seed) if seed else None
+        seed = int(seed) if seed else None
     except ValueError as error:
-        raise pytest.UsageError("upscaling_seed is a whole number") from error
+        raise pytest.UsageError("upscaling_seed must be an integer") from error
     return {
         "tokens": config.getini("upscaling_tokens") or None,
         "scenario": folder / Path(scenario) if scenario else None,
-        "seed": number,
+        "seed": seed,
     }

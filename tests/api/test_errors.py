@@ -19,15 +19,9 @@ from tests.support.request_literals import (
     json_object,
     refusal,
 )
-from upscaler.api.request import (
-    MAX_BODY_BYTES,
-    MAX_COMMAS,
-    MAX_FIELDS,
-    UpscalingRequest,
-    check_body_size,
-    output_size,
-    parse_request,
-)
+from upscaler.api.limits import MAX_BODY_BYTES, MAX_COMMAS, MAX_FIELDS, check_body_size
+from upscaler.api.request import UpscalingRequest, parse_request
+from upscaler.api.sizes import output_size
 from upscaler.errors import BodyTooLarge, InvalidRequest
 
 # What is told

@@ -18,7 +18,7 @@ from tests.support.request_literals import (
     size_refusal,
     told,
 )
-from upscaler.api.request import Size, check_input_size, output_size, scaled_size
+from upscaler.api.sizes import Size, check_input_size, output_size, scaled_size
 from upscaler.errors import InvalidRequest
 
 

@@ -12,9 +12,11 @@ from upscaler.bench import adapters, contenders, machine, reference
 from upscaler.bench.contenders import CUSTOMARY_PAD_PX, Contender, Peer
 from upscaler.bench.runner import fidelity
 from upscaler.engine import weights
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, RRDB, Model, UpscalingModel
 from upscaler.settings import Device, Precision
+
+pytestmark = pytest.mark.torch
 
 BF16 = contenders.native_bf16(machine.describe())
 CPU = torch.device("cpu")

@@ -15,12 +15,14 @@ from tests.support.requirements import needs
 from upscaler.bench import contenders, machine, process
 from upscaler.bench import runner as bench
 from upscaler.bench.contenders import Contender, Peer
-from upscaler.bench.runner import Case, Row, Task
+from upscaler.bench.runner import BenchTask, Case, Row
 from upscaler.cli import main
 from upscaler.errors import WorkerFailed
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Device, Precision
+
+pytestmark = [pytest.mark.torch, pytest.mark.alone]
 
 SIDE = 40
 FAST = MODELS[UpscalingModel.ANIMEVIDEO_V3]
@@ -34,11 +36,11 @@ UPSCALER = (
 
 
 @pytest.fixture
-def task(photo: Pixels) -> Task:
-    return Task(photo, [FAST], [SIDE], Device.CPU, [OWN, OWN], runs=2)
+def task(photo: Pixels) -> BenchTask:
+    return BenchTask(photo, [FAST], [SIDE], Device.CPU, [OWN, OWN], runs=2)
 
 
-def only_case(task: Task) -> Case:
+def only_case(task: BenchTask) -> Case:
     (case,) = bench.cases(task, PEAKS, lambda _: None)
     return case
 
@@ -143,7 +145,7 @@ def test_the_reference_is_what_the_others_are_compared_with(
     assert everybody[1]["cases"][0]["baseline"] == "RealESRGANer fp32, tile 400"
 
 
-class Dying(process.Worker):
+class Dying(process.WorkerProcess):
     """Killed before its second picture, as the system kills for memory, if it is the second."""
 
     born = 0
@@ -162,12 +164,12 @@ class Dying(process.Worker):
 
 @pytest.fixture
 def _dying(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "Worker", Dying)
+    monkeypatch.setattr(bench, "WorkerProcess", Dying)
     Dying.born = 0
 
 
 @pytest.mark.usefixtures("_dying")
-def test_who_dies_is_a_row_and_the_others_go_on(task: Task) -> None:
+def test_who_dies_is_a_row_and_the_others_go_on(task: BenchTask) -> None:
     told: list[str] = []
     (case,) = bench.cases(task, PEAKS, told.append)
     fine, dead = case.rows
@@ -180,17 +182,17 @@ def test_who_dies_is_a_row_and_the_others_go_on(task: Task) -> None:
     assert any("upscaler fp32 failed: killed" in line for line in told)
 
 
-def test_who_cannot_be_loaded_is_a_row_that_says_why(task: Task) -> None:
+def test_who_cannot_be_loaded_is_a_row_that_says_why(task: BenchTask) -> None:
     case = only_case(replace(task, contenders=[Contender(None, Precision.FP16), OWN], runs=1))
     assert case.rows[0].error is not None
-    assert case.rows[0].error.startswith("DeviceUnavailable: fp16 is of no use on a CPU")
+    assert case.rows[0].error.startswith("DeviceUnavailable: fp16 is not supported on CPUs")
     assert case.rows[1].error is None
     assert case.baseline == "upscaler fp32"
 
 
 def test_a_crash_is_told_with_its_last_line(tmp_path: Path) -> None:
     with (
-        process.Worker({"role": "no such role"}, tmp_path / "one.log") as worker,
+        process.WorkerProcess({"role": "no such role"}, tmp_path / "one.log") as worker,
         pytest.raises(WorkerFailed, match="KeyError: 'no such role'"),
     ):
         worker.answer()
@@ -201,7 +203,7 @@ def test_what_kills_the_interpreter_is_told_too(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with (
-        process.Worker({}, tmp_path / "false.log") as worker,
+        process.WorkerProcess({}, tmp_path / "false.log") as worker,
         pytest.raises(WorkerFailed, match=r"died \(exit status 1\)"),
     ):
         worker.answer()

@@ -9,6 +9,8 @@ from upscaler.errors import Unavailable
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Device, Precision
 
+pytestmark = pytest.mark.torch
+
 
 def test_the_largest_map_is_what_the_tail_makes() -> None:
     photo, double = MODELS[UpscalingModel.X4_PLUS], MODELS[UpscalingModel.X2_PLUS]
@@ -44,7 +46,7 @@ def test_precisions_can_be_chosen() -> None:
 def test_a_peer_that_cannot_be_had_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(Unavailable, match=r"OpenVINO is not compared on cuda.*--peer openvino"):
+    with pytest.raises(Unavailable, match=r"OpenVINO does not run on cuda.*--peer openvino"):
         contenders.field(Device.CUDA, bf16=True, peers=[Peer.OPENVINO])
     monkeypatch.setattr(contenders, "version", lambda _name: None)
     with pytest.raises(Unavailable, match=r"OpenVINO is not installed: pip install .*\[bench\]"):

@@ -7,6 +7,8 @@ import pytest
 
 from upscaler.bench import contenders, machine
 
+pytestmark = pytest.mark.torch
+
 INTEL = """\
 processor\t: 0
 model name\t: Some Xeon

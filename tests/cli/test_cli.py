@@ -17,15 +17,17 @@ from PIL import Image
 
 from tests.support import networks
 from tests.support.checkpoints import NAME, cached, released, small
-from upscaler import batch
+from upscaler import files
 from upscaler.cli import main, options
 from upscaler.engine import weights
 from upscaler.engine.engine import Engine
 from upscaler.engine.networks import RRDBNet
-from upscaler.files import replacing
-from upscaler.imaging.decode import Pixels
+from upscaler.files import atomic_write
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Device, Precision, Settings
+
+pytestmark = pytest.mark.alone
 
 UPSCALER = str(Path(sys.executable).parent / "upscaler")
 FAST = ("--model", "real-esrgan-animevideo-v3")
@@ -312,7 +314,7 @@ def test_what_is_no_file_of_weights_is_told_for_its_model_alone(
 def test_fetched_weights_are_told_with_their_path(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "MODELS", {NAME: small()})
+    monkeypatch.setattr("upscaler.cli.weights.MODELS", {NAME: small()})
     path = cached(released())
     assert main.main(["weights", "fetch", NAME]) == 0
     assert capsys.readouterr().out == f"{path}\n"
@@ -387,7 +389,7 @@ def test_what_is_no_file_is_not_read(folder: Path, capsys: pytest.CaptureFixture
     assert image("pipe.png", "/dev/zero") == 1
     assert "2 of 2 failed" in capsys.readouterr().err
     with (folder / "huge.png").open("wb") as file:
-        file.truncate(batch.MAX_FILE_BYTES + 1)
+        file.truncate(files.MAX_FILE_BYTES + 1)
     assert image("huge.png") == 1
     assert "as large as this file" in capsys.readouterr().err
 
@@ -415,7 +417,7 @@ def to_one_of_anothers(path: Path) -> None:
 
 def to_a_large_file(path: Path) -> None:
     with path.open("ab") as file:
-        file.truncate(batch.MAX_FILE_BYTES + 1)
+        file.truncate(files.MAX_FILE_BYTES + 1)
 
 
 @pytest.mark.parametrize(
@@ -439,14 +441,14 @@ def test_an_input_that_becomes_another_thing_during_a_batch_is_refused(
     """Read as a file, `/dev/zero` would fill the memory, and a pipe be waited for without end."""
     (folder / "link.png").symlink_to("z.png")
     shutil.copy(folder / "a.png", folder / "z.png")
-    plan = batch.plan
+    plan = files.plan_files
 
-    def then_changed(*given: Any, **options: Any) -> batch.Batch:
+    def then_changed(*given: Any, **options: Any) -> files.Batch:
         planned = plan(*given, **options)
         change(folder / "z.png")
         return planned
 
-    monkeypatch.setattr(batch, "plan", then_changed)
+    monkeypatch.setattr(files, "plan_files", then_changed)
     assert image("a.png", "link.png", "--scale", "1") == 1
     told = capsys.readouterr()
     assert "a.png -> upscaled/a.png" in told.out
@@ -473,13 +475,13 @@ def test_a_picture_on_which_the_network_overflows_is_a_failure_and_not_a_black_o
     monkeypatch.setattr(weights, "load", lambda *_: weights.Loaded(net, "00"))
     for words in ([], ["--scale", "2"], ["--encoding", "jpeg"]):
         assert image("a.png", *words) == 1
-        assert "overflows on this picture in" in capsys.readouterr().err
+        assert "overflows on this image in" in capsys.readouterr().err
     assert not list((folder / "upscaled").iterdir())
 
 
 def test_a_termination_tidies_away_what_is_being_written(folder: Path) -> None:
     def write_half() -> None:
-        with replacing(folder / "half.png") as file:
+        with atomic_write(folder / "half.png") as file:
             file.write(b"half")
             signal.raise_signal(signal.SIGTERM)
 
@@ -499,7 +501,7 @@ def test_an_option_goes_before_its_variable_and_that_before_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def settings(*words: str) -> Settings:
-        return main._settings(options.parser().parse_args(["serve", *words]))
+        return options.settings_from(options.parser().parse_args(["serve", *words]))
 
     assert settings() == Settings()
     for name, value in [("DEVICE", "cuda"), ("PRECISION", "fp16"), ("MEMORY", "2G")]:

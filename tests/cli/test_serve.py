@@ -127,7 +127,7 @@ def test_a_port_that_is_taken_is_status_1() -> None:
         command = [UPSCALER, "serve", "--port", port]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
-    assert "no server could be started" in done.stderr
+    assert "the server could not be started" in done.stderr
 
 
 @pytest.mark.parametrize(

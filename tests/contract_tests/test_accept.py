@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from contract_tests.oracle import accept
 from upscaler.errors import NotAcceptable
 from upscaler.formats import ImageEncoding
-from upscaler.service.body import MEDIA_TYPES, accepted
+from upscaler.service.negotiation import MEDIA_TYPES, negotiate
 
 NAMES = ("application/json", "image/png", "image/jpeg", "image/*", "application/*", "*/*")
 OTHERS = ("text/html", "image/webp", "text/*", "application/xml", "nonsense")
@@ -25,7 +25,7 @@ headers = st.lists(ranges, max_size=5, unique_by=lambda text: text.partition(";"
 def test_the_kit_and_the_service_choose_alike(drawn: list[str], asked: ImageEncoding) -> None:
     header = ", ".join(drawn)
     try:
-        kind = accepted(header, asked)
+        kind = negotiate(header, asked)
         wanted = accept.JSON if kind is None else MEDIA_TYPES[kind]
     except NotAcceptable:
         wanted = None

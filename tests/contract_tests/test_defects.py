@@ -14,7 +14,7 @@ import pytest
 from benchmarks.defects import NAMED, Row, row_of
 from contract_tests.oracle.rules import RULES
 from mock_server.mock import Mock
-from mock_server.serving.connection import Wire
+from mock_server.serving.connection import MockConnection
 from tests.contract_tests.defects import DEFECTS, TOKEN, defective
 from tests.support.contract_cli import run_cli
 from tests.support.service import running
@@ -107,14 +107,14 @@ def test_the_chosen_defects_are_of_every_rule() -> None:
 
 @pytest.mark.parametrize("options", [(), ("--level", "strict", "--concurrency", "4")])
 def test_nothing_is_found_wrong_with_the_mock(options: tuple[str, ...]) -> None:
-    with running(Mock(tokens=[TOKEN]).app, Wire) as url:
+    with running(Mock(tokens=[TOKEN]).app, MockConnection) as url:
         result = run_cli(url, TOKEN, *options)
     assert result.status == 0, result.output
 
 
 def test_nothing_is_found_wrong_with_the_mock_that_answers_in_jpeg() -> None:
     settings = Settings(tokens=(TOKEN,), default_encoding=ImageEncoding.JPEG)
-    with running(Mock(settings=settings).app, Wire) as url:
+    with running(Mock(settings=settings).app, MockConnection) as url:
         options = ("--level", "strict", "--only", "REQ-9", "RES-2")
         result = run_cli(url, TOKEN, *options, "--default-encoding", "jpeg")
         assert result.status == 0, result.output

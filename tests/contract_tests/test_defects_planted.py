@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mock_server.mock import Mock
 from mock_server.rules.catalogue import ORDER
-from mock_server.serving.connection import Wire
+from mock_server.serving.connection import MockConnection
 from tests.contract_tests.defects import (
     DEFECTS,
     TOKEN,
@@ -56,7 +56,7 @@ def slot() -> Iterator[tuple[Slot, httpx.Client]]:
     """A slot with a faultless mock in it, and a client of what is there."""
     served = Slot(Mock(tokens=(TOKEN,)).app)
     with (
-        running(cast("FastAPI", served), Wire) as url,
+        running(cast("FastAPI", served), MockConnection) as url,
         httpx.Client(base_url=url, headers=WITH_TOKEN, timeout=60) as client,
     ):
         yield served, client

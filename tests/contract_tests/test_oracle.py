@@ -21,7 +21,8 @@ from contract_tests.oracle.oracle import Expectation, ImageFacts, Level, Loc, ex
 from contract_tests.oracle.rules import RULES, Source
 from contract_tests.requests.strategies import values
 from tests.support.paths import ROOT
-from upscaler.api.request import output_size, parse_request
+from upscaler.api.request import parse_request
+from upscaler.api.sizes import output_size
 from upscaler.errors import InvalidRequest
 
 MANY: Final = settings(

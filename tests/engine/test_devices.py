@@ -60,7 +60,7 @@ def test_a_cpu_without_avx512_is_too_slow_for_bf16(
     name: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    with pytest.raises(DeviceUnavailable, match=f"^{name} computes in bf16, .*: take fp32$"):
+    with pytest.raises(DeviceUnavailable, match=f"^{name} computes in bf16, .*: use fp32$"):
         pick_precision(name, torch.device("cpu"))
     assert pick_precision(Precision.FP32, torch.device("cpu")) is Precision.FP32
     assert pick_precision(Precision.BF16, torch.device("cuda")) is Precision.BF16

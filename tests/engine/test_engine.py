@@ -17,16 +17,18 @@ from torch import Tensor
 
 from tests.support import networks
 from tests.support.networks import largest_difference, needs_bf16, plan, psnr
-from upscaler.api.request import scaled_size
+from upscaler.api.sizes import scaled_size
 from upscaler.engine import weights
-from upscaler.engine.engine import Engine, Progress
+from upscaler.engine.engine import Engine, RowProgress
 from upscaler.engine.networks import Net, SRVGGNetCompact, build
-from upscaler.engine.pool import Engines
+from upscaler.engine.pool import EnginePool
 from upscaler.errors import OutOfMemory, WeightsUnavailable
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, Compact, Model, UpscalingModel
 from upscaler.planning import Plan, cheapest
 from upscaler.settings import Device, Precision, Settings
+
+pytestmark = pytest.mark.alone
 
 FAST = UpscalingModel.ANIMEVIDEO_V3
 COMPACT = [name for name in UpscalingModel if isinstance(MODELS[name].network, Compact)]
@@ -112,8 +114,8 @@ def test_bands_of_a_compact_network_equal_the_whole_picture(
     as those of the whole picture.
     """
     engine, pixels = engine_of(name), photo[100:148, 0:301]
-    whole = engine.enlarge(pixels, plan(engine.model, pixels))
-    cut = engine.enlarge(pixels, plan(engine.model, pixels, bands=bands))
+    whole = engine.upscale_by_plan(pixels, plan(engine.model, pixels))
+    cut = engine.upscale_by_plan(pixels, plan(engine.model, pixels, bands=bands))
     assert largest_difference(whole, cut) <= 1
     assert np.mean(whole != cut) < 1e-3
 
@@ -125,8 +127,8 @@ def test_without_winograd_they_equal_it_to_the_last_bit(
     name: UpscalingModel, bands: int, photo: Pixels
 ) -> None:
     engine, pixels = engine_of(name, Precision.MIXED), photo[100:148, 0:301]
-    whole = engine.enlarge(pixels, plan(engine.model, pixels))
-    cut = engine.enlarge(pixels, plan(engine.model, pixels, bands=bands))
+    whole = engine.upscale_by_plan(pixels, plan(engine.model, pixels))
+    cut = engine.upscale_by_plan(pixels, plan(engine.model, pixels, bands=bands))
     assert np.array_equal(whole, cut)
 
 
@@ -134,8 +136,8 @@ def test_without_winograd_they_equal_it_to_the_last_bit(
 def test_a_halo_short_of_the_receptive_field_shows(halo: int, photo: Pixels) -> None:
     """The tests above could not fail if bands never mattered."""
     engine, pixels = engine_of(), photo[100:148, 0:301]
-    whole = engine.enlarge(pixels, plan(engine.model, pixels))
-    cut = engine.enlarge(pixels, plan(engine.model, pixels, bands=3, halo=halo))
+    whole = engine.upscale_by_plan(pixels, plan(engine.model, pixels))
+    cut = engine.upscale_by_plan(pixels, plan(engine.model, pixels, bands=3, halo=halo))
     assert largest_difference(whole, cut) > 1
 
 
@@ -143,9 +145,9 @@ def test_a_halo_short_of_the_receptive_field_shows(halo: int, photo: Pixels) -> 
 def test_bands_of_a_deep_network_hardly_show(name: UpscalingModel, photo: Pixels) -> None:
     """On fur, 70 dB is far below what can be seen, and what `RealESRGANer` cuts is not."""
     engine, pixels = engine_of(name), photo[100:164, 8:296]
-    whole = engine.enlarge(pixels, plan(engine.model, pixels))
-    cut = engine.enlarge(pixels, plan(engine.model, pixels, bands=3))
-    as_there = engine.enlarge(pixels, plan(engine.model, pixels, bands=3, halo=10))
+    whole = engine.upscale_by_plan(pixels, plan(engine.model, pixels))
+    cut = engine.upscale_by_plan(pixels, plan(engine.model, pixels, bands=3))
+    as_there = engine.upscale_by_plan(pixels, plan(engine.model, pixels, bands=3, halo=10))
     assert psnr(whole, cut) >= 70
     assert psnr(whole, as_there) < 55
 
@@ -155,7 +157,7 @@ def test_scale_2_takes_odd_sides_in_any_bands(bands: int) -> None:
     engine, pixels = engine_of(UpscalingModel.X2_PLUS), noise(15, 47)
     whole = engine.upscale(pixels)
     assert whole.shape == (30, 94, 3)
-    cut = engine.enlarge(pixels, plan(engine.model, pixels, bands=bands, halo=40))
+    cut = engine.upscale_by_plan(pixels, plan(engine.model, pixels, bands=bands, halo=40))
     assert largest_difference(whole, cut) <= 1
 
 
@@ -167,7 +169,9 @@ def test_any_number_of_rows_at_once_gives_the_picture_of_the_plain_network(
     engine, pixels = engine_of(name), photo[100:119, 60:91]
     expected = networks.plain(engine.model, network_of(name), pixels)
     for rows, tail_rows in [(1, 1), (5, 2), (24, 24)]:
-        found = engine.enlarge(pixels, plan(engine.model, pixels, rows=rows, tail_rows=tail_rows))
+        found = engine.upscale_by_plan(
+            pixels, plan(engine.model, pixels, rows=rows, tail_rows=tail_rows)
+        )
         assert found.shape == expected.shape
         assert largest_difference(found, expected) <= 1
 
@@ -188,7 +192,7 @@ def test_any_plan_gives_the_picture_of_the_plain_network(
     data: st.DataObject, height: int, width: int
 ) -> None:
     engine, pixels = engine_of(), noise(height, width)
-    found = engine.enlarge(
+    found = engine.upscale_by_plan(
         pixels,
         plan(
             engine.model,
@@ -240,7 +244,7 @@ def test_alpha_is_enlarged_with_the_picture(photo: Pixels) -> None:
     alpha[:, 32:] = 255
     pixels = np.concatenate((photo[:64, :64], alpha), axis=2)
 
-    enlarged = engine_of().enlarge(pixels, plan(MODELS[FAST], pixels, bands=3, rows=7))
+    enlarged = engine_of().upscale_by_plan(pixels, plan(MODELS[FAST], pixels, bands=3, rows=7))
 
     assert enlarged.shape == (256, 256, 4)
     assert largest_difference(enlarged[:, :, :3], engine_of().upscale(pixels[:, :, :3])) <= 1
@@ -284,7 +288,7 @@ def test_progress_counts_the_rows_of_every_band_and_pass(
     calls: list[tuple[int, int]] = []
     engine, pixels = engine_of(name), noise(10, 17, channels)
     enlarge_by = plan(engine.model, pixels, bands=3, rows=4)
-    engine.enlarge(pixels, enlarge_by, progress=lambda *call: calls.append(call))
+    engine.upscale_by_plan(pixels, enlarge_by, progress=lambda *call: calls.append(call))
     done = [row for row, _ in calls]
     assert {total for _, total in calls} == {3 * passes * 10}
     assert done == sorted(set(done))
@@ -354,18 +358,18 @@ def test_calls_at_once_do_not_disturb_each_other(
         plan(engine.model, picture, bands=1 + n % 3, rows=3 + n % 4)
         for n, picture in enumerate(pictures)
     ]
-    alone = list(map(engine.enlarge, pictures, plans))
+    alone = list(map(engine.upscale_by_plan, pictures, plans))
     with ThreadPoolExecutor(6) as pool:
-        together = list(pool.map(engine.enlarge, pictures, plans))
+        together = list(pool.map(engine.upscale_by_plan, pictures, plans))
     assert all(map(np.array_equal, alone, together))
 
 
 def test_a_plan_is_what_a_picture_is_enlarged_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[tuple[Plan, Progress | None]] = []
+    used: list[tuple[Plan, RowProgress | None]] = []
     engine, pixels = networks.engine(MODELS[FAST]), noise(30, 200, 4)
     strips = engine._strips
 
-    def noting(pixels: Pixels, by: Plan, progress: Progress | None) -> Iterator[Tensor]:
+    def noting(pixels: Pixels, by: Plan, progress: RowProgress | None) -> Iterator[Tensor]:
         used.append((by, progress))
         return strips(pixels, by, progress)
 
@@ -442,7 +446,7 @@ def test_a_download_is_told_of_by_either_way_to_load(monkeypatch: pytest.MonkeyP
     net = networks.network(MODELS[FAST])
 
     def downloading(
-        model: Model, folder: Path | None, progress: weights.Progress | None
+        model: Model, folder: Path | None, progress: weights.DownloadProgress | None
     ) -> weights.Loaded:
         assert progress is not None
         progress(1, 2)
@@ -451,5 +455,5 @@ def test_a_download_is_told_of_by_either_way_to_load(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(weights, "load", downloading)
     told: list[tuple[int, int]] = []
     Engine.load(FAST, "cpu", progress=lambda *call: told.append(call))
-    Engines(Settings(device=Device.CPU)).load(FAST, lambda *call: told.append(call))
+    EnginePool(Settings(device=Device.CPU)).load(FAST, lambda *call: told.append(call))
     assert told == [(1, 2), (1, 2)]

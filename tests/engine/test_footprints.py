@@ -9,13 +9,15 @@ import pytest
 
 from tests.support.networks import needs_bf16
 from tests.support.paths import ROOT
-from upscaler.footprints import HEAP_BYTES
+from upscaler.planning import HEAP_BYTES
+
+pytestmark = pytest.mark.alone
 
 PEAK = """
 import ctypes, sys
 from pathlib import Path
 import numpy as np, torch
-from tests import networks
+from tests.support import networks
 from upscaler.engine.engine import Engine
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.engine.networks import build
@@ -41,7 +43,7 @@ def status(word):
 
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
-engine.enlarge(pixels, plan)
+engine.upscale_by_plan(pixels, plan)
 print(status("VmHWM") - before, plan.bytes)
 """
 

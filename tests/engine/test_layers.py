@@ -12,16 +12,18 @@ from torch import Tensor, nn
 from upscaler.engine.convolution import LEAK, Direct, Kernel, Method, Winograd
 from upscaler.engine.layers import (
     Chain,
+    Chunked,
+    ConvertLayout,
     Convolutions,
-    Doubling,
     Layer,
-    Level,
-    Pieces,
+    NearestUpsample2x,
     Queue,
-    Refolding,
     Residual,
+    Resolution,
 )
 from upscaler.engine.networks import NUM_FEAT, ResidualDenseBlock, RRDBBlock
+
+pytestmark = pytest.mark.alone
 
 CPU = torch.device("cpu")
 WINOGRAD = Winograd(torch.float32, CPU)
@@ -48,7 +50,7 @@ def dense_kernels(number: int, method: Method) -> list[Kernel]:
     return [*(method.prepare(conv, LEAK) for conv in growing), method.prepare(dense.conv5)]
 
 
-def dense_block(number: int, method: Method, level: Level) -> Residual:
+def dense_block(number: int, method: Method, level: Resolution) -> Residual:
     return Residual(
         Convolutions(dense_kernels(number, method), method, level), 0.2, 5, level, method
     )
@@ -98,7 +100,7 @@ def test_a_convolution_in_any_pushes_is_that_of_the_whole_map(
     height = sum(counts)
     torch.manual_seed(0)
     conv = nn.Conv2d(5, 7, 3, padding=1).requires_grad_(False)
-    layer = Convolutions([method.prepare(conv)], method, Level(height, width, most))
+    layer = Convolutions([method.prepare(conv)], method, Resolution(height, width, most))
     x = maps(height, width, 5)
     found = streamed(layer, method, x, counts, height)
     torch.testing.assert_close(found.double(), plain(conv, x), atol=1e-5, rtol=1e-5)
@@ -112,11 +114,11 @@ def test_a_dense_block_in_any_pushes_is_that_of_the_whole_map(
 ) -> None:
     most, counts = job
     height = sum(counts)
-    layer = dense_block(1, method, Level(height, width, most))
+    layer = dense_block(1, method, Resolution(height, width, most))
     x = maps(height, width)
     found = streamed(layer, method, x, counts, height)
     torch.testing.assert_close(found.double(), plain(block().rdb1, x), atol=1e-5, rtol=1e-5)
-    at_once = dense_block(1, method, Level(height, width, height))
+    at_once = dense_block(1, method, Resolution(height, width, height))
     assert torch.allclose(found, streamed(at_once, method, x, [height], height), atol=1e-6)
 
 
@@ -128,7 +130,7 @@ def test_three_dense_blocks_share_the_buffers_of_their_level(
 ) -> None:
     most, counts = job
     height = sum(counts)
-    level = Level(height, width, most)
+    level = Resolution(height, width, most)
     chain = Chain(*(dense_block(number, method, level) for number in (1, 2, 3)))
     layer = Residual(chain, 0.2, 15, level, method)
     x = maps(height, width)
@@ -172,7 +174,7 @@ def test_no_row_is_computed_twice_and_no_more_at_once_than_allowed(
     most, counts = job
     height = sum(counts)
     counting = Counting(DIRECT)
-    layer = Convolutions(dense_kernels(1, DIRECT), counting, Level(height, 3, most))  # type: ignore[arg-type]
+    layer = Convolutions(dense_kernels(1, DIRECT), counting, Resolution(height, 3, most))  # type: ignore[arg-type]
     streamed(layer, DIRECT, maps(height, 3), counts, height)
     assert rows_of(counting.convolved) == dict.fromkeys((64, 96, 128, 160, 192), height)
     assert rows_of(counting.transformed) == {64: height, 32: 4 * height}
@@ -184,7 +186,7 @@ def test_rows_come_out_as_soon_as_they_can(job: tuple[int, list[int]]) -> None:
     """A convolution is one row behind, a dense block five, until the map has ended."""
     most, counts = job
     height = sum(counts)
-    level = Level(height, 2, most)
+    level = Resolution(height, 2, most)
     conv = nn.Conv2d(NUM_FEAT, NUM_FEAT, 3, padding=1).requires_grad_(False)
     layers = [(Convolutions([DIRECT.prepare(conv)], DIRECT, level), 1)]
     layers.append((Convolutions(dense_kernels(1, DIRECT), DIRECT, level), 5))
@@ -241,7 +243,7 @@ class Delayed:
 
 
 def test_a_residual_adds_each_row_to_its_own() -> None:
-    level = Level(6, 3, 2)
+    level = Resolution(6, 3, 2)
     layer = Residual(Delayed(), 0.5, 2, level, DIRECT)
     x = maps(6, 3)
     assert torch.equal(streamed(layer, DIRECT, x, [2, 1, 2, 1], 6), x * 1.5)
@@ -250,7 +252,7 @@ def test_a_residual_adds_each_row_to_its_own() -> None:
 @pytest.mark.parametrize(("rows", "pieces"), [(1, [1] * 5), (2, [2, 2, 1]), (9, [5])])
 def test_pieces_are_pushed_one_after_the_other(rows: int, pieces: list[int]) -> None:
     inner = Delayed()
-    layer = Pieces(inner, rows)
+    layer = Chunked(inner, rows)
     x = maps(5, 3)
     assert layer.push(None) is None
     assert torch.equal(streamed(layer, DIRECT, x, [5], 5), x)
@@ -260,17 +262,17 @@ def test_pieces_are_pushed_one_after_the_other(rows: int, pieces: list[int]) -> 
 @every_method
 @given(height=st.integers(1, 5), width=st.integers(1, 9))
 def test_doubling_makes_four_pixels_of_one(method: Method, height: int, width: int) -> None:
-    level = Level(height, width, 3).doubled()
+    level = Resolution(height, width, 3).doubled()
     assert (level.height, level.width, level.rows) == (height * 2, width * 2, 6)
     x = maps(height, width)
-    found = streamed(Doubling(method, level), method, x, [height], height * 2)
+    found = streamed(NearestUpsample2x(method, level), method, x, [height], height * 2)
     assert torch.equal(found, x.repeat_interleave(2, 0).repeat_interleave(2, 1))
 
 
 @given(height=st.integers(1, 5), width=st.integers(1, 9))
 def test_refolding_goes_from_one_layout_to_the_other(height: int, width: int) -> None:
-    level, x = Level(height, width, 9), maps(height, width)
-    there, back = Refolding(WINOGRAD, DIRECT, level), Refolding(DIRECT, WINOGRAD, level)
+    level, x = Resolution(height, width, 9), maps(height, width)
+    there, back = ConvertLayout(WINOGRAD, DIRECT, level), ConvertLayout(DIRECT, WINOGRAD, level)
     assert there.push(None) is None
     folded = there.push(WINOGRAD.fold(x))
     assert folded is not None
@@ -281,6 +283,6 @@ def test_refolding_goes_from_one_layout_to_the_other(height: int, width: int) ->
 
 
 def test_nothing_comes_of_nothing() -> None:
-    layer = Convolutions(dense_kernels(1, DIRECT), DIRECT, Level(4, 4, 4))
+    layer = Convolutions(dense_kernels(1, DIRECT), DIRECT, Resolution(4, 4, 4))
     assert layer.push(None) is None
-    assert dense_block(1, DIRECT, Level(4, 4, 4)).push(None) is None
+    assert dense_block(1, DIRECT, Resolution(4, 4, 4)).push(None) is None

@@ -22,12 +22,14 @@ from torch import Tensor
 from tests.support import networks
 from tests.support.networks import largest_difference, needs_bf16
 from tests.support.paths import ROOT
-from upscaler.engine.engine import Engine, Progress
+from upscaler.engine.engine import Engine, RowProgress
 from upscaler.engine.streams import CompactStream, StreamedCompact
 from upscaler.errors import OutOfMemory
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import Footprint, Plan
+
+pytestmark = pytest.mark.alone
 
 MODEL = MODELS[UpscalingModel.ANIMEVIDEO_V3]
 FOOTPRINT = Footprint(1000, column=1000, flow=500, tail=0, step_px=2000, tail_px=1)
@@ -95,7 +97,7 @@ class Run:
             self._count()
             return start(network, *args)  # type: ignore[arg-type]
 
-        def tried(pixels: Pixels, plan: Plan, progress: Progress | None) -> Iterator[Tensor]:
+        def tried(pixels: Pixels, plan: Plan, progress: RowProgress | None) -> Iterator[Tensor]:
             self.plans.append(plan)
             return strips(pixels, plan, progress)
 
@@ -130,7 +132,7 @@ def test_a_failure_anywhere_leaves_a_correct_picture_or_says_so(
         assert isinstance(run.error, OutOfMemory)
         return
     assert largest_difference(run.result, whole(channels)) <= 1
-    tried = (engine().enlarge(picture(channels), plan) for plan in set(run.plans))
+    tried = (engine().upscale_by_plan(picture(channels), plan) for plan in set(run.plans))
     as_tried = [np.all(run.result == undisturbed, axis=(1, 2)) for undisturbed in tried]
     assert np.any(as_tried, axis=0).all(), "every row is that of a try, to the last bit"
 
@@ -150,7 +152,7 @@ def test_each_try_takes_half_of_the_memory_down_to_the_least_and_then_it_is_told
     amounts = [plan.bytes for plan in run.plans]
     least = min(plan.bytes for plan in engine()._plans(200, 24, 3))
     assert isinstance(run.error, OutOfMemory)
-    assert "not enough memory for this picture" in str(run.error)
+    assert "not enough memory for this image" in str(run.error)
     assert amounts[-1] == least
     for earlier, later in pairwise(amounts):
         assert later < earlier
@@ -210,7 +212,7 @@ def test_nothing_of_a_failed_try_is_held_when_the_next_begins(
             raise MemoryError
         return push(stream, picture)
 
-    def tried(pixels: Pixels, plan: Plan, progress: Progress | None) -> Iterator[Tensor]:
+    def tried(pixels: Pixels, plan: Plan, progress: RowProgress | None) -> Iterator[Tensor]:
         held.append(sum(stream() is not None for stream in streams))
         return strips(pixels, plan, progress)
 
@@ -231,7 +233,7 @@ def test_a_warning_says_what_did_not_fit(caplog: pytest.LogCaptureFixture) -> No
 IN_LITTLE_MEMORY = """
 import ctypes, json, resource, sys, threading
 import numpy as np, psutil
-from tests import networks
+from tests.support import networks
 from upscaler.errors import OutOfMemory
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import Footprint

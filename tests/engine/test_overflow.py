@@ -16,11 +16,11 @@ from upscaler.engine import engine as module
 from upscaler.engine.convolution import Direct
 from upscaler.engine.engine import Engine
 from upscaler.engine.networks import Net, RRDBNet
-from upscaler.engine.pool import Engines
+from upscaler.engine.pool import EnginePool
 from upscaler.engine.streams import Methods
 from upscaler.engine.weights import Loaded
 from upscaler.errors import Overflow, WeightsUnavailable
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, RRDB, Model, UpscalingModel
 from upscaler.planning import Footprint
 from upscaler.settings import Device, Precision, Settings
@@ -68,7 +68,7 @@ def resized(engine: Engine, pixels: Pixels) -> object:
 
 
 def in_bands(engine: Engine, pixels: Pixels) -> object:
-    return engine.enlarge(pixels, plan(engine.model, pixels, bands=2, rows=4))
+    return engine.upscale_by_plan(pixels, plan(engine.model, pixels, bands=2, rows=4))
 
 
 def in_strips(engine: Engine, pixels: Pixels) -> object:
@@ -83,7 +83,7 @@ def test_what_overflows_makes_no_picture(
     model: Model, precision: Precision, channels: int, way: Callable[[Engine, Pixels], object]
 ) -> None:
     engine = Engine(model, scaled(model, 1e12), CPU, precision)
-    with pytest.raises(Overflow, match=f"{model.name} overflows on this picture in {precision}"):
+    with pytest.raises(Overflow, match=f"{model.name} overflows on this image in {precision}"):
         way(engine, noise(40, 44, channels))
 
 
@@ -119,7 +119,7 @@ def test_weights_of_ones_own_that_overflow_are_refused_when_they_are_loaded(
     tmp_path: Path,
 ) -> None:
     path = saved(scaled(COMPACT, 1e12), COMPACT, tmp_path)
-    engines = Engines(Settings(device=Device.CPU, weights=tmp_path, precision=Precision.FP32))
+    engines = EnginePool(Settings(device=Device.CPU, weights=tmp_path, precision=Precision.FP32))
     loads: list[Callable[[], object]] = [
         lambda: Engine.load(COMPACT.name, "cpu", "fp32", weights_folder=tmp_path),
         lambda: engines.load(COMPACT.name),
@@ -137,10 +137,10 @@ def test_where_only_the_precision_is_to_blame_fp32_is_proposed(
     monkeypatch.setattr(convolution, "has_onednn", lambda _: False)
     half = Direct(torch.float16, torch.float16, CPU)
     monkeypatch.setattr(module, "methods", lambda *_: Methods(half, half, half))
-    for factor, advice in ((30.0, "overflows in fp16, and not in fp32: take that"), (1e12, "fp16")):
+    for factor, advice in ((30.0, "overflows in fp16, and not in fp32: use fp32"), (1e12, "fp16")):
         loaded = Loaded(scaled(COMPACT, factor), "00", tmp_path / "own.pth")
         with pytest.raises(WeightsUnavailable, match=f"own.pth .*{advice}$"):
-            Engine.of(COMPACT, loaded, CPU, Precision.FP16)
+            Engine.from_weights(COMPACT, loaded, CPU, Precision.FP16)
 
 
 def test_weights_of_ones_own_that_are_good_are_taken(tmp_path: Path) -> None:
@@ -155,4 +155,4 @@ def test_weights_of_ones_own_that_are_good_are_taken(tmp_path: Path) -> None:
 def test_published_weights_are_not_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "upscale", lambda *_: pytest.fail("it was tried out"))
     loaded = Loaded(networks.network(COMPACT), "00")
-    assert Engine.of(COMPACT, loaded, CPU, Precision.FP32).model is COMPACT
+    assert Engine.from_weights(COMPACT, loaded, CPU, Precision.FP32).model is COMPACT

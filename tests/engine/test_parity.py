@@ -9,8 +9,10 @@ from tests.support.networks import largest_difference
 from tests.support.requirements import needs
 from upscaler.bench import reference
 from upscaler.bench.contenders import Peer
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, Model, UpscalingModel
+
+pytestmark = pytest.mark.alone
 
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
 
@@ -56,7 +58,7 @@ def test_whole_pictures_equal_the_references(
 
     upsampler = reference.upsampler(model, networks.network(model), torch.device("cpu"))
     expected = reference.enhance(upsampler, pixels)
-    found = engine.enlarge(pixels, networks.plan(model, pixels))
+    found = engine.upscale_by_plan(pixels, networks.plan(model, pixels))
 
     assert found.shape == expected.shape
     assert largest_difference(found, expected) <= 1

@@ -13,30 +13,32 @@ import numpy as np
 import pytest
 import torch
 
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.engine import weights
 from upscaler.engine.networks import Net
-from upscaler.engine.pool import Engines
+from upscaler.engine.pool import EnginePool
 from upscaler.errors import Cancelled, DeviceUnavailable, WeightsUnavailable
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, Model, UpscalingModel
 from upscaler.planning import Plan, cheapest
 from upscaler.settings import Device, Precision, Settings
 
+pytestmark = pytest.mark.alone
+
 FAST = UpscalingModel.ANIMEVIDEO_V3
 
 
-def enlarged(engines: Engines, size: Size) -> Pixels:
+def enlarged(engines: EnginePool, size: Size) -> Pixels:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)
     return np.concatenate(list(engines.upscale(pixels, FAST, size)))
 
 
 def test_what_a_machine_cannot_do_is_said_at_once() -> None:
     with pytest.raises(DeviceUnavailable, match="bf16"):
-        Engines(Settings(device=Device.CPU, precision=Precision.FP16))
+        EnginePool(Settings(device=Device.CPU, precision=Precision.FP16))
     if not torch.cuda.is_available():
         with pytest.raises(DeviceUnavailable, match="cuda"):
-            Engines(Settings(device=Device.CUDA))
+            EnginePool(Settings(device=Device.CUDA))
 
 
 def test_engines_are_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,9 +50,9 @@ def test_engines_are_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("upscaler.engine.engine.cheapest", noting)
     settings = Settings(device=Device.CPU, precision=Precision.FP32, memory=2**30)
-    engines = Engines(settings)
+    engines = EnginePool(settings)
     enlarged(engines, (64, 64))
-    enlarged(Engines(Settings(device=Device.CPU)), (64, 64))
+    enlarged(EnginePool(Settings(device=Device.CPU)), (64, 64))
     assert engines.engine(FAST).precision is Precision.FP32
     assert budgets == [2**30, None]
 
@@ -98,7 +100,7 @@ def test_engines_are_loaded_once_however_many_ask(monkeypatch: pytest.MonkeyPatc
         return load(model, *args)
 
     monkeypatch.setattr(weights, "load", counting)
-    engines = Engines(Settings(device=Device.CPU))
+    engines = EnginePool(Settings(device=Device.CPU))
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(engines.engine, [FAST] * 4))
     assert loaded == [FAST]
@@ -120,7 +122,7 @@ def test_a_model_that_takes_long_to_load_keeps_no_other_waiting(
         return load(model, *args)
 
     monkeypatch.setattr(weights, "load", slow)
-    engines = Engines(Settings(device=Device.CPU))
+    engines = EnginePool(Settings(device=Device.CPU))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(engines.load, UpscalingModel.X2_PLUS)
         assert asked.wait(30)
@@ -139,7 +141,7 @@ def test_weights_that_cannot_be_had_are_not_asked_for_again_at_once(
         raise WeightsUnavailable("no network")
 
     monkeypatch.setattr(weights, "load", failing)
-    engines = Engines(Settings(device=Device.CPU))
+    engines = EnginePool(Settings(device=Device.CPU))
     for seconds, tried in [(1000.0, 1), (1001.0, 1), (1059.0, 1), (1061.0, 2), (1062.0, 2)]:
         monkeypatch.setattr("time.monotonic", lambda now=seconds: now)
         with pytest.raises(WeightsUnavailable, match="no network"):
@@ -149,7 +151,7 @@ def test_weights_that_cannot_be_had_are_not_asked_for_again_at_once(
 
 def test_a_model_that_cannot_be_had_keeps_no_other_from_being_loaded(tmp_path: Path) -> None:
     (tmp_path / f"{UpscalingModel.X4_V3}.pth").write_bytes(b"half of it")
-    engines = Engines(Settings(device=Device.CPU, weights=tmp_path))
+    engines = EnginePool(Settings(device=Device.CPU, weights=tmp_path))
     with pytest.raises(WeightsUnavailable, match="does not hold the weights"):
         engines.load(UpscalingModel.X4_V3)
     assert engines.engine(FAST).model.name is FAST
@@ -157,11 +159,11 @@ def test_a_model_that_cannot_be_had_keeps_no_other_from_being_loaded(tmp_path: P
 
 def test_a_folder_of_weights_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailable, match="not a folder"):
-        Engines(Settings(weights=tmp_path / "gone"))
+        EnginePool(Settings(weights=tmp_path / "gone"))
 
 
 def test_loading_tells_which_file_the_weights_are_from(tmp_path: Path) -> None:
-    engines = Engines(Settings(device=Device.CPU))
+    engines = EnginePool(Settings(device=Device.CPU))
     found = weights.find(MODELS[FAST])
     assert found is not None
     assert engines.load(FAST) == engines.load(FAST) == weights.sha256(found.path)
@@ -170,7 +172,7 @@ def test_loading_tells_which_file_the_weights_are_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize("memory", [None, 2**28, 2**27])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_the_bands_are_those_that_the_engine_would_make(memory: int | None, channels: int) -> None:
-    engines = Engines(Settings(device=Device.CPU, memory=memory))
+    engines = EnginePool(Settings(device=Device.CPU, memory=memory))
     for size in ((304, 256), (2048, 300), (511, 333)):
         plan = engines.engine(FAST).plan(*size, channels=channels, memory=memory)
         assert engines.bands(FAST, size, channels) == len(plan.tiles)
@@ -178,13 +180,13 @@ def test_the_bands_are_those_that_the_engine_would_make(memory: int | None, chan
 
 def test_counting_bands_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "load", lambda *_: pytest.fail("it was loaded"))
-    engines = Engines(Settings(device=Device.CPU, memory=2**29))
+    engines = EnginePool(Settings(device=Device.CPU, memory=2**29))
     assert engines.bands(UpscalingModel.X4_PLUS, (256, 256), 3) == 1
     assert engines.bands(UpscalingModel.X4_PLUS, (2048, 256), 3) > 1
 
 
 def test_whoever_is_told_of_the_progress_can_end_the_work() -> None:
-    engines = Engines(Settings(device=Device.CPU))
+    engines = EnginePool(Settings(device=Device.CPU))
     pixels = np.zeros((2048, 32, 3), np.uint8)
 
     def enough(done: int, total: int) -> None:

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support.networks import largest_difference, psnr
-from upscaler.engine.tensors import lanczos, mirrored, to_grey, to_host, to_levels, to_network
-from upscaler.imaging.decode import Pixels, resize
+from upscaler.engine.tensors import (
+    lanczos,
+    reflect_pad,
+    to_gray_uint8,
+    to_host,
+    to_network,
+    to_uint8,
+)
+from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.resize import resize
 
 CPU = torch.device("cpu")
 sides = st.integers(1, 40)
@@ -24,7 +32,7 @@ def noise(*shape: int) -> Pixels:
 @given(height=sides, width=sides, multiple=st.sampled_from([1, 2]))
 def test_a_side_is_made_a_multiple_by_mirroring(height: int, width: int, multiple: int) -> None:
     pixels = noise(height, width, 3)
-    found = mirrored(pixels, multiple)
+    found = reflect_pad(pixels, multiple)
     assert found.shape == (height + height % multiple, width + width % multiple, 3)
     assert np.array_equal(found[:height, :width], pixels)
     if height % multiple and height > 1:
@@ -38,14 +46,14 @@ def test_every_level_comes_back_from_the_network_as_it_went_in() -> None:
     x = to_network(torch.from_numpy(levels))
     assert x.dtype == torch.float32
     assert (float(x.min()), float(x.max())) == (0, 1)
-    assert np.array_equal(to_levels(x).numpy(), levels)
+    assert np.array_equal(to_uint8(x).numpy(), levels)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_what_lies_outside_is_clamped_in_every_precision(dtype: torch.dtype) -> None:
     x = torch.tensor([-3.0, -0.1, 0.0, 0.5, 1.0, 1.1, 300.0], dtype=dtype)
-    assert to_levels(x.clone()).tolist() == [0, 0, 0, 128, 255, 255, 255]
-    grey = to_grey(x[:, None, None].repeat(1, 1, 3))
+    assert to_uint8(x.clone()).tolist() == [0, 0, 0, 128, 255, 255, 255]
+    grey = to_gray_uint8(x[:, None, None].repeat(1, 1, 3))
     assert grey[:, 0, 0].tolist() == [0, 0, 0, 128, 255, 255, 255]
 
 

@@ -23,20 +23,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from mock_server.backend.nearest import MockEnlarger
+from mock_server.backend.nearest import NearestUpscaler
 from tests.support import networks
 from tests.support.paths import ROOT
 from upscaler.engine import engine as module
-from upscaler.engine.engine import Engine, Progress
+from upscaler.engine.engine import Engine, RowProgress
 from upscaler.engine.layers import Convolutions
 from upscaler.errors import Cancelled, Overflow
 from upscaler.formats import ImageEncoding
-from upscaler.imaging import decode
-from upscaler.imaging.decode import Pixels
-from upscaler.imaging.encode import BEST, SMALL, encode_strips
+from upscaler.imaging import comparison
+from upscaler.imaging import resize as resizing
+from upscaler.imaging.encode import encode_strips
+from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, SMALL
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
 from upscaler.planning import Footprint, Plan
 from upscaler.settings import Precision
+
+pytestmark = pytest.mark.alone
 
 FOOTPRINT = Footprint(1000, column=1000, flow=500, tail=500, step_px=2000, tail_px=500)
 """With it even small pictures have many plans."""
@@ -61,7 +65,7 @@ class Failing(Engine):
     must_fail = False
     failures = 0
 
-    def _strips(self, pixels: Pixels, plan: Plan, progress: Progress | None) -> Iterator[Tensor]:
+    def _strips(self, pixels: Pixels, plan: Plan, progress: RowProgress | None) -> Iterator[Tensor]:
         for strip in super()._strips(pixels, plan, progress):
             yield strip
             if self.must_fail:
@@ -85,11 +89,11 @@ def noise(height: int, width: int, channels: int) -> Pixels:
 
 
 def in_rows(engine: Failing, pixels: Pixels) -> Pixels:
-    return engine.enlarge(pixels, networks.plan(engine.model, pixels, rows=5, tail_rows=2))
+    return engine.upscale_by_plan(pixels, networks.plan(engine.model, pixels, rows=5, tail_rows=2))
 
 
 def in_bands(engine: Failing, pixels: Pixels) -> Pixels:
-    return engine.enlarge(pixels, networks.plan(engine.model, pixels, bands=3, rows=4))
+    return engine.upscale_by_plan(pixels, networks.plan(engine.model, pixels, bands=3, rows=4))
 
 
 def resized(engine: Failing, pixels: Pixels) -> Pixels:
@@ -115,7 +119,7 @@ def after_another_was_given_up(engine: Failing, pixels: Pixels) -> Pixels:
         networks.plan(engine.model, pixels, bands=2, rows=4),
     ):
         with pytest.raises(Cancelled):
-            engine.enlarge(255 - pixels, plan, give_up)
+            engine.upscale_by_plan(255 - pixels, plan, give_up)
     strips = engine.strips(255 - pixels)
     next(strips)
     del strips
@@ -153,16 +157,16 @@ def around() -> dict[str, str]:
                 encode_strips(strips, shape[0], encoding, style)
             )
             for encoding in ImageEncoding
-            for style in (BEST, SMALL)
+            for style in (DEFAULT_JPEG, SMALL)
         }
-        mock = MockEnlarger().upscale(
+        mock = NearestUpscaler().upscale(
             pixels, UpscalingModel.X4_PLUS, (177, 201), lambda _done, _total: None
         )
         files |= {
-            "larger": decode.resize(pixels, (150, 170)).tobytes(),
-            "smaller": decode.resize(pixels, (33, 21)).tobytes(),
-            "before and after": decode.before_after(
-                pixels, decode.resize(pixels, (99, 98))
+            "larger": resizing.resize(pixels, (150, 170)).tobytes(),
+            "smaller": resizing.resize(pixels, (33, 21)).tobytes(),
+            "before and after": comparison.before_after(
+                pixels, resizing.resize(pixels, (99, 98))
             ).tobytes(),
             "mock": np.concatenate(list(mock)).tobytes(),
         }

@@ -37,7 +37,7 @@ from tests.support.image_files import (
     tiff,
     xyz,
 )
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 
 # Samples and transparency
 

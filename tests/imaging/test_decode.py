@@ -42,9 +42,10 @@ from tests.support.image_files import (
     webp_of_size,
     with_segment,
 )
-from upscaler.api.request import Size, check_input_size
+from upscaler.api.sizes import Size, check_input_size
 from upscaler.errors import InvalidRequest
-from upscaler.imaging.decode import Pixels, read_header
+from upscaler.imaging.decode import read_header
+from upscaler.imaging.pixels import Pixels
 
 # What is read and what is refused
 

@@ -37,20 +37,17 @@ from tests.support.image_files import (
     saved,
     tiff,
 )
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import encode as encoding
-from upscaler.imaging.decode import Pixels, on_white
-from upscaler.imaging.encode import (
-    BEST,
-    SMALL,
-    JpegStyle,
-    encode,
-    encode_strips,
-    in_json,
-    most_bytes,
-)
+from upscaler.imaging import png_writer
+from upscaler.imaging import strips as cutting
+from upscaler.imaging.colour import flatten
+from upscaler.imaging.encode import encode, encode_strips, most_bytes
+from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, SMALL, JpegOptions
 from upscaler.imaging.parallel import THREAD_NAME
+from upscaler.imaging.pixels import Pixels
+from upscaler.service.responses import in_json
 
 PNG, JPEG = ImageEncoding.PNG, ImageEncoding.JPEG
 
@@ -68,9 +65,9 @@ def in_strips(
     height: int,
     wanted: ImageEncoding,
     size: int,
-    style: JpegStyle = BEST,
+    style: JpegOptions = DEFAULT_JPEG,
 ) -> bytes:
-    with mock.patch.object(encoding, "STRIP_BYTES", size):
+    with mock.patch.object(cutting, "STRIP_BYTES", size):
         return b"".join(encode_strips(strips, height, wanted, style))
 
 
@@ -124,7 +121,7 @@ def test_repeated_pixels_make_a_smaller_file_than_the_mean_does(photo: Pixels, t
 def test_a_jpeg_shows_what_pillows_own_shows(pixels: Pixels, at: list[int], size: int) -> None:
     """To the last bit: with full chroma no block of 8x8 pixels depends on another."""
     data = in_strips(np.split(pixels, at), len(pixels), JPEG, size)
-    flat = on_white(Image.fromarray(pixels))
+    flat = flatten(Image.fromarray(pixels))
     whole = saved(np.array(flat), "JPEG", quality=95, subsampling=0)
     assert np.array_equal(opened(data), opened(whole))
 
@@ -135,7 +132,7 @@ def test_a_small_jpeg_shows_what_simplejpegs_own_shows(
 ) -> None:
     """With half the chroma it is squares of 16x16 pixels that do not depend on each other."""
     data = in_strips(np.split(pixels, at), len(pixels), JPEG, size, SMALL)
-    flat = np.array(on_white(Image.fromarray(pixels)))
+    flat = np.array(flatten(Image.fromarray(pixels)))
     whole = simplejpeg.encode_jpeg(flat, 75, "RGB", "420", fastdct=True)
     assert np.array_equal(opened(data), opened(whole))
 
@@ -173,7 +170,7 @@ def test_rows_may_come_in_memory_that_is_used_again(wanted: ImageEncoding) -> No
             yield memory[: len(part)]
             memory[:] = 0
 
-    with mock.patch.object(encoding, "STRIP_BYTES", 4000):
+    with mock.patch.object(cutting, "STRIP_BYTES", 4000):
         assert b"".join(encode_strips(strips(), 300, wanted)) == encode(pixels, wanted)
 
 
@@ -251,7 +248,7 @@ def test_it_keeps_pace_with_whoever_makes_the_strips(wanted: ImageEncoding) -> N
         for made in range(1, 501):  # noqa: B007
             yield noise(8, 40, 3)
 
-    with mock.patch.object(encoding, "STRIP_BYTES", 960):
+    with mock.patch.object(cutting, "STRIP_BYTES", 960):
         pieces = encode_strips(strips(), 4000, wanted)
         assert made == 1
         for _ in range(4):
@@ -265,7 +262,7 @@ def test_it_keeps_pace_with_whoever_makes_the_strips(wanted: ImageEncoding) -> N
 @pytest.mark.parametrize("wanted", ImageEncoding)
 def test_many_pictures_can_be_encoded_at_once(wanted: ImageEncoding) -> None:
     pictures = [noise(90, width, 3) for width in (30, 40, 50)]
-    with mock.patch.object(encoding, "STRIP_BYTES", 2000):
+    with mock.patch.object(cutting, "STRIP_BYTES", 2000):
         together = list(zip(*(encode_strips([p], 90, wanted) for p in pictures), strict=False))
         assert len(together) > 2
         for index, picture in enumerate(pictures):
@@ -276,7 +273,7 @@ def test_many_pictures_can_be_encoded_at_once(wanted: ImageEncoding) -> None:
 MEMORY = """
 import re, sys
 import numpy as np
-from upscaler.api.request import ImageEncoding, Size
+from upscaler.formats import ImageEncoding
 from upscaler.imaging.encode import encode_strips, in_json
 
 def peak():
@@ -345,13 +342,13 @@ def chunks_of(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_checksums_can_be_combined(first: bytes, second: bytes) -> None:
-    combined = encoding._adler_combined(zlib.adler32(first), zlib.adler32(second), len(second))
+    combined = png_writer._adler_combined(zlib.adler32(first), zlib.adler32(second), len(second))
     assert combined == zlib.adler32(first + second)
 
 
 def test_checksums_of_long_texts_can_be_combined() -> None:
     first, second = b"\xff" * 3_000_000, b"\xfe" * 5_000_001
-    combined = encoding._adler_combined(zlib.adler32(first), zlib.adler32(second), len(second))
+    combined = png_writer._adler_combined(zlib.adler32(first), zlib.adler32(second), len(second))
     assert combined == zlib.adler32(first + second)
 
 
@@ -371,7 +368,7 @@ def test_a_png_is_not_much_larger_than_one_that_took_long(photo: Pixels) -> None
 
 
 def test_a_small_jpeg_is_one(photo: Pixels) -> None:
-    small, best = (in_strips([photo], 256, JPEG, 10**6, style) for style in (SMALL, BEST))
+    small, best = (in_strips([photo], 256, JPEG, 10**6, style) for style in (SMALL, DEFAULT_JPEG))
     assert JpegImagePlugin.get_sampling(Image.open(io.BytesIO(small))) == 2  # Pillow's for 4:2:0
     assert 2 * len(small) < len(best)
 

@@ -21,9 +21,11 @@ from PIL import Image
 
 from tests.support.image_files import noise
 from upscaler.formats import ImageEncoding
-from upscaler.imaging import encode as encoding
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging import strips
 from upscaler.imaging.encode import encode
+from upscaler.imaging.pixels import Pixels
+
+pytestmark = pytest.mark.dev
 
 PICTURES = {
     "noise": noise(70, 90, 3),
@@ -55,7 +57,7 @@ def by_python_alone(data: bytes) -> Pixels:
 
 @pytest.fixture(autouse=True)
 def _many_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "STRIP_BYTES", 3000)
+    monkeypatch.setattr(strips, "STRIP_BYTES", 3000)
 
 
 @pytest.mark.parametrize("decoder", [by_opencv, by_libvips, by_python_alone])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from upscaler.imaging import parallel
-from upscaler.imaging.parallel import THREAD_NAME, in_order
+from upscaler.imaging.parallel import THREAD_NAME, ordered_map
 
 
 def left_behind() -> list[str]:
@@ -23,18 +23,18 @@ def test_results_come_in_the_order_of_the_items() -> None:
         first_may_end.set()
         return -item
 
-    assert list(in_order(work, range(100))) == [-item for item in range(100)]
+    assert list(ordered_map(work, range(100))) == [-item for item in range(100)]
     assert left_behind() == []
 
 
 def test_nothing_makes_nothing() -> None:
-    assert list(in_order(abs, [])) == []
+    assert list(ordered_map(abs, [])) == []
 
 
 def test_work_is_done_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_cores", lambda: 3)
     together = threading.Barrier(3, timeout=30)
-    assert sorted(in_order(lambda _: together.wait(), range(3))) == [0, 1, 2]
+    assert sorted(ordered_map(lambda _: together.wait(), range(3))) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("cores", "most"), [(1, 1), (4, 4), (64, parallel.MAX_WORKERS)])
@@ -51,7 +51,7 @@ def test_there_are_as_many_workers_as_cores_but_not_too_many(
             yield item
 
     may_end = threading.Event()
-    results = in_order(lambda item: may_end.wait(30) and item, items())
+    results = ordered_map(lambda item: may_end.wait(30) and item, items())
     threading.Timer(0.2, may_end.set).start()
     assert next(results) == 0
     assert taken == most + 1
@@ -70,7 +70,7 @@ def test_what_is_ready_does_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -
             yield item
             time.sleep(0.1)  # by then its result is known
 
-    for result in in_order(abs, items()):
+    for result in ordered_map(abs, items()):
         seen.append(result)  # noqa: PERF402
     assert seen == list(range(6))
     assert seen_before[2:] == [1, 2, 3, 4]
@@ -84,13 +84,13 @@ def test_a_fault_of_the_items_is_raised_as_it_is() -> None:
         raise fault
 
     with pytest.raises(ZeroDivisionError) as raised:
-        list(in_order(abs, items()))
+        list(ordered_map(abs, items()))
     assert raised.value is fault
     assert left_behind() == []
 
 
 def test_a_fault_of_the_work_is_raised_as_it_is() -> None:
-    results = in_order(lambda item: 1 // (3 - item), range(100))
+    results = ordered_map(lambda item: 1 // (3 - item), range(100))
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -105,7 +105,7 @@ def test_closing_it_early_leaves_no_thread_and_asks_for_no_more() -> None:
             asked.append(item)
             yield item
 
-    results = in_order(abs, items())
+    results = ordered_map(abs, items())
     assert next(results) == 0
     assert left_behind()
     results.close()

@@ -35,7 +35,7 @@ from tests.support.image_files import (
     scanlines,
     tiff,
 )
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 
 # Damage
 

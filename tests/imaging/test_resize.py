@@ -21,9 +21,11 @@ from tests.support.image_files import (
     refusal,
     three,
 )
-from upscaler.api.request import Size
-from upscaler.imaging import decode as images
-from upscaler.imaging.decode import Pixels, before_after, resize
+from upscaler.api.sizes import Size
+from upscaler.imaging import resize as resizing
+from upscaler.imaging.comparison import before_after
+from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.resize import resize
 
 any_picture = arrays.arrays(
     np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(3, 4))
@@ -106,7 +108,7 @@ def test_resizing_is_antialiased_lanczos(size: Size) -> None:
 def test_resizing_in_parts_makes_no_difference(
     size: Size, channels: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "RESIZE_PX", step)
+    monkeypatch.setattr(resizing, "RESIZE_PX", step)
     pixels = noise(50, 61, channels)
     whole = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
     assert np.array_equal(resize(pixels, size), np.array(whole))

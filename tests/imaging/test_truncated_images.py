@@ -27,6 +27,8 @@ from tests.support.image_files import (
     scanlines,
 )
 
+pytestmark = pytest.mark.dev
+
 SIZE = (168, 120)
 SQUARES: Samples = noise(15, 21, 4).repeat(8, axis=0).repeat(8, axis=1)
 HUES: Samples = (SQUARES // 2 + noise(120, 168, 4) // 2).astype(np.uint8)

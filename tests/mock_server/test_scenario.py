@@ -1,4 +1,4 @@
-"""Scenario files: how a mock starts, and what is said of a wrong one."""
+"""Scenario files: the initial state of a mock, and the errors in wrong files."""
 
 import tomllib
 from contextlib import suppress
@@ -10,17 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mock_server import Mock, Progress, Scenario
+from mock_server import Mock, PollScript, Scenario
 from mock_server.admin import FILTERS
-from mock_server.faults.fault import HEADER, STATUSES, WORDS, parse_sequence
-from mock_server.faults.schedule import ROUTES
+from mock_server.endpoints import ROUTES
+from mock_server.faults.fault import FLAGS, HEADER, STATUSES, parse_sequence
 from mock_server.serving import cli
-from tests.support.mock_servers import mock_child, mocked
+from tests.support.mock_servers import SMALL, mock_child, mocked
 from tests.support.paths import ROOT
-from tests.support.service import GOOD, decoded
+from tests.support.service import decoded
 from upscaler.errors import InvalidSetting
 
-SMALL = {**GOOD, "scale": 0.5}
 PROGRESS = ("pending", "running", "fails")
 DOCUMENT = ROOT / "docs" / "MOCK.md"
 WHOLE = """
@@ -54,11 +53,11 @@ def statuses(api: httpx.Client, times: int) -> list[int]:
     return [api.post("/upscaling", json=SMALL).status_code for _ in range(times)]
 
 
-def test_a_scenario_says_how_a_mock_starts_and_where_a_reset_leads_to(file: Path) -> None:
+def test_a_scenario_is_the_initial_state(file: Path) -> None:
     mock = Mock(scenario=file)
     assert mock.tokens == ("one", "two")
     assert mock.rate_limit == 600
-    assert mock.jobs.progress == Progress(1, 2, 503)
+    assert mock.jobs.progress == PollScript(1, 2, 503)
     with mocked(mock) as api:
         for _ in range(2):
             assert api.get("/healthcheck").status_code == 503
@@ -66,13 +65,13 @@ def test_a_scenario_says_how_a_mock_starts_and_where_a_reset_leads_to(file: Path
             drawn = statuses(api, 8)
             assert set(drawn) == {200, 503}
             mock.faults.set("500")
-            mock.jobs.progress = Progress()
+            mock.jobs.progress = PollScript()
             mock.reset()
-            assert mock.jobs.progress == Progress(1, 2, 503)
+            assert mock.jobs.progress == PollScript(1, 2, 503)
         assert statuses(api, 11)[3:] == drawn
 
 
-def test_what_is_told_besides_goes_before_the_scenario(file: Path) -> None:
+def test_arguments_override_the_scenario(file: Path) -> None:
     mock = Mock(scenario=file, tokens=["three"], seed=8, fetch="made", rate_limit=5)
     assert (mock.tokens, mock.faults.seed, mock.rate_limit) == (("three",), 8, 5)
     with mocked(mock) as api:
@@ -85,7 +84,7 @@ def test_what_is_told_besides_goes_before_the_scenario(file: Path) -> None:
         assert statuses(api, 1) == [200], "whose rate limit begins anew, too"
 
 
-def test_without_a_scenario_nothing_goes_wrong() -> None:
+def test_there_are_no_faults_by_default() -> None:
     mock = Mock()
     assert (mock.tokens, mock.faults.seed, mock.rate_limit) == (("mock-token",), 0, None)
     assert Scenario() == Scenario.parse({})
@@ -96,31 +95,29 @@ def test_without_a_scenario_nothing_goes_wrong() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("colour = 1", "there is no 'colour'; what there is: tokens, seed, fetch, rate-limit"),
-        ("tokens = []", "tokens: these are texts, and one at least"),
-        ('tokens = "one"', "tokens: these are texts, and one at least"),
-        ('tokens = [""]', "tokens: these are texts, and one at least"),
-        ("seed = 1.5", "seed: this is a whole number"),
-        ("seed = true", "seed: this is a whole number"),
-        ('fetch = "maybe"', "fetch: this is one of made, real"),
+        ("colour = 1", "unknown key 'colour'; use one of tokens, seed, fetch, rate-limit"),
+        ("tokens = []", "tokens: expected at least one string"),
+        ('tokens = "one"', "tokens: expected at least one string"),
+        ('tokens = [""]', "tokens: expected at least one string"),
+        ("seed = 1.5", "seed: expected an integer"),
+        ("seed = true", "seed: expected an integer"),
+        ('fetch = "maybe"', "fetch: expected one of made, real"),
         ('rate-limit = "many"', "rate-limit: a rate limit is free, pro, or a number"),
-        ("rate-limit = 5", "rate-limit: this is a text"),
-        ("faults = 1", "faults: this is a table of upscaling, poll, result, healthcheck"),
-        ('faults.tea = "ok"', "faults: there is no 'tea'; what there is: upscaling, poll"),
-        ("faults.upscaling = 429", "faults.upscaling: this is a text"),
-        ('faults.poll = "ok,teapot"', "faults.poll: there is no fault 'teapot'; what there is: ok"),
-        ("random = 1", 'random: this is a table of probabilities, such as "429" = 0.05'),
-        ("random.teapot = 1", "random: there is no fault 'teapot'"),
-        ("random.429 = 2", "random: the probability of 429 is a number from 0 to 1"),
-        ("progress.pending = -1", "progress: pending is a number of polls"),
-        ("progress.fails = 200", "progress: fails is one of 500, 503"),
-        ("progress.colour = 1", "progress: there is no 'colour'; what there is: pending, running"),
+        ("rate-limit = 5", "rate-limit: expected a string"),
+        ("faults = 1", "faults: expected a table of upscaling, poll, result, healthcheck"),
+        ('faults.tea = "ok"', "faults: unknown key 'tea'; use one of upscaling, poll"),
+        ("faults.upscaling = 429", "faults.upscaling: expected a string"),
+        ('faults.poll = "ok,teapot"', "faults.poll: unknown fault 'teapot'; use one of ok"),
+        ("random = 1", 'random: expected a table of probabilities, such as "429" = 0.05'),
+        ("random.teapot = 1", "random: unknown fault 'teapot'"),
+        ("random.429 = 2", "random: the probability of 429 must be a number from 0 to 1"),
+        ("progress.pending = -1", "progress: pending must be a number of polls"),
+        ("progress.fails = 200", "progress: fails must be one of 500, 503"),
+        ("progress.colour = 1", "progress: unknown key 'colour'; use one of pending, running"),
         ("= 1", "(at line 1, column 1)"),
     ],
 )
-def test_what_is_wrong_is_told_with_the_file_and_the_key(
-    tmp_path: Path, text: str, words: str
-) -> None:
+def test_an_error_names_the_file_and_the_key(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "scenario.toml"
     path.write_text(text)
     with pytest.raises(InvalidSetting) as caught:
@@ -143,21 +140,21 @@ def test_any_table_is_a_scenario_or_is_refused(table: dict[str, Any]) -> None:
         Scenario.parse(table)
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scenario.toml"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidSetting, match="utf-8"):
         Scenario.read(path)
 
 
-def test_tokens_are_in_no_representation() -> None:
+def test_tokens_are_not_in_the_repr() -> None:
     assert "hidden" not in repr(Scenario(tokens=("hidden-token",)))
 
 
 # The command
 
 
-def test_the_command_starts_as_the_scenario_says(tmp_path: Path, file: Path) -> None:
+def test_the_command_takes_a_scenario(tmp_path: Path, file: Path) -> None:
     options = ("--scenario", str(file), "--token", "three", "--fetch", "made", "--seed", "7")
     with mock_child(tmp_path, *options) as child:
         headers = {"Authorization": "Bearer three"}
@@ -172,9 +169,7 @@ def test_the_command_starts_as_the_scenario_says(tmp_path: Path, file: Path) -> 
         assert statuses(api, 11)[3:] == drawn, "the same seed, the same faults"
 
 
-def test_the_command_can_leave_the_routes_out_and_takes_the_scenarios_tokens(
-    tmp_path: Path, file: Path
-) -> None:
+def test_the_command_takes_the_scenarios_tokens(tmp_path: Path, file: Path) -> None:
     with mock_child(tmp_path, "--no-admin", "--scenario", str(file)) as child:
         assert httpx.get(f"{child.url}/_mock/requests").status_code == 404
         metrics = f"{child.url}/metrics"
@@ -183,28 +178,26 @@ def test_the_command_can_leave_the_routes_out_and_takes_the_scenarios_tokens(
             assert answer.status_code == status
 
 
-def test_a_wrong_scenario_is_told_in_a_line_and_is_status_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_scenario_is_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "scenario.toml"
     assert cli.main(["--scenario", str(path)]) == 1
     assert capsys.readouterr().err == f"upscaler-mock: {path}: No such file or directory\n"
     path.write_text("faults.upscaling = 'teapot'")
     assert cli.main(["--scenario", str(path)]) == 1
     said = capsys.readouterr().err
-    assert said.startswith(f"upscaler-mock: {path}: faults.upscaling: there is no fault 'teapot'")
+    assert said.startswith(f"upscaler-mock: {path}: faults.upscaling: unknown fault 'teapot'")
     assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--seed", "x"), "argument --seed: a seed is a whole number"),
+        (("--seed", "x"), "argument --seed: a seed is an integer"),
         (("--fetch", "maybe"), "argument --fetch: invalid choice: 'maybe'"),
-        (("--scenario", ""), "argument --scenario: this is no name of a file"),
+        (("--scenario", ""), "argument --scenario: expected the name of a file"),
     ],
 )
-def test_a_wrong_option_is_told_in_a_line_and_is_status_2(
+def test_a_wrong_option_is_status_2(
     options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -216,14 +209,14 @@ def test_a_wrong_option_is_told_in_a_line_and_is_status_2(
 # The document
 
 
-def test_each_fault_and_route_is_in_the_document() -> None:
+def test_each_fault_and_route_is_documented() -> None:
     text = DOCUMENT.read_text()
-    for word in (*WORDS, *map(str, STATUSES), *ROUTES, *PROGRESS, *FILTERS, "reset"):
+    for word in (*FLAGS, *map(str, STATUSES), *ROUTES, *PROGRESS, *FILTERS, "reset"):
         assert f"`{word}`" in text or f'"{word}"' in text or f"/{word}`" in text, word
 
 
-def test_the_example_in_the_document_is_a_scenario() -> None:
+def test_the_documented_example_is_a_scenario() -> None:
     example = DOCUMENT.read_text().partition("```toml\n")[2].partition("```")[0]
     scenario = Scenario.parse(tomllib.loads(example))
     assert scenario.faults["upscaling"] == parse_sequence("429x2,ok")
-    assert scenario.progress == Progress(2, 1)
+    assert scenario.progress == PollScript(2, 1)

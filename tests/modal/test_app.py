@@ -26,6 +26,8 @@ from upscaler.modal.config import VARIABLES
 from upscaler.models import MODELS, RELEASES
 from upscaler.settings import Device, Settings
 
+pytestmark = pytest.mark.both
+
 WEB, GPU, CHECK = "web", "Upscaler.*", "selfcheck"
 HOME = "/root"
 """Where a container has the sources that were shipped to it."""
@@ -317,7 +319,7 @@ def copied(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)
     (folder / "upscaler" / "added.py").write_text("ADDED = True\n")
-    for leftover in (folder / "upscaler", folder / "upscaler" / "page"):
+    for leftover in (folder / "upscaler", folder / "upscaler" / "service" / "playground"):
         (leftover / "__pycache__").mkdir(exist_ok=True)
         (leftover / "__pycache__" / "added.cpython-312.pyc").write_bytes(b"compiled")
     return folder
@@ -409,9 +411,9 @@ BE_A_GPU = """
 modal_app.Worker()
 """
 BE_THE_SELF_CHECK = """
-from upscaler.bench import contenders, report, turns
+from upscaler.bench import contenders, report, runner
 
-assert turns.photograph().is_file()
+assert runner.photograph().is_file()
 """
 
 

@@ -30,8 +30,9 @@ from tests.support.service import (
     serving,
     upscale,
 )
-from upscaler.api.request import ASYNC_HEADER, DRY_RUN_HEADER, Size
+from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER
 from upscaler.api.responses import JobStatus
+from upscaler.api.sizes import Size
 from upscaler.errors import (
     FieldError,
     InvalidRequest,
@@ -44,16 +45,18 @@ from upscaler.errors import (
 )
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.decode import read_header
-from upscaler.modal.backend import Remote, RemoteJobs, unpacked
-from upscaler.modal.payload import Delivery
+from upscaler.modal.backend import ModalBackend, ModalJobStore, from_payload
+from upscaler.modal.payload import ResultPayload
 from upscaler.models import UpscalingModel
 from upscaler.service.app import create_app
-from upscaler.service.backend import Made, Stopwatch, Task, Workshop
+from upscaler.service.backend import Scheduler, StageTimer, UpscaleJob, UpscaleResult
 from upscaler.service.queue import Admission
+
+pytestmark = pytest.mark.both
 
 DAY_S = 24 * 60 * 60
 KEY = b"a key"
-TASK = Task(
+TASK = UpscaleJob(
     PHOTO.read_bytes(),
     read_header(PHOTO.read_bytes()).pixels(),
     UpscalingModel.X4_V3,
@@ -99,8 +102,8 @@ def plane(deployed: Plane) -> Iterator[Plane]:
     deployed.failing.clear()
 
 
-def made_remotely(task: Task = TASK, watch: Stopwatch | None = None) -> Made:
-    return asyncio.run(Remote(method("make"), at_once=8).make(task, watch or Stopwatch()))
+def made_remotely(task: UpscaleJob = TASK, timer: StageTimer | None = None) -> UpscaleResult:
+    return asyncio.run(ModalBackend(method("make"), at_once=8).make(task, timer or StageTimer()))
 
 
 def raising(error: Exception) -> Callable[..., Any]:
@@ -115,7 +118,7 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 def test_what_a_container_made_comes_back_as_it_was_made(plane: Plane) -> None:
     made = made_remotely()
-    here = unpacked(make(*sent(TASK)))
+    here = from_payload(make(*sent(TASK)))
     assert b"".join(made.file) == b"".join(here.file)
     assert Image.open(io.BytesIO(b"".join(made.file))).size == made.size == (608, 512)
     assert (made.encoding, made.as_file, made.model) == (ImageEncoding.JPEG, True, TASK.model)
@@ -123,28 +126,28 @@ def test_what_a_container_made_comes_back_as_it_was_made(plane: Plane) -> None:
     assert made.seconds.keys() == here.seconds.keys()
 
 
-def sent(task: Task) -> tuple[bytes, str, Size, str, bool]:
+def sent(task: UpscaleJob) -> tuple[bytes, str, Size, str, bool]:
     """In the order that `Worker.make` has them."""
     return task.source, task.model.value, task.size, task.encoding.value, task.as_file
 
 
 def test_what_is_not_work_counts_as_waiting_in_line(plane: Plane) -> None:
-    def slowly(*task: Any) -> Delivery:
+    def slowly(*task: Any) -> ResultPayload:
         time.sleep(0.6)
         stages = {"decode": 0.05, "load": 0.0, "infer": 0.25, "encode": 0.1}
         return {**make(*task), "seconds": stages}
 
     plane.work["make"] = slowly
-    watch = Stopwatch()
-    watch.seconds |= {"fetch": 1.0, "decode": 0.5, "queue": 2.0}
+    timer = StageTimer()
+    timer.seconds |= {"fetch": 1.0, "decode": 0.5, "queue": 2.0}
     began_s = time.monotonic()
-    made = made_remotely(watch=watch)
+    made = made_remotely(timer=timer)
     took_s = time.monotonic() - began_s
     assert made.seconds["fetch"] == 1.0
     assert made.seconds["decode"] == pytest.approx(0.55)
     assert made.seconds["infer"] == pytest.approx(0.25)
     assert 2.2 <= made.seconds["queue"] <= 2.0 + took_s - 0.4, "what was spent before counts, too"
-    assert made.seconds == watch.seconds
+    assert made.seconds == timer.seconds
 
 
 def test_no_wait_is_negative(plane: Plane) -> None:
@@ -197,12 +200,12 @@ def test_where_nobody_answers_nothing_is_known() -> None:
         known.hydrate()
         own.end()
         with pytest.raises(Unreachable):
-            asyncio.run(Remote(known, at_once=8).make(TASK, Stopwatch()))
+            asyncio.run(ModalBackend(known, at_once=8).make(TASK, StageTimer()))
 
 
 @pytest.mark.parametrize("model", UpscalingModel)
 def test_a_dry_run_is_told_how_a_small_card_would_cut_it(model: UpscalingModel) -> None:
-    remote = Remote(None, at_once=8)  # type: ignore[arg-type]  # nothing is called
+    remote = ModalBackend(None, at_once=8)  # type: ignore[arg-type]  # nothing is called
     assert remote.bands(model, (256, 256), 3) == 1
     assert 1 <= remote.bands(model, (2048, 2048), 4) < 20
 
@@ -248,15 +251,17 @@ class Scene:
 
     def __init__(self, capacity_bytes: int = 2**30) -> None:
         self.now_s = time.time()
-        self.shop = Workshop(Remote(method("make"), at_once=8), Admission(2, 2**30), lambda _: None)
+        self.shop = Scheduler(
+            ModalBackend(method("make"), at_once=8), Admission(2, 2**30), lambda _: None
+        )
         self.jobs = self.other(capacity_bytes)
 
-    def other(self, capacity_bytes: int = 2**30, key: bytes = KEY) -> RemoteJobs:
+    def other(self, capacity_bytes: int = 2**30, key: bytes = KEY) -> ModalJobStore:
         """What another container of the front has."""
-        return RemoteJobs(method("make"), key, capacity_bytes, clock=lambda: self.now_s)
+        return ModalJobStore(method("make"), key, capacity_bytes, clock=lambda: self.now_s)
 
-    async def start(self, task: Task = TASK) -> str:
-        return await self.jobs.start(self.shop.order(task, Stopwatch()))
+    async def start(self, task: UpscaleJob = TASK) -> str:
+        return await self.jobs.start(self.shop.order(task, StageTimer()))
 
     async def finish(self, *job_ids: str) -> None:
         """Ask, with a memory of their own, until all are completed."""
@@ -274,7 +279,7 @@ def play(work: Callable[[Scene], Coroutine[Any, Any, None]], scene: Scene | None
 def test_a_job_is_pending_until_it_is_completed_whichever_container_is_asked(plane: Plane) -> None:
     go_on = threading.Event()
 
-    def waiting(*task: Any) -> Delivery:
+    def waiting(*task: Any) -> ResultPayload:
         go_on.wait(30)
         return make(*task)
 
@@ -293,7 +298,7 @@ def test_a_job_is_pending_until_it_is_completed_whichever_container_is_asked(pla
         scene.now_s -= 2 * DAY_S
         go_on.set()
         await scene.finish(job_id)
-        here = unpacked(make(*sent(TASK)))
+        here = from_payload(make(*sent(TASK)))
         for jobs in (scene.jobs, other):
             assert await jobs.status(job_id) is JobStatus.COMPLETED
             made = await jobs.result(job_id)
@@ -336,7 +341,7 @@ def test_an_id_is_good_for_whoever_has_the_key_and_for_no_one_else(plane: Plane)
     play(act)
 
 
-async def refused(jobs: RemoteJobs, job_id: str) -> None:
+async def refused(jobs: ModalJobStore, job_id: str) -> None:
     with pytest.raises(UnknownJob):
         await jobs.status(job_id)
     with pytest.raises(UnknownJob):
@@ -431,7 +436,7 @@ def test_what_was_just_polled_for_is_not_fetched_again(plane: Plane) -> None:
 
 
 def test_results_are_kept_up_to_so_many_bytes_the_oldest_making_way(plane: Plane) -> None:
-    size = unpacked(make(*sent(TASK))).file_bytes
+    size = from_payload(make(*sent(TASK))).file_bytes
 
     async def act(scene: Scene) -> None:
         ids = [await scene.start() for _ in range(3)]
@@ -516,8 +521,8 @@ def test_a_job_that_cannot_be_started_leaves_the_line(plane: Plane) -> None:
 @pytest.fixture
 def api(plane: Plane) -> Iterator[httpx.Client]:
     """A client, with a valid token, of the service as a front's container has it."""
-    jobs = RemoteJobs(method("make"), TOKENS[0].encode(), SETTINGS.results_memory)
-    app = create_app(Remote(method("make"), at_once=8), SETTINGS, jobs)
+    jobs = ModalJobStore(method("make"), TOKENS[0].encode(), SETTINGS.results_memory)
+    app = create_app(ModalBackend(method("make"), at_once=8), SETTINGS, jobs)
     headers = {"Authorization": f"Bearer {TOKENS[0]}"}
     with running(app) as url, httpx.Client(base_url=url, headers=headers, timeout=60) as client:
         yield client

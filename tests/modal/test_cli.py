@@ -31,9 +31,9 @@ from tests.support.modal_control_plane import (
 )
 from tests.support.paths import PHOTO, ROOT
 from tests.support.processes import needs_proc
-from upscaler import batch
+from upscaler import files
 from upscaler.modal import cli, pricing
-from upscaler.modal.payload import Outcome
+from upscaler.modal.payload import FileResult
 from upscaler.models import UpscalingModel
 
 
@@ -68,7 +68,7 @@ def run(plane: Plane, *words: object, folder: Path = ROOT) -> Ran:
     return ran(command("run", "modal_app.py", *map(str, words)), folder, plane.environment)
 
 
-def enlarge(*words: object) -> int:
+def run_here(*words: object) -> int:
     """The same in this process, without Modal's command around it; the status that it ends with."""
     try:
         cli.main([str(word) for word in words], method("upscale"))
@@ -106,8 +106,8 @@ def test_the_command_makes_pictures_where_nothing_but_modal_is_installed(
     for name in ("a", "b", "c"):
         assert f"{folder}/{name}.png -> {out}/{name}.png (608x512, " in done.stdout
     assert re.search(rf"\.\d\d s on {DEVICE}\)", done.stdout)
-    assert re.search(r"^5 in \d+\.\d s, of which containers worked:$", done.stderr, re.MULTILINE)
-    assert "OctoAI took $0.020, " in done.stderr
+    assert re.search(r"^5 images in \d+\.\d s\. Container time:$", done.stderr, re.MULTILINE)
+    assert "OctoAI charged $0.020, " in done.stderr
     assert "failed" not in done.stderr
 
 
@@ -139,7 +139,7 @@ def test_a_command_that_is_wrong_ends_with_status_2(plane: Plane) -> None:
         (["--image", PHOTO, "--height", "1.5"], "--height"),
         (["--image", PHOTO, "--model", "esrgan"], "--model"),
         (["--image", PHOTO, "--encoding", "gif"], "--encoding"),
-        (["--image", PHOTO, "--output", "out.tiff"], "results are called .png, .jpg, .jpeg"),
+        (["--image", PHOTO, "--output", "out.tiff"], "results are called .jpg, .jpeg, .png"),
         (["--image", PHOTO, "--output", "out.jpg", "--encoding", "png"], "not the name of a png"),
         (["--image", PHOTO, "--output", f"{PHOTO}/out"], "is not a folder"),
         (["--image", PHOTO, "--face-enhance"], "unrecognized arguments: --face-enhance"),
@@ -148,7 +148,7 @@ def test_a_command_that_is_wrong_ends_with_status_2(plane: Plane) -> None:
 def test_what_is_wrong_with_a_command_is_told_and_nothing_is_sent(
     plane: Plane, words: list[object], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert enlarge(*words) == 2
+    assert run_here(*words) == 2
     error = capsys.readouterr().err
     assert text in error
     assert error.startswith("usage: modal run modal_app.py")
@@ -156,7 +156,7 @@ def test_what_is_wrong_with_a_command_is_told_and_nothing_is_sent(
 
 
 def test_all_options_can_be_read_about(capsys: pytest.CaptureFixture[str]) -> None:
-    assert enlarge("--help") == 0
+    assert run_here("--help") == 0
     text = capsys.readouterr().out
     for option in (
         "--image",
@@ -171,8 +171,8 @@ def test_all_options_can_be_read_about(capsys: pytest.CaptureFixture[str]) -> No
     assert all(model in text for model in UpscalingModel)
 
 
-def noting(seen: list[Any]) -> Callable[..., Outcome]:
-    def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+def noting(seen: list[Any]) -> Callable[..., FileResult]:
+    def work(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         seen.append(dict(fields))
         return upscale(key, source, fields)
 
@@ -199,7 +199,7 @@ def test_what_is_asked_for_is_what_a_container_is_told(
     words = [word.replace("OUT", str(tmp_path / "out")) for word in words]
     if "--output" not in words:
         words += ["--output", str(tmp_path / "out")]
-    assert enlarge("--image", PHOTO, *words) == 0
+    assert run_here("--image", PHOTO, *words) == 0
     nothing = dict.fromkeys(("scale", "output_image_width", "output_image_height"))
     usual = {"model": "real-esrgan-x4-plus", "output_image_encoding": "png"}
     assert seen == [{**nothing, **usual, **expected}]
@@ -215,17 +215,17 @@ def test_what_is_there_is_left_as_it_is_unless_it_is_to_be_made_again(
     words = "--image", folder, "--output", out, "--scale", 2
     out.mkdir()
     (out / "b.png").write_bytes(b"from before")
-    assert enlarge(*words) == 0
+    assert run_here(*words) == 0
     assert sent(plane) == 2
     assert (out / "b.png").read_bytes() == b"from before"
-    assert "1 of 3 are there already" in capsys.readouterr().err
+    assert "skipping 1 of 3" in capsys.readouterr().err
     plane.received.clear()
-    assert enlarge(*words) == 0
+    assert run_here(*words) == 0
     told = capsys.readouterr()
     assert (told.out, sent(plane)) == ("", 0)
-    assert "3 of 3 are there already" in told.err
-    assert "nothing was made" in told.err
-    assert enlarge(*words, "--again") == 0
+    assert "skipping 3 of 3" in told.err
+    assert "no image was upscaled" in told.err
+    assert run_here(*words, "--again") == 0
     assert sent(plane) == 3
     assert sizes(out) == dict.fromkeys(["a.png", "b.png", "c.png"], (608, 512))
 
@@ -235,18 +235,18 @@ def test_each_failure_is_named_in_the_end_and_stops_nothing_else(
 ) -> None:
     (folder / "broken.webp").write_bytes(b"RIFF????WEBP")
     with (folder / "endless.png").open("wb") as file:
-        file.truncate(batch.MAX_FILE_BYTES + 1)
+        file.truncate(files.MAX_FILE_BYTES + 1)
     out = tmp_path / "out"
     (out / "b.png").mkdir(parents=True)  # where a picture should go
 
-    def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+    def work(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         if key == 0:
             raise Ended(STATUS.GENERIC_STATUS_TIMEOUT, "more than 600 s")
         return upscale(key, source, fields)
 
     plane.work["upscale"] = work
     inputs = folder, tmp_path / "nowhere.png"
-    assert enlarge("--image", *inputs, "--output", out, "--scale", 2, "--again") == 1
+    assert run_here("--image", *inputs, "--output", out, "--scale", 2, "--again") == 1
     told = capsys.readouterr()
     assert told.out.startswith(f"{folder}/c.png -> {out}/c.png (608x512, ")
     _, _, end = told.err.partition("5 of 6 failed:\n")
@@ -270,7 +270,7 @@ def test_a_file_that_cannot_be_read_is_named(
     plane: Plane, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inputs = "/proc/self/mem", PHOTO
-    assert enlarge("--image", *inputs, "--output", tmp_path / "out", "--scale", 2) == 1
+    assert run_here("--image", *inputs, "--output", tmp_path / "out", "--scale", 2) == 1
     assert "1 of 2 failed:\n  /proc/self/mem: Input/output error\n" in capsys.readouterr().err
     assert sizes(tmp_path / "out") == {"photo.png": (608, 512)}
 
@@ -280,7 +280,7 @@ def test_where_modal_refuses_all_that_is_not_made_is_named_with_the_reason(
     plane: Plane, folder: Path, tmp_path: Path, rpc: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plane.failing[rpc] = GRPCError(Status.PERMISSION_DENIED, "no credit left")
-    assert enlarge("--image", folder, "--output", tmp_path / "out") == 1
+    assert run_here("--image", folder, "--output", tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert "3 of 3 failed:" in error
     assert error.count("no credit left") == 3
@@ -292,7 +292,7 @@ def test_results_are_written_as_they_come_and_a_slow_one_holds_up_no_other(
     out = tmp_path / "out"
     others = out / "b.png", out / "c.png"
 
-    def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+    def work(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         if key == 0:
             give_up_s = time.monotonic() + 30
             while not all(path.exists() for path in others):
@@ -301,7 +301,7 @@ def test_results_are_written_as_they_come_and_a_slow_one_holds_up_no_other(
         return upscale(key, source, fields)
 
     plane.work["upscale"] = work
-    assert enlarge("--image", folder, "--output", out, "--scale", 2) == 0
+    assert run_here("--image", folder, "--output", out, "--scale", 2) == 0
     assert len(sizes(out)) == 3
 
 
@@ -313,21 +313,21 @@ def test_no_more_pictures_are_read_than_are_on_their_way(
     folder.mkdir()
     for i in range(12):
         shutil.copy(PHOTO, folder / f"{i:02}.png")
-    read = batch.contents
+    read = files.read_image_file
 
     def counting(path: Path) -> bytes:
         reads[0] += 1
         return read(path)
 
-    monkeypatch.setattr(batch, "contents", counting)
+    monkeypatch.setattr(files, "read_image_file", counting)
 
-    def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+    def work(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         time.sleep(0.1)
         most[0] = max(most[0], reads[0] - len(list((tmp_path / "out").glob("*.png"))))
         return upscale(key, source, fields)
 
     plane.work["upscale"] = work
-    assert enlarge("--image", folder, "--output", tmp_path / "out", "--scale", 1) == 0
+    assert run_here("--image", folder, "--output", tmp_path / "out", "--scale", 1) == 0
     assert reads == [12]
     assert 1 < most[0] <= 5 + 1, "one is done, and not yet written"
 
@@ -338,9 +338,9 @@ def test_files_that_cannot_be_sent_are_in_the_way_of_no_other(
     monkeypatch.setattr(cli, "AT_ONCE", 2)
     for name in ("a.png", "b.png", "c.png"):
         with (tmp_path / name).open("wb") as file:
-            file.truncate(batch.MAX_FILE_BYTES + 1)
+            file.truncate(files.MAX_FILE_BYTES + 1)
     shutil.copy(PHOTO, tmp_path / "d.png")
-    assert enlarge("--image", tmp_path, "--output", tmp_path / "out", "--scale", 1) == 1
+    assert run_here("--image", tmp_path, "--output", tmp_path / "out", "--scale", 1) == 1
     assert sizes(tmp_path / "out") == {"d.png": (304, 256)}
 
 
@@ -351,9 +351,9 @@ def test_what_becomes_no_file_on_the_way_is_not_sent(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    plan = batch.plan
+    plan = files.plan_files
 
-    def then_changed(*given: Any, **options: Any) -> batch.Batch:
+    def then_changed(*given: Any, **options: Any) -> files.Batch:
         planned = plan(*given, **options)
         first, second = (job.source for job in planned.jobs[:2])
         for source in (first, second):
@@ -362,8 +362,8 @@ def test_what_becomes_no_file_on_the_way_is_not_sent(
         os.mkfifo(second)
         return planned
 
-    monkeypatch.setattr(batch, "plan", then_changed)
-    assert enlarge("--image", folder, "--output", tmp_path / "out", "--scale", 1) == 1
+    monkeypatch.setattr(files, "plan_files", then_changed)
+    assert run_here("--image", folder, "--output", tmp_path / "out", "--scale", 1) == 1
     told = capsys.readouterr().err
     assert "2 of 3 failed" in told
     assert "a device and not a file" in told
@@ -376,7 +376,7 @@ def test_a_batch_that_is_interrupted_leaves_whole_files_and_can_be_taken_up_agai
 ) -> None:
     out, go_on = tmp_path / "out", threading.Event()
 
-    def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+    def work(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         if key > 0:
             go_on.wait(60)
         return upscale(key, source, fields)
@@ -400,12 +400,12 @@ def test_a_batch_that_is_interrupted_leaves_whole_files_and_can_be_taken_up_agai
             process.kill()
             go_on.set()
     assert "Traceback" not in said
-    assert "1 in " in said
-    assert "interrupted: the same command makes what is missing" in said
+    assert "1 image in " in said
+    assert "interrupted: run the same command again to continue" in said
     assert sizes(out) == {"a.png": (608, 512)}
     plane.work["upscale"] = upscale
     plane.received.clear()
-    assert enlarge("--image", folder, "--output", out, "--scale", 2) == 0
+    assert run_here("--image", folder, "--output", out, "--scale", 2) == 0
     assert sent(plane) == 2
     assert sizes(out) == dict.fromkeys(["a.png", "b.png", "c.png"], (608, 512))
 
@@ -453,7 +453,7 @@ def test_on_a_terminal_nothing_that_is_told_is_wiped_away_by_modals_progress(
     assert "Running app" in said, "Modal takes it for a terminal"
     lines = [line.rstrip() for line in shown(said)]
     assert any(line.startswith(f"{tmp_path}/fine.png -> ") for line in lines)
-    assert any(line.startswith("1 in ") for line in lines)
+    assert any(line.startswith("1 image in ") for line in lines)
     at = lines.index("1 of 2 failed:")
     assert lines[at + 1].startswith(f"  {tmp_path}/broken.png: init_image: ")
     assert "Running app" not in "".join(lines)
@@ -485,10 +485,10 @@ def test_the_self_check_hands_on_what_it_is_given_and_ends_as_it_ended(plane: Pl
 # What it cost
 
 
-def working(seconds: float, *devices: str) -> Callable[..., Outcome]:
+def working(seconds: float, *devices: str) -> Callable[..., FileResult]:
     """Containers that say that they took so long, each on its own device."""
 
-    def work(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+    def work(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         outcome = upscale(key, source, fields)
         return {**outcome, "seconds": seconds, "device": devices[key % len(devices)]}
 
@@ -499,25 +499,27 @@ def test_it_is_told_how_long_it_took_and_what_that_costs_beside_octoai(
     plane: Plane, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plane.work["upscale"] = working(2.0, "NVIDIA L4", "Tesla T4")
-    assert enlarge("--image", folder, "--output", tmp_path / "out", "--scale", 2) == 0
+    assert run_here("--image", folder, "--output", tmp_path / "out", "--scale", 2) == 0
     lines = capsys.readouterr().err.splitlines()
     each = [2.0 * (gpu + 2 * 0.0000131 + 8 * 0.00000222) for gpu in (0.000222, 0.000164)]
-    assert re.fullmatch(r"3 in \d+\.\d s, of which containers worked:", lines[0])
+    assert re.fullmatch(r"3 images in \d+\.\d s\. Container time:", lines[0])
     assert set(lines[1:3]) == {
         f"  4.0 s on NVIDIA L4: ${2 * each[0]:.5f}",
         f"  2.0 s on Tesla T4: ${each[1]:.5f}",
     }
-    assert lines[3] == f"  OctoAI took $0.012, {0.012 / (2 * each[0] + each[1]):.1f} times as much"
+    assert (
+        lines[3] == f"  OctoAI charged $0.012, {0.012 / (2 * each[0] + each[1]):.1f} times as much"
+    )
 
 
 def test_where_a_price_is_not_known_none_is_told(
     plane: Plane, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plane.work["upscale"] = working(2.0, "NVIDIA L4", "NVIDIA B300")
-    assert enlarge("--image", folder, "--output", tmp_path / "out", "--scale", 2) == 0
+    assert run_here("--image", folder, "--output", tmp_path / "out", "--scale", 2) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert "  2.0 s on NVIDIA B300: no price known" in lines
-    assert "  OctoAI took $0.012" in lines, "and no comparison with half of it"
+    assert "  2.0 s on NVIDIA B300: price unknown" in lines
+    assert "  OctoAI charged $0.012" in lines, "and no comparison with half of it"
 
 
 @pytest.mark.parametrize(

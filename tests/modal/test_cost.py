@@ -36,6 +36,8 @@ from benchmarks.traffic import DAY_S, HOUR_S, PATTERNS, Traffic, bursts, day, po
 from tests.support.paths import ROOT
 from upscaler.modal.pricing import OCTOAI_USD
 
+pytestmark = pytest.mark.both
+
 COST = (ROOT / "docs" / "cost.md").read_text()
 NEAR_S = 1e-6
 

@@ -14,17 +14,19 @@ from PIL import Image
 
 from tests.support.checkpoints import pickled, tensors
 from tests.support.paths import PHOTO
-from upscaler.engine.pool import Engines
+from upscaler.engine.pool import EnginePool
 from upscaler.errors import DeviceUnavailable, InvalidRequest, OutOfMemory, RemoteFailed
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import Pixels
 from upscaler.imaging.encode import encode
+from upscaler.imaging.pixels import Pixels
 from upscaler.modal import worker as module
-from upscaler.modal.backend import unpacked
+from upscaler.modal.backend import from_payload
 from upscaler.modal.worker import Worker
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.service.backend import Stopwatch
+from upscaler.service.backend import StageTimer
 from upscaler.settings import Settings
+
+pytestmark = pytest.mark.torch
 
 FAST = UpscalingModel.ANIMEVIDEO_V3
 SOURCE = PHOTO.read_bytes()
@@ -49,8 +51,8 @@ def awake(folder: Path) -> Iterator[Worker]:
         patch.setenv("UPSCALER_DEVICE", "cpu")
         patch.setattr(module, "WARM_UP_PX", 32)
         worker = Worker()
-        worker.read()
-        worker.wake()
+        worker.load_weights()
+        worker.start()
         yield worker
 
 
@@ -66,7 +68,7 @@ def test_reading_leaves_cuda_alone_and_has_all_six(
         monkeypatch.setattr(torch.cuda, name, forbidden)
     worker = Worker()
     with caplog.at_level(logging.INFO):
-        worker.read()
+        worker.load_weights()
     assert worker._read.keys() == set(UpscalingModel)
     devices = {each.device.type for read in worker._read.values() for each in read.net.parameters()}
     assert devices == {"cpu"}
@@ -82,19 +84,19 @@ def test_waking_up_has_all_models_on_the_device_and_one_picture_made(
     monkeypatch.setenv("UPSCALER_DEVICE", "cpu")
     monkeypatch.setattr(module, "WARM_UP_PX", 32)
     sizes: list[tuple[int, int]] = []
-    upscale = Engines.upscale
+    upscale = EnginePool.upscale
 
-    def noting(self: Engines, pixels: Pixels, model: UpscalingModel, *args: Any) -> Any:
+    def noting(self: EnginePool, pixels: Pixels, model: UpscalingModel, *args: Any) -> Any:
         sizes.append(pixels.shape[:2])
         assert model is UpscalingModel.X4_PLUS
         return upscale(self, pixels, model, *args)
 
-    monkeypatch.setattr(Engines, "upscale", noting)
+    monkeypatch.setattr(EnginePool, "upscale", noting)
     worker = Worker()
-    worker.read()
+    worker.load_weights()
     monkeypatch.setattr("upscaler.engine.weights.load", forbidden)
     with caplog.at_level(logging.INFO):
-        worker.wake()
+        worker.start()
     assert worker.engines._loaded.keys() == set(UpscalingModel)
     assert sizes == [(32, 32)]
     (line,) = [record for record in caplog.records if "cold start: awake" in record.message]
@@ -107,7 +109,7 @@ def test_waking_up_has_all_models_on_the_device_and_one_picture_made(
 def test_a_device_that_is_not_there_yet_is_tried_again(
     failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAKE_PAUSE_S", 0.0)
+    monkeypatch.setattr(module, "START_PAUSE_S", 0.0)
     asked = []
 
     def engines(settings: Settings, read: object) -> str:
@@ -117,15 +119,15 @@ def test_a_device_that_is_not_there_yet_is_tried_again(
         return "engines"
 
     def attempt() -> str:
-        return module._patiently(lambda: engines(Settings(), None))
+        return module._retry_without_device(lambda: engines(Settings(), None))
 
-    if failures < module.WAKE_TRIES:
+    if failures < module.START_TRIES:
         assert attempt() == "engines"
         assert len(asked) == failures + 1
     else:
         with pytest.raises(DeviceUnavailable):
             attempt()
-        assert len(asked) == module.WAKE_TRIES
+        assert len(asked) == module.START_TRIES
 
 
 def test_what_the_service_gets_is_what_the_engine_makes(awake: Worker, photo: Pixels) -> None:
@@ -133,11 +135,11 @@ def test_what_the_service_gets_is_what_the_engine_makes(awake: Worker, photo: Pi
     expected = np.concatenate(list(awake.engines.upscale(photo, FAST, (400, 300))))
     assert b"".join(delivery["file"]) == encode(expected, ImageEncoding.PNG)
     assert json.dumps({**delivery, "file": None}), "plain values"
-    made = unpacked(delivery)
+    made = from_payload(delivery)
     assert (made.model, made.encoding, made.as_file) == (FAST, ImageEncoding.PNG, True)
     assert (made.input_size, made.size) == ((304, 256), (400, 300))
     assert made.weights_sha256 == awake.engines.load(FAST)
-    assert made.seconds.keys() == Stopwatch().seconds.keys()
+    assert made.seconds.keys() == StageTimer().seconds.keys()
     assert min(made.seconds["decode"], made.seconds["infer"]) > 0
 
 

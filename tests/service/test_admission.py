@@ -62,7 +62,7 @@ def test_as_many_have_the_machine_as_may_and_no_more(at_once: int) -> None:
         async def one() -> None:
             nonlocal running, most
             with admission.place(1) as place:
-                async with place.turn():
+                async with place.acquire():
                     running += 1
                     most = max(most, running)
                     assert admission.waiting == len(admission.line) - running
@@ -92,7 +92,7 @@ def test_turns_come_one_at_a_time_and_in_order() -> None:
 
     async def one(admission: Admission, name: str) -> None:
         with admission.place(1) as place:
-            async with place.turn():
+            async with place.acquire():
                 order.append(f"{name} begins")
                 await asyncio.sleep(0)
                 assert admission.waiting == len(admission.line) - 1
@@ -110,18 +110,18 @@ def test_whoever_goes_away_while_waiting_holds_nobody_up() -> None:
     async def play(admission: Admission) -> None:
         async def wait() -> None:
             with admission.place(1) as place:
-                async with place.turn():
+                async with place.acquire():
                     pytest.fail("its turn must not come")
 
         with admission.place(1) as first, admission.place(1) as last:
-            async with first.turn():
+            async with first.acquire():
                 impatient = asyncio.create_task(wait())
                 await asyncio.sleep(0)
                 assert admission.waiting == 2
                 impatient.cancel()
                 await asyncio.gather(impatient, return_exceptions=True)
                 assert admission.waiting == 1
-            async with asyncio.timeout(5), last.turn():
+            async with asyncio.timeout(5), last.acquire():
                 assert admission.waiting == 0
 
     scene(play)
@@ -137,11 +137,11 @@ def test_no_requests_together_hold_more_than_there_is(steps: list[tuple[int, int
     for who, size in steps:
         others = sum(allowed) - allowed[who]
         if others + size <= 100:
-            entered[who].hold(size)
+            entered[who].reserve(size)
             allowed[who] = size
         else:
             with pytest.raises(Busy):
-                entered[who].hold(size)
+                entered[who].reserve(size)
         assert admission.held_bytes == sum(allowed)
     for memory in memories:
         memory.__exit__(None, None, None)
@@ -151,10 +151,10 @@ def test_no_requests_together_hold_more_than_there_is(steps: list[tuple[int, int
 def test_what_was_made_is_counted_even_if_it_is_too_much() -> None:
     admission = Admission(queue_length=0, memory_bytes=100)
     with admission.holding() as done, admission.holding() as new:
-        done.keep(150)
+        done.set(150)
         with pytest.raises(Busy):
-            new.hold(1)
-        done.keep(0)
+            new.reserve(1)
+        done.set(0)
         with pytest.raises(Busy):
-            new.hold(101)
-        new.hold(100)
+            new.reserve(101)
+        new.reserve(100)

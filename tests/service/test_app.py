@@ -27,13 +27,15 @@ from tests.support.service import (
     serving,
     upscale,
 )
-from upscaler.api.request import MAX_BODY_BYTES, Size
+from upscaler.api.limits import MAX_BODY_BYTES
+from upscaler.api.sizes import Size
 from upscaler.errors import WeightsUnavailable
-from upscaler.imaging.decode import Pixels, resize
 from upscaler.imaging.parallel import THREAD_NAME
+from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.resize import resize
 from upscaler.models import UpscalingModel
 from upscaler.service.app import create_app
-from upscaler.service.backend import InProcess, Progress
+from upscaler.service.backend import LocalBackend, Progress
 from upscaler.settings import Settings
 
 
@@ -117,7 +119,7 @@ def test_every_configured_token_is_valid(api: httpx.Client, token: str, scheme: 
 
 def test_a_service_without_a_token_does_not_start() -> None:
     with pytest.raises(ValueError, match="token"):
-        create_app(InProcess(Resizer()), Settings())
+        create_app(LocalBackend(Resizer()), Settings())
 
 
 @pytest.mark.parametrize(

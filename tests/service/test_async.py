@@ -21,11 +21,12 @@ from tests.support.service import (
     serving,
     upscale,
 )
-from upscaler.api.request import ASYNC_MAX_BODY_BYTES, Size
-from upscaler.imaging.decode import Pixels
+from upscaler.api.limits import ASYNC_MAX_BODY_BYTES
+from upscaler.api.sizes import Size
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import Progress
-from upscaler.service.jobs import InProcessJobs
+from upscaler.service.jobs import LocalJobStore
 
 ASYNC = {"X-OctoAI-Async": "1"}
 
@@ -190,7 +191,7 @@ def test_the_status_goes_from_pending_over_running_to_completed() -> None:
 def test_results_expire_after_a_day() -> None:
     """ASY-4."""
     now_s = 0.0
-    jobs = InProcessJobs(2**30, clock=lambda: now_s)
+    jobs = LocalJobStore(2**30, clock=lambda: now_s)
     with serving(Resizer(), SETTINGS, jobs) as api:
         job = start(api)
         url = response_url(api, job)

@@ -23,8 +23,10 @@ from tests.support.raw_http import answers, exchange
 from tests.support.service import GOOD, Moody, Resizer, logged_without, running, serving
 from upscaler.service import playground, swagger_ui
 from upscaler.service.app import create_app
-from upscaler.service.backend import InProcess
+from upscaler.service.backend import LocalBackend
 from upscaler.settings import Settings
+
+pytestmark = pytest.mark.torch
 
 CANARY = "canary-Ab3.token_9f"
 """A token that stands nowhere by chance."""
@@ -32,7 +34,7 @@ OPEN = ("/", "/livez", "/healthcheck", "/docs", "/openapi.json")
 """What needs no token: health, the page, and the description of the API."""
 TOKENS = ("canary-first", "canary-sécond", "canary-third")
 APPS: dict[str, Callable[[Settings], FastAPI]] = {
-    "service": lambda settings: create_app(InProcess(Resizer()), settings),
+    "service": lambda settings: create_app(LocalBackend(Resizer()), settings),
     "mock": lambda settings: Mock(settings=settings).app,
 }
 """Each server's app, by its name."""

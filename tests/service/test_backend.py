@@ -11,33 +11,36 @@ import numpy as np
 import pytest
 
 from tests.support.service import Resizer
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.errors import Busy, Cancelled
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import Pixels, resize
 from upscaler.imaging.encode import encode
+from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.resize import resize
 from upscaler.models import MODELS, UpscalingModel, flop
 from upscaler.service.backend import (
     FIRST_GUESS_FLOPS,
     STAGES,
-    Enlarger,
-    InProcess,
-    Made,
-    Pace,
+    LocalBackend,
     Progress,
-    Stopwatch,
-    Task,
-    Workshop,
+    Scheduler,
+    StageTimer,
+    ThroughputEstimator,
+    UpscaleJob,
+    Upscaler,
+    UpscaleResult,
 )
 from upscaler.service.queue import Admission
 
 FAST, DEEP = UpscalingModel.ANIMEVIDEO_V3, UpscalingModel.X4_PLUS
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-TASK = Task(b"", PIXELS, FAST, (120, 80), ImageEncoding.PNG)
+TASK = UpscaleJob(b"", PIXELS, FAST, (120, 80), ImageEncoding.PNG)
 
 
-def workshop(enlarger: Enlarger, on_made: Callable[[Made], None] = lambda _: None) -> Workshop:
-    return Workshop(InProcess(enlarger), Admission(queue_length=3, memory_bytes=2**20), on_made)
+def scheduler(
+    upscaler: Upscaler, on_made: Callable[[UpscaleResult], None] = lambda _: None
+) -> Scheduler:
+    return Scheduler(LocalBackend(upscaler), Admission(queue_length=3, memory_bytes=2**20), on_made)
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -49,11 +52,11 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def test_what_is_made_is_the_picture_and_how_it_was_made() -> None:
-    told: list[Made] = []
+    told: list[UpscaleResult] = []
 
     async def play() -> None:
-        shop = workshop(Resizer(), told.append)
-        with shop.order(TASK, Stopwatch()) as order:
+        shop = scheduler(Resizer(), told.append)
+        with shop.order(TASK, StageTimer()) as order:
             made = await order.make()
         assert told == [made]
         assert b"".join(made.file) == encode(resize(PIXELS, (120, 80)), ImageEncoding.PNG)
@@ -91,12 +94,12 @@ class Slow(Resizer):
 
 def test_each_stage_is_timed_and_the_rest_is_encoding() -> None:
     async def play() -> None:
-        watch, shop = Stopwatch(), workshop(Slow(load_s=0.05))
+        timer, shop = StageTimer(), scheduler(Slow(load_s=0.05))
         began_s = time.perf_counter()
-        with shop.order(TASK, watch) as order:
+        with shop.order(TASK, timer) as order:
             made = await order.make()
         wall_s = time.perf_counter() - began_s
-        assert made.seconds == watch.seconds
+        assert made.seconds == timer.seconds
         assert tuple(made.seconds) == STAGES
         assert made.seconds["load"] >= 0.05
         assert made.seconds["infer"] >= 0.1
@@ -109,9 +112,9 @@ def test_each_stage_is_timed_and_the_rest_is_encoding() -> None:
 def test_only_the_first_order_of_a_model_loads_its_weights() -> None:
     async def play() -> None:
         backend = Slow()
-        shop = workshop(backend)
+        shop = scheduler(backend)
         for model in (FAST, DEEP, FAST):
-            with shop.order(replace(TASK, model=model), Stopwatch()) as order:
+            with shop.order(replace(TASK, model=model), StageTimer()) as order:
                 made = await order.make()
             assert made.weights_sha256 == Resizer().load(model)
         assert backend.loaded == [FAST, DEEP]
@@ -121,14 +124,14 @@ def test_only_the_first_order_of_a_model_loads_its_weights() -> None:
 
 def test_the_queue_is_the_time_until_the_others_are_done() -> None:
     async def play() -> None:
-        shop, watches = workshop(Slow()), [Stopwatch(), Stopwatch()]
+        shop, watches = scheduler(Slow()), [StageTimer(), StageTimer()]
 
-        async def one(watch: Stopwatch) -> None:
-            with shop.order(TASK, watch) as order:
+        async def one(timer: StageTimer) -> None:
+            with shop.order(TASK, timer) as order:
                 await order.make()
 
         await asyncio.gather(*map(one, watches))
-        first, second = (watch.seconds for watch in watches)
+        first, second = (timer.seconds for timer in watches)
         assert first["queue"] < 0.09
         assert second["queue"] >= 0.09
 
@@ -138,10 +141,10 @@ def test_the_queue_is_the_time_until_the_others_are_done() -> None:
 def test_a_task_that_is_cancelled_stops_at_the_next_strip_and_only_then_lets_others_on() -> None:
     async def play() -> None:
         backend = Slow()
-        shop = workshop(backend)
+        shop = scheduler(backend)
 
         async def one() -> None:
-            with shop.order(TASK, Stopwatch()) as order:
+            with shop.order(TASK, StageTimer()) as order:
                 await order.make()
 
         gone = asyncio.create_task(one())
@@ -176,7 +179,7 @@ def test_many_that_wait_for_one_model_hold_up_no_other() -> None:
 
     async def play() -> None:
         backend = Fetching()
-        shop = workshop(backend)
+        shop = scheduler(backend)
         waiting = [asyncio.create_task(shop.backend.load(DEEP)) for _ in range(100)]
         await asyncio.sleep(0.05)
         try:
@@ -214,7 +217,7 @@ class Deaf(Resizer):
 def test_what_comes_out_in_one_piece_is_stopped_where_it_tells_of_its_progress() -> None:
     async def play() -> None:
         backend = Deaf()
-        with workshop(backend).order(TASK, Stopwatch()) as order:
+        with scheduler(backend).order(TASK, StageTimer()) as order:
             making = asyncio.create_task(order.make())
             assert await asyncio.to_thread(backend.started.wait, 30)
             making.cancel()
@@ -243,7 +246,7 @@ def test_a_fault_while_it_stops_is_not_lost(
 ) -> None:
     async def play() -> None:
         slow = backend()
-        with workshop(slow).order(TASK, Stopwatch()) as order:
+        with scheduler(slow).order(TASK, StageTimer()) as order:
             making = asyncio.create_task(order.make())
             assert await asyncio.to_thread(slow.started.wait, 30)
             making.cancel()
@@ -255,8 +258,8 @@ def test_a_fault_while_it_stops_is_not_lost(
 
 
 def test_an_order_holds_its_pixels_in_memory_and_gives_all_back() -> None:
-    shop = workshop(Resizer())
-    with shop.order(TASK, Stopwatch()):
+    shop = scheduler(Resizer())
+    with shop.order(TASK, StageTimer()):
         assert shop.admission.held_bytes == PIXELS.nbytes
         assert len(shop.admission.line) == 1
     assert shop.admission.held_bytes == 0
@@ -264,19 +267,19 @@ def test_an_order_holds_its_pixels_in_memory_and_gives_all_back() -> None:
 
 
 def test_an_order_that_memory_does_not_suffice_for_takes_no_place() -> None:
-    shop = Workshop(InProcess(Resizer()), Admission(3, PIXELS.nbytes - 1), lambda _: None)
-    with pytest.raises(Busy), shop.order(TASK, Stopwatch()):
+    shop = Scheduler(LocalBackend(Resizer()), Admission(3, PIXELS.nbytes - 1), lambda _: None)
+    with pytest.raises(Busy), shop.order(TASK, StageTimer()):
         pytest.fail("it must not be let in")
     assert shop.admission.line == []
 
 
 def test_before_anything_was_made_the_pace_is_a_guess() -> None:
     operations = flop(MODELS[DEEP], 512, 512)
-    assert Pace().estimate_s(DEEP, (512, 512)) == operations / FIRST_GUESS_FLOPS
+    assert ThroughputEstimator().estimate_s(DEEP, (512, 512)) == operations / FIRST_GUESS_FLOPS
 
 
 def test_estimates_follow_what_was_measured_and_grow_with_the_picture() -> None:
-    pace = Pace()
+    pace = ThroughputEstimator()
     pace.note(FAST, (256, 256), 0.5)
     assert pace.estimate_s(FAST, (256, 256)) == pytest.approx(0.5)
     assert pace.estimate_s(FAST, (512, 1024)) == pytest.approx(0.5 * 8)
@@ -288,13 +291,13 @@ def test_estimates_follow_what_was_measured_and_grow_with_the_picture() -> None:
 
 
 def test_a_model_keeps_its_own_pace() -> None:
-    pace = Pace()
+    pace = ThroughputEstimator()
     pace.note(DEEP, (256, 256), 30.0)
     pace.note(FAST, (256, 256), 0.1)
     assert pace.estimate_s(DEEP, (256, 256)) == pytest.approx(30.0)
 
 
 def test_a_picture_that_took_no_time_at_all_does_no_harm() -> None:
-    pace = Pace()
+    pace = ThroughputEstimator()
     pace.note(FAST, (256, 256), 0.0)
     assert 0 < pace.estimate_s(FAST, (256, 256)) < 1e-3

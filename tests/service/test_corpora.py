@@ -20,29 +20,22 @@ from tests.support.hostile_requests import (
     MADE,
     SHORTEST_ECHO,
     SIZE,
-    TARGETS,
     asked,
     body,
     check,
     check_silent,
     errors,
     is_json,
-    stay_here,
-    unharmed,
 )
 from tests.support.request_literals import VALID, half_up
 from tests.support.service import decoded
-from upscaler.api.request import (
-    ASYNC_HEADER,
-    DRY_RUN_HEADER,
-    INPUT_SIZE_HEADER,
-    MAX_INPUT_PX,
-    MIN_INPUT_PX,
-    REQUEST_ID_HEADER,
-    Size,
-)
+from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, INPUT_SIZE_HEADER, REQUEST_ID_HEADER
+from upscaler.api.limits import MAX_INPUT_PX, MIN_INPUT_PX
+from upscaler.api.sizes import Size
 
 pytestmark = [
+    pytest.mark.dev,
+    pytest.mark.usefixtures("no_fault_of_ours"),
     needs_corpora(),
     # Outside of the tests a warning of Pillow's about an odd file is none but a line in the log.
     pytest.mark.filterwarnings("ignore:::PIL"),
@@ -82,17 +75,6 @@ EVERY: Final = {"service": 1, "mock": 3}
 every third of them, for the sake of time."""
 
 
-@pytest.fixture(scope="module", params=TARGETS)
-def target(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def api(target: str) -> Iterator[httpx.Client]:
-    with TARGETS[target]() as client:
-        yield client
-
-
 @pytest.fixture(scope="module")
 def documents(target: str) -> list[tuple[str, bytes]]:
     return list(json_documents())[:: EVERY[target]]
@@ -106,15 +88,6 @@ def strings(target: str) -> list[str]:
 @pytest.fixture(scope="module")
 def files(target: str) -> list[Path]:
     return pictures()[:: EVERY[target]]
-
-
-@pytest.fixture(autouse=True)
-def no_fault_of_ours(
-    api: httpx.Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    stay_here(monkeypatch)
-    with unharmed(api, caplog):
-        yield
 
 
 def post(api: httpx.Client, content: bytes, **headers: str) -> httpx.Response:

@@ -33,8 +33,9 @@ from tests.support.processes import child
 from tests.support.raw_http import CLOSE, HEAD, answers, connected, request, rest
 from tests.support.service import SETTINGS, Resizer, running
 from upscaler.service.app import MAX_DOWNLOADS, create_app
-from upscaler.service.backend import InProcess
-from upscaler.service.download import MAX_HEAD_BYTES, Fetcher
+from upscaler.service.backend import LocalBackend
+from upscaler.service.download import Downloader
+from upscaler.service.download_streams import MAX_HEAD_BYTES
 
 pytestmark = needs_many_loopbacks
 
@@ -185,13 +186,13 @@ def test_names_that_are_never_found_leave_the_loop_its_threads_and_others_their_
 
 def serve(authority: str) -> None:
     """Be a service that downloads from the hosts of tests, until standard input is closed."""
-    download = Fetcher(
+    download = Downloader(
         ports=range(2**16),
         networks=[ip_network("127.0.0.2")],
         tls=ssl.create_default_context(cafile=authority),
         deadline_s=DEADLINE_S,
     ).fetch
-    with running(create_app(InProcess(Resizer()), SETTINGS, fetch=download)) as url:
+    with running(create_app(LocalBackend(Resizer()), SETTINGS, fetch=download)) as url:
         sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
         sys.stdin.read()

@@ -35,7 +35,7 @@ from tests.support.http_hosts import (
     unvisited,
 )
 from upscaler.errors import InvalidRequest
-from upscaler.service.download import MAX_REDIRECTS, MAX_URL_BYTES, Fetcher
+from upscaler.service.download import MAX_REDIRECTS, MAX_URL_BYTES, Downloader
 from upscaler.service.ip_ranges import Address
 
 pytestmark = needs_many_loopbacks
@@ -89,7 +89,7 @@ CONTROL = [
 @pytest.mark.parametrize("url", INVALID.split() + LONG + CONTROL, ids=lambda url: repr(url)[:40])
 def test_what_is_not_a_url_of_a_picture_is_not_even_resolved(url: str) -> None:
     names = Names(KNOWN)
-    download = Fetcher(resolve=names, tls=NO_TLS).fetch(url)
+    download = Downloader(resolve=names, tls=NO_TLS).fetch(url)
     assert refusal(download).type == "url_invalid"
     assert names.asked == []
 
@@ -106,7 +106,7 @@ def test_what_may_be_fetched_has_a_host_that_can_be_logged(url: str) -> None:
         return [ip_address("1.1.1.1")]
 
     with suppress(InvalidRequest):
-        asyncio.run(Fetcher(resolve=somewhere, tls=NO_TLS).check(url))
+        asyncio.run(Downloader(resolve=somewhere, tls=NO_TLS).check(url))
         assert urlsplit(url).hostname
 
 
@@ -118,8 +118,8 @@ def test_a_url_may_be_as_long_as_any_recipient_takes_it() -> None:
 
 def test_the_ports_of_the_web_are_the_default() -> None:
     for url in ("http://h.example/", "https://h.example:80/", "http://h.example:443/"):
-        assert refusal(Fetcher(resolve=Names(), tls=NO_TLS).fetch(url)).type == "url_refused"
-    error = refusal(Fetcher(resolve=Names(), tls=NO_TLS).fetch("http://h.example:8080/"))
+        assert refusal(Downloader(resolve=Names(), tls=NO_TLS).fetch(url)).type == "url_refused"
+    error = refusal(Downloader(resolve=Names(), tls=NO_TLS).fetch("http://h.example:8080/"))
     assert error.msg.endswith("80, 443")
 
 
@@ -235,7 +235,7 @@ def test_only_a_few_addresses_are_tried() -> None:
     names = Names({"near.example": [*dead, "127.0.0.2"]})
     networks = [ip_network("127.0.0.2"), ip_network("127.0.1.0/24")]
     with serving(answer(BODY)) as host:
-        some = Fetcher(ports=[host.port], networks=networks, resolve=names, tls=NO_TLS)
+        some = Downloader(ports=[host.port], networks=networks, resolve=names, tls=NO_TLS)
         assert refusal(some.fetch(f"{NEAR}:{host.port}/")).type == "url_unreachable"
     assert host.requests == []
 
@@ -262,13 +262,13 @@ def test_an_address_of_ipv6_is_a_host_like_others(encrypted: bool) -> None:
         except OSError:
             pytest.skip("no IPv6 here")
         networks = [ip_network("::1")]
-        some = Fetcher(ports=[host.port], networks=networks, tls=trusting())
+        some = Downloader(ports=[host.port], networks=networks, tls=trusting())
         assert run(some.fetch(host.url)) == BODY
         assert f"Host: [::1]:{host.port}\r\n".encode() in host.requests[0]
 
 
 def test_an_exception_is_for_its_network_alone() -> None:
-    some = Fetcher(networks=[ip_network("10.1.0.0/16"), ip_network("fd00::/8")], tls=NO_TLS)
+    some = Downloader(networks=[ip_network("10.1.0.0/16"), ip_network("fd00::/8")], tls=NO_TLS)
     for host in (HERE, "10.2.0.1", "10.0.255.255", "[fc00::1]", "[::ffff:10.1.0.1]"):
         assert refusal(some.fetch(f"http://{host}/")).type == "url_refused"
 
@@ -383,7 +383,7 @@ def test_a_certificate_of_another_host_is_unreachable(name: str) -> None:
 def test_a_certificate_of_an_unknown_authority_is_unreachable() -> None:
     networks = [ip_network("127.0.0.2")]
     with serving(answer(BODY), tls=certificate("near.example")) as host:
-        some = Fetcher(ports=[host.port], networks=networks, resolve=Names(KNOWN))
+        some = Downloader(ports=[host.port], networks=networks, resolve=Names(KNOWN))
         download = some.fetch(f"https://near.example:{host.port}/")
         assert refusal(download).type == "url_unreachable"
     assert host.requests == []
@@ -394,7 +394,7 @@ def test_an_operator_may_name_authorities(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     networks = [ip_network("127.0.0.2")]
     with serving(answer(BODY), tls=certificate("near.example")) as host:
-        some = Fetcher(ports=[host.port], networks=networks, resolve=Names(KNOWN))
+        some = Downloader(ports=[host.port], networks=networks, resolve=Names(KNOWN))
         assert run(some.fetch(f"https://near.example:{host.port}/")) == BODY
 
 
@@ -441,7 +441,7 @@ URLS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=8).map("
 @example("http://xn--\x80")
 @example("http://[::1]\u2100/")
 def test_no_text_makes_anything_but_a_refusal(url: str) -> None:
-    download = Fetcher(resolve=Names(), tls=NO_TLS).fetch(url)
+    download = Downloader(resolve=Names(), tls=NO_TLS).fetch(url)
     with pytest.raises(InvalidRequest) as caught:
         run(download)
     assert caught.value.errors[0].type in ("url_invalid", "url_refused")
@@ -452,7 +452,7 @@ def test_no_text_makes_anything_but_a_refusal(url: str) -> None:
 @example(b"//a\xe2\x84\x80.example")
 def test_no_location_makes_anything_but_a_refusal(location: bytes) -> None:
     response = httpcore.Response(302, headers=[(b"LOCATION", location)])
-    some = Fetcher(tls=NO_TLS)
+    some = Downloader(tls=NO_TLS)
     here = some._parsed("http://near.example/x")
     with suppress(InvalidRequest):
         assert some._redirected(here, response).scheme in ("http", "https")

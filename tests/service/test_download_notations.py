@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.service.test_download_hosts import wide
 from tests.support.http_hosts import NO_TLS, refusal
-from upscaler.service.download import Fetcher
+from upscaler.service.download import Downloader
 from upscaler.service.ip_ranges import NOT_PUBLIC_V4, Address, is_public
 
 KINDS_V4 = """
@@ -141,7 +141,7 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def assert_refused(urls: Iterator[str], connected: list[str]) -> set[str]:
     """The kinds of refusals."""
     kinds = set()
-    fetcher = Fetcher(resolve=resolve, tls=NO_TLS)
+    fetcher = Downloader(resolve=resolve, tls=NO_TLS)
     for url in urls:
         error = refusal(fetcher.fetch(url))
         assert error.type in REFUSALS, url
@@ -173,7 +173,7 @@ def test_no_notation_of_an_ipv6_address_leads_to_it(text: str, connected: list[s
 
 def test_a_public_address_in_each_notation_is_connected_to(connected: list[str]) -> None:
     """So that what is refused above is refused for its address."""
-    fetcher = Fetcher(resolve=resolve, tls=NO_TLS)
+    fetcher = Downloader(resolve=resolve, tls=NO_TLS)
     address, mapped = IPv4Address("8.8.4.4"), IPv6Address("::ffff:8.8.4.4")
     for host in ("8.8.4.4", str(int(address)), "0x8.8.1028", "0x8.0x8.0x4.0x4", "[::ffff:8.8.4.4]"):
         assert refusal(fetcher.fetch(f"http://{host}/")).type == "url_unreachable"
@@ -183,7 +183,7 @@ def test_a_public_address_in_each_notation_is_connected_to(connected: list[str])
 @pytest.mark.parametrize("scheme", SCHEMES.split())
 def test_no_other_scheme_is_followed(scheme: str, connected: list[str]) -> None:
     for rest in ("//8.8.4.4/", "//8.8.4.4:80/x", "///etc/passwd", "8.8.4.4", "//"):
-        download = Fetcher(resolve=resolve, tls=NO_TLS).fetch(f"{scheme}:{rest}")
+        download = Downloader(resolve=resolve, tls=NO_TLS).fetch(f"{scheme}:{rest}")
         assert refusal(download).type == "url_invalid"
     assert connected == []
 

@@ -31,7 +31,7 @@ from tests.support.processes import HEADERS, Child, child, needs_proc
 from tests.support.service import GOOD
 from upscaler.engine.weights import cache_folder
 
-pytestmark = needs_proc
+pytestmark = [pytest.mark.torch, needs_proc]
 
 FETCHED: Final = {**GOOD, "model": NAME.value}
 """Needs weights that must be fetched."""

@@ -1,6 +1,5 @@
 """Forms where JSON belongs, methods that nothing has, and hosts that are none: no fault of ours."""
 
-from collections.abc import Iterator
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -11,18 +10,17 @@ from hypothesis import strategies as st
 from tests.support.hostile_requests import (
     JSON_HEADERS,
     SHARED,
-    TARGETS,
     body,
     check,
     completed,
     errors,
     is_json,
-    stay_here,
-    unharmed,
 )
 from tests.support.request_literals import VALID
 from tests.support.service import decoded
 from upscaler.authority import is_authority
+
+pytestmark = [pytest.mark.both, pytest.mark.usefixtures("no_fault_of_ours")]
 
 NOT_JSON = [("body", "json_invalid")]
 OTHER_TYPE = [("header/Content-Type", "content_type")]
@@ -57,21 +55,6 @@ ODD_HOSTS = (
     "\xff",
     "<a>",
 )
-
-
-@pytest.fixture(scope="module", params=TARGETS)
-def api(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
-    with TARGETS[request.param]() as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def no_fault_of_ours(
-    api: httpx.Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    stay_here(monkeypatch)
-    with unharmed(api, caplog):
-        yield
 
 
 def check_refused(api: httpx.Client, content: bytes, content_type: bytes) -> None:

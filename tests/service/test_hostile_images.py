@@ -11,6 +11,8 @@ from tests.support.image_files import Samples, decode, saved
 from tests.support.processes import Child, child, needs_proc
 from upscaler.imaging import decode as images
 
+pytestmark = pytest.mark.dev
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:

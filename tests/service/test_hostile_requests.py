@@ -14,19 +14,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.support.hostile_requests import SHARED, TARGETS
+from tests.support.hostile_requests import SHARED
 from tests.support.raw_http import CLOSE, END, HEAD, answers, exchange, request
 from tests.support.request_literals import ANY_FIELDS
 from tests.support.service import GOOD, PHOTO_B64
 
+pytestmark = pytest.mark.both
+
 SMALL = {**GOOD, "scale": 0.9}
 VALID = request(SMALL, HEAD + CLOSE)
-
-
-@pytest.fixture(scope="module", params=TARGETS)
-def api(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
-    with TARGETS[request.param]() as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ import pytest
 
 from tests.service.test_async import Gate
 from tests.support.service import Moody, Resizer
-from upscaler.api.request import Size
 from upscaler.api.responses import JobStatus
+from upscaler.api.sizes import Size
 from upscaler.errors import (
     Busy,
     FieldError,
@@ -28,32 +28,39 @@ from upscaler.errors import (
     WeightsUnavailable,
 )
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import Pixels
 from upscaler.imaging.encode import most_bytes
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service import jobs as module
-from upscaler.service.backend import Enlarger, InProcess, Progress, Stopwatch, Task, Workshop
-from upscaler.service.jobs import InProcessJobs, Job
+from upscaler.service.backend import (
+    LocalBackend,
+    Progress,
+    Scheduler,
+    StageTimer,
+    UpscaleJob,
+    Upscaler,
+)
+from upscaler.service.jobs import Job, LocalJobStore
 from upscaler.service.queue import Admission
 
 DAY_S = 24 * 60 * 60
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-TASK = Task(b"", PIXELS, UpscalingModel.X4_PLUS, (60, 40), ImageEncoding.PNG)
+TASK = UpscaleJob(b"", PIXELS, UpscalingModel.X4_PLUS, (60, 40), ImageEncoding.PNG)
 ROOM = most_bytes(TASK.size, 3)
 
 
 class Scene:
-    """A store with a clock of its own, before a workshop with room for three."""
+    """A store with a clock of its own, before a scheduler with room for three."""
 
-    def __init__(self, capacity_bytes: int = 100 * ROOM, enlarger: Enlarger | None = None) -> None:
+    def __init__(self, capacity_bytes: int = 100 * ROOM, upscaler: Upscaler | None = None) -> None:
         self.now_s = 1e6
-        self.enlarger = enlarger or Moody()
-        self.shop = Workshop(InProcess(self.enlarger), Admission(2, 2**24), lambda _: None)
-        self.jobs = InProcessJobs(capacity_bytes, clock=lambda: self.now_s)
+        self.upscaler = upscaler or Moody()
+        self.shop = Scheduler(LocalBackend(self.upscaler), Admission(2, 2**24), lambda _: None)
+        self.jobs = LocalJobStore(capacity_bytes, clock=lambda: self.now_s)
 
     async def start(self, model: UpscalingModel = UpscalingModel.X4_PLUS) -> str:
-        task = Task(b"", PIXELS, model, TASK.size, TASK.encoding)
-        return await self.jobs.start(self.shop.order(task, Stopwatch()))
+        task = UpscaleJob(b"", PIXELS, model, TASK.size, TASK.encoding)
+        return await self.jobs.start(self.shop.order(task, StageTimer()))
 
     async def finish(self, *job_ids: str) -> None:
         async with asyncio.timeout(30):
@@ -241,7 +248,7 @@ class Endless(Resizer):
 
 
 def test_with_its_event_loop_ends_what_is_not_completed() -> None:
-    scene = Scene(enlarger=Endless())
+    scene = Scene(upscaler=Endless())
 
     async def act(scene: Scene) -> None:
         running = await scene.start()
@@ -285,7 +292,7 @@ def test_of_a_job_that_failed_nothing_is_kept_but_what_is_told(error: Exception)
         ids = []
         for _ in range(3):
             task = replace(TASK, pixels=PIXELS.copy())
-            ids.append(await scene.jobs.start(scene.shop.order(task, Stopwatch())))
+            ids.append(await scene.jobs.start(scene.shop.order(task, StageTimer())))
             del task
             await scene.finish(ids[-1])
         for _ in range(2):  # nor is anything that was kept while it was told
@@ -297,7 +304,7 @@ def test_of_a_job_that_failed_nothing_is_kept_but_what_is_told(error: Exception)
 
     logging.disable()  # pytest keeps what is logged
     try:
-        play(act, Scene(enlarger=failing))
+        play(act, Scene(upscaler=failing))
     finally:
         logging.disable(logging.NOTSET)
 
@@ -318,7 +325,7 @@ def test_jobs_under_way_that_may_need_all_room_are_told_as_such() -> None:
 
     async def act(scene: Scene) -> None:
         ids = [await scene.start(), await scene.start()]
-        with pytest.raises(Busy, match="under way") as refusal:
+        with pytest.raises(Busy, match="running jobs") as refusal:
             await scene.start()
         assert refusal.value.retry_after_s < 10, "as long as the first of them should take"
         await scene.finish(*ids)
@@ -332,7 +339,7 @@ def test_results_in_the_way_are_told_with_the_time_until_the_first_of_them_expir
         await scene.finish(await scene.start())
         for passed_s, retry_after_s in ((0, 600), (DAY_S - 601, 600), (500, 101)):
             scene.now_s += passed_s
-            with pytest.raises(Busy, match="nobody has fetched") as refusal:
+            with pytest.raises(Busy, match="have not been fetched") as refusal:
                 await scene.start()
             assert refusal.value.retry_after_s == retry_after_s
         scene.now_s += 101
@@ -349,7 +356,7 @@ def test_nothing_is_forgotten_for_a_job_that_is_refused() -> None:
         for _ in range(2):
             await scene.finish(await scene.start())
         scene.jobs.capacity_bytes = ROOM + size
-        with pytest.raises(Busy, match="nobody has fetched"):
+        with pytest.raises(Busy, match="have not been fetched"):
             await scene.start()
         assert (await scene.jobs.result(fetched)).size == (60, 40)
 
@@ -372,7 +379,7 @@ def test_a_job_whose_making_was_cancelled_is_completed_and_holds_no_room() -> No
             await scene.jobs.result(cancelled)
         assert scene.jobs.held_bytes == 0
 
-    play(act, Scene(enlarger=Cancelling()))
+    play(act, Scene(upscaler=Cancelling()))
 
 
 def test_making_room_takes_time_for_what_is_forgotten_alone() -> None:
@@ -383,11 +390,11 @@ def test_making_room_takes_time_for_what_is_forgotten_alone() -> None:
         await scene.finish(first := await scene.start())
         made = await jobs.result(first)
         for number in range(module.MAX_JOBS - 1):
-            job = Job(str(number), 0, made=made)
+            job = Job(str(number), 0, result=made)
             jobs._jobs[job.id] = jobs._fetched[job.id] = job
-            jobs._complete(job)
+            jobs.complete(job)
         assert jobs.held_bytes == module.MAX_JOBS * made.file_bytes
-        with scene.shop.order(TASK, Stopwatch()) as order:
+        with scene.shop.order(TASK, StageTimer()) as order:
             began_s = time.process_time()
             jobs._make_room(jobs.capacity_bytes, order)
             assert time.process_time() - began_s < 0.5, "it took a few seconds"
@@ -410,12 +417,12 @@ def test_what_is_held_is_what_is_said_at_each_stage() -> None:
         return said
 
     async def act(scene: Scene) -> None:
-        gate = scene.enlarger
+        gate = scene.upscaler
         assert isinstance(gate, Gate)
         ids = []
         for number in range(1, 4):
             copies = replace(task, source=bytes(10**6), pixels=pixels.copy())
-            ids.append(await scene.jobs.start(scene.shop.order(copies, Stopwatch())))
+            ids.append(await scene.jobs.start(scene.shop.order(copies, StageTimer())))
             del copies
             assert held() == number * 4 * 10**6
         gate.opened.set()

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import pytest
 
 from tests.support.processes import HEADERS, Child, child, needs_proc
 from tests.support.raw_http import HEAD, connected, exchange, request, rest
 from tests.support.service import GOOD, PHOTO_B64, png
+
+pytestmark = pytest.mark.dev
 
 REQUESTS: Final = 10_000
 WARM_UP: Final = 1_000

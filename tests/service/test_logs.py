@@ -121,7 +121,7 @@ ENDS = {
 def test_all_lines_are_there_once_and_in_order_after(end: str) -> None:
     code = f"""
 import atexit, logging, os, sys, threading, time
-from upscaler import logs
+from upscaler.service import logs
 logs.to_stderr()
 x = logging.getLogger("x")
 for number in range(50):

@@ -19,12 +19,14 @@ from tests.service.test_overload import Gate
 from tests.support.image_files import noise, saved
 from tests.support.raw_http import send
 from tests.support.service import GOOD, SETTINGS, Resizer, Slow, serving
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.errors import OutOfMemory
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import Progress
-from upscaler.service.jobs import InProcessJobs
+from upscaler.service.jobs import LocalJobStore
+
+pytestmark = pytest.mark.dev
 
 ASYNC: Final = {"X-OctoAI-Async": "1"}
 DAY_S: Final = 24 * 60 * 60
@@ -79,7 +81,7 @@ def traced() -> Iterator[Callable[[], int]]:
 
 def test_the_metrics_say_what_is_held_at_each_stage_of_asynchronous_inferences() -> None:
     now_s, gate = 0.0, Failing()
-    jobs = InProcessJobs(2**30, clock=lambda: now_s)
+    jobs = LocalJobStore(2**30, clock=lambda: now_s)
     with serving(gate, SETTINGS, jobs) as api, traced() as grown:
 
         def assert_held(requests: int, results: int) -> None:

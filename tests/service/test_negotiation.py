@@ -15,7 +15,7 @@ from PIL import Image
 from tests.support.service import GOOD, Resizer, decoded, serving, upscale
 from upscaler.errors import NotAcceptable
 from upscaler.formats import ImageEncoding
-from upscaler.service.body import accepted
+from upscaler.service.negotiation import negotiate
 
 PNG, JPEG = ImageEncoding.PNG, ImageEncoding.JPEG
 
@@ -47,7 +47,7 @@ def api() -> Iterator[httpx.Client]:
     ],
 )
 def test_json_is_what_most_clients_get(accept: str, asked: ImageEncoding) -> None:
-    assert accepted(accept, asked) is None
+    assert negotiate(accept, asked) is None
 
 
 @pytest.mark.parametrize("asked", ImageEncoding)
@@ -68,7 +68,7 @@ def test_json_is_what_most_clients_get(accept: str, asked: ImageEncoding) -> Non
 def test_a_file_is_given_where_it_is_liked_best(
     accept: str, encoding: ImageEncoding, asked: ImageEncoding
 ) -> None:
-    assert accepted(accept, asked) is encoding
+    assert negotiate(accept, asked) is encoding
 
 
 @pytest.mark.parametrize("asked", ImageEncoding)
@@ -78,7 +78,7 @@ def test_a_file_is_given_where_it_is_liked_best(
 def test_of_two_kinds_that_are_liked_equally_the_body_chooses(
     accept: str, asked: ImageEncoding
 ) -> None:
-    assert accepted(accept, asked) is asked
+    assert negotiate(accept, asked) is asked
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_of_two_kinds_that_are_liked_equally_the_body_chooses(
 )
 def test_only_if_nothing_is_liked_there_is_nothing_to_give(accept: str) -> None:
     with pytest.raises(NotAcceptable, match="application/json"):
-        accepted(accept, PNG)
+        negotiate(accept, PNG)
 
 
 RANGES = {
@@ -122,9 +122,9 @@ def test_what_is_given_is_liked_as_much_as_anything(likes: dict[str, int], rando
     best = max(map(liking, RANGES["*/*"]))
     if best == 0:
         with pytest.raises(NotAcceptable):
-            accepted(header, PNG)
+            negotiate(header, PNG)
         return
-    given_kind = accepted(header, PNG)
+    given_kind = negotiate(header, PNG)
     name = f"image/{given_kind}" if given_kind else "application/json"
     assert liking(name) == best
 
@@ -132,7 +132,7 @@ def test_what_is_given_is_liked_as_much_as_anything(likes: dict[str, int], rando
 @given(st.text(st.characters(max_codepoint=255)))
 def test_no_header_is_a_fault_of_ours(header: str) -> None:
     with suppress(NotAcceptable):
-        assert accepted(header, PNG) in (None, *ImageEncoding)
+        assert negotiate(header, PNG) in (None, *ImageEncoding)
 
 
 @pytest.mark.parametrize(("encoding", "kind"), [("png", "PNG"), ("jpeg", "JPEG")])

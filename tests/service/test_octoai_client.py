@@ -17,11 +17,13 @@ from PIL import Image
 
 from tests.support.paths import PHOTO
 from tests.support.service import Slow, running
-from upscaler.engine.pool import Engines
+from upscaler.engine.pool import EnginePool
 from upscaler.service import responses
 from upscaler.service.app import create_app
-from upscaler.service.backend import InProcess
+from upscaler.service.backend import LocalBackend
 from upscaler.settings import Settings
+
+pytestmark = pytest.mark.torch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the client is of 2024
@@ -34,7 +36,7 @@ PHOTO_B64 = base64.b64encode(PHOTO.read_bytes()).decode()
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     settings = Settings(tokens=(TOKEN,))
-    with running(create_app(InProcess(Engines(settings)), settings)) as url:
+    with running(create_app(LocalBackend(EnginePool(settings)), settings)) as url:
         yield url
 
 
@@ -68,7 +70,7 @@ def test_infer_gets_a_picture_that_takes_longer_than_it_waits(
     inputs = {"init_image": PHOTO_B64, "scale": 2}
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with (
-        running(create_app(InProcess(Slow(1.5)), hurried)) as url,
+        running(create_app(LocalBackend(Slow(1.5)), hurried)) as url,
         httpx.Client(headers=headers, timeout=0.5) as carrier,
     ):
         client = OctoAI(api_key=TOKEN, httpx_client=carrier)

@@ -180,7 +180,9 @@ def test_each_request_is_one_line_with_its_id_and_what_was_done(
 
 
 def test_warnings_are_lines_too() -> None:
-    code = "import warnings; from upscaler import logs; logs.to_stderr(); warnings.warn('odd')"
+    code = (
+        "import warnings; from upscaler.service import logs; logs.to_stderr(); warnings.warn('odd')"
+    )
     command = [sys.executable, "-W", "always", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (line,) = map(json.loads, done.stderr.splitlines())

@@ -15,8 +15,9 @@ from tests.service.test_operations import eventually
 from tests.support.paths import PHOTO
 from tests.support.raw_http import HEAD, connected, send
 from tests.support.service import GOOD, PHOTO_B64, SETTINGS, Resizer, decoded, serving, upscale
-from upscaler.api.request import MAX_BODY_BYTES, Size
-from upscaler.imaging.decode import Pixels
+from upscaler.api.limits import MAX_BODY_BYTES
+from upscaler.api.sizes import Size
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service import body as intake
 from upscaler.service.backend import Progress

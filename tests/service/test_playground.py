@@ -8,17 +8,12 @@ import httpx
 import pytest
 
 from tests.support.service import Resizer, running
-from upscaler.api.request import (
-    MAX_BODY_BYTES,
-    MAX_INPUT_PX,
-    MAX_OUTPUT_PX,
-    MIN_INPUT_PX,
-    UpscalingRequest,
-)
+from upscaler.api.limits import MAX_BODY_BYTES, MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
+from upscaler.api.request import UpscalingRequest
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.service import playground
 from upscaler.service.app import create_app
-from upscaler.service.backend import InProcess
+from upscaler.service.backend import LocalBackend
 from upscaler.settings import Settings
 
 PATHS = ["/", "/page/facts.json", *(f"/page/{name}" for name in playground.FILES)]
@@ -27,7 +22,7 @@ SOURCES = {path.name: path.read_text() for path in Path(playground.__file__).par
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[httpx.Client]:
-    app = create_app(InProcess(Resizer()), Settings(tokens=("secret",)))
+    app = create_app(LocalBackend(Resizer()), Settings(tokens=("secret",)))
     with running(app) as url, httpx.Client(base_url=url) as client:
         yield client
 

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from tests.support.service import GOOD, SETTINGS, Resizer, only_error, png, serving, upscale
-from upscaler.api.request import Size, output_size, validate_request
+from upscaler.api.request import validate_request
+from upscaler.api.sizes import Size, output_size
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
-from upscaler.service.backend import FIRST_GUESS_FLOPS, STAGES, WORK, Made, Progress
+from upscaler.service.backend import FIRST_GUESS_FLOPS, STAGES, WORK_STAGES, Progress, UpscaleResult
 from upscaler.service.responses import cost_usd
 
 PRICE = Decimal("0.000222")
@@ -65,14 +66,16 @@ def test_the_cost_is_that_of_the_seconds_of_work(api: httpx.Client) -> None:
     answer = upscale(api, **GOOD)
     cost = answer.headers["X-Upscaler-Cost-USD"]
     assert re.fullmatch(r"0\.[0-9]{8}", cost), "a plain decimal, whatever its size"
-    seconds = sum(stages(answer)[stage] for stage in WORK)
+    seconds = sum(stages(answer)[stage] for stage in WORK_STAGES)
     assert seconds > 0
     assert float(cost) == pytest.approx(seconds * float(PRICE), abs=1e-3 * float(PRICE))
 
 
 def test_waiting_and_downloading_cost_nothing() -> None:
     seconds = dict(zip(STAGES, (1000.0, 1.0, 2.0, 2000.0, 4.0, 8.0), strict=True))
-    made = Made([], ImageEncoding.PNG, False, UpscalingModel.X4_PLUS, "", (1, 1), (1, 1), seconds)
+    made = UpscaleResult(
+        [], ImageEncoding.PNG, False, UpscalingModel.X4_PLUS, "", (1, 1), (1, 1), seconds
+    )
     assert cost_usd(made, Decimal("0.1")) == Decimal("1.5")
 
 

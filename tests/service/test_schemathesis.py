@@ -8,16 +8,18 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
 
-from tests.support.hostile_requests import TARGETS, completed, stay_here, unharmed
+from tests.support.hostile_requests import completed
 from tests.support.service import TOKENS, png
-from upscaler.api.request import ASYNC_HEADER, DRY_RUN_HEADER, MAX_OUTPUT_PX, REQUEST_ID_HEADER
+from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, REQUEST_ID_HEADER
+from upscaler.api.limits import MAX_OUTPUT_PX
+
+pytestmark = [pytest.mark.dev, pytest.mark.usefixtures("no_fault_of_ours")]
 
 EXAMPLES: Final = {"service": 100, "mock": 40}
 """For each operation and phase. The mock gets fewer for the sake of time: nothing in it but the
@@ -59,26 +61,6 @@ DRY: Final = f"""
 
 Seen = Counter[tuple[str, int]]
 """How often each operation was answered with which status."""
-
-
-@pytest.fixture(scope="module", params=TARGETS)
-def target(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def api(target: str) -> Iterator[httpx.Client]:
-    with TARGETS[target]() as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def no_fault_of_ours(
-    api: httpx.Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    stay_here(monkeypatch)
-    with unharmed(api, caplog):
-        yield
 
 
 def conforms(api: httpx.Client, description: str, more: str, folder: Path, examples: int) -> Seen:

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.support.service import GOOD, SETTINGS, Moody, Resizer, Slow, decoded, serving, upscale
 from upscaler.errors import OutOfMemory
 from upscaler.service import responses
-from upscaler.service.backend import Made
+from upscaler.service.backend import UpscaleResult
 from upscaler.service.server import connection
 
 FIRST_BYTE_S = 0.2
@@ -171,7 +171,7 @@ def held_bytes(api: httpx.Client) -> float:
 
 def test_an_answer_that_nobody_takes_gives_up_what_is_made_for_it() -> None:
     async def act() -> None:
-        making: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
+        making: asyncio.Future[UpscaleResult] = asyncio.get_running_loop().create_future()
 
         async def gone() -> dict[str, str]:
             return {"type": "http.disconnect"}
@@ -179,7 +179,7 @@ def test_an_answer_that_nobody_takes_gives_up_what_is_made_for_it() -> None:
         async def send(_message: object) -> None:
             await asyncio.sleep(0)
 
-        answer = responses.Begun(making, lambda _: None)
+        answer = responses.KeepAliveJSONResponse(making, lambda _: None)
         await answer({"type": "http"}, gone, send)
         assert making.cancelled()
 

@@ -13,7 +13,7 @@ from starlette.types import Message
 from tests.support.service import Resizer, running
 from upscaler.service import playground, swagger_ui
 from upscaler.service.app import create_app
-from upscaler.service.backend import InProcess
+from upscaler.service.backend import LocalBackend
 from upscaler.service.static_files import PART_BYTES
 from upscaler.settings import Settings
 
@@ -23,7 +23,7 @@ BUNDLE = "/docs/swagger-ui-bundle.js"
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[httpx.Client]:
-    app = create_app(InProcess(Resizer()), Settings(tokens=("secret",)))
+    app = create_app(LocalBackend(Resizer()), Settings(tokens=("secret",)))
     with running(app) as url, httpx.Client(base_url=url) as client:
         yield client
 
@@ -99,7 +99,7 @@ assert "fastapi_swagger" not in sys.modules
 
 def test_a_file_is_handed_on_part_by_part() -> None:
     """Of a connection that takes nothing, a server may copy all that it was given at once."""
-    app = create_app(InProcess(Resizer()), Settings(tokens=("secret",)))
+    app = create_app(LocalBackend(Resizer()), Settings(tokens=("secret",)))
     parts: list[bytes] = []
 
     async def receive() -> Message:

@@ -17,7 +17,7 @@ from tests.support.service import GOOD, SETTINGS, TOKENS, Resizer, serving
 from upscaler.authority import is_authority
 from upscaler.errors import InvalidSetting
 from upscaler.service.app import create_app
-from upscaler.service.backend import InProcess
+from upscaler.service.backend import LocalBackend
 from upscaler.settings import Settings
 
 PUBLIC = "https://pictures.example.com/v2"
@@ -109,7 +109,7 @@ def test_the_trusted_proxies_can_be_named(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.anyio
 async def test_the_app_itself_builds_no_url_from_what_is_no_host(host: str) -> None:
     """Other servers than ours hand it any."""
-    transport = httpx.ASGITransport(create_app(InProcess(Resizer()), SETTINGS))
+    transport = httpx.ASGITransport(create_app(LocalBackend(Resizer()), SETTINGS))
     headers = {
         "Authorization": f"Bearer {TOKENS[0]}", "Host": host, "X-OctoAI-Async": "1",
     }  # fmt: skip

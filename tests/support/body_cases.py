@@ -13,7 +13,7 @@ import numpy as np
 from tests.support.processes import HEADERS, Child
 from tests.support.raw_http import CLOSE, END, HEAD, Answer, answers, connected, rest
 from tests.support.service import GOOD
-from upscaler.api.request import MAX_BODY_BYTES
+from upscaler.api.limits import MAX_BODY_BYTES
 
 MIB: Final = 2**20
 FULL: Final = MAX_BODY_BYTES - 1000

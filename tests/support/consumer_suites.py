@@ -1,4 +1,4 @@
-"""A test suite of somebody who uses the mock, run by pytest in a process of its own."""
+"""Runs the pytest suite of a user of the mock, in a process of its own."""
 
 import os
 import re
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Final
 
 HIDDEN: Final = ("PYTEST_", "UPSCALER_", "UPSCALING_", "NO_PROXY", "no_proxy")
-"""How variables begin that are this suite's own."""
+"""The prefixes of environment variables of this suite, which the other one must not see."""
 OPTIONS: Final = ("-p", "no:cacheprovider", "--color=no", "--rootdir=.", "-p", "no:schemathesis")
-"""The last one is of a plugin that takes long to import."""
+"""The last one disables a plugin that is slow to import."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a suite: how many tests are what, and all that pytest wrote."""
+    """The result of a suite: the number of tests by outcome, and the output of pytest."""
 
     counts: dict[str, int]
     said: str
@@ -24,7 +24,7 @@ class Outcome:
 
 
 def outcome(folder: Path, *options: str, **environment: str) -> Outcome:
-    """What comes of the suite in `folder`, in which nothing is known of this one."""
+    """Run the suite in `folder`, isolated from this one."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(HIDDEN)}
     command = [sys.executable, "-B", "-W", "error", "-m", "pytest", *OPTIONS, *options]
     done = subprocess.run(

@@ -27,7 +27,7 @@ def main() -> None:
     vars(pool).update(MODELS={**MODELS, NAME: fast}, RETRY_AFTER_S=RETRY_AFTER_S)
     weights.fetch = functools.partial(weights.fetch, releases=releases)
     weights_folder = Path(folder[0]) if folder else None
-    processes.serve(pool.Engines(Settings(weights=weights_folder, device=Device.CPU)))
+    processes.serve(pool.EnginePool(Settings(weights=weights_folder, device=Device.CPU)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.mock_servers import mocking
 from tests.support.request_literals import SIZE_GROUP
 from tests.support.service import Resizer, png, serving
-from upscaler.api.request import ASYNC_HEADER, REQUEST_ID_HEADER
+from upscaler.api.headers import ASYNC_HEADER, REQUEST_ID_HEADER
 
 TARGETS: Final[dict[str, Callable[[], AbstractContextManager[httpx.Client]]]] = {
     "mock": mocking,

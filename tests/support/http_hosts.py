@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.service.download import Fetcher, Resolve, resolve
+from upscaler.service.download import Downloader, Resolve, resolve
 from upscaler.service.ip_ranges import Address
 
 HERE = "127.0.0.1"
@@ -170,9 +170,11 @@ def fetcher(
     resolve: Resolve = resolve,
     tls: ssl.SSLContext = NO_TLS,
     deadline_s: float = PATIENCE_S,
-) -> Fetcher:
+) -> Downloader:
     networks = [ip_network("127.0.0.2/31")]
-    return Fetcher(ports=ports, networks=networks, resolve=resolve, tls=tls, deadline_s=deadline_s)
+    return Downloader(
+        ports=ports, networks=networks, resolve=resolve, tls=tls, deadline_s=deadline_s
+    )
 
 
 def certificate(*names: str) -> ssl.SSLContext:

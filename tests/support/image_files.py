@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, WebPImagePlugin
 
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.imaging.decode import Pixels, read_header
+from upscaler.imaging.decode import read_header
+from upscaler.imaging.pixels import Pixels
 
 Samples = NDArray[Any]
 """Unsigned integers of shape (height, width, channels), as a file stores them."""

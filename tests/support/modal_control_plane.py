@@ -37,14 +37,15 @@ from modal_proto.api_grpc import ModalClientBase
 
 from tests.support.paths import ROOT
 from tests.support.service import Resizer
-from upscaler.api.request import Size, output_size, validate_request
+from upscaler.api.request import validate_request
+from upscaler.api.sizes import Size, output_size
 from upscaler.errors import UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.decode import read_header
-from upscaler.modal.backend import packed
-from upscaler.modal.payload import Delivery, Outcome
+from upscaler.modal.backend import to_payload
+from upscaler.modal.payload import FileResult, ResultPayload
 from upscaler.models import UpscalingModel
-from upscaler.service.backend import Stopwatch, Task, made_by
+from upscaler.service.backend import StageTimer, UpscaleJob, run_job
 
 Ran = subprocess.CompletedProcess[str]
 
@@ -537,18 +538,18 @@ def client_of(plane: Plane) -> Iterator[None]:
             yield
 
 
-def make(source: bytes, model: str, size: Size, encoding: str, as_file: bool) -> Delivery:
+def make(source: bytes, model: str, size: Size, encoding: str, as_file: bool) -> ResultPayload:
     """What `Worker.make` does, with Lanczos in place of a network."""
-    watch = Stopwatch()
-    with watch.stage("decode"):
+    timer = StageTimer()
+    with timer.stage("decode"):
         pixels = read_header(source).pixels()
-    task = Task(source, pixels, UpscalingModel(model), size, ImageEncoding(encoding), as_file)
-    return packed(made_by(Resizer(), task, Resizer().load(task.model), watch), DEVICE)
+    task = UpscaleJob(source, pixels, UpscalingModel(model), size, ImageEncoding(encoding), as_file)
+    return to_payload(run_job(Resizer(), task, Resizer().load(task.model), timer), DEVICE)
 
 
-def upscale(key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
+def upscale(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
     """What `Worker.upscale` does, with Lanczos in place of a network."""
-    outcome: Outcome = {
+    outcome: FileResult = {
         "key": key, "error": None, "file": [], "size": (0, 0), "seconds": 0.0, "device": DEVICE,
     }  # fmt: skip
     try:

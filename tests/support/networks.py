@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from upscaler import tiling
+from upscaler import planning
 from upscaler.engine import weights
 from upscaler.engine.convolution import has_onednn
 from upscaler.engine.engine import Engine
 from upscaler.engine.networks import Net, RRDBNet, build
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import Model
 from upscaler.planning import Plan
 from upscaler.settings import Precision
@@ -70,7 +70,7 @@ def plan(
     """A plan of one's own for a picture: in so many bands, so many rows at once."""
     height, width = (side + -side % model.multiple for side in pixels.shape[:2])
     reach = model.halo if halo is None else halo
-    tiles = tuple(tiling.bands(width, height, bands, reach, model.multiple))
+    tiles = tuple(planning.bands(width, height, bands, reach, model.multiple))
     return Plan(tiles, rows, tail_rows or rows, bytes=0, cost=0)
 
 

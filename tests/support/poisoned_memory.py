@@ -24,9 +24,10 @@ from tests.support.damage import damaged
 from tests.support.hostile_images import CASES
 from tests.support.image_files import noise, outcome
 from upscaler.formats import ImageEncoding
-from upscaler.imaging import decode, encode, png, png_filters
+from upscaler.imaging import encode, jpeg_writer, png, png_filters, resize
 from upscaler.imaging._zlib import zlib
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
+from upscaler.service import responses
 
 VALUES: Final = ("85", "170")
 """Of the memory; glibc hands out their complements."""
@@ -69,7 +70,7 @@ def inflated(random: Random) -> Outcome:
     """Of a stream, as far as is asked for, in parts of any length."""
     stream = damaged(zlib.compress(noise(200, 100).tobytes() + bytes(5000), 1), random)
     at = random.randrange(1, len(stream) + 2)
-    reader = png.Inflated(iter((memoryview(stream)[:at], memoryview(stream)[at:])))
+    reader = png.InflateReader(iter((memoryview(stream)[:at], memoryview(stream)[at:])))
     parts = random.choice(((20_000, 4000), (random.randint(1, 25_000),)))
 
     def read() -> bytes:
@@ -97,15 +98,15 @@ def base64(random: Random) -> Outcome:
 def encoded(random: Random) -> Outcome:
     """A file of each kind, in one of the ways that there are, and its base64."""
     pixels = random.choice((COLOURS, HUES, noise(70, 33, 3), noise(1, 1, 4)))
-    style = random.choice((encode.BEST, encode.SMALL))
+    style = random.choice((jpeg_writer.DEFAULT_JPEG, jpeg_writer.SMALL))
     kind = random.choice(tuple(ImageEncoding))
     file = encode.encode_strips([pixels], len(pixels), kind, style)
-    return b"".join(encode.in_json(list(file)))
+    return b"".join(responses.in_json(list(file)))
 
 
 def resized(random: Random) -> Outcome:
     pixels = random.choice((COLOURS, HUES))
-    return decode.resize(pixels, (random.randint(1, 300), random.randint(1, 300)))
+    return resize.resize(pixels, (random.randint(1, 300), random.randint(1, 300)))
 
 
 LIBRARIES: Final[dict[str, Callable[[Random], Outcome]]] = {

@@ -22,7 +22,7 @@ import pytest
 from tests.support.paths import ROOT
 from tests.support.service import SETTINGS, TOKENS, Resizer, running
 from upscaler.service.app import create_app
-from upscaler.service.backend import Enlarger, InProcess
+from upscaler.service.backend import LocalBackend, Upscaler
 
 HEADERS = {"Authorization": f"Bearer {TOKENS[0]}"}
 
@@ -101,10 +101,10 @@ def child(
     assert process.returncode == 0 or not must_end_well, said.read_text()
 
 
-def serve(enlarger: Enlarger) -> None:
+def serve(upscaler: Upscaler) -> None:
     """Be such a process."""
     logging.basicConfig(level=logging.WARNING)
-    app = create_app(InProcess(enlarger), SETTINGS)
+    app = create_app(LocalBackend(upscaler), SETTINGS)
 
     async def tasks() -> int:
         return len(asyncio.all_tasks())

@@ -8,7 +8,8 @@ from typing import Final
 import pytest
 from hypothesis import strategies as st
 
-from upscaler.api.request import Size, UpscalingRequest, output_size, parse_request
+from upscaler.api.request import UpscalingRequest, parse_request
+from upscaler.api.sizes import Size, output_size
 from upscaler.errors import InvalidRequest
 
 IMAGE_GROUP: Final = ("init_image", "init_image_url")

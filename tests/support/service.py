@@ -15,14 +15,15 @@ from fastapi import FastAPI
 from PIL import Image
 
 from tests.support.paths import PHOTO
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.errors import WeightsUnavailable
-from upscaler.imaging.decode import Pixels, resize
+from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.resize import resize
 from upscaler.models import UpscalingModel
 from upscaler.service import logs
 from upscaler.service.app import create_app
-from upscaler.service.backend import Enlarger, InProcess, Progress
-from upscaler.service.jobs import Jobs
+from upscaler.service.backend import LocalBackend, Progress, Upscaler
+from upscaler.service.jobs import JobStore
 from upscaler.service.server.connection import Connection, server
 from upscaler.settings import Settings
 
@@ -121,11 +122,11 @@ def logged_without(*secrets: str) -> Iterator[None]:
 
 @contextmanager
 def serving(
-    enlarger: Enlarger, settings: Settings = SETTINGS, jobs: Jobs | None = None
+    upscaler: Upscaler, settings: Settings = SETTINGS, jobs: JobStore | None = None
 ) -> Iterator[httpx.Client]:
-    """A client, with a valid token, of a service on top of `enlarger`."""
+    """A client, with a valid token, of a service on top of `upscaler`."""
     with (
-        running(create_app(InProcess(enlarger), settings, jobs)) as url,
+        running(create_app(LocalBackend(upscaler), settings, jobs)) as url,
         httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKENS[0]}"}) as client,
     ):
         yield client

@@ -2,7 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from tests.support.audit import verdict
+
+pytestmark = pytest.mark.dev
 
 FINE = {"name": "fine", "version": "1", "vulns": []}
 UNKNOWN = {"name": "unknown", "skip_reason": "not found"}

@@ -1,1 +1,5 @@
-"""The contract of the API, without I/O: what a request may say, sizes, limits, and answers."""
+"""The contract of the API as data: requests, sizes, limits, headers and responses.
+
+It does no I/O, and knows neither FastAPI nor torch. The service and the mock both stand on it, so
+that they cannot drift apart.
+"""

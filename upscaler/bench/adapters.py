@@ -1,6 +1,6 @@
 """The contenders of a benchmark behind one small interface: pixels in, pixels out.
 
-Each is set up as its own documentation says is best for one picture at a time, with as many threads
+Each is set up as its own documentation says is best for one image at a time, with as many threads
 as torch has, and each gets its weights from `weights.load`. What it does from uint8 pixels to uint8
 pixels counts, conversions and all.
 """
@@ -19,7 +19,7 @@ from upscaler.bench import machine, reference
 from upscaler.bench.contenders import CUSTOMARY_PAD_PX, MAPS_AT_ONCE, Contender, Peer, largest_map
 from upscaler.engine import weights
 from upscaler.engine.engine import Engine
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import Model
 from upscaler.planning import Plan
 from upscaler.settings import Settings
@@ -35,7 +35,7 @@ OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 class Runner(Protocol):
     """A contender that is loaded.
 
-    `plan` says in a line how it divides the last picture it was prepared for, and `overhead` which
+    `plan` says in a line how it divides the last image it was prepared for, and `overhead` which
     share of its pixels it computes more than once; None where nobody knows.
     """
 
@@ -43,10 +43,10 @@ class Runner(Protocol):
     overhead: float | None
 
     def prepare(self, width: int, height: int) -> None:
-        """Do once whatever a picture of that size needs done once."""
+        """Do once whatever an image of that size needs done once."""
 
     def run(self, pixels: Pixels) -> Pixels:
-        """Enlarge uint8 RGB of shape (height, width, 3) by the network's own scale."""
+        """Upscale uint8 RGB of shape (height, width, 3) by the network's own scale."""
 
 
 def load(contender: Contender, model: Model, device: torch.device, memory: int | None) -> Runner:
@@ -83,7 +83,7 @@ class ThisEngine:
 
     def run(self, pixels: Pixels) -> Pixels:
         assert self._plan, "prepared first"
-        return self.engine.enlarge(pixels, self._plan)
+        return self.engine.upscale_by_plan(pixels, self._plan)
 
 
 class RealESRGANer:
@@ -106,7 +106,7 @@ class RealESRGANer:
             self.overhead = pixels / (width * height) - 1
 
     def _shown(self, length: int) -> int:
-        """The sides of all tiles and their padding along a picture's side, in pixels."""
+        """The sides of all tiles and their padding along an image's side, in pixels."""
         edges = -(-length // self.tile) - 1
         last = length - edges * self.tile
         # The tile before the last may find less to its right than its padding.
@@ -117,7 +117,7 @@ class RealESRGANer:
 
 
 class Converted:
-    """What OpenVINO and onnxruntime have in common: fp32 arrays of a whole picture in and out."""
+    """What OpenVINO and onnxruntime have in common: fp32 arrays of a whole image in and out."""
 
     plan: str | None = None
     overhead: float | None = 0.0
@@ -137,7 +137,7 @@ class Converted:
 
 
 class OpenVINO(Converted):
-    """OpenVINO on the CPU with the hint for latency, compiled for the picture's very size."""
+    """OpenVINO on the CPU with the hint for latency, compiled for the image's very size."""
 
     def __init__(self, contender: Contender, model: Model, net: nn.Module) -> None:
         import openvino
@@ -180,7 +180,7 @@ class OnnxRuntime(Converted):
 
 
 class Truth:
-    """The plain network over the whole picture in fp32: what all others are held against."""
+    """The plain network over the whole image in fp32: what all others are held against."""
 
     def __init__(self, model: Model, device: torch.device) -> None:
         torch.backends.cudnn.allow_tf32 = False  # or what is called fp32 has ten bits of fraction
@@ -189,7 +189,7 @@ class Truth:
         self.net = weights.load(model, Settings.from_environment().weights).net.to(device)
 
     def run(self, pixels: Pixels) -> Pixels:
-        """The picture. Raises MemoryError at once where the device has not what it takes."""
+        """The image. Raises MemoryError at once where the device has not what it takes."""
         height, width, _ = pixels.shape
         x = to_tensor(_padded(pixels, self.model.multiple))
         self._check_memory(largest_map(self.model, x.shape[3], x.shape[2]))

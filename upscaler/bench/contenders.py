@@ -1,4 +1,4 @@
-"""Who is compared in a benchmark, and how much there is to compute; all of it without torch."""
+"""Which engines a benchmark compares, and how much there is to compute. Needs no torch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from upscaler.models import RRDB, Model
 from upscaler.settings import Device, Precision
 
 BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""One of them says that the processor multiplies bf16 itself; the last is ARM's."""
+"""CPU flags for bf16 multiplication in hardware; the last is ARM's."""
 CUSTOMARY_TILE_PX: Final = 400
-"""What those who tile with `RealESRGANer` commonly take."""
+"""The tile size that users of `RealESRGANer` commonly choose."""
 CUSTOMARY_PAD_PX: Final = 10
 """The `tile_pad` that `RealESRGANer` has by default."""
 MAPS_AT_ONCE: Final = 4
@@ -54,8 +54,8 @@ INSTALL: Final = {
 class Contender:
     """One engine at one precision; `peer` is None for this engine.
 
-    `tile` is in input pixels per side, 0 for the picture in one piece. It is for RealESRGANer:
-    this engine plans by itself, and the others are given the picture whole.
+    `tile` is in input pixels per side, 0 for the image in one piece. It is for RealESRGANer:
+    this engine plans by itself, and the others are given the image whole.
     """
 
     peer: Peer | None
@@ -64,7 +64,7 @@ class Contender:
 
     @property
     def name(self) -> str:
-        """What it is called in a table."""
+        """Its name in tables."""
         name = f"{TITLES[self.peer] if self.peer else 'upscaler'} {self.precision}"
         if self.peer is Peer.REALESRGAN:
             name += f", tile {self.tile}" if self.tile else ", untiled"
@@ -82,7 +82,7 @@ class Contender:
 
 
 def native_bf16(machine: Machine) -> bool:
-    """Whether the processor multiplies bf16 itself; where it does not, bf16 is slower than fp32."""
+    """Whether the CPU multiplies bf16 in hardware; without that bf16 is slower than fp32."""
     return not BF16_FLAGS.isdisjoint(machine.flags)
 
 
@@ -103,7 +103,7 @@ def field(
     precisions: Iterable[Precision] = (),
     peers: Iterable[Peer] | None = None,
 ) -> list[Contender]:
-    """Everyone who is compared on `device`, this engine first.
+    """The contenders on `device`, this engine first.
 
     `precisions` are this engine's, by default all that the machine can do; `peers` are by default
     those installed. Raises Unavailable for a peer that is asked for and cannot be had.
@@ -113,9 +113,7 @@ def field(
     contenders = [Contender(None, precision) for precision in own]
     for peer in wanted:
         if peer not in possible(device):
-            raise Unavailable(
-                f"{TITLES[peer]} is not compared on {device}: leave out --peer {peer}"
-            )
+            raise Unavailable(f"{TITLES[peer]} does not run on {device}: leave out --peer {peer}")
         if not installed(peer):
             raise Unavailable(f"{TITLES[peer]} is not installed: {INSTALL[peer]}")
         contenders += variants(peer, device, bf16=bf16)
@@ -143,5 +141,5 @@ def variants(peer: Peer, device: Device, *, bf16: bool) -> Sequence[Contender]:
 def largest_map(model: Model, width: int, height: int) -> int:
     """How many values the network's largest map has, of 64 channels, in one piece."""
     shape = model.network
-    scale = shape.scale if isinstance(shape, RRDB) else 1  # the compact ones enlarge at the end
+    scale = shape.scale if isinstance(shape, RRDB) else 1  # the compact ones upscale at the end
     return 64 * width * height * scale**2

@@ -1,7 +1,7 @@
 """The matrix peak of a machine: the most operations per second that torch reaches on it.
 
 Tried are large products of matrices and, on a CPU, convolutions of the networks' own shape on
-pictures small enough for its caches. The best rate counts, so that what disturbs a measurement
+images small enough for its caches. The best rate counts, so that what disturbs a measurement
 makes it lower and a fraction of the peak higher, never the other way round.
 """
 

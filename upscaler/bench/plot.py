@@ -1,4 +1,4 @@
-"""A picture of a benchmark: time and memory over the size of the input."""
+"""An image of a benchmark: time and memory over the size of the input."""
 
 import io
 import math
@@ -39,7 +39,7 @@ def png(report: Report) -> bytes:
     grid = figure.subplots(len(models), 2, squeeze=False)
     for (left, right), model in zip(grid, models, strict=True):
         cases = [case for case in report.cases if case.model == model]
-        _panel(left, cases, f"{model}: time per picture", _seconds_label, lambda row: row.median_s)
+        _panel(left, cases, f"{model}: time per image", _seconds_label, lambda row: row.median_s)
         _panel(right, cases, f"{model}: peak memory", _bytes_label, _memory)
     total = figure.get_figheight()
     figure.subplots_adjust(

@@ -1,4 +1,4 @@
-"""Processes that do the jobs of `upscaler.bench.worker`, as seen by whoever wants them done."""
+"""Starts and talks to the processes of `upscaler.bench.worker`."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from typing import Any, Self
 from upscaler.errors import WorkerFailed
 
 
-class Worker:
+class WorkerProcess:
     """A process that does one job. Leaving its context ends it."""
 
     def __init__(self, job: dict[str, Any], log: Path) -> None:
@@ -39,7 +39,7 @@ class Worker:
         """The next answer, after which the worker is stopped. Raises WorkerFailed."""
         line = self._answers.readline()
         if not line:
-            raise WorkerFailed(self._last_words())
+            raise WorkerFailed(self._cause_of_death())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerFailed(answer["error"])
@@ -54,18 +54,18 @@ class Worker:
         try:
             print(json.dumps(question), file=self._questions, flush=True)
         except BrokenPipeError:
-            raise WorkerFailed(self._last_words()) from None
+            raise WorkerFailed(self._cause_of_death()) from None
         return self.answer()
 
     def end(self) -> None:
-        """Kill it, which reaches a process that is stopped, too; once more does no harm."""
+        """Kill it, even if it is stopped; may be called twice."""
         self._process.kill()
         self._process.wait()
         self._answers.close()
         with contextlib.suppress(BrokenPipeError):
             self._questions.close()
 
-    def _last_words(self) -> str:
+    def _cause_of_death(self) -> str:
         status = self._process.wait()
         if status == -signal.SIGKILL:
             return "killed, as the system does when memory runs out"

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import RRDB, Model
 
 PACKAGES: Final = ("basicsr", "basicsr.archs", "basicsr.utils", "realesrgan", "realesrgan.archs")
@@ -60,7 +60,7 @@ def upsampler(
 ) -> Upsampler:
     """A `RealESRGANer` with those weights, otherwise as Real-ESRGAN's own script sets it up.
 
-    `tile` and `tile_pad` are in input pixels per side, and `tile` 0 takes the picture whole. It
+    `tile` and `tile_pad` are in input pixels per side, and `tile` 0 takes the image whole. It
     keeps the state of a call in itself: one call at a time.
     """
     net = network(model)
@@ -89,14 +89,14 @@ def enhance(upsampler: Upsampler, pixels: Pixels) -> Pixels:
     Raises RuntimeError for a tile that failed: it only prints that, and shows the tile before.
     """
     printed = io.StringIO()
-    enlarged: Pixels | None = None
+    upscaled: Pixels | None = None
     # Without a tile before the one that failed, it stumbles over a name without a value.
     with contextlib.redirect_stdout(printed), contextlib.suppress(UnboundLocalError):
-        enlarged, _ = upsampler.enhance(_swap_red_and_blue(pixels))
+        upscaled, _ = upsampler.enhance(_swap_red_and_blue(pixels))
     failures = [line for line in printed.getvalue().splitlines() if line.startswith("Error")]
-    if failures or enlarged is None:
+    if failures or upscaled is None:
         raise RuntimeError(f"RealESRGANer lost {len(failures)} tiles: {failures[:1]}")
-    return _swap_red_and_blue(enlarged)
+    return _swap_red_and_blue(upscaled)
 
 
 def _swap_red_and_blue(pixels: Pixels) -> Pixels:

@@ -1,10 +1,9 @@
-"""The benchmark: this engine and its peers on the same weights and picture, by turns in one run.
+"""The benchmark: this engine and its peers on the same weights and image, taking turns in one run.
 
-Machines are noisy, and what is measured minutes apart cannot be compared. So every contender waits
-in a process of its own, loaded and warm, and each round gives every one of them a turn; ratios are
-taken within a round. Each round has an order of its own, or whoever always came after the same
-neighbour could be the slower for it. Only one works at a time: those that wait are stopped, so that
-no idle thread of theirs spins.
+Machines are noisy, and times measured minutes apart cannot be compared. So every contender waits in
+a process of its own, loaded and warm, and runs once per round; ratios are taken within a round. The
+order is shuffled per round, so that no contender always runs after the same one. Only one works at
+a time: the waiting processes are stopped, so that none of their idle threads spins.
 """
 
 import random
@@ -20,25 +19,26 @@ import numpy as np
 
 from upscaler.bench.contenders import Contender, Peer
 from upscaler.bench.machine import Machine, describe
-from upscaler.bench.process import Worker
+from upscaler.bench.process import WorkerProcess
 from upscaler.errors import WorkerFailed
-from upscaler.imaging.decode import Pixels, resize
+from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.resize import resize
 from upscaler.models import Model, flop
 from upscaler.settings import Device
 
-Say = Callable[[str], None]
-"""Told, in a line, what is being done."""
+Log = Callable[[str], None]
+"""Called with a line of text on what is being done."""
 
 PSNR_LEVELS: Final = 255
 ROWS_AT_ONCE: Final = 256
-"""Of two pictures that are compared, so that a large one needs no memory to speak of."""
+"""How many rows of two images are compared at a time, so that it needs little memory."""
 
 
 @dataclass(frozen=True)
-class Task:
+class BenchTask:
     """What to measure; `sizes` are in pixels per side, `memory` this engine's budget in bytes."""
 
-    picture: Pixels
+    image: Pixels
     models: Sequence[Model]
     sizes: Sequence[int]
     device: Device
@@ -49,7 +49,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How far a picture is from untiled fp32, in levels of 255; `psnr_db` is None if it equals."""
+    """How far an image is from untiled fp32, in levels of 255; `psnr_db` is None if equal."""
 
     psnr_db: float | None
     p999: int
@@ -58,7 +58,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Row:
-    """One contender on one picture. If `error` is there, the rest says what came before it.
+    """One contender on one image. With an `error`, the other fields are from before it.
 
     `ratios` are how many times faster it was than the baseline, round by round, and `peak_fraction`
     is of the matrix peak in its precision.
@@ -84,7 +84,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """One model on one picture of `size_px` pixels per side; `truth` says what is amiss with it."""
+    """One model on one image of `size_px` pixels per side; `truth` is why there is no reference."""
 
     model: str
     size_px: int
@@ -97,7 +97,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a benchmark found; `peaks` are FLOP per second by precision."""
+    """The results of a benchmark; `peaks` are FLOP per second by precision."""
 
     machine: Machine
     device: Device
@@ -108,53 +108,56 @@ class Report:
     cases: list[Case]
 
 
-def begin(task: Task, say: Say) -> Report:
+def begin(task: BenchTask, log: Log) -> Report:
     """The report of `task` without any case yet: what the machine is, and its matrix peak.
 
     Raises WorkerFailed if that cannot be measured, and then nothing else can.
     """
-    say("measuring the machine's matrix peak")
+    log("measuring the machine's matrix peak")
     precisions = list(dict.fromkeys(each.matrix_precision for each in task.contenders))
     job = {"role": "machine", "device": task.device, "precisions": precisions}
-    with tempfile.TemporaryDirectory() as folder, Worker(job, Path(folder) / "log") as worker:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        WorkerProcess(job, Path(folder) / "log") as worker,
+    ):
         measured = worker.answer()
     return Report(machine=describe(), device=task.device, runs=task.runs, cases=[], **measured)
 
 
-def cases(task: Task, peaks: dict[str, float], say: Say) -> Iterator[Case]:
+def cases(task: BenchTask, peaks: dict[str, float], log: Log) -> Iterator[Case]:
     """Every model at every size, small ones first, each as soon as it is measured.
 
-    `peaks` are those of `begin`, and `say` is told of every step.
+    `peaks` are those of `begin`, and `log` is called at every step.
     """
     for model in task.models:
         for size in sorted(set(task.sizes)):
-            with tempfile.TemporaryDirectory(prefix="upscaler-bench-") as desk:
-                yield _Case(task, model, size, Path(desk), say).run(peaks)
+            with tempfile.TemporaryDirectory(prefix="upscaler-bench-") as folder:
+                yield _Case(task, model, size, Path(folder), log).run(peaks)
 
 
 @dataclass
 class _Case:
-    """One case while it is being measured; `desk` is a folder for its pictures."""
+    """One case while it is being measured; `folder` is a folder for its images."""
 
-    task: Task
+    task: BenchTask
     model: Model
     size: int
-    desk: Path
-    say: Say
+    folder: Path
+    log: Log
 
     def run(self, peaks: dict[str, float]) -> Case:
-        np.save(self.desk / "picture.npy", square(self.task.picture, self.size))
+        np.save(self.folder / "image.npy", square(self.task.image, self.size))
         truth = self._truth()
         rows = [
             Row(each.name, each.version, each.matrix_precision) for each in self.task.contenders
         ]
         with ExitStack() as workers:
-            there: dict[int, Worker] = {}
+            running: dict[int, WorkerProcess] = {}
             for index, contender in enumerate(self.task.contenders):
-                rows[index] = self._load(rows[index], contender, index, there, workers)
+                rows[index] = self._load(rows[index], contender, index, running, workers)
             for number in range(self.task.runs):
-                for index in shuffled(there, number):
-                    rows[index] = self._turn(rows[index], number, index, there)
+                for index in shuffled(running, number):
+                    rows[index] = self._turn(rows[index], number, index, running)
         operations = flop(self.model, self.size, self.size)
         pixels = (self.size * self.model.scale) ** 2
         baseline = _baseline(self.task.contenders, rows)
@@ -169,8 +172,8 @@ class _Case:
         )
 
     def _truth(self) -> str | None:
-        """Write the picture that is true; or what kept it from being written."""
-        self._tell("untiled fp32, to compare with")
+        """Write the reference image; return the error if that failed."""
+        self._log("untiled fp32, to compare with")
         try:
             with self._worker("truth", result=self._path("truth")) as worker:
                 worker.answer()
@@ -183,30 +186,30 @@ class _Case:
         row: Row,
         contender: Contender,
         index: int,
-        there: dict[int, Worker],
+        running: dict[int, WorkerProcess],
         workers: ExitStack,
     ) -> Row:
-        """The row with what loading tells; whoever fails at it is not among those `there`."""
-        self._tell(f"loading {row.name}")
+        """The row with the load time; a contender that fails is not added to `running`."""
+        self._log(f"loading {row.name}")
         job = {"contender": asdict(contender), "memory": self.task.memory}
         worker = workers.enter_context(self._worker("contender", name=str(index), **job))
         try:
             row = replace(row, **worker.answer())
         except WorkerFailed as failure:
             return self._failed(row, failure)
-        there[index] = worker
+        running[index] = worker
         return row
 
-    def _turn(self, row: Row, number: int, index: int, there: dict[int, Worker]) -> Row:
-        """The row after one more run. Only the first picture is kept and compared."""
+    def _turn(self, row: Row, number: int, index: int, running: dict[int, WorkerProcess]) -> Row:
+        """The row after one more run. Only the first image is kept and compared."""
         result = self._path("result") if number == 0 else None
         try:
-            answer = self._checked(there[index].ask(result=result))
+            answer = self._checked(running[index].ask(result=result))
         except WorkerFailed as failure:
-            there.pop(index).end()
+            running.pop(index).end()
             return self._failed(row, failure)
         seconds = answer["seconds"]
-        self._tell(f"round {number + 1} of {self.task.runs}: {row.name} {seconds:.3g} s")
+        self._log(f"round {number + 1} of {self.task.runs}: {row.name} {seconds:.3g} s")
         if result and Path(self._path("truth")).is_file():
             row = replace(row, fidelity=fidelity(self._path("truth"), result))
         return replace(
@@ -217,37 +220,37 @@ class _Case:
         )
 
     def _checked(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """The answer, unless its picture has not the shape that the network makes."""
+        """The answer. Raises WorkerFailed if its image has another shape than the network makes."""
         side = self.size * self.model.scale
         if answer["shape"] != [side, side, 3]:
-            raise WorkerFailed(f"its picture has the shape {answer['shape']}")
+            raise WorkerFailed(f"its image has the shape {answer['shape']}")
         return answer
 
     def _failed(self, row: Row, failure: WorkerFailed) -> Row:
-        self._tell(f"{row.name} failed: {failure}")
+        self._log(f"{row.name} failed: {failure}")
         return replace(row, error=str(failure))
 
-    def _worker(self, role: str, name: str = "truth", **job: object) -> Worker:
+    def _worker(self, role: str, name: str = "truth", **job: object) -> WorkerProcess:
         whole = {
             "role": role,
             "model": self.model.name,
             "device": self.task.device,
-            "picture": self._path("picture"),
+            "image": self._path("image"),
             **job,
         }
-        return Worker(whole, self.desk / f"{name}.log")
+        return WorkerProcess(whole, self.folder / f"{name}.log")
 
     def _path(self, name: str) -> str:
-        return str(self.desk / f"{name}.npy")
+        return str(self.folder / f"{name}.npy")
 
-    def _tell(self, text: str) -> None:
-        self.say(f"{self.model.name} {self.size}x{self.size}: {text}")
+    def _log(self, text: str) -> None:
+        self.log(f"{self.model.name} {self.size}x{self.size}: {text}")
 
 
-def shuffled(there: Iterable[int], number: int) -> list[int]:
-    """Those `there` in the order of round `number`: the same in every benchmark."""
-    order = sorted(there)
-    random.Random(number).shuffle(order)  # noqa: S311  nobody is to be kept from guessing it
+def shuffled(running: Iterable[int], number: int) -> list[int]:
+    """The contenders in the order of round `number`, which is the same in every benchmark."""
+    order = sorted(running)
+    random.Random(number).shuffle(order)  # noqa: S311  not for security
     return order
 
 
@@ -261,7 +264,7 @@ def square(pixels: Pixels, side: int) -> Pixels:
 
 
 def fidelity(truth: str, result: str) -> Fidelity:
-    """How far the picture in the .npy file `result` is from that in `truth`, of the same shape."""
+    """How far the image in the .npy file `result` is from that in `truth`, of the same shape."""
     levels = np.zeros(PSNR_LEVELS + 1, np.int64)
     for one, other in zip(_strips(truth), _strips(result), strict=True):
         difference = np.abs(one.astype(np.int16) - other).ravel()
@@ -300,7 +303,7 @@ def summed_up(
 
 
 def _baseline(contenders: Sequence[Contender], rows: Sequence[Row]) -> Row | None:
-    """Whom the others are compared with: RealESRGANer, as it is customary if that went well."""
+    """What the others are compared with: RealESRGANer with the usual tiles, if it did not fail."""
     fine = [(c, row) for c, row in zip(contenders, rows, strict=True) if not row.error]
     peers = [row for contender, row in fine if contender.peer is Peer.REALESRGAN]
     return next(iter(peers or [row for _, row in fine]), None)
@@ -312,7 +315,7 @@ def _more(one: int | None, other: int | None) -> int | None:
 
 
 def photograph() -> Path:
-    """The photo to measure with if none is given: the repository's, or its copy in a wheel."""
+    """The default photo: the repository's, or its copy in a wheel."""
     package = Path(__file__).parents[1]
     packaged = package / "photo.png"
     return packaged if packaged.is_file() else package.parent / "docs" / "photo.png"

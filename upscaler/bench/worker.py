@@ -1,8 +1,8 @@
-"""One side of a benchmark's conversation: a process of its own for each contender.
+"""The worker process of a benchmark, one for each contender.
 
 `python -m upscaler.bench.worker JOB`, where JOB is a JSON object with a `role`. It answers with one
 JSON object per line on standard output. A contender answers once when it is loaded, and then to
-every line it reads with what a picture took; the other roles answer once. Whatever fails is
+every line it reads with what an image took; the other roles answer once. Whatever fails is
 answered with an `error`.
 """
 
@@ -24,20 +24,20 @@ import torch
 
 from upscaler.bench import adapters, peak
 from upscaler.bench.contenders import Contender, Peer
-from upscaler.engine.memory import give_back
-from upscaler.imaging.decode import Pixels
+from upscaler.engine.memory import trim_heap
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Precision
 
-Say = Callable[..., None]
-"""Answers with the given fields."""
+Answer = Callable[..., None]
+"""Writes one answer: a JSON object with the keyword arguments as its fields."""
 
 WARM_UP_PX: Final = 64
-"""The longest side of the picture that each contender is warmed up with."""
+"""The longest side of the image that each contender is warmed up with."""
 QUICK_S: Final = 1.0
-"""A run that takes no longer is made twice, and the second one counts."""
+"""A run that takes no longer is repeated, and the second one counts."""
 PR_SET_PDEATHSIG: Final = 1
-"""Of Linux's prctl: which signal to get when the parent dies."""
+"""Linux's prctl option for the signal to receive when the parent dies."""
 
 
 def main() -> int:
@@ -45,38 +45,38 @@ def main() -> int:
     job = json.loads(sys.argv[1])
     answers = _private_stdout()
 
-    def say(**fields: object) -> None:
+    def answer(**fields: object) -> None:
         print(json.dumps(fields), file=answers, flush=True)
 
-    _settle()
+    _configure_process()
     try:
-        {"machine": _machine, "truth": _truth, "contender": _contender}[job["role"]](job, say)
-    except Exception as error:  # whatever it is, the others of the benchmark are not to suffer
+        {"machine": _machine, "truth": _truth, "contender": _contender}[job["role"]](job, answer)
+    except Exception as error:  # any error: it must not stop the other contenders
         first_line = str(error).strip().partition("\n")[0]
-        say(error=f"{type(error).__name__}: {first_line}")
+        answer(error=f"{type(error).__name__}: {first_line}")
         return 1
     return 0
 
 
-def _machine(job: dict[str, Any], say: Say) -> None:
-    """What torch knows of the machine, and its matrix peak."""
+def _machine(job: dict[str, Any], answer: Answer) -> None:
+    """Measure the machine's matrix peak, and name its GPU."""
     device = torch.device(job["device"])
     fields: dict[str, object] = {"threads": torch.get_num_threads(), "gpu": None}
     if device.type == "cuda":
         card = torch.cuda.get_device_properties(device)
         fields["gpu"] = f"{card.name}, {card.total_memory / 1e9:.1f} GB, CUDA {torch.version.cuda}"
-    say(peaks=peak.measure(device, job["precisions"]), **fields)
+    answer(peaks=peak.measure(device, job["precisions"]), **fields)
 
 
-def _truth(job: dict[str, Any], say: Say) -> None:
-    """Write what the plain network makes of the picture."""
+def _truth(job: dict[str, Any], answer: Answer) -> None:
+    """Write what the plain network makes of the image."""
     truth = adapters.Truth(MODELS[UpscalingModel(job["model"])], torch.device(job["device"]))
-    np.save(job["result"], truth.run(np.load(job["picture"])))
-    say()
+    np.save(job["result"], truth.run(np.load(job["image"])))
+    answer()
 
 
-def _contender(job: dict[str, Any], say: Say) -> None:
-    """Load a contender, and let it enlarge the picture whenever a line says so."""
+def _contender(job: dict[str, Any], answer: Answer) -> None:
+    """Load a contender, and upscale the image once per line of standard input."""
     described = job["contender"]
     contender = Contender(
         Peer(described["peer"]) if described["peer"] else None,
@@ -84,16 +84,16 @@ def _contender(job: dict[str, Any], say: Say) -> None:
         described["tile"],
     )
     device = torch.device(job["device"])
-    pixels = np.load(job["picture"])
+    pixels = np.load(job["image"])
     started = time.perf_counter()
     runner = adapters.load(contender, MODELS[UpscalingModel(job["model"])], device, job["memory"])
     load_s = time.perf_counter() - started
     _run(runner, np.ascontiguousarray(pixels[:WARM_UP_PX, :WARM_UP_PX]))
     memory = _Memory.now(device)
     runner.prepare(pixels.shape[1], pixels.shape[0])
-    say(load_s=load_s, plan=runner.plan, overhead=runner.overhead)
+    answer(load_s=load_s, plan=runner.plan, overhead=runner.overhead)
     for line in sys.stdin:
-        say(**_turn(runner, pixels, memory, json.loads(line)["result"]))
+        answer(**_turn(runner, pixels, memory, json.loads(line)["result"]))
 
 
 def _run(runner: adapters.Runner, pixels: Pixels) -> None:
@@ -104,34 +104,34 @@ def _run(runner: adapters.Runner, pixels: Pixels) -> None:
 def _turn(
     runner: adapters.Runner, pixels: Pixels, memory: "_Memory", result: str | None
 ) -> dict[str, object]:
-    """Enlarge the picture once by the clock, and write it to `result`, if that is a path.
+    """Time one run, and write its image to `result` if that is a path.
 
-    A run that is quick is warmed up for by another: the caches have been others' meanwhile.
+    A quick run is repeated, since the other contenders have replaced what was in the caches.
     """
     memory.reset()
-    seconds, enlarged = _clocked(runner, pixels, memory.device)
+    seconds, upscaled = _clocked(runner, pixels, memory.device)
     if seconds < QUICK_S or memory.device.type == "cuda":
-        seconds, enlarged = _clocked(runner, pixels, memory.device)
+        seconds, upscaled = _clocked(runner, pixels, memory.device)
     peaks = memory.peaks()
     if result:
-        np.save(result, enlarged)
+        np.save(result, upscaled)
     if memory.device.type == "cuda":
         torch.cuda.empty_cache()  # all contenders share the card
-    return {"seconds": seconds, "shape": enlarged.shape, **peaks}
+    return {"seconds": seconds, "shape": upscaled.shape, **peaks}
 
 
 def _clocked(runner: adapters.Runner, pixels: Pixels, device: torch.device) -> tuple[float, Pixels]:
-    """How many seconds a run took, and its picture."""
+    """The seconds that a run took, and its image."""
     started = time.perf_counter()
-    enlarged = runner.run(pixels)
+    upscaled = runner.run(pixels)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started, enlarged
+    return time.perf_counter() - started, upscaled
 
 
 @dataclass(frozen=True)
 class _Memory:
-    """What a process has of memory once its model is loaded, to count from there."""
+    """The memory of a process with its model loaded, from which peaks are counted."""
 
     device: torch.device
     bytes: int | None
@@ -142,7 +142,7 @@ class _Memory:
         if device.type == "cuda":
             torch.cuda.empty_cache()
             return cls(device, torch.cuda.memory_allocated())
-        give_back()
+        trim_heap()
         return cls(device, _status_bytes("VmRSS"))
 
     def reset(self) -> None:
@@ -150,7 +150,7 @@ class _Memory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             return
-        give_back()
+        trim_heap()
         if sys.platform == "linux":
             with contextlib.suppress(OSError):  # where that is not allowed, loading counts too
                 Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
@@ -184,8 +184,8 @@ def _private_stdout() -> TextIO:
     return answers
 
 
-def _settle() -> None:
-    """Leave an interruption to the parent, die with it, and be the first to die for memory."""
+def _configure_process() -> None:
+    """Ignore Ctrl+C, die with the parent, and be the first that the OOM killer picks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

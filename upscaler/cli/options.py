@@ -1,14 +1,16 @@
-"""What can be said on the command line."""
+"""The parser of the command line, and the settings that its options override."""
 
 import argparse
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
+from upscaler.api.limits import MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
 from upscaler.bench.contenders import Peer
 from upscaler.formats import ImageEncoding
 from upscaler.models import UpscalingModel
-from upscaler.settings import Device, Precision, parse_bytes
+from upscaler.settings import Device, Precision, Settings, parse_bytes
 
 Word = TypeVar("Word", bound=str)
 
@@ -16,40 +18,47 @@ NO_PEER: Final = "none"
 PRECISIONS: Final = tuple(word for word in Precision if word is not Precision.AUTO)
 MIN_BENCH_PX: Final = 32
 MAX_BENCH_PX: Final = 8192
-"""Of a benchmark's picture; where memory ends before that, a contender's row says so."""
+"""The sides of a benchmark's image. A contender that runs out of memory has that in its row."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; it leaves the command's name in `command`."""
+    """The parser of the whole command line; the command's name is left in `command`."""
     whole = argparse.ArgumentParser(
-        prog="upscaler", description="Upscale pictures with Real-ESRGAN, here or over HTTP."
+        prog="upscaler", description="Upscale images with Real-ESRGAN, locally or over HTTP."
     )
     commands = whole.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_image(commands.add_parser("image", help="upscale files, folders and globs"))
     _add_serve(commands.add_parser("serve", help="serve the Upscaling API"))
     _add_weights(commands.add_parser("weights", help="list or fetch the models' weights"))
-    _add_bench(commands.add_parser("bench", help="measure this engine beside its peers"))
+    _add_bench(commands.add_parser("bench", help="compare this engine with its peers"))
     return whole
+
+
+def settings_from(args: argparse.Namespace) -> Settings:
+    """The environment's settings, overridden by the options of `image` and `serve`."""
+    options = {name: getattr(args, name) for name in ("device", "precision", "memory")}
+    overrides = {name: value for name, value in options.items() if value is not None}
+    return replace(Settings.from_environment(), **overrides)
 
 
 def _add_image(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Upscale pictures (PNG, JPEG, WebP) of 256 to 2048 pixels a side to at most 8192. "
-        "Without a size, a picture becomes as large as the model makes it."
+        f"Upscale images (PNG, JPEG, WebP) with sides of {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels "
+        f"to at most {MAX_OUTPUT_PX}. By default an image is upscaled by the model's own scale."
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="a picture, a folder of pictures, or a glob")
+    add("inputs", nargs="+", metavar="INPUT", help="an image, a folder of images, or a glob")
     add("-o", "--output", type=Path, metavar="FILE|DIR", help="default: the folder `upscaled`")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--scale", type=float, metavar="F", help="how many times longer both sides")
+    size.add_argument("--scale", type=float, metavar="F", help="factor for both sides, such as 2.5")
     size.add_argument("--width", type=int, metavar="N", help="width of the result in pixels")
     size.add_argument("--height", type=int, metavar="N", help="height of the result in pixels")
     names = ", ".join(UpscalingModel)
     add("--model", type=_one_of(UpscalingModel), default=UpscalingModel.X4_PLUS, metavar="NAME",
         help=f"one of: {names}")  # fmt: skip
     add("--encoding", type=_one_of(ImageEncoding), metavar="NAME", help="png (default) or jpeg")
-    add("--before-after", action="store_true", help="also write a picture of the difference")
-    add("--json", action="store_true", help="print a JSON object per picture")
+    add("--before-after", action="store_true", help="also write a comparison with bicubic resizing")
+    add("--json", action="store_true", help="print a JSON object per image")
     add("--quiet", action="store_true", help="show no progress")
     _add_engine(parser)
 
@@ -58,13 +67,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.description = "Serve the Upscaling API. Tokens come from UPSCALER_TOKEN (a,b,...)."
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     parser.add_argument(
-        "--port", type=_port, default=8000, help="default: 8000; 0 takes a free one"
+        "--port", type=_port, default=8000, help="default: 8000; 0 picks a free port"
     )
     _add_engine(parser)
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.description = "List the weights of the six models."
+    parser.description = "List the weights of the models."
     parser.set_defaults(action="list")
     actions = parser.add_subparsers(metavar="ACTION")
     fetch = actions.add_parser("fetch", help="download official weights")
@@ -76,33 +85,38 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Measure time, memory and fidelity of this engine and of its peers, by turns in one run, "
-        "and print a table in Markdown. Options marked + can be given several times."
+        "Measure time, memory and fidelity of this engine and its peers, taking turns in one run, "
+        "and print a Markdown table. Options marked + can be repeated."
     )
     add = parser.add_argument
     models, peers = ", ".join(UpscalingModel), ", ".join(Peer)
     precisions = ", ".join(PRECISIONS)
-    add("picture", nargs="?", type=Path, metavar="PICTURE",
-        help="its middle square is brought to --size; default: a photo of a cat")  # fmt: skip
+    add("image", nargs="?", type=Path, metavar="IMAGE",
+        help="its middle square is resized to --size; default: a photo of a cat")  # fmt: skip
     add("--model", action="append", type=_model_or_all, metavar="NAME",
         help=f"+ all, or one of: {models}; default: {UpscalingModel.X4_PLUS}")  # fmt: skip
     add("--size", action="append", type=_number(MIN_BENCH_PX, MAX_BENCH_PX), metavar="PX",
-        help="+ the input's sides; default: 512, and on cuda 1024 and 2048 too")  # fmt: skip
+        help="+ the input's sides; default: 512, on cuda also 1024 and 2048")  # fmt: skip
     add("--device", type=_one_of((Device.AUTO, Device.CPU, Device.CUDA)), metavar="NAME",
         help="auto, cpu or cuda")  # fmt: skip
     add("--precision", action="append", type=_one_of(PRECISIONS), metavar="NAME",
-        help=f"+ this engine's, one of: {precisions}; default: all of use here")  # fmt: skip
+        help=f"+ this engine's, one of: {precisions}; default: all usable here")  # fmt: skip
     add("--peer", action="append", type=_one_of((*Peer, NO_PEER)), metavar="NAME",
         help=f"+ {NO_PEER}, or one of: {peers}; default: all that are installed")  # fmt: skip
     add("--runs", type=_number(1, 1000), default=3, metavar="N", help="default: 3")
-    add("--memory", type=_memory, metavar="BYTES", help="this engine's budget, such as 2G or 512M")
-    add("--json", type=Path, metavar="FILE", help="write everything there, each run's time too")
-    add("--plot", type=Path, metavar="FILE", help="write time and memory over size, as a PNG")
+    add(
+        "--memory",
+        type=_memory,
+        metavar="BYTES",
+        help="this engine's memory limit, such as 2G or 512M",
+    )
+    add("--json", type=Path, metavar="FILE", help="write all results, with the time of each run")
+    add("--plot", type=Path, metavar="FILE", help="plot time and memory over size, as a PNG")
     add("--quiet", action="store_true", help="show no progress")
 
 
 def _one_of(choices: Iterable[Word]) -> Callable[[str], Word]:
-    """An argument's type that takes the words of `choices`, and names them all otherwise."""
+    """An argument type that accepts the words of `choices`; its error message lists them."""
     words = {str(choice): choice for choice in choices}
 
     def word(text: str) -> Word:
@@ -114,11 +128,11 @@ def _one_of(choices: Iterable[Word]) -> Callable[[str], Word]:
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:
-    """An argument's type that takes whole numbers in that range, both ends included."""
+    """An argument type that accepts whole numbers from `least` to `most`, both included."""
 
     def number(text: str) -> int:
         if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"a whole number from {least} to {most}")
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}")
         return int(text)
 
     return number
@@ -137,7 +151,7 @@ def _memory(text: str) -> int:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+        raise argparse.ArgumentTypeError("must be a number from 0 to 65535")
     return int(text)
 
 
@@ -146,4 +160,4 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     devices, precisions = ", ".join(Device), ", ".join(Precision)
     add("--device", type=_one_of(Device), metavar="NAME", help=f"one of: {devices}")
     add("--precision", type=_one_of(Precision), metavar="NAME", help=f"one of: {precisions}")
-    add("--memory", type=_memory, metavar="N", help="what a picture may take, such as 2G")
+    add("--memory", type=_memory, metavar="N", help="memory limit for one image, such as 2G")

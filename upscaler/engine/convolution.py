@@ -3,7 +3,7 @@
 Both keep a map of shape (rows, width, channels) in a layout of their own, "folded", of shape
 (phases, rows, tiles, channels), and convolve what they have transformed once, a "window" of shape
 (planes, rows, tiles, channels). Rows are independent of each other in both layouts, so a map can
-come and go a few rows at a time. Columns outside the picture are zero, as the networks pad.
+come and go a few rows at a time. Columns outside the image are zero, as the networks pad.
 """
 
 from collections.abc import Callable

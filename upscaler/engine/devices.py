@@ -17,7 +17,7 @@ DTYPES: Final = {
 
 
 def pick_device(device: Device) -> torch.device:
-    """The torch device; raises DeviceUnavailable if this machine has no such one."""
+    """The torch device; raises DeviceUnavailable if this machine has none."""
     there = {
         Device.CUDA: torch.cuda.is_available(),
         Device.MPS: torch.backends.mps.is_available(),
@@ -26,12 +26,12 @@ def pick_device(device: Device) -> torch.device:
     if device is Device.AUTO:
         device = next(name for name, available in there.items() if available)
     if not there[device]:
-        raise DeviceUnavailable(f"torch finds no {device} device here: use --device cpu or auto")
+        raise DeviceUnavailable(f"torch finds no {device} device on this machine: use cpu or auto")
     return torch.device(device)
 
 
 def name_of(device: torch.device) -> str:
-    """What the device calls itself, such as NVIDIA L4; a CPU is only called cpu."""
+    """The device's name, such as NVIDIA L4; for a CPU just cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
@@ -43,15 +43,15 @@ def pick_precision(precision: Precision, device: torch.device) -> Precision:
         return Precision.MIXED if device.type == "cpu" and _has_bf16() else Precision.FP32
     if precision is Precision.FP16 and device.type == "cpu":
         raise DeviceUnavailable(
-            "fp16 is of no use on a CPU: take fp32, or mixed where bf16 is native"
+            "fp16 is not supported on CPUs: use fp32, or mixed where bf16 is native"
         )
     in_bf16 = precision in (Precision.MIXED, Precision.BF16)
     if in_bf16 and device.type == "cpu" and not has_onednn(torch.bfloat16):
         raise DeviceUnavailable(
-            f"{precision} computes in bf16, which this CPU is slow at, having no AVX-512: take fp32"
+            f"{precision} computes in bf16, which is slow on this CPU without AVX-512: use fp32"
         )
     if precision is Precision.MIXED and device.type != "cpu":
-        raise DeviceUnavailable("mixed is for CPUs: take fp16 here")
+        raise DeviceUnavailable(f"mixed is for CPUs: use fp16 on {device.type}")
     return precision
 
 
@@ -65,8 +65,8 @@ def _has_bf16() -> bool:
 def methods(precision: Precision, device: torch.device) -> Methods:
     """How the parts of a network are computed.
 
-    In bf16 the picture itself would lose its last bits, so the first convolution never is, nor are
-    the sums of the body: neither takes much of the time. The tail does.
+    In bf16 the image itself would lose its last bits, so the first convolution is never computed
+    in it, nor are the sums of the body: neither takes much of the time. The tail does.
     """
     if device.type != "cpu":
         same = Direct(DTYPES[precision], DTYPES[precision], device)

@@ -19,7 +19,7 @@ from upscaler.engine.networks import NUM_FEAT
 
 
 @dataclass(frozen=True)
-class Level:
+class Resolution:
     """What the layers at one resolution have in common.
 
     The size of the whole map, how many of its rows go through at once, and buffers that belong to
@@ -31,7 +31,7 @@ class Level:
     rows: int
     buffers: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
 
-    def doubled(self) -> "Level":
+    def doubled(self) -> "Resolution":
         return replace(self, height=self.height * 2, width=self.width * 2, rows=self.rows * 2)
 
     def buffer(self, method: Method, rows: int, channels: int) -> Tensor:
@@ -56,7 +56,7 @@ class Convolutions:
     One of them is a plain convolution, five are a dense block. The answer is the last one's result.
     """
 
-    def __init__(self, kernels: Sequence[Kernel], method: Method, level: Level) -> None:
+    def __init__(self, kernels: Sequence[Kernel], method: Method, level: Resolution) -> None:
         self.kernels = kernels
         self.method = method
         self.level = level
@@ -172,7 +172,9 @@ class Queue:
 class Residual:
     """The input, and `scale` times what `inner` makes of it, which is at most `lag` rows behind."""
 
-    def __init__(self, inner: Layer, scale: float, lag: int, level: Level, method: Method) -> None:
+    def __init__(
+        self, inner: Layer, scale: float, lag: int, level: Resolution, method: Method
+    ) -> None:
         self.inner = inner
         self.scale = scale
         self.dtype = method.sums
@@ -211,10 +213,10 @@ class Chain:
         return x
 
 
-class Doubling:
+class NearestUpsample2x:
     """Every row and every column twice."""
 
-    def __init__(self, method: Method, level: Level) -> None:
+    def __init__(self, method: Method, level: Resolution) -> None:
         self.method = method
         self.width = level.width
 
@@ -222,10 +224,10 @@ class Doubling:
         return None if x is None else self.method.double(x, self.width)
 
 
-class Refolding:
+class ConvertLayout:
     """A map from one method's layout to another's."""
 
-    def __init__(self, source: Method, target: Method, level: Level) -> None:
+    def __init__(self, source: Method, target: Method, level: Resolution) -> None:
         self.source = source
         self.target = target
         self.width = level.width
@@ -236,7 +238,7 @@ class Refolding:
         return self.target.fold(self.source.unfold(x, self.width))
 
 
-class Pieces:
+class Chunked:
     """A layer that gets its input so many rows at a time, and whose answers are put together."""
 
     def __init__(self, inner: Layer, rows: int) -> None:

@@ -28,7 +28,7 @@ THREADS_BYTES, THREAD_BYTES = 2**27, 2**24
 
 
 def free_bytes(device: torch.device) -> int:
-    """What can still be had without anything else having to give way, in bytes."""
+    """How many bytes can be allocated without anything else being evicted."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept  # by torch, for what comes next
@@ -37,11 +37,11 @@ def free_bytes(device: torch.device) -> int:
     return available if left is None else min(available, left)
 
 
-def give_back() -> None:
-    """Let other programs have what was freed and the C library keeps, where it can be told to.
+def trim_heap() -> None:
+    """Return memory that was freed to the operating system, where the C library can do so.
 
-    It takes milliseconds. Without it a process holds what its largest picture took, and more with
-    each one that follows, as what it holds falls into pieces.
+    It takes milliseconds. Without it a process keeps the memory of its largest image, and its heap
+    grows with each image that follows, as it becomes fragmented.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim:  # only in glibc
@@ -49,7 +49,7 @@ def give_back() -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory has run out: torch has a class for that on a GPU, and words on a CPU."""
+    """Whether memory ran out: torch has a class for that on GPUs, but only a message on CPUs."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     words = ("DefaultCPUAllocator", "bad_alloc", "out of memory", ONEDNN_FAILED)
@@ -57,7 +57,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def room_for_threads(count: int) -> bool:
-    """Whether there is memory enough to start so many, each with a stack and a heap of its own."""
+    """Whether there is enough memory to start `count` threads, each with its stack and heap."""
     try:
         np.empty(THREADS_BYTES + count * THREAD_BYTES, np.uint8)
     except MemoryError:
@@ -66,15 +66,15 @@ def room_for_threads(count: int) -> bool:
 
 
 @contextmanager
-def memory_for(what: str) -> Iterator[None]:
-    """Raise OutOfMemory, naming `what` it would have been for, when the memory runs out within."""
+def as_out_of_memory(what: str) -> Iterator[None]:
+    """Raise OutOfMemory, naming `what` there was no memory for, if it runs out in the block."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(
-            f"there is not enough memory for {what}: free some, or send a smaller picture"
+            f"there is not enough memory for {what}: free some, or use a smaller image"
         ) from error
 
 

@@ -54,7 +54,7 @@ class RRDBBlock(nn.Module):
 class RRDBNet(nn.Module):
     """The network of real-esrgan-x4-plus, -x4-plus-anime and -x2-plus.
 
-    It enlarges four times; for scale 2 it first folds 2x2 pixels into channels, and so takes even
+    It upscales four times; for scale 2 it first folds 2x2 pixels into channels, and so takes even
     heights and widths only.
     """
 
@@ -79,18 +79,18 @@ class RRDBNet(nn.Module):
         return shallow + deep
 
     def upsample(self, features: Tensor) -> Tensor:
-        """The picture, four times the sides of `features`."""
+        """The image, four times the sides of `features`."""
         x = _leaky(self.conv_up1(F.interpolate(features, scale_factor=2.0, mode="nearest")))
         x = _leaky(self.conv_up2(F.interpolate(x, scale_factor=2.0, mode="nearest")))
-        picture: Tensor = self.conv_last(_leaky(self.conv_hr(x)))
-        return picture
+        image: Tensor = self.conv_last(_leaky(self.conv_hr(x)))
+        return image
 
 
 class SRVGGNetCompact(nn.Module):
     """The network of real-esrgan-x4-v3, -x4-v3-wdn and -animevideo-v3.
 
     A plain chain of convolutions at the input's resolution; what it computes is added to the input
-    enlarged by repeating pixels.
+    upscaled by repeating pixels.
     """
 
     def __init__(self, *, scale: int, num_conv: int) -> None:
@@ -110,9 +110,9 @@ class SRVGGNetCompact(nn.Module):
         return features
 
     def upsample(self, features: Tensor, x: Tensor) -> Tensor:
-        """The picture: `features` unfolded, added to the enlarged input `x`."""
-        enlarged = F.interpolate(x, scale_factor=float(self.scale), mode="nearest")
-        return F.pixel_shuffle(features, self.scale) + enlarged
+        """The image: `features` unfolded, added to the upscaled input `x`."""
+        upscaled = F.interpolate(x, scale_factor=float(self.scale), mode="nearest")
+        return F.pixel_shuffle(features, self.scale) + upscaled
 
 
 Net = RRDBNet | SRVGGNetCompact

@@ -1,4 +1,4 @@
-"""The six models on one device: what the service and the command line run on."""
+"""The models on one device: what the service and the command line run on."""
 
 import math
 import threading
@@ -6,34 +6,33 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.engine import weights
 from upscaler.engine.devices import name_of, pick_device, pick_precision
-from upscaler.engine.engine import Engine, Progress
-from upscaler.engine.memory import free_bytes, give_back
+from upscaler.engine.engine import Engine, RowProgress
+from upscaler.engine.memory import free_bytes, trim_heap
 from upscaler.errors import WeightsUnavailable
-from upscaler.footprints import footprint
-from upscaler.imaging.decode import Pixels
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.planning import cheapest, plans
+from upscaler.planning import cheapest, footprint, plans
 from upscaler.settings import Settings
 
 RETRY_AFTER_S: Final = 60.0
-"""How long weights that could not be had are not asked for again."""
+"""How long a failure to load weights is remembered before another try."""
 
 
-class Engines:
-    """The `Enlarger` of `service.backend`: each model is loaded when it is asked for, and kept."""
+class EnginePool:
+    """The `Upscaler` of `service.backend`: each model is loaded when it is asked for, and kept."""
 
     face_enhance = False
 
     def __init__(
         self, settings: Settings, read: Mapping[UpscalingModel, weights.Loaded] | None = None
     ) -> None:
-        """Take note of what to load and how; `read` are networks that have their weights already.
+        """Load nothing yet. `read` are networks whose weights are already in memory.
 
-        Raises DeviceUnavailable and WeightsUnavailable at once for settings that cannot be met,
-        not at the first picture.
+        Raises DeviceUnavailable and WeightsUnavailable here, and not at the first image, for
+        settings that this machine cannot fulfil.
         """
         self.settings = settings
         self._device = pick_device(settings.device)
@@ -47,15 +46,15 @@ class Engines:
 
     @property
     def device_name(self) -> str:
-        """What the device calls itself."""
+        """The device's name, such as NVIDIA L4."""
         return name_of(self._device)
 
-    def load(self, model: UpscalingModel, progress: weights.Progress | None = None) -> str:
+    def load(self, model: UpscalingModel, progress: weights.DownloadProgress | None = None) -> str:
         """Load `model` once, however many threads ask; return the SHA-256 of its weights' file.
 
-        Nobody waits for another model's. `progress` is told of a download's bytes. Raises
-        WeightsUnavailable, and for a minute raises it again without another try, so that requests
-        do not queue behind a dead network.
+        Each model has its own lock. `progress` is called with the bytes of a download. Raises
+        WeightsUnavailable, and for a minute again without another try, so that requests do not
+        queue behind a network that is down.
         """
         return self._ready(model, progress)[1]
 
@@ -64,7 +63,7 @@ class Engines:
         return self._ready(model)[0]
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
-        """Into how many bands a picture of that size in pixels would be cut; loads nothing.
+        """How many bands an image of that size in pixels would be upscaled in; loads nothing.
 
         Raises OutOfMemory where no plan fits into the memory that the settings allow.
         """
@@ -79,9 +78,9 @@ class Engines:
         pixels: Pixels,
         model: UpscalingModel,
         size: Size,
-        progress: Progress | None = None,
+        progress: RowProgress | None = None,
     ) -> Iterator[Pixels]:
-        """Strips of `pixels` enlarged by `model` to exactly `size`; see `Engine.strips`.
+        """Strips of `pixels` upscaled by `model` to exactly `size`; see `Engine.strips`.
 
         Afterwards the process holds no more memory than before.
         """
@@ -90,17 +89,19 @@ class Engines:
             engine = self.engine(model)
             yield from engine.strips(pixels, size=size, memory=memory, progress=progress)
         finally:
-            give_back()
+            trim_heap()
 
     def _ready(
-        self, model: UpscalingModel, progress: weights.Progress | None = None
+        self, model: UpscalingModel, progress: weights.DownloadProgress | None = None
     ) -> tuple[Engine, str]:
         with self._loading[model]:
             if model not in self._loaded:
                 self._loaded[model] = self._load(model, progress)
             return self._loaded[model]
 
-    def _load(self, model: UpscalingModel, progress: weights.Progress | None) -> tuple[Engine, str]:
+    def _load(
+        self, model: UpscalingModel, progress: weights.DownloadProgress | None
+    ) -> tuple[Engine, str]:
         failed_s, failure = self._failures.get(model, (-math.inf, None))
         if failure and time.monotonic() - failed_s < RETRY_AFTER_S:
             raise failure
@@ -108,7 +109,7 @@ class Engines:
         try:
             read = self._read.pop(model, None)
             loaded = read or weights.load(spec, self.settings.weights, progress)
-            return Engine.of(spec, loaded, self._device, self._precision), loaded.sha256
+            return Engine.from_weights(spec, loaded, self._device, self._precision), loaded.sha256
         except WeightsUnavailable as error:
             self._failures[model] = time.monotonic(), error
             raise

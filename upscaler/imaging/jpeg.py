@@ -23,7 +23,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from upscaler.imaging._zlib import zlib
-from upscaler.imaging.parallel import in_order
+from upscaler.imaging.parallel import ordered_map
 
 SIGNATURE: Final = b"\xff\xd8\xff"
 MAX_SEGMENTS: Final = 4096
@@ -67,7 +67,7 @@ SAMPLES: Final = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 """What simplejpeg calls pixels of so many samples."""
 
 
-def reduced(data: bytes) -> bytes:
+def strip_segments(data: bytes) -> bytes:
     """The same picture without any other segment, or anything behind its end.
 
     Raises ValueError for a frame that is none of FRAMES, more frames than one, tables of more than
@@ -90,8 +90,8 @@ def reduced(data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def pixels(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The samples of a `reduced` file, of `shape`: height, width, and grey, RGB or CMYK.
+def decode(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The samples of a `strip_segments` file, of `shape`: height, width, and grey, RGB or CMYK.
 
     Decoded twice at the same time, into memory that was filled with one value and with another. So
     whatever a decoder leaves as it was, or takes from memory that nobody wrote, is no part of a
@@ -100,7 +100,7 @@ def pixels(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     check_scans(data)
     file = coded(data)
     fill = zlib.crc32(file) & 0xFF
-    samples, again = in_order(partial(_decoded, file, shape), (fill, fill ^ 0xFF))
+    samples, again = ordered_map(partial(_decoded, file, shape), (fill, fill ^ 0xFF))
     if not np.array_equal(samples, again):
         raise ValueError("not all of it was decoded")
     return samples

@@ -14,7 +14,7 @@ MAX_WORKERS: Final = 8
 THREAD_NAME: Final = "parallel"
 
 
-def in_order(
+def ordered_map(
     work: Callable[[Item], Result], items: Iterable[Item]
 ) -> Generator[Result, None, None]:
     """What `work` makes of each of `items`, in their order, each as soon as it is known.

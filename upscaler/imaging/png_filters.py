@@ -15,8 +15,8 @@ import pyspng
 from numpy.typing import NDArray
 
 from upscaler.imaging._zlib import zlib
+from upscaler.imaging.png_chunks import SIGNATURE, Piece, pieces_of_chunk
 
-SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 ZLIB_HEADER: Final = b"\x78\x01"
 """Deflate with a window of 32 KiB, the fastest level (RFC 1950, 2.2)."""
 LAST_BLOCK: Final = b"\x03\x00"
@@ -27,7 +27,6 @@ NO_FILTER: Final = b"\0"
 COLOUR_TYPES: Final = {1: 0, 3: 2, 4: 6}
 """Those whose pixels have so many bytes: grey, RGB, and RGB with alpha, of eight bits (11.2.1)."""
 
-Piece = bytes | memoryview
 Rows = NDArray[np.uint8]
 """Of shape (rows, bytes in a row)."""
 
@@ -47,24 +46,15 @@ def unfiltered(lines: bytes, above: bytes, pixel_bytes: int) -> Rows:
     header = pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[pixel_bytes], 0, 0, 0)
     last = (pack(">I", zlib.crc32(lines)) * (len(above) // 4 + 1))[: len(above)]
     stream = _stored(NO_FILTER + above, lines, NO_FILTER + last)
-    chunks = (_chunk(b"IHDR", header), _chunk(b"IDAT", *stream), _chunk(b"IEND"))
+    chunks = (
+        pieces_of_chunk(b"IHDR", header),
+        pieces_of_chunk(b"IDAT", *stream),
+        pieces_of_chunk(b"IEND"),
+    )
     rows: Rows = pyspng.load(b"".join((SIGNATURE, *chain(*chunks)))).reshape(height, -1)
     if rows[-1].tobytes() != last:
         raise RuntimeError("libspng has not come to the last row")
     return rows[1:-1]
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG with its length and checksum (5.3)."""
-    return b"".join(_chunk(kind, content))
-
-
-def _chunk(kind: bytes, *content: Piece) -> tuple[Piece, ...]:
-    """The pieces of a chunk, so that those of a file are copied together and not before."""
-    length, checksum = 0, zlib.crc32(kind)
-    for piece in content:
-        length, checksum = length + len(piece), zlib.crc32(piece, checksum)
-    return pack(">I", length), kind, *content, pack(">I", checksum)
 
 
 def _in_halves(lines: bytes, above: bytes, pixel_bytes: int) -> Rows:

@@ -1,1 +1,1 @@
-"""The service on Modal: its settings, its GPU workers, and the terminal's way to them."""
+"""The service on Modal: its settings, its GPU workers, and the command that uses them."""

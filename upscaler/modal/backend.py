@@ -1,4 +1,4 @@
-"""Work that is done in other containers: a backend and jobs for the service, by Modal's calls."""
+"""A backend and a job store for the service that run in Modal's GPU containers."""
 
 import asyncio
 import base64
@@ -14,26 +14,26 @@ from weakref import WeakValueDictionary
 import modal
 from modal import exception as faults
 
-from upscaler.api.request import RESULT_LIFETIME_S, Size
+from upscaler.api.limits import RESULT_LIFETIME_S
 from upscaler.api.responses import JobStatus
+from upscaler.api.sizes import Size
 from upscaler.errors import RemoteFailed, UnknownJob, Unreachable
-from upscaler.footprints import footprint
 from upscaler.formats import ImageEncoding
-from upscaler.modal.payload import Delivery
+from upscaler.modal.payload import ResultPayload
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.planning import cheapest, plans
-from upscaler.service.backend import Made, Order, Stopwatch, Task
+from upscaler.planning import cheapest, footprint, plans
+from upscaler.service.backend import ScheduledJob, StageTimer, UpscaleJob, UpscaleResult
 from upscaler.settings import Precision
 
 Method = modal.Function[..., Any, Any]
-"""A method of the class that runs on GPUs."""
+"""A method of the class that runs in GPU containers."""
 
 SMALLEST_CARD_BYTES: Final = 15 * 2**30
-"""What a T4 has free, the smallest of Modal's cards."""
+"""The free memory of a T4, the smallest of Modal's GPUs."""
 FIRST_GUESS_FLOPS: Final = 4e13
-"""Operations per second before anything was measured: a third of what an L4 can do in fp16."""
+"""Operations per second until one is measured: a third of an L4's peak in fp16."""
 SIGNATURE_BYTES: Final = 24
-"""As many as nobody guesses (ASY-5)."""
+"""Too many to guess (ASY-5)."""
 
 CALL_FAILED: Final = (
     faults.ExecutionError,
@@ -41,48 +41,48 @@ CALL_FAILED: Final = (
     faults.InternalFailure,
     faults.RemoteError,
 )
-"""What Modal raises when a container died, or took too long; all else it raises is of its own."""
+"""What Modal raises when a container died or timed out; its other errors are its own failures."""
 
 
-def packed(made: Made, device: str) -> Delivery:
-    """What a container sends of what it made, now, on `device`."""
+def to_payload(result: UpscaleResult, device: str) -> ResultPayload:
+    """What a container returns for a result that was just computed on `device`."""
     return {
-        "file": made.file,
-        "encoding": made.encoding.value,
-        "as_file": made.as_file,
-        "model": made.model.value,
-        "weights_sha256": made.weights_sha256,
-        "input_size": made.input_size,
-        "size": made.size,
-        "seconds": made.seconds,
+        "file": result.file,
+        "encoding": result.encoding.value,
+        "as_file": result.as_file,
+        "model": result.model.value,
+        "weights_sha256": result.weights_sha256,
+        "input_size": result.input_size,
+        "size": result.size,
+        "seconds": result.seconds,
         "finished_s": time.time(),
         "device": device,
     }
 
 
-def unpacked(delivery: Delivery) -> Made:
-    """What was made, as the service knows it."""
-    return Made(
-        file=delivery["file"],
-        encoding=ImageEncoding(delivery["encoding"]),
-        as_file=delivery["as_file"],
-        model=UpscalingModel(delivery["model"]),
-        weights_sha256=delivery["weights_sha256"],
-        input_size=delivery["input_size"],
-        size=delivery["size"],
-        seconds=delivery["seconds"],
+def from_payload(payload: ResultPayload) -> UpscaleResult:
+    """The service's view of what a container returned."""
+    return UpscaleResult(
+        file=payload["file"],
+        encoding=ImageEncoding(payload["encoding"]),
+        as_file=payload["as_file"],
+        model=UpscalingModel(payload["model"]),
+        weights_sha256=payload["weights_sha256"],
+        input_size=payload["input_size"],
+        size=payload["size"],
+        seconds=payload["seconds"],
     )
 
 
-def arguments(task: Task) -> tuple[bytes, str, Size, str, bool]:
-    """What a container is told of a task."""
+def arguments(task: UpscaleJob) -> tuple[bytes, str, Size, str, bool]:
+    """The arguments of a container's `make` for a job."""
     return task.source, task.model.value, task.size, task.encoding.value, task.as_file
 
 
-class Remote:
-    """The backend whose pictures are made by `make`, in as many containers as Modal starts.
+class ModalBackend:
+    """A backend that calls `make` in GPU containers, as many as Modal starts.
 
-    It takes what `arguments` returns and returns a Delivery.
+    `make` takes what `arguments` returns, and returns a ResultPayload.
     """
 
     face_enhance = False
@@ -93,37 +93,37 @@ class Remote:
         self._make = make
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
-        """Into how many bands the smallest card would cut a picture of that size in pixels."""
+        """Into how many bands the smallest card would cut an image of that size in pixels."""
         spec = MODELS[model]
         needs = footprint(spec.network, Precision.FP16, "cuda")
         choices = plans(spec, size, channels, needs)
         return len(cheapest(choices, None, SMALLEST_CARD_BYTES).tiles)
 
     async def load(self, model: UpscalingModel) -> None:
-        """Do nothing: a container has all models before it takes its first task."""
+        """Do nothing: a container loads all models before its first job."""
 
-    async def make(self, task: Task, watch: Stopwatch) -> Made:
-        """Have it made. Raises what was raised there, RemoteFailed and Unreachable.
+    async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+        """Upscale in a container. Raises what is raised there, RemoteFailed and Unreachable.
 
-        The stage `queue` is all that was not work: the way, the line, and perhaps a cold start.
+        The stage `queue` is all but the work: the network, Modal's queue, perhaps a cold start.
         """
         began_s = time.perf_counter()
-        with telling_what_failed():
-            delivery: Delivery = await self._make.remote.aio(*arguments(task))
+        with map_modal_errors():
+            payload: ResultPayload = await self._make.remote.aio(*arguments(task))
         took_s = time.perf_counter() - began_s
-        work = delivery["seconds"]
+        work = payload["seconds"]
         for stage, seconds in work.items():
-            watch.seconds[stage] += seconds
-        watch.seconds["queue"] += max(0.0, took_s - sum(work.values()))
-        return unpacked({**delivery, "seconds": watch.seconds})
+            timer.seconds[stage] += seconds
+        timer.seconds["queue"] += max(0.0, took_s - sum(work.values()))
+        return from_payload({**payload, "seconds": timer.seconds})
 
 
-class RemoteJobs:
+class ModalJobStore:
     """Jobs in Modal's own queue, which keeps their results for a week.
 
-    Nothing is kept here but a few results: an id has the call's, and a signature. So any container
-    can tell of any job, whichever started it, and no one can ask for a call that is not a job.
-    Modal does not say whether a call waits or runs: a job is pending until it is completed.
+    A job's id is the id of Modal's call with a signature. So every container can look up every job,
+    whichever started it, and clients cannot ask for calls that are not jobs. Only some results are
+    cached here. Modal does not say whether a call waits or runs: a job is pending until completed.
     """
 
     def __init__(
@@ -139,23 +139,23 @@ class RemoteJobs:
         self._key = hashlib.sha256(b"ids of jobs\0" + key).digest()
         self._capacity_bytes = capacity_bytes
         self._clock = clock
-        self._kept: OrderedDict[str, Delivery] = OrderedDict()
-        self._kept_bytes = 0
+        self._cached: OrderedDict[str, ResultPayload] = OrderedDict()
+        self._cached_bytes = 0
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def results_bytes(self) -> int:
-        return self._kept_bytes
+        return self._cached_bytes
 
-    async def start(self, order: AbstractContextManager[Order]) -> str:
-        with order as entered, telling_what_failed():
+    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
+        with order as entered, map_modal_errors():
             call = await self._make.spawn.aio(*arguments(entered.task))
         return self._signed(f"{call.object_id}.{int(self._clock())}")
 
     async def status(self, job_id: str) -> JobStatus:
         call_id, started_s = self._parsed(job_id)
         try:
-            await self._delivery(call_id)
+            await self._payload(call_id)
         except TimeoutError:
             return JobStatus.PENDING
         except (UnknownJob, Unreachable):
@@ -164,12 +164,12 @@ class RemoteJobs:
             self._check_age(started_s)
         return JobStatus.COMPLETED
 
-    async def result(self, job_id: str) -> Made:
+    async def result(self, job_id: str) -> UpscaleResult:
         call_id, started_s = self._parsed(job_id)
         try:
-            return unpacked(await self._delivery(call_id))
+            return from_payload(await self._payload(call_id))
         except TimeoutError as error:
-            msg = "this inference is not completed: ask its poll_url how far it is"
+            msg = "this inference is not completed: poll its poll_url for its status"
             raise UnknownJob(msg) from error
         except (UnknownJob, Unreachable):
             raise
@@ -177,34 +177,34 @@ class RemoteJobs:
             self._check_age(started_s)
             raise
 
-    async def _delivery(self, call_id: str) -> Delivery:
-        """What came of a call. Raises TimeoutError until it is there, and what the call raised."""
+    async def _payload(self, call_id: str) -> ResultPayload:
+        """What a call returned. Raises TimeoutError until then, and what the call raised."""
         lock = self._asking.get(call_id)
         if lock is None:
             self._asking[call_id] = lock = asyncio.Lock()
-        async with lock:  # many polls at once are not to fetch as many copies of one file
-            delivery = self._kept.get(call_id)
-            if delivery is None:
-                delivery = await _outcome(call_id)
-                self._keep(call_id, delivery)
+        async with lock:  # concurrent polls must not fetch as many copies of one file
+            payload = self._cached.get(call_id)
+            if payload is None:
+                payload = await _call_result(call_id)
+                self._cache(call_id, payload)
         try:
-            self._check_age(delivery["finished_s"])
+            self._check_age(payload["finished_s"])
         except UnknownJob:
-            self._forget(call_id)
+            self._drop(call_id)
             raise
-        return delivery
+        return payload
 
-    def _keep(self, call_id: str, delivery: Delivery) -> None:
-        """Whoever was told that it is there asks for it next: let it not be fetched twice."""
-        self._kept[call_id] = delivery
-        self._kept_bytes += _size(delivery)
-        while self._kept_bytes > self._capacity_bytes:
-            self._forget(next(iter(self._kept)))
+    def _cache(self, call_id: str, payload: ResultPayload) -> None:
+        """Cache a result: a client that saw it completed will ask for it next."""
+        self._cached[call_id] = payload
+        self._cached_bytes += _size(payload)
+        while self._cached_bytes > self._capacity_bytes:
+            self._drop(next(iter(self._cached)))
 
-    def _forget(self, call_id: str) -> None:
-        delivery = self._kept.pop(call_id, None)
-        if delivery is not None:
-            self._kept_bytes -= _size(delivery)
+    def _drop(self, call_id: str) -> None:
+        payload = self._cached.pop(call_id, None)
+        if payload is not None:
+            self._cached_bytes -= _size(payload)
 
     def _check_age(self, since_s: float) -> None:
         """Raise UnknownJob for what is older than results are kept (ASY-4)."""
@@ -216,7 +216,7 @@ class RemoteJobs:
         return f"{text}.{base64.urlsafe_b64encode(digest).decode()}"
 
     def _parsed(self, job_id: str) -> tuple[str, int]:
-        """The call's id, and when it was started. Raises UnknownJob for what is not signed."""
+        """The call's id, and when it was started. Raises UnknownJob for an invalid signature."""
         text, _, _ = job_id.rpartition(".")
         if not hmac.compare_digest(self._signed(text).encode(), job_id.encode()):
             raise UnknownJob("no inference has this id")
@@ -224,27 +224,27 @@ class RemoteJobs:
         return call_id, int(started_s)
 
 
-async def _outcome(call_id: str) -> Delivery:
-    """What a call returned. Raises TimeoutError until it has, UnknownJob, and what it raised."""
+async def _call_result(call_id: str) -> ResultPayload:
+    """What Modal has for a call. Raises TimeoutError until it is done, UnknownJob, or its error."""
     call: modal.FunctionCall[Any] = modal.FunctionCall.from_id(call_id)
-    with telling_what_failed():
+    with map_modal_errors():
         try:
-            delivery: Delivery = await call.get.aio(timeout=0)
+            payload: ResultPayload = await call.get.aio(timeout=0)
         except (faults.NotFoundError, faults.OutputExpiredError) as error:
             raise UnknownJob("the result of this inference is no longer kept") from error
-    return delivery
+    return payload
 
 
 @contextmanager
-def telling_what_failed() -> Iterator[None]:
-    """Raise RemoteFailed or Unreachable, with the reason, in place of Modal's own errors."""
+def map_modal_errors() -> Iterator[None]:
+    """Turn Modal's errors into RemoteFailed or Unreachable, with the reason."""
     try:
         yield
     except CALL_FAILED as error:
         raise RemoteFailed(f"a GPU container failed: {error}") from error
     except faults.Error as error:
-        raise Unreachable(f"Modal cannot be asked: {error}") from error
+        raise Unreachable(f"cannot reach Modal: {error}") from error
 
 
-def _size(delivery: Delivery) -> int:
-    return sum(map(len, delivery["file"]))
+def _size(payload: ResultPayload) -> int:
+    return sum(map(len, payload["file"]))

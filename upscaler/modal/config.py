@@ -1,7 +1,7 @@
-"""What can be set when the app is deployed to Modal, and what has to be there.
+"""The settings of a deployment to Modal, and the secret that it requires.
 
-Read by the machine that deploys. It imports neither torch nor what the service needs: a venv with
-modal alone is enough to deploy from.
+The machine that deploys reads them. It imports neither torch nor what the service needs: a virtual
+environment with modal alone is enough to deploy from.
 """
 
 import os
@@ -17,15 +17,15 @@ import modal
 from upscaler.errors import InvalidSetting
 
 REFUSED: Final = (modal.exception.InvalidError, modal.exception.NotFoundError)
-"""What Modal's client raises for a secret that is not there, or has not all keys."""
+"""What Modal's client raises for a secret that does not exist or lacks a key."""
 GPU_CORES: Final = 2.0
 """Of a GPU container: one decodes and encodes while the other feeds the GPU."""
 GPU_MEMORY_MIB: Final = 8192
-"""Of a GPU container: torch and six networks, and the largest picture with its file."""
+"""Of a GPU container: torch and all networks, and the largest image with its file."""
 
 
 class Snapshot(StrEnum):
-    """What a container begins with: an image of the CPU's memory, of the GPU's too, or nothing."""
+    """What a container starts from: a snapshot of CPU memory, of GPU memory too, or neither."""
 
     CPU = "cpu"
     GPU = "gpu"
@@ -34,14 +34,14 @@ class Snapshot(StrEnum):
 
 @dataclass(frozen=True)
 class Deployment:
-    """The settings of one deployment, each with the variable that it is read from.
+    """The settings of one deployment, each with its environment variable.
 
-    `gpus` (`UPSCALER_GPU`) are the cards to ask for, the first that is free being taken.
+    `gpus` (`UPSCALER_GPU`) are the GPUs to request: Modal uses the first that is free.
     `max_containers` (`UPSCALER_MAX_CONTAINERS`) is how many of them may run, and `window_s`
-    (`UPSCALER_SCALEDOWN_WINDOW`) how many seconds one waits for its next picture. `snapshot`
-    (`UPSCALER_SNAPSHOT`) and `region` (`UPSCALER_REGION`, by Modal's names, separated by commas)
-    are for both kinds of containers. `proxy_auth` (`UPSCALER_PROXY_AUTH`, 1 or 0) puts Modal's own
-    tokens before the service's.
+    (`UPSCALER_SCALEDOWN_WINDOW`) after how many idle seconds one shuts down. `snapshot`
+    (`UPSCALER_SNAPSHOT`) and `region` (`UPSCALER_REGION`, Modal's names, separated by commas)
+    are for both kinds of containers. `proxy_auth` (`UPSCALER_PROXY_AUTH`, 1 or 0) requires Modal's
+    own tokens besides the service's.
     """
 
     gpus: tuple[str, ...] = ("L4", "A10", "T4")
@@ -55,20 +55,20 @@ class Deployment:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """The settings in `environment`; a variable that is empty counts as not set.
 
-        Raises InvalidSetting, with the variable's name, for a value that it cannot have.
+        Raises InvalidSetting, with the variable's name, for an invalid value.
         """
-        given = {}
+        values = {}
         for name, (variable, parse) in VARIABLES.items():
             if text := environment.get(variable, "").strip():
                 try:
-                    given[name] = parse(text)
+                    values[name] = parse(text)
                 except ValueError as error:
                     raise InvalidSetting(f"{variable}: {error}") from error
-        return cls(**given)
+        return cls(**values)
 
     @property
     def snapshots(self) -> dict[str, Any]:
-        """The arguments of Modal's that stand for `snapshot`."""
+        """Modal's arguments for `snapshot`."""
         options = {"enable_gpu_snapshot": True} if self.snapshot is Snapshot.GPU else {}
         return {
             "enable_memory_snapshot": self.snapshot is not Snapshot.OFF,
@@ -77,9 +77,9 @@ class Deployment:
 
 
 def settings_or_exit() -> Deployment:
-    """The settings of this deployment; ends the process, saying what is wrong, if one cannot be.
+    """The settings of this deployment; exits with a message if one is invalid.
 
-    Modal shows whatever else is raised while it imports the app with all its frames.
+    An exception would be shown with the whole traceback of Modal's import.
     """
     try:
         return Deployment.from_environment()
@@ -88,10 +88,10 @@ def settings_or_exit() -> Deployment:
 
 
 def token_or_exit(name: str, key: str) -> modal.Secret:
-    """The secret that holds the service's tokens; ends the process, saying what to create, if none.
+    """The secret that holds the service's tokens; exits with a message if it does not exist.
 
-    It is asked for only by Modal's command line: whoever just imports the app, as tests and
-    containers do, need not be logged in.
+    It is looked up only by Modal's command line: tests and containers, which just import the app,
+    need not be logged in.
     """
     secret = modal.Secret.from_name(name, required_keys=[key])
     if modal.is_local() and _deploying():
@@ -105,7 +105,7 @@ def token_or_exit(name: str, key: str) -> modal.Secret:
                 f"(Modal says: {error})"
             )
         except modal.exception.Error:
-            pass  # nobody is logged in, say: the command comes to that as well, and tells it better
+            pass  # such as a missing login, which the command itself reports better
     return secret
 
 
@@ -118,7 +118,7 @@ def _deploying() -> bool:
 def _words(text: str) -> tuple[str, ...]:
     words = tuple(word.strip() for word in text.split(",") if word.strip())
     if not words or not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*[!+]?", word) for word in words):
-        raise ValueError("must be names as Modal has them, separated by commas")
+        raise ValueError("must be Modal's names, separated by commas")
     return words
 
 
@@ -151,5 +151,5 @@ VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "region": ("UPSCALER_REGION", _words),
     "proxy_auth": ("UPSCALER_PROXY_AUTH", _switch),
 }
-"""How each setting is read: its variable, and what makes of the text a value or a ValueError.
-Modal keeps a container for 2 to 1200 seconds."""
+"""The environment variable of each setting and its parser, which raises ValueError. Modal keeps an
+idle container for 2 to 1200 seconds."""

@@ -1,16 +1,16 @@
-"""What GPU containers send back, in plain values.
+"""What GPU containers return, as plain values.
 
-So a container of yesterday's deployment and one of today's still understand each other, and so does
-a terminal that has none of the product's packages.
+So containers of an older and a newer deployment understand each other, and so does a terminal that
+has none of the product's dependencies.
 """
 
 from typing import TypedDict
 
 
-class Delivery(TypedDict):
-    """What was made for the service: see `orders.Made`.
+class ResultPayload(TypedDict):
+    """A result for the service: see `service.backend.UpscaleResult`.
 
-    `finished_s` is when, in seconds since 1970, and `device` what it was made on.
+    `finished_s` is when it was done, in seconds since 1970, and `device` the name of the GPU.
     """
 
     file: list[bytes]
@@ -25,10 +25,10 @@ class Delivery(TypedDict):
     device: str
 
 
-class Outcome(TypedDict):
-    """What became of a terminal's picture `key`: an error for people, or else a file.
+class FileResult(TypedDict):
+    """The result for a terminal's image `key`: an error message, or a file.
 
-    `seconds` are those that the container worked for it.
+    `seconds` is how long the container worked on it.
     """
 
     key: int

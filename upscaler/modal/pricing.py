@@ -3,7 +3,7 @@
 from typing import Final
 
 OCTOAI_USD: Final = 0.004
-"""What OctoAI took for a request (docs/CONTRACT.md)."""
+"""What OctoAI charged for a request (docs/CONTRACT.md)."""
 USD_PER_CORE_S: Final = 0.000_013_1
 USD_PER_GIB_S: Final = 0.000_002_22
 GPU_USD_PER_S: Final = {
@@ -15,14 +15,14 @@ GPU_USD_PER_S: Final = {
     "A100-80GB": 0.000_694,
     "H100": 0.001_097,
 }
-"""By Modal's name of the card."""
+"""By Modal's name of the GPU."""
 
 
 def card(device: str) -> str | None:
-    """Modal's name of a device, by the name that it has for CUDA, such as NVIDIA L4; or None.
+    """Modal's name for a GPU, from CUDA's name such as NVIDIA L4; None for an unknown one.
 
-    That is the first of its words, but some A10 call themselves A10G, and an A100 has its memory's
-    size behind other words.
+    It is the first word, but some A10 call themselves A10G, and an A100's memory size comes
+    after other words.
     """
     words = device.removeprefix("NVIDIA ").removeprefix("Tesla ")
     first = words.replace("-", " ").partition(" ")[0]
@@ -33,7 +33,7 @@ def card(device: str) -> str | None:
 
 
 def container_usd_per_s(device: str, cores: float, memory_gib: float) -> float | None:
-    """What a second of a container with that device costs, or None for a card without a price."""
+    """What a container with that device costs per second, or None for a GPU without a price."""
     name = card(device)
     if name is None and device != "cpu":
         return None

@@ -1,7 +1,7 @@
-"""What a GPU container does, in the order of its life: read, wake up, and make pictures.
+"""What a GPU container does: load the weights, start, and upscale images.
 
-Modal takes a snapshot of its memory between the first two, and later containers begin with that. So
-`read` leaves the GPU alone: what a snapshot holds of CUDA is of a device that is no longer there.
+Modal takes a snapshot of its memory after the first step, and later containers start from that. So
+`load_weights` must not touch the GPU: CUDA state in a snapshot would belong to another device.
 """
 
 import logging
@@ -12,23 +12,24 @@ from typing import Final, TypeVar
 import numpy as np
 import psutil
 
-from upscaler.api.request import Size, output_size, validate_request
+from upscaler.api.request import validate_request
+from upscaler.api.sizes import Size, output_size
 from upscaler.engine import weights
-from upscaler.engine.pool import Engines
+from upscaler.engine.pool import EnginePool
 from upscaler.errors import DeviceUnavailable, RemoteFailed, UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import decode
-from upscaler.modal.backend import packed
-from upscaler.modal.payload import Delivery, Outcome
+from upscaler.modal.backend import to_payload
+from upscaler.modal.payload import FileResult, ResultPayload
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.service.backend import Made, Stopwatch, Task, made_by
+from upscaler.service.backend import StageTimer, UpscaleJob, UpscaleResult, run_job
 from upscaler.settings import Settings
 
-WAKE_TRIES: Final = 3
-WAKE_PAUSE_S: Final = 1.0
-"""On a container that has just started CUDA may not answer yet."""
+START_TRIES: Final = 3
+START_PAUSE_S: Final = 1.0
+"""In a container that has just started, CUDA may not be ready yet."""
 WARM_UP_PX: Final = 256
-"""The first picture on a GPU waits for its kernels to be loaded and chosen: let it be this."""
+"""The side of the warm-up image: the first image on a GPU waits for kernels to be loaded."""
 
 log = logging.getLogger(__name__)
 
@@ -36,121 +37,123 @@ Result = TypeVar("Result")
 
 
 class Worker:
-    """The six models on the GPU of one container; `read` and `wake` come before all else."""
+    """All models on the GPU of one container: call `load_weights`, then `start`, then the rest."""
 
     def __init__(self) -> None:
         self.settings = Settings.from_environment()
         self._read: dict[UpscalingModel, weights.Loaded] = {}
-        self._engines: Engines | None = None
+        self._engines: EnginePool | None = None
 
-    def read(self) -> None:
-        """Have all weights in the CPU's memory, and log how long that and the imports took."""
+    def load_weights(self) -> None:
+        """Load all weights into CPU memory, and log how long that and the imports took."""
         began_s = time.perf_counter()
         started_s = time.time() - psutil.Process().create_time()
         for spec in MODELS.values():
             self._read[spec.name] = weights.load(spec, self.settings.weights)
         _log_times("read", imports_s=started_s, weights_s=time.perf_counter() - began_s)
 
-    def wake(self) -> None:
-        """Make ready for pictures, and log how long that took."""
+    def start(self) -> None:
+        """Move the models to the device and warm up; log how long that took."""
         began_s = time.perf_counter()
-        self.bring()
-        brought_s = time.perf_counter()
+        self.move_to_device()
+        moved_s = time.perf_counter()
         self.warm_up()
         warm_s = time.perf_counter()
-        times = {"to_device_s": brought_s - began_s, "warm_up_s": warm_s - brought_s}
+        times = {"to_device_s": moved_s - began_s, "warm_up_s": warm_s - moved_s}
         _log_times("awake", **times, device=self.device)
 
-    def bring(self) -> None:
-        """Bring all weights to the device. Raises DeviceUnavailable if there is none for long."""
-        self._engines = _patiently(lambda: Engines(self.settings, self._read))
+    def move_to_device(self) -> None:
+        """Move all weights to the device. Raises DeviceUnavailable if none appears in time."""
+        self._engines = _retry_without_device(lambda: EnginePool(self.settings, self._read))
         for model in UpscalingModel:
             self._engines.load(model)
 
     def warm_up(self) -> None:
-        """Enlarge a picture for nobody."""
+        """Run a warm-up image of WARM_UP_PX a side."""
         pixels = np.zeros((WARM_UP_PX, WARM_UP_PX, 3), np.uint8)
         side = WARM_UP_PX * MODELS[UpscalingModel.X4_PLUS].scale
-        task = Task(b"", pixels, UpscalingModel.X4_PLUS, (side, side), ImageEncoding.PNG)
-        self._made(task, Stopwatch())
+        task = UpscaleJob(b"", pixels, UpscalingModel.X4_PLUS, (side, side), ImageEncoding.PNG)
+        self._run(task, StageTimer())
 
     @property
-    def engines(self) -> Engines:
-        assert self._engines, "a worker wakes up before it works"
+    def engines(self) -> EnginePool:
+        assert self._engines, "call start() first"
         return self._engines
 
     @property
     def device(self) -> str:
-        """The name of what computes."""
+        """The name of the GPU."""
         return self.engines.device_name
 
-    def make(self, source: bytes, model: str, size: Size, encoding: str, as_file: bool) -> Delivery:
-        """What the service asks for, in the order of `remote.arguments`: all of it was checked."""
+    def make(
+        self, source: bytes, model: str, size: Size, encoding: str, as_file: bool
+    ) -> ResultPayload:
+        """Run one of the service's jobs; `backend.arguments` made its arguments."""
 
-        def work(watch: Stopwatch) -> Made:
-            with watch.stage("decode"):
+        def work(timer: StageTimer) -> UpscaleResult:
+            with timer.stage("decode"):
                 pixels = decode.read_header(source).pixels()
-            task = Task(
+            task = UpscaleJob(
                 source, pixels, UpscalingModel(model), size, ImageEncoding(encoding), as_file
             )
-            return self._made(task, watch)
+            return self._run(task, timer)
 
-        return self._delivered(work)
+        return self._payload(work)
 
-    def upscale(self, key: int, source: bytes, fields: Mapping[str, object]) -> Outcome:
-        """A file enlarged as a request with these fields asks for, or why it cannot be.
+    def upscale(self, key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
+        """Upscale a file as a request with these fields asks; errors are returned as text.
 
-        The text of an error is for whoever sent the file, who can do something about most of them.
+        They are meant for the user who sent the file, who can fix most of them.
         """
 
-        def work(watch: Stopwatch) -> Made:
+        def work(timer: StageTimer) -> UpscaleResult:
             request = validate_request({**fields, "init_image": source})
-            with watch.stage("decode"):
-                picture = decode.read_header(source)
-                size = output_size(request, picture.size)
-                pixels = picture.pixels()
-            task = Task(source, pixels, request.model, size, request.output_image_encoding)
-            return self._made(task, watch)
+            with timer.stage("decode"):
+                image = decode.read_header(source)
+                size = output_size(request, image.size)
+                pixels = image.pixels()
+            task = UpscaleJob(source, pixels, request.model, size, request.output_image_encoding)
+            return self._run(task, timer)
 
-        outcome: Outcome = {
+        result: FileResult = {
             "key": key, "error": None, "file": [], "size": (0, 0), "seconds": 0.0,
             "device": self.device,
         }  # fmt: skip
         try:
-            made = self._delivered(work)
+            payload = self._payload(work)
         except UpscalerError as error:
-            return {**outcome, "error": str(error)}
-        seconds = sum(made["seconds"].values())
-        return {**outcome, "file": made["file"], "size": made["size"], "seconds": seconds}
+            return {**result, "error": str(error)}
+        seconds = sum(payload["seconds"].values())
+        return {**result, "file": payload["file"], "size": payload["size"], "seconds": seconds}
 
-    def _made(self, task: Task, watch: Stopwatch) -> Made:
-        with watch.stage("load"):
+    def _run(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+        with timer.stage("load"):
             digest = self.engines.load(task.model)
-        return made_by(self.engines, task, digest, watch)
+        return run_job(self.engines, task, digest, timer)
 
-    def _delivered(self, work: Callable[[Stopwatch], Made]) -> Delivery:
-        """What `work` makes. Raises RemoteFailed for a fault that nobody foresaw.
+    def _payload(self, work: Callable[[StageTimer], UpscaleResult]) -> ResultPayload:
+        """The payload of `work`'s result. Raises RemoteFailed for an unexpected error.
 
-        That one has the reason as text: where it goes, there is no torch to tell it in its words.
+        It has the reason as text: its receiver has no torch to unpickle the original error with.
         """
         try:
-            made = work(Stopwatch())
+            result = work(StageTimer())
         except UpscalerError:
             raise
         except Exception as error:
-            log.exception("a picture failed")
+            log.exception("an image failed")
             raise RemoteFailed(f"{type(error).__name__}: {error}") from None
-        return packed(made, self.device)
+        return to_payload(result, self.device)
 
 
-def _patiently(work: Callable[[], Result]) -> Result:
-    """What `work` returns, tried again while there is no device."""
-    for _ in range(WAKE_TRIES - 1):
+def _retry_without_device(work: Callable[[], Result]) -> Result:
+    """What `work` returns, retried while there is no device."""
+    for _ in range(START_TRIES - 1):
         try:
             return work()
         except DeviceUnavailable as error:
-            log.warning("%s; trying again", error)
-            time.sleep(WAKE_PAUSE_S)
+            log.warning("%s; retrying", error)
+            time.sleep(START_PAUSE_S)
     return work()
 
 

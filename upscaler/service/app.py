@@ -8,7 +8,7 @@ work done.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
@@ -17,19 +17,13 @@ import anyio
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.requests import ClientDisconnect
+from starlette.middleware import Middleware
 
-from upscaler.api.request import (
-    ASYNC_HEADER,
-    DRY_RUN_HEADER,
-    INPUT_SIZE_HEADER,
-    MAX_BODY_BYTES,
-    Size,
-    UpscalingRequest,
-    output_size,
-    parse_request,
-)
+from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, INPUT_SIZE_HEADER
+from upscaler.api.limits import MAX_BODY_BYTES
+from upscaler.api.request import UpscalingRequest, parse_request
 from upscaler.api.responses import AsyncResponse, DryRunResponse, JobStatus, PollResponse
+from upscaler.api.sizes import Size, output_size
 from upscaler.authority import is_authority
 from upscaler.errors import (
     Busy,
@@ -39,17 +33,26 @@ from upscaler.errors import (
     NotHTTP,
     TooSlow,
     UpscalerError,
-    let_go,
 )
 from upscaler.imaging import decode
-from upscaler.imaging.decode import Picture
+from upscaler.imaging.decode import EncodedImage
 from upscaler.models import MODELS
 from upscaler.service import openapi, playground, responses, swagger_ui
-from upscaler.service.backend import Backend, Made, Order, Stopwatch, Task, Workshop
-from upscaler.service.body import JSON, accepted, read_json, token_check
-from upscaler.service.jobs import InProcessJobs, Jobs
+from upscaler.service.auth import require_token
+from upscaler.service.backend import (
+    Backend,
+    ScheduledJob,
+    Scheduler,
+    StageTimer,
+    UpscaleJob,
+    UpscaleResult,
+)
+from upscaler.service.body import read_json_body
+from upscaler.service.disconnect import cancel_on_disconnect, wait_done
+from upscaler.service.jobs import JobStore, LocalJobStore
 from upscaler.service.metrics import Metrics
-from upscaler.service.middleware import Envelope
+from upscaler.service.middleware import RequestMiddleware
+from upscaler.service.negotiation import JSON, negotiate
 from upscaler.service.queue import Admission
 from upscaler.settings import Settings
 
@@ -57,7 +60,7 @@ Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
 
 Fetch = Callable[[str, Callable[[int], None]], Awaitable[bytes]]
-"""The bytes at a URL, while the other argument is told how many are held: see `Fetcher.fetch`."""
+"""Returns the bytes at a URL; the second argument is called with how many are held so far."""
 
 MAX_DOWNLOADS: Final = 32
 """How many pictures are downloaded at once; each may keep a connection and a thread for a while."""
@@ -70,26 +73,29 @@ log = logging.getLogger(__name__)
 def create_app(
     backend: Backend,
     settings: Settings,
-    jobs: Jobs | None = None,
+    jobs: JobStore | None = None,
     fetch: Fetch | None = None,
+    middleware: Sequence[Middleware] = (),
 ) -> FastAPI:
     """The service on top of `backend`, for the bearer tokens in `settings`.
 
     Asynchronous inferences are kept in `jobs`, by default in this process, and pictures come from
-    URLs by `fetch`, by default from the public internet. Raises ValueError without any token: a
-    service that lets everybody in is never meant.
+    URLs by `fetch`, by default from the public internet. `middleware` goes around the routes, the
+    first one outermost; outside all of it stays `RequestMiddleware`, so that whatever it responds
+    has a request ID, is logged and is counted. Raises ValueError without any token: a service that
+    lets everybody in is never meant.
     """
     if not settings.tokens:
         raise ValueError("the service needs at least one token")
     if fetch is None:
-        from upscaler.service.download import Fetcher  # noqa: PLC0415  and an HTTP client, which takes its time
+        from upscaler.service.download import Downloader  # noqa: PLC0415  and an HTTP client, which takes its time
 
-        fetch = Fetcher(ports=settings.fetch_ports, networks=settings.fetch_networks).fetch
+        fetch = Downloader(ports=settings.fetch_ports, networks=settings.fetch_networks).fetch
     admission = Admission(settings.queue_length, settings.queue_memory, backend.at_once)
-    jobs = jobs or InProcessJobs(settings.results_memory)
+    jobs = jobs or LocalJobStore(settings.results_memory)
     metrics = Metrics(admission, lambda: jobs.results_bytes)
-    workshop = Workshop(backend, admission, metrics.made)
-    service = Service(workshop, settings, jobs, fetch, metrics)
+    scheduler = Scheduler(backend, admission, metrics.made)
+    service = Service(scheduler, settings, jobs, fetch, metrics)
 
     app = FastAPI(
         title="Upscaling API",
@@ -100,11 +106,14 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         exception_handlers={UpscalerError: _answer_error},
+        middleware=[
+            Middleware(RequestMiddleware, admission=admission, metrics=metrics),
+            *middleware,
+        ],
     )
-    app.add_middleware(Envelope, admission=admission, metrics=metrics)
     app.include_router(playground.router)
     app.include_router(swagger_ui.router)
-    guarded: dict[str, Any] = {"dependencies": [Depends(token_check(settings.tokens))]}
+    guarded: dict[str, Any] = {"dependencies": [Depends(require_token(settings.tokens))]}
     app.get("/livez", **openapi.LIVEZ)(service.livez)
     app.get("/healthcheck", **openapi.HEALTHCHECK)(service.healthcheck)
     app.post("/upscaling", **openapi.UPSCALING, **guarded)(service.upscaling)
@@ -122,13 +131,13 @@ class Service:
 
     def __init__(
         self,
-        workshop: Workshop,
+        scheduler: Scheduler,
         settings: Settings,
-        jobs: Jobs,
+        jobs: JobStore,
         fetch: Fetch,
         metrics: Metrics,
     ) -> None:
-        self.workshop = workshop
+        self.scheduler = scheduler
         self.jobs = jobs
         self._metrics = metrics
         self._settings = settings
@@ -144,7 +153,7 @@ class Service:
 
     async def healthcheck(self) -> dict[str, str]:
         """Say whether another picture would be taken now; needs no token."""
-        admission = self.workshop.admission
+        admission = self.scheduler.admission
         admission.check_room()
         admission.check_memory(MAX_BODY_BYTES)
         return {"status": "ok"}
@@ -158,11 +167,11 @@ class Service:
         asynchronous = request.headers.get(ASYNC_HEADER) == "1"
         if asynchronous:
             base_url(request, self._settings.public_url)  # before anything is done for it
-        body = await read_json(request, request.state.memory, asynchronous=asynchronous)
+        body = await read_json_body(request, request.state.memory, asynchronous=asynchronous)
         wanted = await self._in_thread(parse_request, body)
         del body
-        wanted = wanted.or_encoded(self._settings.default_encoding)
-        return await unless_gone(request, self._answer(request, wanted))
+        wanted = wanted.with_default_encoding(self._settings.default_encoding)
+        return await cancel_on_disconnect(request, self._answer(request, wanted))
 
     async def poll(self, request: Request, response_id: str) -> PollResponse:
         """Say how far an asynchronous inference is."""
@@ -173,17 +182,17 @@ class Service:
 
     async def result(self, request: Request, response_id: str) -> Response:
         """Give what the synchronous request would have given."""
-        return self._told(request, await self.jobs.result(response_id))
+        return self._image_response(request, await self.jobs.result(response_id))
 
     async def _answer(self, request: Request, wanted: UpscalingRequest) -> Response:
         """The answer to a request whose fields are right."""
-        admission, facts, watch = self.workshop.admission, request.state.facts, Stopwatch()
+        admission, facts, timer = self.scheduler.admission, request.state.facts, StageTimer()
         facts["model"] = wanted.model.value
         self._check_offered(wanted)
         accept = ", ".join(request.headers.getlist("Accept"))
-        kind = accepted(accept, wanted.output_image_encoding)
-        data = await self._image(request, wanted, watch)
-        with watch.stage("decode"):
+        kind = negotiate(accept, wanted.output_image_encoding)
+        data = await self._image(request, wanted, timer)
+        with timer.stage("decode"):
             picture = await self._in_thread(decode.read_header, data, wanted.image_field)
         facts["input"] = responses.in_pixels(picture.size)
         size = output_size(wanted, picture.size)
@@ -192,20 +201,20 @@ class Service:
             facts["dry_run"] = True
             return self._dry_run(wanted, picture, size)
         admission.check_room()
-        with watch.stage("decode"):
+        with timer.stage("decode"):
             pixels = await self._in_thread(picture.pixels)
         encoding = kind or wanted.output_image_encoding
-        task = Task(data, pixels, wanted.model, size, encoding, as_file=kind is not None)
-        request.state.memory.keep(0)  # from here on the order holds all of it
-        order = self.workshop.order(task, watch)
+        task = UpscaleJob(data, pixels, wanted.model, size, encoding, as_file=kind is not None)
+        request.state.memory.set(0)  # from here on the order holds all of it
+        order = self.scheduler.order(task, timer)
         if request.headers.get(ASYNC_HEADER) == "1":
             facts["asynchronous"] = True
-            return self._promised(request, await self.jobs.start(order))
+            return self._accepted_response(request, await self.jobs.start(order))
         making = asyncio.ensure_future(_made(order))
         return await self._in_time(request, making, as_file=task.as_file)
 
     async def _in_time(
-        self, request: Request, making: asyncio.Future[Made], *, as_file: bool
+        self, request: Request, making: asyncio.Future[UpscaleResult], *, as_file: bool
     ) -> Response:
         """The answer that holds what is being made; if it is JSON, it begins before that is there.
 
@@ -213,39 +222,39 @@ class Service:
         seconds, Modal's proxy after 150.
         """
         patience_s = self._settings.deadline_s if as_file else self._settings.first_byte_s
-        if await done_within(making, patience_s):
-            return self._told(request, making.result())
+        if await wait_done(making, patience_s):
+            return self._image_response(request, making.result())
         if not as_file:
-            return responses.Begun(making, lambda made: self._note(request, made))
-        await responses.given_up(making)
+            return responses.KeepAliveJSONResponse(making, lambda made: self._record(request, made))
+        await responses.cancel_and_wait(making)
         raise TooSlow(
             f"this picture takes more than {patience_s:g} seconds: accept {JSON} instead of a "
             f"file, or send the header {ASYNC_HEADER}: 1"
         )
 
-    async def _image(self, request: Request, wanted: UpscalingRequest, watch: Stopwatch) -> bytes:
+    async def _image(self, request: Request, wanted: UpscalingRequest, timer: StageTimer) -> bytes:
         """The encoded image of a request, downloaded if it gives a URL."""
         memory = request.state.memory
         if wanted.init_image_url is None:
             assert wanted.init_image is not None, "the request's validator lets one of both pass"
-            memory.keep(len(wanted.init_image))
+            memory.set(len(wanted.init_image))
             return wanted.init_image
-        with watch.stage("fetch"):
+        with timer.stage("fetch"):
             async with self._downloads:
-                data = await self._fetch(wanted.init_image_url, memory.hold)
+                data = await self._fetch(wanted.init_image_url, memory.reserve)
         # All that is logged of it. No URL that can be fetched is one that this cannot take apart.
         request.state.facts["source"] = urlsplit(wanted.init_image_url).hostname
         return data
 
     def _check_offered(self, wanted: UpscalingRequest) -> None:
         """Raise InvalidRequest for what the API has and this service does not do."""
-        if wanted.face_enhance and not self.workshop.backend.face_enhance:
+        if wanted.face_enhance and not self.scheduler.backend.face_enhance:
             msg = "there is no face model here: leave face_enhance out or false"
             error = FieldError(("body", "face_enhance"), msg, "face_enhance_unavailable")
             raise InvalidRequest(error)
 
-    def _dry_run(self, wanted: UpscalingRequest, picture: Picture, size: Size) -> Response:
-        backend, pace = self.workshop.backend, self.workshop.pace
+    def _dry_run(self, wanted: UpscalingRequest, picture: EncodedImage, size: Size) -> Response:
+        backend, pace = self.scheduler.backend, self.scheduler.pace
         answer = DryRunResponse(
             output_width=size[0],
             output_height=size[1],
@@ -257,7 +266,7 @@ class Service:
         headers = {INPUT_SIZE_HEADER: responses.in_pixels(picture.size)}
         return JSONResponse(answer.model_dump(mode="json"), headers=headers)
 
-    def _promised(self, request: Request, job_id: str) -> Response:
+    def _accepted_response(self, request: Request, job_id: str) -> Response:
         url = self._url(request, "poll", job_id)
         return JSONResponse(AsyncResponse(response_id=job_id, poll_url=url).model_dump())
 
@@ -266,14 +275,14 @@ class Service:
         path = request.app.url_path_for(route, response_id=job_id)
         return base_url(request, self._settings.public_url) + str(path)
 
-    def _told(self, request: Request, made: Made) -> Response:
+    def _image_response(self, request: Request, made: UpscaleResult) -> Response:
         """The answer that holds a picture."""
-        self._note(request, made)
-        return responses.picture(made, self._settings.price_per_second)
+        self._record(request, made)
+        return responses.image_response(made, self._settings.price_per_second)
 
-    def _note(self, request: Request, made: Made) -> None:
+    def _record(self, request: Request, made: UpscaleResult) -> None:
         """Tell the log of a picture, and the memory that it is kept until it is sent."""
-        request.state.memory.keep(made.file_bytes)
+        request.state.memory.set(made.file_bytes)
         request.state.facts |= {
             "model": made.model.value,
             "input": responses.in_pixels(made.input_size),
@@ -285,45 +294,10 @@ class Service:
         return await to_thread.run_sync(work, *args, limiter=self._cores)
 
 
-async def _made(order: AbstractContextManager[Order]) -> Made:
+async def _made(order: AbstractContextManager[ScheduledJob]) -> UpscaleResult:
     """Enter an order, have it made, and leave it."""
     with order as entered:
         return await entered.make()
-
-
-async def done_within(making: asyncio.Future[Made], seconds: float | None) -> bool:
-    """Whether it is done in that time. If this is cancelled, it is given up as well."""
-    try:
-        await asyncio.wait({making}, timeout=seconds)
-    except asyncio.CancelledError:
-        await responses.given_up(making)
-        raise
-    return making.done()
-
-
-async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` returns, unless the client hangs up before: then ClientDisconnect is raised.
-
-    The body must have been read. Either way nothing is left running.
-    """
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        for outcome in await asyncio.gather(working, leaving, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                let_go(outcome)
-        del working, leaving  # whose error has this frame in its traceback
 
 
 def base_url(request: Request, public_url: str | None) -> str:

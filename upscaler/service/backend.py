@@ -14,13 +14,14 @@ from typing import Final, Protocol, TypeVar
 
 from anyio import to_thread
 
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.errors import Busy, Cancelled, let_go
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import Pixels
-from upscaler.imaging.encode import BEST, JpegStyle, encode_strips
+from upscaler.imaging.encode import encode_strips
+from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, JpegOptions
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
-from upscaler.service.queue import Admission, Place
+from upscaler.service.queue import Admission, QueueSlot
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,13 @@ STAGES: Final = ("fetch", "decode", "load", "queue", "infer", "encode")
 """What happens to a request, in this order: its URL is downloaded, the file decoded, the model
 loaded, the others' pictures waited for, the rows enlarged, and those encoded. The last is what
 encoding takes longer than the rows: both happen at once."""
-WORK: Final = ("decode", "load", "infer", "encode")
+WORK_STAGES: Final = ("decode", "load", "infer", "encode")
 """The stages in which the machine works for the request."""
 FIRST_GUESS_FLOPS: Final = 3e11
 """Operations per second before anything was measured: two cores of docs/PERFORMANCE.md."""
 
 
-class Enlarger(Protocol):
+class Upscaler(Protocol):
     """What enlarges pictures in this process. Calls come from worker threads."""
 
     face_enhance: bool
@@ -66,7 +67,7 @@ class Enlarger(Protocol):
 
 
 @dataclass(frozen=True)
-class Task:
+class UpscaleJob:
     """What to make: `pixels` (see `images`) at `size` by `model`, as a file in `encoding`.
 
     `source` is the file that the pixels are from: where another machine does the work, it is
@@ -93,7 +94,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Made:
+class UpscaleResult:
     """What was made of a task: the pieces of the file, and how. `seconds` are by stage."""
 
     file: list[bytes]
@@ -110,7 +111,7 @@ class Made:
         return sum(map(len, self.file))
 
 
-class Stopwatch:
+class StageTimer:
     """How long each stage of a request took so far, in seconds; 0 for those not come to."""
 
     def __init__(self) -> None:
@@ -144,21 +145,21 @@ class Backend(Protocol):
         """Make `model` ready, however long that takes; called before each `make`."""
         ...
 
-    async def make(self, task: Task, watch: Stopwatch) -> Made:
-        """Carry a task out and tell `watch` of the stages; cancelled, stop as soon as may be."""
+    async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+        """Carry a task out and tell `timer` of the stages; cancelled, stop as soon as may be."""
         ...
 
 
-class InProcess:
+class LocalBackend:
     """The backend that has the work done by this process: one picture at a time, on every core."""
 
     at_once = 1
     first_guess_flops = FIRST_GUESS_FLOPS
 
-    def __init__(self, enlarger: Enlarger, jpeg: JpegStyle = BEST) -> None:
-        self.face_enhance = enlarger.face_enhance
-        self.bands = enlarger.bands
-        self._enlarger = enlarger
+    def __init__(self, upscaler: Upscaler, jpeg: JpegOptions = DEFAULT_JPEG) -> None:
+        self.face_enhance = upscaler.face_enhance
+        self.bands = upscaler.bands
+        self._upscaler = upscaler
         self._jpeg = jpeg
         # Whoever waits for weights occupies no thread but the one that fetches them.
         self._loading = {model: asyncio.Lock() for model in UpscalingModel}
@@ -168,29 +169,29 @@ class InProcess:
         """Load the weights, once. Raises WeightsUnavailable."""
         async with self._loading[model]:
             if model not in self._digests:
-                load = self._enlarger.load
+                load = self._upscaler.load
                 self._digests[model] = await to_thread.run_sync(load, model, abandon_on_cancel=True)
 
-    async def make(self, task: Task, watch: Stopwatch) -> Made:
+    async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Carry a task out in a thread. Cancelled, it stops at the next rows."""
         digest = self._digests[task.model]
         return await _in_thread(
-            lambda stopped: made_by(self._enlarger, task, digest, watch, stopped, jpeg=self._jpeg)
+            lambda stopped: run_job(self._upscaler, task, digest, timer, stopped, jpeg=self._jpeg)
         )
 
 
-def made_by(
-    enlarger: Enlarger,
-    task: Task,
+def run_job(
+    upscaler: Upscaler,
+    task: UpscaleJob,
     weights_sha256: str,
-    watch: Stopwatch,
+    timer: StageTimer,
     stopped: threading.Event | None = None,
     *,
-    jpeg: JpegStyle = BEST,
-) -> Made:
+    jpeg: JpegOptions = DEFAULT_JPEG,
+) -> UpscaleResult:
     """What comes of a task; its file is encoded while the rows below are still being made.
 
-    The weights must have been loaded. A JPEG is encoded as `jpeg` says. Raises what the enlarger
+    The weights must have been loaded. A JPEG is encoded as `jpeg` says. Raises what the upscaler
     raises, and Cancelled at the next rows once `stopped` is set.
     """
 
@@ -200,17 +201,17 @@ def made_by(
 
     def strips() -> Iterator[Pixels]:
         began_s = time.perf_counter()
-        for strip in enlarger.upscale(task.pixels, task.model, task.size, check):
-            watch.seconds["infer"] += time.perf_counter() - began_s
+        for strip in upscaler.upscale(task.pixels, task.model, task.size, check):
+            timer.seconds["infer"] += time.perf_counter() - began_s
             check()
             yield strip
             began_s = time.perf_counter()
-        watch.seconds["infer"] += time.perf_counter() - began_s
+        timer.seconds["infer"] += time.perf_counter() - began_s
 
     began_s = time.perf_counter()
     file = list(encode_strips(strips(), task.size[1], task.encoding, jpeg))
-    watch.seconds["encode"] = time.perf_counter() - began_s - watch.seconds["infer"]
-    return Made(
+    timer.seconds["encode"] = time.perf_counter() - began_s - timer.seconds["infer"]
+    return UpscaleResult(
         file=file,
         encoding=task.encoding,
         as_file=task.as_file,
@@ -218,11 +219,11 @@ def made_by(
         weights_sha256=weights_sha256,
         input_size=task.input_size,
         size=task.size,
-        seconds=watch.seconds,
+        seconds=timer.seconds,
     )
 
 
-class Pace:
+class ThroughputEstimator:
     """How fast the models have been here, to tell how long a picture will take."""
 
     def __init__(self, first_guess_flops: float = FIRST_GUESS_FLOPS) -> None:
@@ -243,55 +244,57 @@ class Pace:
         self._latest = measured
 
 
-class Workshop:
+class Scheduler:
     """Where orders are taken and carried out, on top of one backend."""
 
     def __init__(
-        self, backend: Backend, admission: Admission, on_made: Callable[[Made], None]
+        self, backend: Backend, admission: Admission, on_made: Callable[[UpscaleResult], None]
     ) -> None:
         """Carry out what `admission` lets in; `on_made` is told of each picture, once."""
         self.backend = backend
         self.admission = admission
         self.on_made = on_made
-        self.pace = Pace(backend.first_guess_flops)
+        self.pace = ThroughputEstimator(backend.first_guess_flops)
 
     @contextmanager
-    def order(self, task: Task, watch: Stopwatch) -> Iterator["Order"]:
+    def order(self, task: UpscaleJob, timer: StageTimer) -> Iterator["ScheduledJob"]:
         """Take `task` on, or raise Busy; it has a place in line until the end."""
         estimated_s = self.pace.estimate_s(task.model, task.input_size)
         with self.admission.holding() as memory, self.admission.place(estimated_s) as place:
-            memory.hold(task.held_bytes)
-            yield Order(self, task, watch, place)
+            memory.reserve(task.held_bytes)
+            yield ScheduledJob(self, task, timer, place)
 
 
-class Order:
+class ScheduledJob:
     """A task that was taken on."""
 
-    def __init__(self, workshop: Workshop, task: Task, watch: Stopwatch, place: Place) -> None:
+    def __init__(
+        self, scheduler: Scheduler, task: UpscaleJob, timer: StageTimer, place: QueueSlot
+    ) -> None:
         self.task = task
-        self._workshop = workshop
-        self._watch = watch
+        self._workshop = scheduler
+        self._timer = timer
         self._place = place
 
     def busy(self, reason: str) -> Busy:
         """A refusal until the picture that is being made should be done."""
         return self._workshop.admission.busy(reason)
 
-    async def make(self, on_start: Callable[[], None] = lambda: None) -> Made:
+    async def make(self, on_start: Callable[[], None] = lambda: None) -> UpscaleResult:
         """Wait in line, call `on_start`, and have the task carried out.
 
         Raises whatever the backend raises.
         """
-        task, watch = self.task, self._watch
+        task, timer = self.task, self._timer
         backend = self._workshop.backend
-        with watch.stage("load"):
+        with timer.stage("load"):
             await backend.load(task.model)
         began_s = time.perf_counter()
-        async with self._place.turn():
-            watch.seconds["queue"] += time.perf_counter() - began_s
+        async with self._place.acquire():
+            timer.seconds["queue"] += time.perf_counter() - began_s
             on_start()
-            made = await backend.make(task, watch)
-        spent_s = watch.seconds["infer"] + watch.seconds["encode"]
+            made = await backend.make(task, timer)
+        spent_s = timer.seconds["infer"] + timer.seconds["encode"]
         self._workshop.pace.note(task.model, task.input_size, spent_s)
         self._workshop.on_made(made)
         return made

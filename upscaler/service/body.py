@@ -1,18 +1,14 @@
-"""From an HTTP request to what it asks for: the token, the body, and the headers that matter."""
+"""Reading the body of a request: JSON, no further than it may be long, and no slower."""
 
-import hmac
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Final
+from typing import Final
 
 import anyio
-import mimeparse
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Request
 
-from upscaler.api.request import AUTHORISED, check_body_size
-from upscaler.errors import FieldError, InvalidRequest, NotAcceptable, RequestTimeout, Unauthorized
-from upscaler.formats import ImageEncoding
-from upscaler.service.queue import Memory
+from upscaler.api.limits import check_body_size
+from upscaler.errors import FieldError, InvalidRequest, RequestTimeout
+from upscaler.service.negotiation import JSON
+from upscaler.service.queue import MemoryReservation
 
 BODY_DEADLINE_S: Final = 120.0
 """How long a body may take to arrive: the largest one in this time is a line of 2 Mbit/s."""
@@ -21,31 +17,11 @@ BODY_BYTES_PER_S: Final = 16_000
 """Nor may it come more slowly than this on average, but for some seconds in which a line may stand
 still: those that only say that they will send something are not waited for. The slowest lines that
 phones have send twice as much."""
-JSON: Final = "application/json"
-MEDIA_TYPES: Final = {encoding: f"image/{encoding}" for encoding in ImageEncoding}
 
 
-def token_check(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
-    """A dependency that lets only requests with one of `tokens` pass, or raises Unauthorized."""
-    accepted = [token.encode() for token in tokens]
-    bearer = HTTPBearer(auto_error=False, description="One of the tokens in UPSCALER_TOKEN.")
-
-    async def check(
-        request: Request,
-        given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-    ) -> None:
-        # Header text is latin-1 by the time it comes here; every token is compared, so that the
-        # time taken does not tell which one was nearly right.
-        offered = given.credentials.encode("latin-1") if given else b""
-        matches = [hmac.compare_digest(offered, token) for token in accepted]
-        if not any(matches):
-            raise Unauthorized("send a valid token in the header: Authorization: Bearer TOKEN")
-        setattr(request.state, AUTHORISED, True)
-
-    return check
-
-
-async def read_json(request: Request, memory: Memory, *, asynchronous: bool) -> bytearray:
+async def read_json_body(
+    request: Request, memory: MemoryReservation, *, asynchronous: bool
+) -> bytearray:
     """The body, if it is said to be JSON (REQ-3), read no further than it may be long.
 
     `memory` is told of it as it comes, and of nothing that is only promised. Raises BodyTooLarge,
@@ -59,7 +35,7 @@ async def read_json(request: Request, memory: Memory, *, asynchronous: bool) -> 
         async for chunk in request.stream():
             body += chunk
             check_body_size(len(body), asynchronous=asynchronous)
-            memory.hold(len(body))
+            memory.reserve(len(body))
             patience_s = BODY_GRACE_S + len(body) / BODY_BYTES_PER_S
             waiting.deadline = began_s + min(patience_s, BODY_DEADLINE_S)
     if waiting.cancelled_caught:
@@ -72,24 +48,3 @@ async def read_json(request: Request, memory: Memory, *, asynchronous: bool) -> 
         msg = f"send the header Content-Type: {JSON}"
         raise InvalidRequest(FieldError(("header", "Content-Type"), msg, "content_type"))
     return body
-
-
-def accepted(accept: str, asked: ImageEncoding) -> ImageEncoding | None:
-    """Which kind of file a client wants that sends this Accept header, or None for JSON (RES-8).
-
-    The one it likes best, by RFC 9110, 12.5.1; of those that it likes equally, the one that it
-    names most exactly, and then JSON before a file, and one as `asked` in the body before another.
-    No header, an empty one, as OctoAI's client for JavaScript sends it, and one that cannot be
-    read all stand for JSON. Raises NotAcceptable if it likes none of them.
-    """
-    if not accept.strip(" ,"):
-        return None
-    likes = sorted(MEDIA_TYPES, key=lambda encoding: encoding is asked)
-    try:
-        best = mimeparse.best_match([*map(MEDIA_TYPES.__getitem__, likes), JSON], accept.lower())
-    except mimeparse.MimeTypeParseException:
-        return None
-    if not best:
-        offered = ", ".join([JSON, *MEDIA_TYPES.values()])
-        raise NotAcceptable(f"an answer can be one of {offered}: accept one of them")
-    return next((encoding for encoding in likes if MEDIA_TYPES[encoding] == best), None)

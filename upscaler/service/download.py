@@ -24,24 +24,16 @@ import anyio
 import anyio.lowlevel
 import httpcore
 import httpx
-from anyio import to_thread
 
-from upscaler.api.request import MAX_BODY_BYTES
+from upscaler.api.limits import MAX_BODY_BYTES
 from upscaler.errors import FieldError, InvalidRequest
+from upscaler.service.download_streams import BoundedConnection, PacedStream, TLSStream
 from upscaler.service.ip_ranges import Address, is_public
 
 FETCH_DEADLINE_S: Final = 20.0
 """How long a download may take, from the name of the host to the last byte, redirects included."""
 MAX_FETCH_BYTES: Final = MAX_BODY_BYTES
 """The most bytes a file may have: as many as a request that has it in base64."""
-MAX_HEAD_BYTES: Final = 32 * 1024
-"""How many bytes a server may send before its answer's body, hints (RFC 9110 section 15.2) and
-headers in all: twice what Node.js reads. Longer trailers or extensions of a chunk are not read
-either. Python takes 25 ms or so to parse as many bytes of the shortest headers."""
-HEAD_PIECE_BYTES: Final = 1024
-"""How much of a head is read at once: the hints in it are parsed in a row, in 1.5 ms."""
-BODY_PIECE_BYTES: Final = 16 * 1024
-"""How much of a body is read at once: its trailers may be in it, which are parsed like a head."""
 MAX_LOOKUPS: Final = 64
 """How many hosts are looked up at once. A lookup that nobody waits for any more goes on until the
 system gives it up, so there have to be more than downloads."""
@@ -90,7 +82,7 @@ def _nothing(held_bytes: int) -> None:
     pass
 
 
-class Fetcher:
+class Downloader:
     """Downloads pictures from the public internet, any number at a time.
 
     `ports` are those that may be connected to, and `networks` those that may be connected to
@@ -177,9 +169,9 @@ class Fetcher:
         """The answer to a GET of `url`, its body not yet read, on a connection of its own."""
         request = self._request(url)
         async with self._connected(url) as plain:
-            stream = _Stream(plain, self._turn)
-            with _told_in_short():
-                connection = _Connection(request.url.origin, stream)
+            stream = PacedStream(plain, self._turn)
+            with _map_network_errors():
+                connection = BoundedConnection(request.url.origin, stream)
                 response = await connection.handle_async_request(request)
             stream.in_head = False
             yield response
@@ -190,13 +182,13 @@ class Fetcher:
         host = url.raw_host.decode()
         # For each address, and for TLS. The deadline sees to all the rest.
         timeout_s = self._deadline_s / (MAX_ADDRESSES + 1)
-        with _told_in_short():
+        with _map_network_errors():
             stream = await self._backend.connect_tcp(host, _port(url), timeout_s)
         try:
             if url.scheme == "https":
                 # The name without the dot at its end, as certificates have it (RFC 6066 section 3).
-                stream = _Encrypted(stream, self._tls, host.removesuffix("."))
-                with _told_in_short(), anyio.fail_after(timeout_s):
+                stream = TLSStream(stream, self._tls, host.removesuffix("."))
+                with _map_network_errors(), anyio.fail_after(timeout_s):
                     await stream.shake_hands(self._cores)
             yield stream
         finally:
@@ -268,97 +260,6 @@ class _CheckingBackend(httpcore.AsyncNetworkBackend):
         return any(address in network for network in self._networks)
 
 
-class _Connection(httpcore.AsyncHTTP11Connection):
-    """Parses less at once than httpcore does by default."""
-
-    READ_NUM_BYTES = BODY_PIECE_BYTES
-    MAX_INCOMPLETE_EVENT_SIZE = MAX_HEAD_BYTES
-
-
-class _Encrypted(httpcore.AsyncNetworkStream):
-    """TLS on a connection, of which the handshake is computed by other threads.
-
-    It takes half a second where the server wants a Diffie-Hellman of 8192 bits. anyio and asyncio
-    would have the event loop compute it.
-    """
-
-    def __init__(
-        self, plain: httpcore.AsyncNetworkStream, context: ssl.SSLContext, name: str
-    ) -> None:
-        self._plain = plain
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
-
-    async def shake_hands(self, cores: anyio.CapacityLimiter) -> None:
-        while True:
-            try:
-                await to_thread.run_sync(self._tls.do_handshake, limiter=cores)
-            except ssl.SSLWantReadError:
-                await self._receive()
-            else:
-                return await self._send()
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109  so named by httpcore
-        while True:
-            try:
-                return self._tls.read(max_bytes)
-            except ssl.SSLWantReadError:
-                await self._receive()
-            except ssl.SSLEOFError:  # a lack of bytes is seen by whoever reads HTTP
-                return b""
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
-        self._tls.write(buffer)
-        await self._send()
-
-    async def aclose(self) -> None:
-        await self._plain.aclose()
-
-    async def _receive(self) -> None:
-        await self._send()
-        data = await self._plain.read(BODY_PIECE_BYTES)
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
-
-    async def _send(self) -> None:
-        await self._plain.write(self._outgoing.read())
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    """A connection to a server that would keep the event loop busy if it could.
-
-    What is read is parsed at once, by httpcore, however many answers it is that only announce
-    another. So little is given out at a time, and only to one download at every turn of the loop:
-    `turn` is what all of them wait for.
-    """
-
-    def __init__(self, plain: httpcore.AsyncNetworkStream, turn: anyio.Lock) -> None:
-        self.in_head = True
-        self._plain = plain
-        self._turn = turn
-        self._head_bytes = 0
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  so named by httpcore
-        if self.in_head:
-            if self._head_bytes >= MAX_HEAD_BYTES:
-                raise httpcore.RemoteProtocolError("the head of the answer is too long")
-            max_bytes = HEAD_PIECE_BYTES
-        data = await self._plain.read(max_bytes, timeout)
-        if self.in_head:
-            self._head_bytes += len(data)
-        async with self._turn:
-            await anyio.lowlevel.checkpoint()
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        await self._plain.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._plain.aclose()
-
-
 async def _body(response: httpcore.Response, hold: Callable[[int], None]) -> bytes:
     """All bytes of an answer that is a picture; none is read if it promises too many."""
     if response.status != 200:
@@ -377,7 +278,7 @@ async def _body(response: httpcore.Response, hold: Callable[[int], None]) -> byt
 async def _next(parts: AsyncIterator[bytes]) -> bytes | None:
     # Thousands of parts of one byte each can arrive at once, and others want to run in between.
     await anyio.lowlevel.checkpoint()
-    with _told_in_short():
+    with _map_network_errors():
         return await anext(parts, None)
 
 
@@ -401,7 +302,7 @@ def _port(url: httpx.URL) -> int:
 
 
 @contextmanager
-def _told_in_short() -> Iterator[None]:
+def _map_network_errors() -> Iterator[None]:
     """Make an InvalidRequest of whatever goes wrong between this host and another."""
     try:
         yield

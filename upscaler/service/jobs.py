@@ -1,8 +1,8 @@
-"""Asynchronous inference: what was ordered is kept under an id, and asked for later (ASY-1 to 5).
+"""Asynchronous inference: jobs are kept under an ID, and clients poll for them (ASY-1 to 5).
 
-`Jobs` is what the service needs; `InProcessJobs` keeps everything in the memory of one process and
-loses it when that ends. All calls are from one event loop, and when that is shut down it cancels
-what is not completed, as it does with every task.
+`JobStore` is what the service needs; `LocalJobStore` keeps everything in the memory of one process
+and loses it when that ends. All calls come from one event loop; shutting it down cancels the jobs
+that are not completed, as it does with every task.
 """
 
 import asyncio
@@ -13,48 +13,48 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from upscaler.api.request import RESULT_LIFETIME_S
+from upscaler.api.limits import RESULT_LIFETIME_S
 from upscaler.api.responses import JobStatus
 from upscaler.errors import Busy, JobFailed, UnknownJob, UpscalerError, let_go
 from upscaler.imaging.encode import most_bytes
-from upscaler.service.backend import Made, Order
+from upscaler.service.backend import ScheduledJob, UpscaleResult
 
 log = logging.getLogger(__name__)
 
 ID_BYTES: Final = 24
-"""An id is a capability: as many random bits as nobody guesses (ASY-5)."""
+"""Of an ID, which is a capability: too many random bits to guess (ASY-5)."""
 MAX_JOBS: Final = 10_000
-"""Failed jobs take hardly any memory, and yet there must not be any number of them."""
+"""Failed jobs take hardly any memory, but their number must be limited, too."""
 MAX_RETRY_AFTER_S: Final = 600
 UNFORESEEN: Final = JobFailed.Told(500, "Internal Server Error", {})
-"""What is told of a failure that is nobody's on purpose."""
+"""What the client is told of an unexpected error."""
 NOT_COMPLETED: Final = "this inference is not completed: ask its poll_url how far it is"
 
 
-class Jobs(Protocol):
-    """Where asynchronous inferences are kept. An id that is not known raises UnknownJob."""
+class JobStore(Protocol):
+    """Where asynchronous inferences are kept. An unknown ID raises UnknownJob."""
 
     @property
     def results_bytes(self) -> int:
-        """What the results take up that are kept in this process."""
+        """The size of the results that are kept in this process."""
         ...
 
-    async def start(self, order: AbstractContextManager[Order]) -> str:
-        """Enter `order`, have it made, leave it, and return the id to ask by.
+    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
+        """Enter `order`, run its job in the background, and return the ID of the job.
 
-        Raises Busy if there is no place in line, or no room for the result.
+        Raises Busy if the queue is full, or there is no room for the result.
         """
         ...
 
     async def status(self, job_id: str) -> JobStatus:
-        """How far the job is."""
+        """Return the status of a job."""
         ...
 
-    async def result(self, job_id: str) -> Made:
-        """What was made. Raises UnknownJob until it is, and JobFailed if making it failed."""
+    async def result(self, job_id: str) -> UpscaleResult:
+        """Return the result. Raises UnknownJob until it is there, and JobFailed if it failed."""
         ...
 
 
@@ -62,23 +62,28 @@ class Jobs(Protocol):
 class Job:
     """One asynchronous inference. `room_bytes` is what it takes up in the store, at most.
 
-    Of a failure that is kept which its client is told: an exception would keep the frames that it
-    passed through, and with them the picture.
+    `failure` is what the client is told, not the exception: that would keep the frames it passed
+    through, and with them the image. `done` is set once the work has ended, however it ended, and
+    `expires_s` is infinite until `LocalJobStore.begin_lifetime`.
     """
 
     id: str
     room_bytes: int
     status: JobStatus = JobStatus.PENDING
-    made: Made | None = None
+    result: UpscaleResult | None = None
     failure: JobFailed.Told | None = None
     expires_s: float = math.inf
+    done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class InProcessJobs:
+class LocalJobStore:
     """Jobs in the memory of this process, with a bound on what their results take up.
 
-    Where there is no more room, jobs that were fetched make way, first those that nobody has asked
-    for since; those that were not are kept for their time, and new jobs are refused.
+    When it is full, jobs whose results were fetched are dropped, the least recently fetched first.
+    Jobs that were not fetched are kept for their lifetime, and new jobs are refused.
+
+    A subclass may override two hooks: `complete`, to change how a job turns out, and
+    `begin_lifetime`, to let the lifetime of a result begin later.
     """
 
     def __init__(
@@ -92,11 +97,11 @@ class InProcessJobs:
         self._lifetime_s = lifetime_s
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
-        self._clear()
+        self.clear()
 
     @property
     def held_bytes(self) -> int:
-        """What the results take up, and those to come at most."""
+        """The size of the results, and the maximum size of those to come."""
         return self.results_bytes + self._reserved_bytes
 
     @property
@@ -104,7 +109,7 @@ class InProcessJobs:
         self._forget_expired()
         return self._results_bytes
 
-    async def start(self, order: AbstractContextManager[Order]) -> str:
+    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
         stack = ExitStack()
         try:
             entered = stack.enter_context(order)
@@ -122,21 +127,54 @@ class InProcessJobs:
         return job.id
 
     async def status(self, job_id: str) -> JobStatus:
-        return self._job(job_id).status
+        return self.find(job_id).status
 
-    async def result(self, job_id: str) -> Made:
-        job = self._job(job_id)
-        if job.failure is None and job.made is None:
+    async def result(self, job_id: str) -> UpscaleResult:
+        job = self.find(job_id)
+        if job.failure is None and job.result is None:
             raise UnknownJob(NOT_COMPLETED)
         self._fetched[job_id] = job
         self._fetched.move_to_end(job_id)
         if job.failure is not None:
             raise JobFailed(job.failure)
-        assert job.made is not None, "it has not failed"
-        return job.made
+        assert job.result is not None, "it has not failed"
+        return job.result
 
-    async def _run(self, job: Job, order: Order, stack: ExitStack) -> None:
-        """Make one order; whatever becomes of it, the other jobs are not to suffer."""
+    def find(self, job_id: str) -> Job:
+        """Return the job with this ID; raises UnknownJob if there is none, or no longer."""
+        self._forget_expired()
+        if job_id not in self._jobs:
+            raise UnknownJob("no inference has this id, or its result is no longer kept")
+        return self._jobs[job_id]
+
+    def clear(self) -> None:
+        """Forget all jobs. The work that is under way goes on, and its results are dropped."""
+        # New dictionaries, since a server in another thread may be iterating over the old ones.
+        # Each is in its own order: of start, of the end of the lifetime, and of the last fetch.
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._expiring: OrderedDict[str, Job] = OrderedDict()
+        self._fetched: OrderedDict[str, Job] = OrderedDict()
+        self._results_bytes = self._reserved_bytes = 0
+
+    def complete(self, job: Job) -> None:
+        """Count the result or the failure of `job`, and begin its lifetime; called once a job.
+
+        It is not called for a job that was forgotten meanwhile.
+        """
+        self._reserved_bytes -= job.room_bytes
+        job.room_bytes = job.result.file_bytes if job.result else 0
+        self._results_bytes += job.room_bytes
+        job.status = JobStatus.COMPLETED
+        self.begin_lifetime(job)
+
+    def begin_lifetime(self, job: Job) -> None:
+        """Keep `job` for the lifetime of a result, from now on; does nothing the second time."""
+        if job.expires_s == math.inf and self._jobs.get(job.id) is job:
+            job.expires_s = self._clock() + self._lifetime_s
+            self._expiring[job.id] = job
+
+    async def _run(self, job: Job, order: ScheduledJob, stack: ExitStack) -> None:
+        """Run one job. Whatever it raises ends here, and does not affect the other jobs."""
 
         def running() -> None:
             job.status = JobStatus.RUNNING
@@ -144,34 +182,17 @@ class InProcessJobs:
         failure = UNFORESEEN
         try:
             with stack:
-                job.made = await order.make(running)
+                job.result = await order.make(running)
         except Exception as error:
             log.exception("an asynchronous inference failed")
             if isinstance(error, UpscalerError):
                 failure = JobFailed.Told(error.status, error.detail, error.headers)
             let_go(error)
-        finally:  # be it that making it was cancelled
-            job.failure = None if job.made else failure
-            if self._jobs.get(job.id) is job:  # else all of them were forgotten meanwhile
-                self._complete(job)
-
-    def _complete(self, job: Job) -> None:
-        self._reserved_bytes -= job.room_bytes
-        job.room_bytes = job.made.file_bytes if job.made else 0
-        self._results_bytes += job.room_bytes
-        job.status = JobStatus.COMPLETED
-        self._expire_later(job)
-
-    def _expire_later(self, job: Job) -> None:
-        """Let the time begin for which a job is kept."""
-        job.expires_s = self._clock() + self._lifetime_s
-        self._expiring[job.id] = job
-
-    def _job(self, job_id: str) -> Job:
-        self._forget_expired()
-        if job_id not in self._jobs:
-            raise UnknownJob("no inference has this id, or its result is no longer kept")
-        return self._jobs[job_id]
+        finally:  # also when the work was cancelled
+            job.failure = None if job.result else failure
+            if self._jobs.get(job.id) is job:  # else `clear` was called meanwhile
+                self.complete(job)
+            job.done.set()
 
     def _forget_expired(self) -> None:
         now_s = self._clock()
@@ -183,8 +204,8 @@ class InProcessJobs:
             jobs.pop(job.id, None)
         self._results_bytes -= job.room_bytes
 
-    def _make_room(self, room_bytes: int, order: Order) -> None:
-        """Forget as many of the fetched jobs as need be; if not enough, none of them, and Busy."""
+    def _make_room(self, room_bytes: int, order: ScheduledJob) -> None:
+        """Forget fetched jobs until there is room; raises Busy if all of them are not enough."""
         self._forget_expired()
         surplus_bytes = self.held_bytes + room_bytes - self.capacity_bytes
         if surplus_bytes <= 0 and len(self._jobs) < MAX_JOBS:
@@ -195,22 +216,11 @@ class InProcessJobs:
         while len(self._jobs) >= MAX_JOBS or self.held_bytes + room_bytes > self.capacity_bytes:
             self._forget(next(iter(self._fetched.values())))
 
-    def _busy(self, surplus_bytes: int, order: Order) -> Busy:
-        """What is to be told of results in the way: those to come, or else those that are kept."""
+    def _busy(self, surplus_bytes: int, order: ScheduledJob) -> Busy:
+        """Return the error for results without room, which those to come or not fetched take."""
         if 0 < surplus_bytes <= self._reserved_bytes:
-            return order.busy(
-                "the results of the pictures under way may need all room that there is"
-            )
+            return order.busy("the results of running jobs may need all the memory for results")
         kept = (job for job in self._expiring.values() if job.id not in self._fetched)
         first_s = next((job.expires_s - self._clock() for job in kept), math.inf)
         retry_after_s = max(1, math.ceil(min(MAX_RETRY_AFTER_S, first_s)))
-        return Busy("too many results are kept that nobody has fetched", retry_after_s)
-
-    def _clear(self) -> None:
-        """Know of no job any more."""
-        # Others than before, since a server in another thread may go through those. Each in its
-        # order: of the start, the end and the last time fetched.
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
-        self._expiring: OrderedDict[str, Job] = OrderedDict()
-        self._fetched: OrderedDict[str, Job] = OrderedDict()
-        self._results_bytes = self._reserved_bytes = 0
+        return Busy("too many results have not been fetched", retry_after_s)

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from upscaler.service import logs
-from upscaler.service.backend import Made
+from upscaler.service.backend import UpscaleResult
 from upscaler.service.queue import Admission
 
 BUCKETS_S: Final = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -72,7 +72,7 @@ class Metrics:
         self._requests.labels(route, status, model).inc()
         self._request_seconds.labels(route).observe(seconds)
 
-    def made(self, made: Made) -> None:
+    def made(self, made: UpscaleResult) -> None:
         """Count a picture."""
         self._megapixels.labels(made.model).inc(made.size[0] * made.size[1] / 1e6)
         for stage, seconds in made.seconds.items():

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upscaler.api.request import REQUEST_ID_HEADER
+from upscaler.api.headers import REQUEST_ID_HEADER
 from upscaler.service import logs
 from upscaler.service.metrics import Metrics
 from upscaler.service.queue import Admission
@@ -32,7 +32,7 @@ MAX_METHOD: Final = 20
 """How many a method may have: any word is one, and the longest that is registered has 17."""
 
 
-class Envelope:
+class RequestMiddleware:
     """Middleware around everything else.
 
     It puts into the request's state its `request_id`, its `memory` (see `Admission`) and its
@@ -50,7 +50,7 @@ class Envelope:
             return
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = given if SANE_ID.fullmatch(given) else uuid4().hex
-        account = Account(scope, request_id)
+        account = RequestRecord(scope, request_id)
         with self.admission.holding() as memory:
             scope.setdefault("state", {}).update(
                 request_id=request_id, memory=memory, facts=account.facts
@@ -62,7 +62,7 @@ class Envelope:
                 self._close(account)
                 logs.request_id.reset(said_by)
 
-    async def _answered(self, account: "Account", receive: Receive, send: Send) -> None:
+    async def _answered(self, account: "RequestRecord", receive: Receive, send: Send) -> None:
         async def noting(message: Message) -> None:
             account.note(message)
             await send(message)
@@ -78,7 +78,7 @@ class Envelope:
             answer = JSONResponse({"detail": "Internal Server Error"}, 500)
             await answer(account.scope, receive, noting)
 
-    def _close(self, account: "Account") -> None:
+    def _close(self, account: "RequestRecord") -> None:
         """Count and log a request that is over."""
         seconds = time.perf_counter() - account.began_s
         status = account.status or CLIENT_CLOSED
@@ -102,7 +102,7 @@ def _shown(text: str, most: int) -> str:
     return text if len(text) <= most else f"({len(text)} characters)"
 
 
-class Account:
+class RequestRecord:
     """What is known of one request and its answer so far."""
 
     def __init__(self, scope: Scope, request_id: str) -> None:

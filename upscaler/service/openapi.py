@@ -6,7 +6,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
-from upscaler.api.request import (
+from upscaler.api.headers import (
     ASYNC_HEADER,
     COST_HEADER,
     DRY_RUN_HEADER,
@@ -15,8 +15,8 @@ from upscaler.api.request import (
     OUTPUT_SIZE_HEADER,
     REQUEST_ID_HEADER,
     WEIGHTS_HEADER,
-    UpscalingRequest,
 )
+from upscaler.api.request import UpscalingRequest
 from upscaler.api.responses import (
     AsyncResponse,
     DryRunResponse,
@@ -31,6 +31,7 @@ TEXT: Final = (
     f"{REQUEST_ID_HEADER}: the one that the request gives there, or else a new one."
 )
 SCHEMAS: Final = "#/components/schemas/"
+FILES: Final = " or ".join(encoding.media_type for encoding in ImageEncoding)
 
 UNAUTHORIZED: Final = {401: {"model": ErrorResponse, "description": "No valid token"}}
 NOT_FOUND: Final = {404: {"model": ErrorResponse, "description": "No such id, or none any more"}}
@@ -73,8 +74,7 @@ def _picture(description: str, *models: type[BaseModel]) -> dict[str, Any]:
         },
         "content": {
             "application/json": {"schema": {"anyOf": schemas} if schemas[1:] else schemas[0]},
-            "image/png": file,
-            "image/jpeg": file,
+            **{encoding.media_type: file for encoding in ImageEncoding},
         },
     }
 
@@ -115,7 +115,7 @@ UPSCALING: Final[dict[str, Any]] = {
             },
         },
         "parameters": [
-            _header("Accept", "image/png or image/jpeg asks for the file itself, without JSON."),
+            _header("Accept", f"{FILES} asks for the file itself, without JSON."),
             _header(ASYNC_HEADER, "1 asks for an answer at once and the picture later."),
             _header(DRY_RUN_HEADER, "1 asks what would come of the request, without inference."),
             _header(REQUEST_ID_HEADER, "An id of the client's own, to find the request by."),

@@ -24,7 +24,7 @@ class Admission:
         self.queue_length = queue_length
         self.memory_bytes = memory_bytes
         self.held_bytes = 0
-        self.line: list[Place] = []
+        self.line: list[QueueSlot] = []
         self.at_once = at_once
         self.machine = asyncio.Semaphore(at_once)
 
@@ -55,19 +55,19 @@ class Admission:
         return Busy(f"{reason}: try again in {retry_after_s} s", retry_after_s)
 
     @contextmanager
-    def holding(self) -> Iterator["Memory"]:
+    def holding(self) -> Iterator["MemoryReservation"]:
         """The memory of one request, as it grows and shrinks; afterwards all of it is free."""
-        memory = Memory(self)
+        memory = MemoryReservation(self)
         try:
             yield memory
         finally:
-            memory.keep(0)
+            memory.set(0)
 
     @contextmanager
-    def place(self, estimated_s: float) -> Iterator["Place"]:
+    def place(self, estimated_s: float) -> Iterator["QueueSlot"]:
         """A place in line for a picture that takes about so long; Busy if there is none."""
         self.check_room()
-        place = Place(self.machine, estimated_s)
+        place = QueueSlot(self.machine, estimated_s)
         self.line.append(place)
         try:
             yield place
@@ -75,25 +75,25 @@ class Admission:
             self.line.remove(place)
 
 
-class Memory:
+class MemoryReservation:
     """The bytes that one request holds."""
 
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
         self.held_bytes = 0
 
-    def hold(self, held_bytes: int) -> None:
+    def reserve(self, held_bytes: int) -> None:
         """Say that the request is about to hold so many bytes; Busy if there are not so many."""
         self.admission.check_memory(held_bytes - self.held_bytes)
-        self.keep(held_bytes)
+        self.set(held_bytes)
 
-    def keep(self, held_bytes: int) -> None:
+    def set(self, held_bytes: int) -> None:
         """Say that the request holds so many bytes now, be there room for them or not."""
         self.admission.held_bytes += held_bytes - self.held_bytes
         self.held_bytes = held_bytes
 
 
-class Place:
+class QueueSlot:
     """A place in line."""
 
     def __init__(self, machine: asyncio.Semaphore, estimated_s: float) -> None:
@@ -102,7 +102,7 @@ class Place:
         self._machine = machine
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def acquire(self) -> AsyncIterator[None]:
         """Wait for the machine, first come, first served, and have a share of it."""
         async with self._machine:
             self.has_turn = True

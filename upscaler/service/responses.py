@@ -1,26 +1,27 @@
 """Pictures and errors as HTTP responses."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final
 
+import pybase64
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from upscaler.api.request import (
+from upscaler.api.headers import (
     COST_HEADER,
     INPUT_SIZE_HEADER,
     MODEL_HEADER,
     OUTPUT_SIZE_HEADER,
     WEIGHTS_HEADER,
-    Size,
 )
+from upscaler.api.responses import ImageResponse
+from upscaler.api.sizes import Size
 from upscaler.errors import UpscalerError, let_go
-from upscaler.imaging.encode import in_json, json_bytes
-from upscaler.service.backend import WORK, Made
-from upscaler.service.body import JSON, MEDIA_TYPES
+from upscaler.service.backend import WORK_STAGES, UpscaleResult
+from upscaler.service.negotiation import JSON, MEDIA_TYPES
 
 BEAT_S: Final = 15.0
 """How often something is sent of an answer that has begun: OctoAI's client waits 60 s for it."""
@@ -34,7 +35,7 @@ def in_pixels(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def picture(made: Made, price_per_second: Decimal | None) -> Response:
+def image_response(made: UpscaleResult, price_per_second: Decimal | None) -> Response:
     """The answer that holds a picture: JSON (RES-1) or the file itself (RES-8)."""
     headers = {
         **VARY,
@@ -53,14 +54,16 @@ def picture(made: Made, price_per_second: Decimal | None) -> Response:
     return StreamingResponse(_sent(in_json(made.file)), 200, headers, JSON)
 
 
-class Begun(StreamingResponse):
+class KeepAliveJSONResponse(StreamingResponse):
     """The answer in JSON to a request whose picture is still being made.
 
     Until it is there, spaces come, which may stand before any JSON (RFC 8259, 2). What fails now
     can have no status any more: the connection is cut off, and no client takes that for an answer.
     """
 
-    def __init__(self, making: asyncio.Future[Made], on_made: Callable[[Made], None]) -> None:
+    def __init__(
+        self, making: asyncio.Future[UpscaleResult], on_made: Callable[[UpscaleResult], None]
+    ) -> None:
         """Answer with what comes of `making`, which is given up if the client goes."""
         super().__init__(self._pieces(), 200, VARY, JSON)
         self._making = making
@@ -74,7 +77,7 @@ class Begun(StreamingResponse):
             let_go(error)
             raise
         finally:
-            await given_up(self._making)
+            await cancel_and_wait(self._making)
             del self._making
 
     async def _pieces(self) -> AsyncIterator[bytes]:
@@ -87,7 +90,7 @@ class Begun(StreamingResponse):
             yield piece
 
 
-async def given_up(making: asyncio.Future[Any]) -> None:
+async def cancel_and_wait(making: asyncio.Future[Any]) -> None:
     """Cancel what is being made, unless it is done, and wait until it has ended."""
     making.cancel()
     await asyncio.gather(making, return_exceptions=True)
@@ -95,9 +98,34 @@ async def given_up(making: asyncio.Future[Any]) -> None:
         making.exception()
 
 
-def cost_usd(made: Made, price_per_second: Decimal) -> Decimal:
+def cost_usd(made: UpscaleResult, price_per_second: Decimal) -> Decimal:
     """What the time cost in which the machine worked for this picture: no waiting, no download."""
-    return price_per_second * Decimal(sum(made.seconds[stage] for stage in WORK))
+    return price_per_second * Decimal(sum(made.seconds[stage] for stage in WORK_STAGES))
+
+
+def in_json(file: Iterable[bytes]) -> Generator[bytes, None, None]:
+    """The pieces of the answer (RES-1 to RES-3) that holds `file`; nothing is ever withheld."""
+    before, after = _around()
+    ready, rest = before, b""
+    for piece in file:
+        data = rest + piece
+        whole = len(data) - len(data) % 3  # three bytes are four characters; padding ends a text
+        yield ready + pybase64.b64encode(memoryview(data)[:whole])
+        ready, rest = b"", data[whole:]
+    yield ready + pybase64.b64encode(rest) + after
+
+
+def json_bytes(file_bytes: int) -> int:
+    """How long the answer is that holds a file of so many bytes."""
+    before, after = _around()
+    return len(before) + 4 * -(-file_bytes // 3) + len(after)
+
+
+def _around() -> tuple[bytes, bytes]:
+    """What stands before and behind the file's base64 in an answer."""
+    answer = ImageResponse(image_b64="", removed_for_safety=False).model_dump_json()
+    before, after = answer.encode().split(b'""')
+    return before + b'"', b'"' + after
 
 
 def error(fault: UpscalerError) -> Response:

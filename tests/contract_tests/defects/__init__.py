@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mock_server.mock import Mock
-from mock_server.serving.connection import Wire
+from mock_server.serving.connection import MockConnection
 from tests.contract_tests.defects import (
     accept,
     asynchronous,
@@ -80,7 +80,7 @@ class Served:
 @contextmanager
 def defective(defect: Defect) -> Iterator[Served]:
     """Serve a mock with a defect on a port of this machine."""
-    with planted_mock(defect) as mock, running(mock.app, Wire) as url:
+    with planted_mock(defect) as mock, running(mock.app, MockConnection) as url:
         yield Served(url, TOKEN, mock)
 
 
@@ -88,7 +88,7 @@ def defective(defect: Defect) -> Iterator[Served]:
 def flawless() -> Iterator[Served]:
     """Serve the same mock without any."""
     mock = Mock(tokens=(TOKEN,))
-    with running(mock.app, Wire) as url:
+    with running(mock.app, MockConnection) as url:
         yield Served(url, TOKEN, mock)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 from PIL import Image
 
-from mock_server.backend.jobs import MockJobs
+from mock_server.backend.jobs import MockJobStore
 from tests.contract_tests.defects.headers import read_as
 from tests.contract_tests.defects.planting import (
     Answer,
@@ -34,7 +34,7 @@ from tests.contract_tests.defects.probes import (
     text,
 )
 from upscaler.errors import UnknownJob
-from upscaler.service.backend import Made
+from upscaler.service.backend import UpscaleResult
 from upscaler.service.jobs import NOT_COMPLETED
 
 POLLS, RESULTS = "/v1/requests/", "/v1/responses/"
@@ -83,14 +83,14 @@ def result_of(other: Callable[[list[str]], str]) -> Planting:
     """Give the result of another inference."""
 
     def around(result: Callable[..., Any]) -> Any:
-        async def resulting(store: MockJobs, job_id: str) -> Made:
+        async def resulting(store: MockJobStore, job_id: str) -> UpscaleResult:
             known = list(store._jobs)
-            made: Made = await result(store, other(known) if job_id in known else job_id)
+            made: UpscaleResult = await result(store, other(known) if job_id in known else job_id)
             return made
 
         return resulting
 
-    return replaced(MockJobs, "result", around)
+    return replaced(MockJobStore, "result", around)
 
 
 def missing(*, first: bool) -> Planting:
@@ -99,8 +99,8 @@ def missing(*, first: bool) -> Planting:
     def around(result: Callable[..., Any]) -> Any:
         asked: set[str] = set()
 
-        async def resulting(store: MockJobs, job_id: str) -> Made:
-            made: Made = await result(store, job_id)
+        async def resulting(store: MockJobStore, job_id: str) -> UpscaleResult:
+            made: UpscaleResult = await result(store, job_id)
             is_first = job_id not in asked
             asked.add(job_id)
             if is_first == first:
@@ -109,7 +109,7 @@ def missing(*, first: bool) -> Planting:
 
         return resulting
 
-    return replaced(MockJobs, "result", around)
+    return replaced(MockJobStore, "result", around)
 
 
 def two_results(client: httpx.Client) -> object:

@@ -24,7 +24,8 @@ from tests.contract_tests.defects.planting import (
 from tests.contract_tests.defects.probes import asking, file, saved, text, turned
 from upscaler.errors import InvalidRequest
 from upscaler.imaging import decode
-from upscaler.imaging.decode import Picture, Pixels
+from upscaler.imaging.decode import EncodedImage
+from upscaler.imaging.pixels import Pixels
 
 PICTURE: Final = text(file())
 PREFIX: Final = "data:image/png;base64,"
@@ -75,8 +76,8 @@ def told_as(kind: str, status: int, detail: str) -> Planting:
 def damage_is_ours() -> Planting:
     """Do not expect that decoding fails."""
 
-    def around(pixels: Callable[[Picture], Pixels]) -> Any:
-        def decoded(picture: Picture) -> Pixels:
+    def around(pixels: Callable[[EncodedImage], Pixels]) -> Any:
+        def decoded(picture: EncodedImage) -> Pixels:
             try:
                 return pixels(picture)
             except InvalidRequest as error:
@@ -84,14 +85,14 @@ def damage_is_ours() -> Planting:
 
         return decoded
 
-    return replaced(Picture, "pixels", around)
+    return replaced(EncodedImage, "pixels", around)
 
 
 def header_is_ours() -> Planting:
     """Do not expect what is no picture."""
 
-    def around(read_header: Callable[..., Picture]) -> Any:
-        def read(*args: Any) -> Picture:
+    def around(read_header: Callable[..., EncodedImage]) -> Any:
+        def read(*args: Any) -> EncodedImage:
             try:
                 return read_header(*args)
             except InvalidRequest as error:
@@ -105,8 +106,8 @@ def header_is_ours() -> Planting:
 def damage_is_grey() -> Planting:
     """Take a damaged file, as Pillow does with LOAD_TRUNCATED_IMAGES."""
 
-    def around(pixels: Callable[[Picture], Pixels]) -> Any:
-        def decoded(picture: Picture) -> Pixels:
+    def around(pixels: Callable[[EncodedImage], Pixels]) -> Any:
+        def decoded(picture: EncodedImage) -> Pixels:
             try:
                 return pixels(picture)
             except InvalidRequest:
@@ -114,7 +115,7 @@ def damage_is_grey() -> Planting:
 
         return decoded
 
-    return replaced(Picture, "pixels", around)
+    return replaced(EncodedImage, "pixels", around)
 
 
 def of_mode(modes: tuple[str, ...], change: Callable[[Pixels], Pixels]) -> Planting:

@@ -25,7 +25,7 @@ from upscaler.api.request import UpscalingRequest
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.formats import ImageEncoding
 from upscaler.service import app
-from upscaler.service.body import accepted
+from upscaler.service.negotiation import negotiate
 
 JSON: Final = "application/json"
 
@@ -75,7 +75,7 @@ def unread() -> Planting:
 
         return read_json
 
-    return together(replaced(app, "read_json", reading), _keeping_bodies())
+    return together(replaced(app, "read_json_body", reading), _keeping_bodies())
 
 
 def _keeping_bodies() -> Planting:
@@ -99,12 +99,12 @@ def accept_first() -> Planting:
     def reading(read: Any) -> Any:
         async def read_json(request: Request, memory: Any, *, asynchronous: bool) -> bytearray:
             body: bytearray = await read(request, memory, asynchronous=asynchronous)
-            accepted(request.headers.get("Accept", ""), ImageEncoding.PNG)
+            negotiate(request.headers.get("Accept", ""), ImageEncoding.PNG)
             return body
 
         return read_json
 
-    return replaced(app, "read_json", reading)
+    return replaced(app, "read_json_body", reading)
 
 
 def parsed(change: Callable[[bytes], bytes]) -> Planting:

@@ -19,9 +19,9 @@ from tests.contract_tests.defects.planting import (
     redrawn_for,
 )
 from tests.contract_tests.defects.probes import Probe, asking, file, saved, text, twice
-from upscaler.api.request import Size
-from upscaler.imaging.decode import Pixels
-from upscaler.service.backend import Task
+from upscaler.api.sizes import Size
+from upscaler.imaging.pixels import Pixels
+from upscaler.service.backend import UpscaleJob
 
 CLEAR: Final = text(file(mode="RGBA"))
 OTHER: Final = text(file(320, 280))
@@ -149,7 +149,7 @@ def wrapped(colours: Pixels) -> Pixels:
     return ((colours.astype(np.int16) + 40) % 256).astype(np.uint8)
 
 
-def to_format(kind: str) -> Callable[[bytes, Task], bytes]:
+def to_format(kind: str) -> Callable[[bytes, UpscaleJob], bytes]:
     """The same picture in another file format."""
     return lambda data, _: saved(Image.open(io.BytesIO(data)).convert("RGB"), kind)
 

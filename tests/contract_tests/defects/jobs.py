@@ -18,7 +18,7 @@ from tests.contract_tests.defects.planting import (
     replaced,
 )
 from tests.contract_tests.defects.probes import getting, promised, sending
-from upscaler.api import request
+from upscaler.api import limits
 from upscaler.service import jobs
 
 MEGABYTE: Final = b" " * (10 * 2**20 - 2) + b"{}"
@@ -98,14 +98,14 @@ KEPT: Final = (
         "async-body-of-32-mib",
         "Allows an asynchronous request as many bytes as any other.",
         ("ASY-4",),
-        patched(request, "ASYNC_MAX_BODY_BYTES", request.MAX_BODY_BYTES),
+        patched(limits, "ASYNC_MAX_BODY_BYTES", limits.MAX_BODY_BYTES),
         sending(b" " + MEGABYTE, X_OctoAI_Async="1"),
     ),
     Defect(
         "async-body-of-10-mb",
         "Takes 10 MB for ten million bytes.",
         ("ASY-4",),
-        patched(request, "ASYNC_MAX_BODY_BYTES", 10_000_000),
+        patched(limits, "ASYNC_MAX_BODY_BYTES", 10_000_000),
         sending(MEGABYTE, X_OctoAI_Async="1"),
     ),
     Defect(

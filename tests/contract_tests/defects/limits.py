@@ -16,10 +16,12 @@ from tests.contract_tests.defects.planting import (
 from tests.contract_tests.defects.probes import checking, file, text
 from tests.contract_tests.defects.sizes import FLAT, given
 from upscaler.api import request as contract
-from upscaler.api.request import Size, UpscalingRequest
+from upscaler.api import sizes
+from upscaler.api.request import UpscalingRequest
+from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.imaging import decode
-from upscaler.imaging.decode import Picture
+from upscaler.imaging.decode import EncodedImage
 from upscaler.service import app
 
 SMALL: Final = 256
@@ -33,8 +35,8 @@ def clamped() -> Planting:
     """Make as much as there may be of what would be too large."""
 
     def output_size(request: UpscalingRequest, size: Size) -> Size:
-        contract.check_input_size(size, request.image_field)
-        width, height = contract._requested_size(request, size)
+        sizes.check_input_size(size, request.image_field)
+        width, height = sizes._requested_size(request, size)
         return min(width, MOST), min(height, MOST)
 
     return patched(app, "output_size", output_size)
@@ -45,7 +47,7 @@ def output_first() -> Planting:
 
     def around(output_size: Callable[[UpscalingRequest, Size], Size]) -> Any:
         def other(request: UpscalingRequest, size: Size) -> Size:
-            if max(contract._requested_size(request, size)) > MOST:
+            if max(sizes._requested_size(request, size)) > MOST:
                 msg = "the output may be at most 8192 pixels on each side"
                 error = FieldError(("body", request.size_field), msg, "output_too_large")
                 raise InvalidRequest(error)
@@ -59,8 +61,8 @@ def output_first() -> Planting:
 def decoded_first() -> Planting:
     """Decode a picture of nearly any size before its size is looked at."""
 
-    def around(read_header: Callable[..., Picture]) -> Any:
-        def read(data: bytes, field: str = "init_image") -> Picture:
+    def around(read_header: Callable[..., EncodedImage]) -> Any:
+        def read(data: bytes, field: str = "init_image") -> EncodedImage:
             picture = read_header(data, field)
             if max(picture.size) <= 2 * LARGE:
                 picture.pixels()
@@ -77,9 +79,7 @@ def picture_first() -> Planting:
     def around(validate: Callable[[Any], UpscalingRequest]) -> Any:
         def validated(fields: Fields) -> UpscalingRequest:
             alone = contract.UpscalingRequest(init_image=fields["init_image"], scale=1)
-            contract.check_input_size(
-                decode.read_header(alone.init_image or b"").size, "init_image"
-            )
+            sizes.check_input_size(decode.read_header(alone.init_image or b"").size, "init_image")
             return validate(fields)
 
         def either(fields: Any) -> UpscalingRequest:

@@ -17,15 +17,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mock_server.backend import backend
 from mock_server.backend.backend import MockBackend
-from mock_server.backend.nearest import MockEnlarger
+from mock_server.backend.nearest import NearestUpscaler
 from mock_server.mock import Mock
 from upscaler.api import request as contract
-from upscaler.api.request import Size, UpscalingRequest
+from upscaler.api import sizes
+from upscaler.api.request import UpscalingRequest
+from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, InvalidRequest
-from upscaler.imaging.decode import Picture, Pixels
+from upscaler.imaging.decode import EncodedImage
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service import app
-from upscaler.service.backend import Made, Progress, Stopwatch, Task
+from upscaler.service.backend import Progress, StageTimer, UpscaleJob, UpscaleResult
 
 Planting = Callable[[], AbstractContextManager[object]]
 """Enter it before the mock is made, and leave it when that is served no more."""
@@ -193,7 +196,7 @@ def _layer(make: Callable[[], tuple[Any, Any]]) -> Planting:
 
         return layered
 
-    return replaced(Mock, "_made", around)
+    return replaced(Mock, "_build_app", around)
 
 
 def changed_result(change: Callable[[Fields], object]) -> Planting:
@@ -286,7 +289,7 @@ def changed_size(change: Callable[[UpscalingRequest, Size, Size], Size]) -> Plan
     def around(requested: Callable[[UpscalingRequest, Size], Size]) -> Any:
         return lambda request, size: change(request, size, requested(request, size))
 
-    return replaced(contract, "_requested_size", around)
+    return replaced(sizes, "_requested_size", around)
 
 
 def input_limits(fits: Callable[[int, int], bool]) -> Planting:
@@ -297,15 +300,15 @@ def input_limits(fits: Callable[[int, int], bool]) -> Planting:
             kind = "image_too_small" if min(size) < 257 else "image_too_large"
             raise InvalidRequest(FieldError(("body", field), "256 to 2048 pixels a side", kind))
 
-    return patched(contract, "check_input_size", check)
+    return patched(sizes, "check_input_size", check)
 
 
 def output_limits(fits: Callable[[str, int, int], bool]) -> Planting:
     """Make what fits, by the field that asks and the output's width and height."""
 
     def output_size(request: UpscalingRequest, size: Size) -> Size:
-        contract.check_input_size(size, request.image_field)
-        wanted = contract._requested_size(request, size)
+        sizes.check_input_size(size, request.image_field)
+        wanted = sizes._requested_size(request, size)
         field = request.size_field
         if not fits(field, *wanted):
             msg = "the output may be at most 8192 pixels on each side"
@@ -318,13 +321,13 @@ def output_limits(fits: Callable[[str, int, int], bool]) -> Planting:
 # Pictures
 
 
-def changed_input(change: Callable[[Picture, Pixels], Pixels]) -> Planting:
+def changed_input(change: Callable[[EncodedImage, Pixels], Pixels]) -> Planting:
     """Read other pixels than a file has. What that raises becomes a 500."""
 
-    def around(pixels: Callable[[Picture], Pixels]) -> Any:
+    def around(pixels: Callable[[EncodedImage], Pixels]) -> Any:
         return lambda picture: np.ascontiguousarray(change(picture, pixels(picture)))
 
-    return replaced(Picture, "pixels", around)
+    return replaced(EncodedImage, "pixels", around)
 
 
 def redrawn(change: Callable[[Pixels], Pixels]) -> Planting:
@@ -337,31 +340,31 @@ def redrawn_for(change: Callable[[Pixels, Size], Pixels]) -> Planting:
 
     def around(upscale: Callable[..., Iterator[Pixels]]) -> Any:
         def redrawing(
-            enlarger: MockEnlarger,
+            upscaler: NearestUpscaler,
             pixels: Pixels,
             model: UpscalingModel,
             size: Size,
             progress: Progress,
         ) -> Iterator[Pixels]:
             other = np.ascontiguousarray(change(pixels, size))
-            return upscale(enlarger, other, model, size, progress)
+            return upscale(upscaler, other, model, size, progress)
 
         return redrawing
 
-    return replaced(MockEnlarger, "upscale", around)
+    return replaced(NearestUpscaler, "upscale", around)
 
 
-def changed_task(change: Callable[[Task], Task]) -> Planting:
+def changed_task(change: Callable[[UpscaleJob], UpscaleJob]) -> Planting:
     """Carry out another task, and say of it what was asked for."""
-    return patched(backend, "_wrong", change)
+    return patched(backend, "apply_fault", change)
 
 
-def changed_file(change: Callable[[bytes, Task], bytes]) -> Planting:
+def changed_file(change: Callable[[bytes, UpscaleJob], bytes]) -> Planting:
     """Give out another file, and say of it what was asked for."""
 
     def around(make: Callable[..., Any]) -> Any:
-        async def making(maker: MockBackend, task: Task, watch: Stopwatch) -> Made:
-            made: Made = await make(maker, task, watch)
+        async def making(maker: MockBackend, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+            made: UpscaleResult = await make(maker, task, timer)
             return replace(made, file=[change(b"".join(made.file), task)])
 
         return making

@@ -13,7 +13,7 @@ from tests.contract_tests.defects.planting import (
 )
 from tests.contract_tests.defects.probes import asking, getting, ids_differ, request_id, sending
 from tests.contract_tests.defects.responses import HTML, at, of_status
-from upscaler.api import request
+from upscaler.api import limits
 from upscaler.errors import BodyTooLarge
 from upscaler.service import middleware
 
@@ -114,21 +114,21 @@ REFUSALS: Final = (
         "body-without-limit",
         "Reads bodies of any length.",
         ("RES-7",),
-        patched(request, "MAX_BODY_BYTES", 2**40),
+        patched(limits, "MAX_BODY_BYTES", 2**40),
         sending(b" " + LARGE),
     ),
     Defect(
         "body-of-32-mib-refused",
         "Refuses a body of as many bytes as there may be.",
         ("RES-7",),
-        replaced(request, "MAX_BODY_BYTES", lambda most: most - 1),
+        replaced(limits, "MAX_BODY_BYTES", lambda most: most - 1),
         sending(LARGE),
     ),
     Defect(
         "body-of-10-mib-at-most",
         "Allows no request more than an asynchronous one.",
         ("RES-7",),
-        patched(request, "MAX_BODY_BYTES", 10 * 2**20),
+        patched(limits, "MAX_BODY_BYTES", 10 * 2**20),
         sending(LARGE[-11 * 2**20 :]),
     ),
     Defect(

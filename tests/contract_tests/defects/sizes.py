@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from tests.contract_tests.defects.planting import Defect, Planting, changed_size, patched
 from tests.contract_tests.defects.probes import Probe, asking, checking, file, text, turned
-from upscaler.api import request as contract
-from upscaler.api.request import Size, UpscalingRequest
+from upscaler.api import sizes
+from upscaler.api.request import UpscalingRequest
+from upscaler.api.sizes import Size
 from upscaler.imaging import decode
 
 
@@ -19,7 +20,7 @@ def given(width: int, height: int, **fields: object) -> Probe:
 
 def rounded(to_int: Callable[[Fraction], int], least: int = 1) -> Planting:
     """Round computed sides in another way."""
-    return patched(contract, "_half_up", lambda side: max(least, to_int(side)))
+    return patched(sizes, "_half_up", lambda side: max(least, to_int(side)))
 
 
 def of_scale(change: Callable[[float], Any]) -> Planting:

@@ -13,7 +13,7 @@ from playwright.sync_api import FilePayload, Page, expect
 
 from tests.support.requirements import program
 from tests.support.service import Resizer
-from upscaler.api.request import Size
+from upscaler.api.sizes import Size
 from upscaler.errors import UpscalerError
 
 TOKEN = "zweites-schlüsselwort"

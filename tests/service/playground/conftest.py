@@ -24,7 +24,7 @@ from tests.support.paths import PHOTO
 from tests.support.service import running
 from upscaler.models import UpscalingModel
 from upscaler.service.app import create_app
-from upscaler.service.backend import InProcess
+from upscaler.service.backend import LocalBackend
 from upscaler.settings import Settings
 
 
@@ -79,7 +79,7 @@ def service(darkroom: Darkroom, elsewhere: str) -> Iterator[str]:
         fetch_ports=(int(re.split("[:/]", elsewhere)[4]),),
         fetch_networks=(ip_network("127.0.0.0/8"),),
     )
-    with running(create_app(InProcess(darkroom), settings)) as url:
+    with running(create_app(LocalBackend(darkroom), settings)) as url:
         yield url
         darkroom.open.set()
 

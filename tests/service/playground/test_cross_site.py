@@ -68,7 +68,7 @@ def mock() -> Iterator[MockServer]:
 
 
 def unharmed(mock: MockServer, before: dict[str, object], said: list[list[object]]) -> None:
-    assert mock.faults.told() == before
+    assert mock.faults.to_dict() == before
     assert mock.clock.advanced_s == 0
     assert mock.jobs.progress.pending == 0
     assert [entry for entry in mock.journal.find() if "x-secret" in entry.headers]
@@ -84,7 +84,7 @@ def attack(page: Page, mock: str) -> list[list[object]]:
 def test_a_page_of_another_port_neither_steers_nor_reads_it(
     browser: Browser, site: str, mock: MockServer
 ) -> None:
-    before = mock.faults.told()
+    before = mock.faults.to_dict()
     with browser.new_context() as context:
         page = context.new_page()
         page.goto(site)
@@ -97,7 +97,7 @@ def test_a_page_by_a_name_that_becomes_the_machines_neither_steers_nor_reads_it(
     playwright: Playwright, mock: MockServer
 ) -> None:
     """To the browser it is of the mock's own origin: it reads that it may not."""
-    before = mock.faults.told()
+    before = mock.faults.to_dict()
     url = httpx.URL(mock.url)
     rule = f"--host-resolver-rules=MAP {REBOUND} {url.host}"
     with launched(playwright, rule) as browser:
@@ -117,4 +117,4 @@ def test_the_mocks_own_page_may(browser: Browser, mock: MockServer) -> None:
         assert "canary" in page.content(), "nor is its user refused, who types the address"
         page.goto(f"{mock.url}/livez")
         page.evaluate("fetch('/_mock/faults', {method: 'POST', body: '{\"sequence\": \"503\"}'})")
-    assert mock.faults.told()["api"]["upscaling"] == "503"
+    assert mock.faults.to_dict()["api"]["upscaling"] == "503"

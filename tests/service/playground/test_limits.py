@@ -10,7 +10,8 @@ from playwright.sync_api import FilePayload, Page, expect
 from tests.service.playground.actions import TOKEN, choose, needs_browser, picture, words
 from tests.support.paths import PHOTO
 from tests.support.request_literals import advice, asking
-from upscaler.api.request import MAX_BODY_BYTES, Size, output_size, scaled_size
+from upscaler.api.limits import MAX_BODY_BYTES
+from upscaler.api.sizes import Size, output_size, scaled_size
 
 pytestmark = needs_browser
 

@@ -28,7 +28,7 @@ from tests.support.service import GOOD, SETTINGS, Resizer, serving
 from upscaler.models import UpscalingModel
 from upscaler.service import logs
 from upscaler.service.app import create_app
-from upscaler.service.backend import InProcess
+from upscaler.service.backend import LocalBackend
 from upscaler.service.server import connection as server
 from upscaler.service.server import lingering
 from upscaler.service.server import listener as listening
@@ -395,7 +395,7 @@ def test_the_end_of_an_answer_does_not_wait_for_the_client() -> None:
             made = transport.get_extra_info("socket")
             options.append(made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
-    app = create_app(InProcess(Resizer()), SETTINGS)
+    app = create_app(LocalBackend(Resizer()), SETTINGS)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         served = server.server(app, "127.0.0.1", 0, Seen)
         served.config.loop = "asyncio"  # uvloop, where it is installed, sees to it on all

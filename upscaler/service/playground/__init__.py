@@ -10,27 +10,13 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
-from upscaler.api.request import (
-    DRY_RUN_HEADER,
-    MAX_BODY_BYTES,
-    MAX_INPUT_PX,
-    MAX_OUTPUT_PX,
-    MIN_INPUT_PX,
-    UpscalingRequest,
-)
-from upscaler.models import MODELS, UpscalingModel
+from upscaler.api.headers import DRY_RUN_HEADER
+from upscaler.api.limits import MAX_BODY_BYTES, MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
+from upscaler.api.request import UpscalingRequest
+from upscaler.models import MODELS
 from upscaler.service import static_files
 from upscaler.service.static_files import HTML, SCRIPT, STYLE
 
-MADE_FOR: Final = {
-    UpscalingModel.X4_PLUS: "For photos. The finest of the six, and slow.",
-    UpscalingModel.X4_V3: "For anything. Fast.",
-    UpscalingModel.X4_V3_WDN: "For anything, and keeps more of the grain and noise. Fast.",
-    UpscalingModel.ANIMEVIDEO_V3: "For drawings. The fastest of the six.",
-    UpscalingModel.X4_PLUS_ANIME: "For drawings. Finer lines, and slower.",
-    UpscalingModel.X2_PLUS: "For photos that are to become twice the size. Slow.",
-}
-"""What to tell people who choose a model."""
 OCTOAI_PRICE_USD: Final = "0.004"
 """What OctoAI charged for a picture, to show beside what this one cost."""
 
@@ -71,7 +57,7 @@ def facts() -> dict[str, Any]:
         "octoai_price_usd": OCTOAI_PRICE_USD,
         "default_model": UpscalingRequest.model_fields["model"].default,
         "models": [
-            {"name": model.name, "scale": model.scale, "made_for": MADE_FOR[model.name]}
+            {"name": model.name, "scale": model.scale, "made_for": model.description}
             for model in MODELS.values()
         ],
     }

@@ -23,12 +23,13 @@ import h11
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upscaler.api.request import AUTHORISED, REQUEST_ID_HEADER
+from upscaler.api.headers import REQUEST_ID_HEADER
 from upscaler.errors import Busy, HeadTooLarge, NotHTTP, UpscalerError
 from upscaler.service import logs
+from upscaler.service.auth import AUTHORISED
 from upscaler.service.server.http1 import Requests
-from upscaler.service.server.lingering import LingeringTransport, Patience
-from upscaler.service.server.listener import Guest, Server, most_connections
+from upscaler.service.server.lingering import DrainTimer, LingeringTransport
+from upscaler.service.server.listener import EvictableConnection, Server, most_connections
 
 HEAD_DEADLINE_S: Final = 20.0
 """How long a connection may be open without a request: for the first one's head to arrive, and for
@@ -81,16 +82,19 @@ def server(
     return Server(config)
 
 
-class Connection(Guest):
+class Connection(EvictableConnection):
     """One client's connection.
 
-    While no request is at work on it, `_end` is the timer that cuts it off, or, as long as the rest
-    of a body comes that nobody reads, `_patience`.
+    A subclass may override `prepare_scope` and `refusal_headers`, and extend what asyncio and
+    uvicorn call (`connection_made`, `connection_lost`, `data_received`, `shutdown`).
+
+    While no request is being answered, `_end` is the timer that cuts the connection off, or, as
+    long as the rest of a body arrives that nobody reads, `_patience`.
     """
 
     conn: Requests
     _end: asyncio.TimerHandle | None = None
-    _patience: Patience | None = None
+    _patience: DrainTimer | None = None
     _requests = 0
     _dropped = False
     _rest_s = 0.0
@@ -109,7 +113,9 @@ class Connection(Guest):
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._inner, self.app = self.app, self._at_work
         self._wait_for_a_request()
-        active = sum(not guest.lingering for guest in cast("set[Guest]", self.connections))
+        active = sum(
+            not guest.lingering for guest in cast("set[EvictableConnection]", self.connections)
+        )
         if active > most_connections():
             self._refuse(Busy("there are too many connections", RETRY_AFTER_S))
 
@@ -148,8 +154,11 @@ class Connection(Guest):
             return None
         return self._rest_s
 
-    def headers_of(self, error: UpscalerError) -> dict[str, str]:
-        """What a refusal says in its headers, besides what every answer says."""
+    def prepare_scope(self, scope: Scope) -> None:
+        """Hook: called with the scope of each request before the app is, to add to it."""
+
+    def refusal_headers(self, error: UpscalerError) -> dict[str, str]:
+        """Hook: the headers of a refusal that no app sees, besides those of every response."""
         return error.headers
 
     def send_400_response(self, msg: str) -> None:
@@ -174,6 +183,7 @@ class Connection(Guest):
         if self.lingering:
             return  # what was no HTTP came with the request, and its client is gone
         self._cancel_end()
+        self.prepare_scope(scope)
         if _head_bytes(scope) > MAX_HEAD_BYTES:  # which h11 lets pass once it is there as a whole
             self._refuse(_head_too_large())
             return
@@ -217,7 +227,7 @@ class Connection(Guest):
         unsent_s = _time_to_take(self.transport.get_write_buffer_size())
         if self.conn.their_state is h11.SEND_BODY:  # of which the app wanted no more
             self._cancel_end()
-            self._patience = Patience(self.loop, self.transport.abort, unsent_s)
+            self._patience = DrainTimer(self.loop, self.transport.abort, unsent_s)
         else:
             self._cut_off_in(HEAD_DEADLINE_S + unsent_s)
 
@@ -246,7 +256,7 @@ class Connection(Guest):
             self.cycle.disconnected = True
             self.cycle.message_event.set()  # the app is told that its client is gone
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            for event in _events(error, self.headers_of(error)):
+            for event in _events(error, self.refusal_headers(error)):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.linger()
 

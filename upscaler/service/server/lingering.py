@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from upscaler.api.request import MAX_BODY_BYTES
+from upscaler.api.limits import MAX_BODY_BYTES
 
 LINGER_S: Final = 5.0
 LINGER_BYTES_PER_S: Final = 250_000
@@ -21,7 +21,7 @@ LINGER_BYTES: Final = 2 * MAX_BODY_BYTES
 answer should get it, even one that is larger than allowed."""
 
 
-class Patience:
+class DrainTimer:
     """Waits for what is thrown away to end, and calls `cut_off` if that takes too long.
 
     `more_s` is how much longer it may take, for what must be taken first.
@@ -60,7 +60,7 @@ class LingeringTransport(asyncio.Transport):
     What comes meanwhile is to be handed to `patience`.
     """
 
-    patience: Patience | None = None
+    patience: DrainTimer | None = None
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class LingeringTransport(asyncio.Transport):
         if self.patience is not None or self._inner.is_closing():
             return
         unsent_s = self._time_to_take(self._inner.get_write_buffer_size())
-        self.patience = Patience(self._loop, self._inner.abort, unsent_s)
+        self.patience = DrainTimer(self._loop, self._inner.abort, unsent_s)
         if self._inner.can_write_eof():
             self._inner.write_eof()
         self._inner.resume_reading()

@@ -44,7 +44,7 @@ STARTUP_FAILURE: Final = 3
 log = logging.getLogger(__name__)
 
 
-class Guest(H11Protocol):
+class EvictableConnection(H11Protocol):
     """A connection that can be dropped."""
 
     transport: LingeringTransport
@@ -125,13 +125,13 @@ class Server(uvicorn.Server):
             await loop.connect_accepted_socket(self._connection, client)
 
     def _connection(self) -> asyncio.Protocol:
-        return cast("type[Guest]", self.config.http_protocol_class)(
+        return cast("type[EvictableConnection]", self.config.http_protocol_class)(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
     def _is_room(self) -> bool:
         """Whether one more can be taken on, if only to be refused; who rests makes way for it."""
-        guests = cast("set[Guest]", self.server_state.connections)
+        guests = cast("set[EvictableConnection]", self.server_state.connections)
         active = [guest for guest in guests if not guest.lingering]
         most = most_connections()
         if len(active) + len(self._coming) >= most and _dropped_one(active):
@@ -192,7 +192,7 @@ def most_connections() -> int:
     return int(min(MAX_CONNECTIONS, max(files / 4, files - FILES_OF_OURS - REFUSED)))
 
 
-def _dropped_one(guests: list[Guest]) -> bool:
+def _dropped_one(guests: list[EvictableConnection]) -> bool:
     """Whether one of these rests, and was dropped: the one that has rested for the longest."""
     resting = [(since_s, guest) for guest in guests if (since_s := guest.rests_since_s) is not None]
     if not resting:

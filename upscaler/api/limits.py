@@ -1,0 +1,36 @@
+"""The limits of the API, each once: messages, help texts and the playground are made of these."""
+
+from typing import Final
+
+from upscaler.errors import BodyTooLarge
+
+MIN_INPUT_PX: Final = 256
+"""The shortest side an input may have (REQ-13)."""
+MAX_INPUT_PX: Final = 2048
+"""The longest side an input may have (REQ-13)."""
+MAX_OUTPUT_PX: Final = 8192
+"""The longest side an output may have (REQ-14)."""
+MAX_BODY_BYTES: Final = 32 * 2**20
+"""The most bytes a request body may have (RES-7, our choice). A 2048x2048 PNG of pure noise is
+17 MB of base64, so every picture of eight bits a sample that meets REQ-13 fits."""
+
+ASYNC_MAX_BODY_BYTES: Final = 10 * 2**20
+"""The most bytes the body of an asynchronous request may have: 10 MB, in the larger sense of the
+word (ASY-4)."""
+MAX_COMMAS: Final = 10_000
+"""How many commas a body may have (our choice). A request needs seven, and a URL may have some. An
+empty object and a comma are three bytes, and become one of 64 in memory."""
+MAX_FIELDS: Final = 100
+"""How many fields a request may have. There are eight, and for each other one an error is told."""
+MAX_NAME_SHOWN: Final = 100
+"""How many characters of an unknown field's name are told."""
+RESULT_LIFETIME_S: Final = 24 * 60 * 60
+"""How long the result of an asynchronous inference is kept (ASY-4)."""
+
+
+def check_body_size(size_bytes: int, *, asynchronous: bool = False) -> None:
+    """Raise BodyTooLarge for a body of more than a request may have (RES-7, ASY-4)."""
+    most = ASYNC_MAX_BODY_BYTES if asynchronous else MAX_BODY_BYTES
+    if size_bytes > most:
+        kind = "an asynchronous request" if asynchronous else "a request"
+        raise BodyTooLarge(f"the body of {kind} may have at most {most} bytes")

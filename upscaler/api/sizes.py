@@ -1,0 +1,82 @@
+"""Which sizes of images are taken, and which size a request asks for (REQ-13 to REQ-16)."""
+
+from fractions import Fraction
+from math import ceil, floor
+
+from upscaler.api.limits import MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
+from upscaler.api.request import UpscalingRequest
+from upscaler.errors import FieldError, InvalidRequest
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+def output_size(request: UpscalingRequest, input_size: Size) -> Size:
+    """The exact size of the picture that `request` asks for, given the size of its input.
+
+    Raises InvalidRequest for an input outside REQ-13, named on the image's field, and for an
+    output beyond REQ-14, named on the field that asked for it. Call it with the size from the
+    image's header, before any pixel is decoded (REQ-15).
+    """
+    check_input_size(input_size, request.image_field)
+    size = _requested_size(request, input_size)
+    if max(size) > MAX_OUTPUT_PX:
+        field = request.size_field
+        msg = (
+            f"the output may be at most {MAX_OUTPUT_PX} pixels on each side: for this input of "
+            f"{input_size[0]}x{input_size[1]} pixels, ask for at most {_largest(field, input_size)}"
+        )
+        raise InvalidRequest(FieldError(("body", field), msg, "output_too_large"))
+    return size
+
+
+def check_input_size(size: Size, field: str) -> None:
+    """Raise InvalidRequest on `field` unless both sides are 256 to 2048 pixels (REQ-13)."""
+    if min(size) >= MIN_INPUT_PX and max(size) <= MAX_INPUT_PX:
+        return
+    kind = "image_too_small" if min(size) < MIN_INPUT_PX else "image_too_large"
+    msg = (
+        f"each side must be {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels, "
+        f"and this image is {size[0]}x{size[1]}"
+    )
+    raise InvalidRequest(FieldError(("body", field), msg, kind))
+
+
+def scaled_size(size: Size, scale: float) -> Size:
+    """`size` times `scale`, each side rounded half up and at least 1 (REQ-16).
+
+    The arithmetic is exact on the shortest decimal that reads as `scale`, so that 290 pixels times
+    0.35 is 101.5, and 102 pixels, although the binary number nearest to 0.35 lies below it.
+    """
+    factor = Fraction(str(scale))
+    return _half_up(size[0] * factor), _half_up(size[1] * factor)
+
+
+def _requested_size(request: UpscalingRequest, size: Size) -> Size:
+    width, height = size
+    if request.output_image_height is not None:
+        return _half_up(Fraction(width * request.output_image_height, height)), (
+            request.output_image_height
+        )
+    if request.output_image_width is not None:
+        return request.output_image_width, (
+            _half_up(Fraction(height * request.output_image_width, width))
+        )
+    assert request.scale is not None, "the request's validator lets exactly one of the three pass"
+    return scaled_size(size, request.scale)
+
+
+def _half_up(side: Fraction) -> int:
+    return max(1, floor(side + Fraction(1, 2)))
+
+
+def _largest(field: str, size: Size) -> str:
+    """The largest value of a size field that keeps the output of this input within REQ-14."""
+    width, height = size
+    reach = MAX_OUTPUT_PX + Fraction(1, 2)  # every side below this is rounded to the limit or less
+    if field == "output_image_height":
+        return str(min(MAX_OUTPUT_PX, ceil(reach * height / width) - 1))
+    if field == "output_image_width":
+        return str(min(MAX_OUTPUT_PX, ceil(reach * width / height) - 1))
+    thousandths = ceil(1000 * reach / max(size)) - 1
+    return f"{thousandths / 1000:g}"

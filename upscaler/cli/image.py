@@ -1,0 +1,106 @@
+"""`upscaler image`: upscale files, folders and globs."""
+
+import argparse
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from upscaler import files
+from upscaler.api.request import validate_request
+from upscaler.api.sizes import output_size
+from upscaler.cli.options import settings_from
+from upscaler.cli.output import error_text, fail, progress_bar
+from upscaler.errors import FileRefused
+from upscaler.files import atomic_write
+from upscaler.imaging import comparison, decode, encode
+from upscaler.models import MODELS
+
+if TYPE_CHECKING:
+    from upscaler.engine.pool import EnginePool
+
+
+def run(args: argparse.Namespace) -> int:
+    """Upscale images. One that fails does not stop the others; failures are listed at the end."""
+    batch = files.plan_files(
+        args.inputs, args.output, args.encoding, before_after=args.before_after
+    )
+    fields: dict[str, object] = {
+        "scale": args.scale,
+        "output_image_width": args.width,
+        "output_image_height": args.height,
+        "model": args.model,
+        "output_image_encoding": batch.encoding,
+    }
+    if args.scale is args.width is args.height is None:
+        fields["scale"] = MODELS[args.model].scale
+    # With a stand-in for the image, so that a wrong option is reported before any file is read.
+    validate_request(fields | {"init_image": b"-"})
+
+    from upscaler.engine.pool import EnginePool
+
+    engines = EnginePool(settings_from(args))
+    failures = [_report_failure(args, refusal.path, refusal) for refusal in batch.refused]
+    for job in batch.jobs:
+        try:
+            result = _upscale(args, job, fields, engines)
+        except Exception as error:  # any error: one image must not stop the others
+            failures.append(_report_failure(args, str(job.source), error))
+            continue
+        if args.json:
+            print(json.dumps(result), flush=True)
+            continue
+        line = "{input} -> {output} ({width}x{height}, {model}, {seconds:.1f} s)"
+        print(line.format_map(result), flush=True)
+        if job.comparison:
+            print(f"  before and after: {job.comparison}", flush=True)
+    if failures:
+        total = len(batch.jobs) + len(batch.refused)
+        return fail("\n  ".join([f"{len(failures)} of {total} failed:", *failures]), 1)
+    return 0
+
+
+def _upscale(
+    args: argparse.Namespace, job: files.FileJob, fields: dict[str, object], engines: "EnginePool"
+) -> dict[str, Any]:
+    """Upscale one image; return the object that `--json` prints. Raises whatever goes wrong."""
+    started_s = time.perf_counter()
+    request = validate_request(fields | {"init_image": files.read_image_file(job.source)})
+    image = decode.read_header(request.init_image or b"")
+    size = output_size(request, image.size)
+    pixels = image.pixels()
+    with progress_bar(f"fetching {request.model}", "B", quiet=args.quiet) as progress:
+        engines.load(request.model, progress)
+    encoding = request.output_image_encoding
+    with progress_bar(job.source.name, "row", quiet=args.quiet) as progress:
+        strips = engines.upscale(pixels, request.model, size, progress)
+        if job.comparison:
+            # The comparison needs the whole result, so only here it is held in memory.
+            whole = np.concatenate(list(strips))
+            sheet = comparison.before_after(pixels, whole)
+            with atomic_write(job.comparison) as file:
+                file.writelines(encode.encode_strips([sheet], len(sheet), encoding))
+            strips = iter([whole])
+        with atomic_write(job.target) as file:
+            file.writelines(encode.encode_strips(strips, size[1], encoding))
+    result: dict[str, Any] = {
+        "input": str(job.source),
+        "output": str(job.target),
+        "width": size[0],
+        "height": size[1],
+        "model": request.model,
+        "seconds": round(time.perf_counter() - started_s, 3),
+    }
+    if job.comparison:
+        result["before_after"] = str(job.comparison)
+    return result
+
+
+def _report_failure(args: argparse.Namespace, path: str, error: Exception) -> str:
+    """The failure of one image as a line for the summary; with `--json` also printed at once."""
+    text = error_text(error)
+    if args.json:
+        print(json.dumps({"input": path, "error": text}), flush=True)
+    # A FileRefused names its path itself.
+    return text if isinstance(error, FileRefused) else f"{path}: {text}"

@@ -1,0 +1,71 @@
+"""`upscaler weights`: list the models' weights, or download them."""
+
+import argparse
+
+from upscaler.cli.output import error_text, fail, progress_bar
+from upscaler.errors import UpscalerError
+from upscaler.models import LICENCE, MODELS, Model
+from upscaler.settings import Settings
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the weights that each model uses, or fetch those that are named."""
+    return _fetch(args) if args.action == "fetch" else _list()
+
+
+def _list() -> int:
+    """Print where each model's weights are; 1 if a file is damaged or cannot be read."""
+    from upscaler.engine import weights
+
+    folder = Settings.from_environment().weights
+    weights.check_folder(folder)
+    damaged = False
+    for model in MODELS.values():
+        print(model.name)
+        try:
+            found = weights.find(model, folder)
+            digest = weights.sha256(found.path) if found else ""
+        except (UpscalerError, OSError) as error:
+            print(f"  UNUSABLE  {error_text(error)}\n")
+            damaged = True
+            continue
+        if found is None:
+            print(f"  missing   {_advice(model)}\n")
+            continue
+        check = "as published"
+        if found.published is None:
+            check = "your own file, not checked"
+        elif digest != found.published.sha256:
+            check = f"DAMAGED: delete it, then {_advice(model)}"
+            damaged = True
+        licence = LICENCE if found.published else f"{LICENCE}, if they are the official ones"
+        print(f"  found     {found.path} ({found.source})")
+        print(f"  size      {found.path.stat().st_size / 1e6:.1f} MB")
+        print(f"  sha256    {digest} ({check})")
+        print(f"  licence   {licence}\n")
+    return int(damaged)
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    """Download official weights into the cache; a model that fails does not stop the others."""
+    from upscaler.engine import weights
+
+    names = set(args.models) or {"all"}
+    failures = []
+    for model in MODELS.values():
+        if not names & {model.name, "all"}:
+            continue
+        try:
+            with progress_bar(model.name, "B") as progress:
+                print(weights.fetch(model, progress), flush=True)
+        except UpscalerError as error:
+            failures.append(str(error))
+    return fail("\n".join(failures), 1) if failures else 0
+
+
+def _advice(model: Model) -> str:
+    size_mb = model.official.size_bytes / 1e6
+    return (
+        f"run `upscaler weights fetch {model.name}` ({size_mb:.0f} MB), or put "
+        f"{model.official.filename} into a folder and set UPSCALER_WEIGHTS to it"
+    )

@@ -1,0 +1,81 @@
+"""A network over an image, band by band as a plan says: rows of pixels in, upscaled rows out."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from upscaler.engine.layers import Resolution
+from upscaler.engine.streams import Streamed
+from upscaler.engine.tensors import to_network
+from upscaler.errors import Overflow
+from upscaler.models import Model
+from upscaler.planning import Plan, Tile
+from upscaler.settings import Precision
+
+Convert = Callable[[Tensor], Tensor]
+"""Makes uint8 samples of a network's float rows, of the same height and width."""
+
+
+class BandedNetwork(NamedTuple):
+    """The network of `model`, ready to run in `precision`. It holds nothing of any image."""
+
+    model: Model
+    network: Streamed
+    precision: Precision
+
+    def upscale(self, source: Tensor, plan: Plan, convert: Convert) -> Iterator[Tensor]:
+        """Strips of rows of `source`, uint8 of shape (height, width, 3), upscaled.
+
+        With one band the strips come while the rows below are still to be computed. With several
+        there is one strip, the whole image: its rows are complete only with the last band.
+        """
+        if len(plan.tiles) == 1:
+            yield from self._upscale_band(source, plan.tiles[0], plan, convert)
+            return
+        scale = self.model.scale
+        whole: Tensor | None = None
+        for tile in plan.tiles:
+            columns = tile.core.scaled(scale).slices[1]
+            row = 0
+            for strip in self._upscale_band(source, tile, plan, convert):
+                if whole is None:
+                    height, width, _ = source.shape
+                    whole = strip.new_empty(height * scale, width * scale, strip.shape[2])
+                whole[row : row + len(strip), columns] = strip
+                row += len(strip)
+        assert whole is not None
+        yield whole
+
+    def _upscale_band(
+        self, source: Tensor, tile: Tile, plan: Plan, convert: Convert
+    ) -> Iterator[Tensor]:
+        """Strips of a tile's core, upscaled. Raises Overflow after the last of them."""
+        multiple, scale = self.model.multiple, self.model.scale
+        region = source[tile.surround.slices]
+        height, width, _ = region.shape
+        level = Resolution(height // multiple, width // multiple, plan.rows)
+        columns = tile.core.within(tile.surround).scaled(scale).slices[1]
+        stream = self.network.open(level, plan.tail_rows)
+        pushed, left = 0, height * scale
+        total = torch.zeros((), device=source.device)
+        while left:
+            with torch.inference_mode():
+                rows = region[pushed : pushed + plan.rows * multiple]
+                pushed += len(rows)
+                result = stream.push(to_network(rows) if len(rows) else None)
+                if result is None:
+                    continue
+                core = result[:, columns]
+                total += core.sum(dtype=torch.float32)
+                samples = convert(core)
+            left -= len(samples)
+            # One value that is not finite makes the sum so. It is read only at the end, since to
+            # read it is to wait for the GPU.
+            if not left and not total.isfinite():
+                raise Overflow(
+                    f"{self.model.name} overflows on this image in {self.precision}: "
+                    "use fp32, or other weights"
+                )
+            yield samples
