@@ -1,6 +1,7 @@
-"""What can be asked of a run, as the command and pytest take it: one table for both.
+"""The options of a run, for the command and for pytest: one table for both.
 
-pytest imports this in every suite of an environment with the kit, so that it imports little.
+pytest imports this in every suite of an environment in which this package is installed, so it
+imports little.
 """
 
 import argparse
@@ -17,27 +18,27 @@ from contract_tests.oracle.rules import RULES
 from contract_tests.oracle.values import MODELS
 
 TARGETS: Final = {"octoai": "https://image.octoai.run"}
-"""Targets that go by a name."""
-TOKEN_ENV: Final = "UPSCALER_TOKEN"  # noqa: S105  a variable's name
+"""Targets by name."""
+TOKEN_ENV: Final = "UPSCALER_TOKEN"  # noqa: S105  the name of a variable
 TOKEN_ENVS: Final = {"octoai": "OCTOAI_TOKEN"}
-"""Where the token is, unless another variable is named."""
+"""The variable that the token is in, by target, unless another one is named."""
 USAGE_ERROR: Final = 2
 """The exit status if options are wrong. pytest's own is 4, which here means that the budget was
 reached."""
 LEVELS: Final = ("documented", "strict")
 NO_TARGET: Final = "http://nothing-is-sent.invalid"
-"""What stands for a target where none is needed."""
+"""The target of a plan that names none."""
 PREFIX: Final = "contract_"
-"""How the names of all values begin, in the namespaces of pytest and the command."""
+"""The prefix of all attributes in the namespaces of pytest and the command."""
 
 
 class InvalidOption(ValueError):
-    """Options that do not go together, or a variable that is not there; says so in a sentence."""
+    """An invalid option or variable, or a combination that is; the message is a sentence."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a run is to be. Costs are in dollars, `rate` is in requests a minute."""
+    """The options of a run. Costs are in dollars, `rate` is in requests per minute."""
 
     url: str
     token: str = field(repr=False)
@@ -65,12 +66,12 @@ class Options:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing is to be sent."""
+        """Whether nothing is sent."""
         return self.plan or self.list
 
     @property
     def skipped(self) -> frozenset[str]:
-        """The rules that nothing is said about, be it that only our choice supports them."""
+        """The rules that are not judged, at this level or at the user's request."""
         strict = self.level == "strict"
         judged = {name for name, rule in RULES.items() if strict or rule.documented}
         judged = judged & set(self.only) if self.only else judged
@@ -78,68 +79,69 @@ class Options:
 
 
 def add_options(add: Callable[..., object], *, prefix: str = "") -> None:
-    """Tell a parser of all options, by its `add_argument`; their names begin with `prefix`."""
+    """Add all options to a parser by its `add_argument`, with `prefix` before their names."""
 
     def option(name: str, **how: Any) -> None:  # noqa: ANN401  what argparse takes
         destination = PREFIX + name.replace("-", "_")
         add(f"--{prefix}{name}", dest=destination, default=None, **how)
 
     several: dict[str, Any] = {"action": "append"} if prefix else {"action": "extend", "nargs": "+"}
-    option("url" if prefix else "base-url", type=_url, metavar="URL", help="what to judge")
+    option("url" if prefix else "base-url", type=_url, metavar="URL", help="the target to judge")
     option("target", choices=TARGETS, help=f"or by name: octoai is {TARGETS['octoai']}")
     option("token-env", metavar="NAME", help="the variable that the bearer token is in, "
-        f"default: {TOKEN_ENV}, or for a target with a name its own, such as "
-        f"{TOKEN_ENVS['octoai']}")  # fmt: skip
+        f"default: {TOKEN_ENV}, for --target octoai {TOKEN_ENVS['octoai']}")  # fmt: skip
     option("level", choices=LEVELS, help="documented: only what OctoAI's documents, schema and "
-        "clients support; strict: also what others had to choose; default: documented")  # fmt: skip
-    option("only", type=_rules, metavar="RULE", help="judge these rules alone", **several)
-    option("skip", type=_rules, metavar="RULE", help="judge all but these", **several)
-    option("default-encoding", choices=("png", "jpeg"), help="at the level strict: what a picture "
-        "is encoded in if the request does not say; default: png")  # fmt: skip
+        "clients support; strict: also our own choices; default: documented")  # fmt: skip
+    option("only", type=_rules, metavar="RULE", help="judge only these rules", **several)
+    option("skip", type=_rules, metavar="RULE", help="do not judge these rules", **several)
+    option("default-encoding", choices=("png", "jpeg"), help="at the level strict: the "
+        "encoding of an image if the request names none; default: png")  # fmt: skip
     option("max-examples", type=_count, metavar="N",
-        help="how many requests a property is tried with; default: 25")  # fmt: skip
+        help="the number of requests per property; default: 25")  # fmt: skip
     option("max-cost", type=_dollars, metavar="USD", help="the most to spend; default: 1.00")
     option("max-requests", type=_number, metavar="N",
-        help="the most requests to pay for; default: as many as --max-cost allows")  # fmt: skip
+        help="the most billable requests; default: as many as --max-cost allows")  # fmt: skip
     option("price", type=_dollars, metavar="USD",
-        help="what a request costs that gets a picture; default: 0.004")  # fmt: skip
-    option("rate", type=_positive, metavar="N", help="at most so many requests in a minute")
+        help="the price of a request that gets an image; default: 0.004")  # fmt: skip
+    option("rate", type=_positive, metavar="N", help="the most requests per minute")
     option("timeout", type=_positive, metavar="S",
-        help="how long an answer may take, in seconds; default: 300")  # fmt: skip
+        help="the longest time for a response, in seconds; default: 300")  # fmt: skip
     option("wait", type=_positive, metavar="S",
-        help="how long to wait for a target that is starting; default: not at all")  # fmt: skip
-    option("concurrency", type=_count, metavar="N", help="how many requests may be on their way at "
-        "once; from 2 up it is tested whether they get mixed up; default: 1")  # fmt: skip
-    option("model", choices=MODELS, metavar="NAME", help="ask for these models alone, and for the "
-        "first of them where it does not matter; default: for all six", **several)  # fmt: skip
-    option("image", nargs=3, metavar=("URL", "WIDTH", "HEIGHT"), help="a picture that the target "
-        "can download, and its size: without it no URL of a picture is tested")  # fmt: skip
-    option("seed", type=_seed, metavar="N", help="try the same requests again as a run that "
+        help="how long to wait for a target that is starting, in seconds; default: 0")  # fmt: skip
+    option("concurrency", type=_count, metavar="N", help="the number of requests at once; "
+        "from 2 it is tested whether their responses get mixed up; default: 1")  # fmt: skip
+    option("model", choices=MODELS, metavar="NAME", help="request only these models, and the "
+        "first of them where it does not matter; default: all six", **several)  # fmt: skip
+    option("image", nargs=3, metavar=("URL", "WIDTH", "HEIGHT"), help="an image that the target "
+        "can download, and its size; without it no image is downloaded")  # fmt: skip
+    option("seed", type=_seed, metavar="N", help="repeat the requests of a run that "
         "printed this number; default: a new one, and in CI always the same requests")  # fmt: skip
     option("plan", action="store_true",
-        help="print what would be sent, and the most it can cost; send nothing")  # fmt: skip
+        help="print what would be sent and the most that can cost; send nothing")  # fmt: skip
     if not prefix:
         option("list", action="store_true", help="print the rules and their tests; send nothing")
-    option("report", type=Path, metavar="F.json", help="write the report there for programs")
-    option("html", type=Path, metavar="F.html", help="write the report there for people")
-    option("diff", type=_url, metavar="URL2", help="send each request there, too, and tell where "
-        "the two disagree")  # fmt: skip
+    option("report", type=Path, metavar="F.json", help="write the report as JSON")
+    option("html", type=Path, metavar="F.html", help="write the report as an HTML page")
+    option("diff", type=_url, metavar="URL2", help="send each request there, too, and report "
+        "where the two differ")  # fmt: skip
     option("diff-token-env", metavar="NAME",
         help="the variable that the token for URL2 is in; default: the same token")  # fmt: skip
 
 
-def options(told: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Options:
-    """The options by what a parser has read; raises InvalidOption."""
-    values = {name.removeprefix(PREFIX): value for name, value in vars(told).items()
+def parse_options(
+    arguments: argparse.Namespace, environ: Mapping[str, str] = os.environ
+) -> Options:
+    """The options by parsed arguments; raises InvalidOption."""
+    values = {name.removeprefix(PREFIX): value for name, value in vars(arguments).items()
               if name.startswith(PREFIX) and value is not None}  # fmt: skip
     url = values.pop("base_url", None) or values.pop("url", None)
     target = values.pop("target", None)
     names = values.pop("token_env", None), values.pop("diff_token_env", None)
     if url and target:
-        raise InvalidOption("a URL and a target with a name are two targets: leave out one")
+        raise InvalidOption("a URL and --target are two targets: leave out one")
     silent = values.get("plan") or values.get("list")
     if not (url or target or silent):
-        raise InvalidOption("nothing to judge: a URL is needed, or a target's name")
+        raise InvalidOption("there is no target: give a URL, or the name of a target")
     for name in ("only", "skip"):
         values[name] = tuple(rule for rules in values.get(name, ()) for rule in rules)
     values["models"] = tuple(values.pop("model", ()))
@@ -150,27 +152,27 @@ def options(told: argparse.Namespace, environ: Mapping[str, str] = os.environ) -
             writable(path)
     token = "" if silent else _token(names[0] or TOKEN_ENVS.get(target, TOKEN_ENV), environ)
     other = _token(names[1], environ) if names[1] and not silent else token
-    found = Options(
+    options = Options(
         url=url or TARGETS.get(target) or NO_TARGET, token=token, diff_token=other, **values
     )
-    if found.skipped == frozenset(RULES):
-        raise InvalidOption(f"no rule is left to judge at the level {found.level}")
-    return found
+    if options.skipped == frozenset(RULES):
+        raise InvalidOption(f"no rule is left to judge at the level {options.level}")
+    return options
 
 
 def writable(path: Path) -> Path:
-    """The path of a file that can be written, which is tried before anything is paid for.
+    """The path, if a file can be written there: checked before anything is paid for.
 
     Raises InvalidOption.
     """
     try:
         if path.is_dir() or not path.name:
-            raise InvalidOption(f"{path} is no name of a file")
+            raise InvalidOption(f"{path} is not a file name")
         if not path.parent.is_dir():
             raise InvalidOption(f"there is no folder {path.parent}")
-        there = path.exists()
+        existed = path.exists()
         path.open("ab").close()
-        if not there:
+        if not existed:
             path.unlink()
     except OSError as error:
         raise InvalidOption(f"{path} cannot be written: {error.strerror}") from error
@@ -178,12 +180,12 @@ def writable(path: Path) -> Path:
 
 
 def _token(name: str, environ: Mapping[str, str]) -> str:
-    """The token in a variable, the first of several; raises InvalidOption if there is none."""
+    """The token in a variable, the first of several by commas; raises InvalidOption."""
     token = environ.get(name, "").partition(",")[0].strip()
     if not token:
-        raise InvalidOption(f"the bearer token is expected in the variable {name}, and it is empty")
+        raise InvalidOption(f"the bearer token is expected in the variable {name}, which is empty")
     if not token.isprintable() or " " in token:
-        raise InvalidOption(f"what is in the variable {name} is no token: it has spaces")
+        raise InvalidOption(f"the token in the variable {name} is invalid: it contains white space")
     return token
 
 
@@ -194,32 +196,32 @@ def _url(text: str) -> str:
     except ValueError:
         whole = False
     if not whole or not text.isprintable() or " " in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no URL such as http://127.0.0.1:8000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a URL such as http://127.0.0.1:8000")
     if "?" in text or "#" in text or "@" in parts.netloc:
-        raise argparse.ArgumentTypeError("the URL has a user, a query or a fragment in it")
+        raise argparse.ArgumentTypeError("the URL must not have a user, a query or a fragment")
     return text.rstrip("/")
 
 
 def _image(url: str, width: str, height: str) -> tuple[str, int, int]:
     if not url.startswith(("http://", "https://")):
-        raise InvalidOption(f"{url!r} is no URL of a picture")
+        raise InvalidOption(f"{url!r} is not the URL of an image")
     if not (width.isdecimal() and height.isdecimal()):
-        raise InvalidOption(f"a picture's width and height are whole numbers, not {width} {height}")
+        raise InvalidOption(f"width and height are whole numbers, not {width} {height}")
     return url, int(width), int(height)
 
 
 def _rules(text: str) -> tuple[str, ...]:
-    """The rules in a text, which may have several ids with commas between."""
+    """The rules in a comma-separated list of ids."""
     return tuple(map(_rule, filter(None, map(str.strip, text.split(",")))))
 
 
 def _rule(text: str) -> str:
     name = text.upper()
     if name not in RULES:
-        import difflib  # noqa: PLC0415  only now
+        import difflib  # noqa: PLC0415  rarely needed
 
         close = difflib.get_close_matches(name, RULES, n=3)
-        hint = f", but {' and '.join(close)}" if close else ": --list has them all"
+        hint = f", only {' and '.join(close)}" if close else ": see --list"
         raise argparse.ArgumentTypeError(f"there is no rule {text}{hint}")
     return name
 
@@ -230,19 +232,19 @@ def _dollars(text: str) -> Decimal:
     except InvalidOperation:
         amount = Decimal("NaN")
     if not amount.is_finite() or not 0 <= amount < 10**9:
-        raise argparse.ArgumentTypeError("this is an amount in dollars, from 0 up")
+        raise argparse.ArgumentTypeError("not an amount in dollars of at least 0")
     return amount
 
 
 def _number(text: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", text, re.ASCII):
-        raise argparse.ArgumentTypeError("this is a whole number, from 0 up")
+        raise argparse.ArgumentTypeError("not a whole number of at least 0")
     return int(text)
 
 
 def _count(text: str) -> int:
     if _number(text) == 0:
-        raise argparse.ArgumentTypeError("this is a whole number, from 1 up")
+        raise argparse.ArgumentTypeError("not a whole number of at least 1")
     return int(text)
 
 
@@ -252,11 +254,11 @@ def _positive(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < 10**6:
-        raise argparse.ArgumentTypeError("this is a number above 0, and below a million")
+        raise argparse.ArgumentTypeError("not a number above 0 and below a million")
     return number
 
 
 def _seed(text: str) -> int:
     if not re.fullmatch("[0-9]{1,18}", text, re.ASCII):
-        raise argparse.ArgumentTypeError("a seed is a whole number, from 0 up")
+        raise argparse.ArgumentTypeError("a seed is a whole number of at least 0")
     return int(text)

@@ -1,19 +1,22 @@
-"""The plugin for pytest: `pytest --pyargs contract_tests --contract-url URL`.
+"""The pytest plugin: `pytest --pyargs contract_tests --contract-url URL`.
 
-pytest imports this in every suite of an environment with the kit: without a URL, or a target's
-name, it changes nothing but the list of options, and imports nothing of the kit's that is large.
+pytest loads it in every suite of an environment in which this package is installed. So without a
+URL or a target's name it only adds options, and imports nothing heavy.
 """
 
 from typing import Final
 
 import pytest
 
-GUARDED: Final = "the mock's plugin fails whatever asks the real host: add -o upscaling_guard=false"
-ONE_BY_ONE: Final = "the contract tests count what they spend in one process: leave out -n"
+GUARDED: Final = (
+    "the mock's plugin fails tests that send requests to the real host: "
+    "add -o upscaling_guard=false"
+)
+ONE_PROCESS: Final = "the contract tests count what they spend in one process: leave out -n"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Tell pytest of the same options as the command has, each with contract- before its name."""
+    """Add the options of the command, each with the prefix contract-."""
     from contract_tests.options import add_options
 
     group = parser.getgroup("contract", "contract of the Upscaling API")
@@ -21,24 +24,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start a session, if there is something to judge, or end it all in a sentence."""
-    asked = config.option
-    if not (asked.contract_url or asked.contract_target):
+    """Start a session if there is something to judge."""
+    arguments = config.option
+    if not (arguments.contract_url or arguments.contract_target):
         return
-    from contract_tests.options import USAGE_ERROR, InvalidOption, options
+    from contract_tests.options import USAGE_ERROR, InvalidOption, parse_options
 
     guard = config.pluginmanager.hasplugin("upscaling") and config.getini("upscaling_guard")
-    if asked.contract_target and guard and not asked.contract_plan:
+    if arguments.contract_target and guard and not arguments.contract_plan:
         pytest.exit(GUARDED, returncode=USAGE_ERROR)
-    if getattr(asked, "numprocesses", None) or hasattr(config, "workerinput"):
-        pytest.exit(ONE_BY_ONE, returncode=USAGE_ERROR)
+    if getattr(arguments, "numprocesses", None) or hasattr(config, "workerinput"):
+        pytest.exit(ONE_PROCESS, returncode=USAGE_ERROR)
     try:
-        found = options(asked)
+        options = parse_options(arguments)
     except InvalidOption as error:
         pytest.exit(str(error), returncode=USAGE_ERROR)
     from contract_tests.pytest_summary import Summary
     from contract_tests.session import Session
 
-    session = Session(found)
+    session = Session(options)
     config.pluginmanager.register(session)
     config.pluginmanager.register(Summary(session))

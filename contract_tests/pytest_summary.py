@@ -1,4 +1,4 @@
-"""What pytest's own terminal says of a session, besides what it says of any."""
+"""What pytest's own terminal prints about a session in addition."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from contract_tests.session import Session
 
 
 class Summary:
-    """The header and the end of what pytest prints."""
+    """Adds to the header and the end of pytest's output."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -18,12 +18,10 @@ class Summary:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         report = self._session.report()
         terminalreporter.section("contract of the Upscaling API")
-        lines = (
-            [*console_report.table(report), "", *console_report.summary(report), ""]
-            if report.tests
-            else []
-        )
+        lines: list[str] = []
         if self._session.options.plan:
-            lines = [*console_report.plan(report, {}), ""]
+            lines = [*console_report.plan_lines(report, {}), ""]
+        elif report.tests:
+            lines = [*console_report.table(report), "", *console_report.summary(report), ""]
         for line in (*lines, console_report.sentence(report)):
             terminalreporter.write_line(line)

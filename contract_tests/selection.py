@@ -1,4 +1,4 @@
-"""Which tests are run: what is known of each by its name and its marks."""
+"""Which tests are run, by their names and marks."""
 
 from typing import Final
 
@@ -12,25 +12,25 @@ MARKERS: Final = (
     "billable: sends requests that may cost money",
     "strict: judges what others than OctoAI had to choose",
     "together: sends several requests at once",
-    "image_url: needs the URL of a picture",
-    "model(name): asks for this model",
+    "image_url: needs the URL of an image",
+    "model(name): requests this model",
 )
 PACKAGE: Final = __name__.partition(".")[0]
 
 
 def is_contract_test(item: pytest.Item) -> bool:
-    """Whether a test is one of the kit's."""
+    """Whether it is one of this package, and not of the suite that it is run with."""
     module = item.getparent(pytest.Module)
     return module is not None and module.obj.__name__.startswith(f"{PACKAGE}.")
 
 
 def name(item: pytest.Item) -> str:
-    """The id of a test, which is the same wherever the package lies."""
+    """The id of a test, which is the same wherever the package is installed."""
     return f"{item.path.name}::{item.nodeid.partition('::')[2]}"
 
 
 def title(item: pytest.Item) -> str:
-    """What holds if a test passes: its name in words."""
+    """What is tested: the name of the function in words."""
     named = getattr(item, "originalname", None) or item.name
     return str(named).removeprefix("test_").replace("_", " ")
 
@@ -47,24 +47,19 @@ def is_billable(item: pytest.Item) -> bool:
 
 
 def exclusion_reason(item: pytest.Item, options: Options) -> str:
-    """Why a test is not run, or nothing."""
-    judged = set(rules(item)) - options.skipped
+    """Why a test is not run, as an addition to its number, or an empty string."""
     if _has(item, "strict") and options.level != "strict":
         return "of the level strict"
-    if not judged:
+    if not set(rules(item)) - options.skipped:
         return "of rules that are not judged"
     if _has(item, "together") and options.concurrency == 1:
         return "for --concurrency 2 or more"
     if _has(item, "image_url") and options.image is None:
         return "for --image"
-    if options.models and not required_models(item) <= set(options.models):
+    required = {model for mark in item.iter_markers("model") for model in mark.args}
+    if options.models and not required <= set(options.models):
         return "of models that --model leaves out"
     return ""
-
-
-def required_models(item: pytest.Item) -> set[str]:
-    """The models that a test cannot do without."""
-    return {model for mark in item.iter_markers("model") for model in mark.args}
 
 
 def _has(item: pytest.Item, mark: str) -> bool:

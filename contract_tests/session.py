@@ -1,7 +1,7 @@
-"""A session of pytest in which the contract tests judge a target, for the plugin and the command.
+"""A pytest session in which the contract tests judge a target, for the plugin and the command.
 
-It chooses and orders the tests, counts what each asks, turns what they raise into outcomes, and has
-the report, and the exit status, at the end.
+It selects and orders the tests, counts what each one sends, turns exceptions into outcomes, and at
+the end has the report and the exit status.
 """
 
 import json
@@ -32,37 +32,36 @@ from contract_tests.target.budget import Budget
 from contract_tests.target.client import ClientOptions, Target
 
 SESSION: "Final[pytest.StashKey[Session]]" = pytest.StashKey()
-"""Where pytest's configuration keeps the session, if there is one."""
+"""The key of the session in pytest's configuration."""
 PROFILE: Final = "contract"
 LEVELS: Final = {"strict": Level.STRICT, "documented": Level.DOCUMENTED}
-SHORTEST_SECRET: Final = 4
-"""A shorter token is no secret, and stands in texts by chance."""
-GIVE_UP: Final = 5
-"""After so many tests in a row that say nothing, the target is not asked any further."""
-GAVE_UP: Final = f"{GIVE_UP} tests in a row were inconclusive"
+MIN_SECRET: Final = 4
+"""A shorter token is no secret, and occurs in texts by coincidence."""
+MAX_INCONCLUSIVE: Final = 5
+"""After this many inconclusive tests in a row nothing more is sent."""
 
 
 class Session:
-    """What pytest calls, and what is known so far: `tests`, in the order in which they ended."""
+    """The hooks that pytest calls, and the results so far: `tests`, in the order they ended."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.derandomized = options.seed is None and bool(os.environ.get("CI"))
         self.seed = secrets.randbelow(2**32) if options.seed is None else options.seed
-        self.run = _run(options)
+        self.run = _create_run(options)
         self.tests: list[TestResult] = []
         self.left_out: Counter[str] = Counter()
         self.interrupted = False
         self.unreachable = False
         self.reason = ""
-        """Why it ended before all was tested."""
+        """Why it ended before everything was tested."""
         self.refused = ""
-        """Why it did not even begin."""
+        """Why it did not start."""
         self.started = datetime.now(UTC)
         self._began_s = time.perf_counter()
-        self._undecided = 0
+        self._inconclusive_in_a_row = 0
 
-    # What pytest calls
+    # Hooks
 
     def pytest_configure(self, config: pytest.Config) -> None:
         config.stash[SESSION] = self
@@ -85,14 +84,18 @@ class Session:
             target.close()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        # pytest collects the parents of a package, too, which are none of our business.
         if report.failed and not report.nodeid.startswith(".."):
-            self.tests.append(_not_collected(report))
+            text = report.longreprtext
+            self.tests.append(
+                TestResult(report.nodeid, "can be read", (), Outcome.ERROR, text, 0, 0, 0.0)
+            )
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        """Leave out what is not to be judged, and put what costs nothing first."""
+        """Leave out what is not to be judged, and run what costs nothing first."""
         ours = [item for item in items if selection.is_contract_test(item)]
         reasons = [selection.exclusion_reason(item, self.options) for item in ours]
         self.left_out.update(reason for reason in reasons if reason)
@@ -114,14 +117,14 @@ class Session:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Ask whether anybody is there, and takes the token, before all else."""
+        """First see whether the target responds, and accepts the token."""
         if self.options.silent or session.config.option.collectonly:
             return
         try:
             for target in self._targets():
                 target.wait()
                 if not target.accepts_token():
-                    self.refused = f"{target.base_url} does not take the token that it was given"
+                    self.refused = f"{target.base_url} does not accept the token"
                     pytest.exit(self.refused, returncode=USAGE_ERROR)
         except Unreachable as error:
             self.unreachable, self.reason = True, error.sentence
@@ -136,15 +139,15 @@ class Session:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Turn what a test raised into what it says of the target."""
+        """Turn what a test raised into its outcome."""
         raised = call.excinfo.value if call.excinfo else None
-        told = yield
+        pytest_report = yield
         if selection.is_contract_test(item) and (call.when == "call" or raised):
             result = self._result(item, raised, call.duration)
             self.tests.append(result)
-            outcomes.tell(told, result)
+            outcomes.format_report(pytest_report, result)
             self._stop_if_hopeless(item.session, result)
-        return told
+        return pytest_report
 
     def _result(
         self, item: pytest.Item, raised: BaseException | None, seconds: float
@@ -156,110 +159,110 @@ class Session:
             selection.title(item),
             selection.rules(item),
             Outcome.PLANNED if self.options.silent else outcome,
-            self.hide(sentence),
+            self.redact(sentence),
             len(counters.planned) or counters.requests,
             counters.billable,
             round(seconds, 4),
-            outcomes.found(self.run, self.hide),
+            outcomes.report_findings(self.run, self.redact),
         )
 
     def _stop_if_hopeless(self, session: pytest.Session, result: TestResult) -> None:
-        self._undecided = self._undecided + 1 if result.outcome is Outcome.INCONCLUSIVE else 0
+        inconclusive = result.outcome is Outcome.INCONCLUSIVE
+        self._inconclusive_in_a_row = self._inconclusive_in_a_row + 1 if inconclusive else 0
         if result.outcome is Outcome.UNREACHABLE:
             self.reason = session.shouldstop = result.sentence
-        elif self._undecided == GIVE_UP:
-            self.reason = session.shouldstop = f"{GAVE_UP}, the last one since {result.sentence}"
+        elif self._inconclusive_in_a_row == MAX_INCONCLUSIVE:
+            self.reason = session.shouldstop = (
+                f"{MAX_INCONCLUSIVE} tests in a row were inconclusive; "
+                f"of the last one {result.sentence}"
+            )
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        # pytest has an error of its own that is one, too.
+        # pytest.exit raises a subclass, which is no interruption.
         self.interrupted = type(excinfo.value) is KeyboardInterrupt
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Give the exit status that the outcomes have, unless other tests failed, too."""
+        """Set the exit status of the outcomes, unless tests of others failed, too."""
         if session.config.option.collectonly or self.refused:
             return
         report = self.report()
         ours = sum(test.outcome in (Outcome.FAILED, Outcome.ERROR) for test in self.tests)
         session.exitstatus = 1 if session.testsfailed > ours else report.status
-        if not self.options.silent:
-            self._write(report)
-
-    def _write(self, report: Report) -> None:
-        """Write the files that were asked for; it is too late to give up if one cannot be."""
+        if self.options.silent:
+            return
         try:
             if self.options.report:
                 report.write(self.options.report)
             if self.options.html:
                 html_report.write(report, self.options.html)
-        except OSError as error:
+        except OSError as error:  # too late to fail: the verdict is still worth knowing
             sys.stderr.write(f"the report could not be written: {error}\n")
 
-    # What others ask
+    # For those who print it
 
-    def hide(self, text: str) -> str:
-        """The text without the tokens, should a target have repeated them, be it as JSON."""
+    def redact(self, text: str) -> str:
+        """The text without the tokens, which a target may have repeated, perhaps as JSON."""
         for token in {self.options.token, self.options.diff_token}:
-            if len(token) >= SHORTEST_SECRET:
+            if len(token) >= MIN_SECRET:
                 text = text.replace(token, "$TOKEN").replace(json.dumps(token)[1:-1], "$TOKEN")
         return text
 
     def report(self) -> Report:
-        """What came of it so far."""
+        """The report on what has been tested so far."""
         options, budget = self.options, self.run.budget
-        word = self._word()
-        counters_by_test = self.run.counters_by_test.values()
+        decisive = self._decisive_outcome()
+        counters = self.run.counters_by_test.values()
         return Report(
-            options.url,
-            options.diff,
-            options.level,
-            None if self.derandomized else self.seed,
-            options.max_examples,
-            versions(),
-            self.started.isoformat(timespec="seconds"),
-            round(time.perf_counter() - self._began_s, 3),
-            report.HEADLINES[word],
-            report.STATUSES[word],
-            Money(
+            target=options.url,
+            other=options.diff,
+            level=options.level,
+            seed=None if self.derandomized else self.seed,
+            max_examples=options.max_examples,
+            versions=versions(),
+            started=self.started.isoformat(timespec="seconds"),
+            seconds=round(time.perf_counter() - self._began_s, 3),
+            verdict=report.HEADLINES[decisive],
+            status=report.STATUSES[decisive],
+            money=Money(
                 float(budget.price),
                 float(budget.max_cost),
                 budget.limit,
                 budget.billed,
                 float(budget.spent),
             ),
-            {
-                kind: Times.of(
-                    each for counters in counters_by_test for each in counters.seconds[kind]
-                )
+            times={
+                kind: Times.of(seconds for each in counters for seconds in each.seconds[kind])
                 for kind in ("refused", "made")
             },
-            self.reason,
-            dict(self.left_out),
-            report.judged(self.tests, options.skipped, differing=options.diff is not None),
-            tuple(self.tests),
+            reason=self.reason,
+            left_out=dict(self.left_out),
+            rules=report.judge_rules(self.tests, options.skipped, diff=options.diff is not None),
+            tests=tuple(self.tests),
         )
 
-    def _word(self) -> str:
-        """The outcome that decides on the whole."""
+    def _decisive_outcome(self) -> str:
+        """The outcome that decides on the verdict: the first of STATUSES that occurred."""
         if self.interrupted:
             return "interrupted"
-        told = {test.outcome for test in self.tests}
-        told |= {Outcome.UNREACHABLE} if self.unreachable else set()
-        return next((word for word in report.STATUSES if word in told), Outcome.INCONCLUSIVE)
+        occurred = {test.outcome for test in self.tests}
+        occurred |= {Outcome.UNREACHABLE} if self.unreachable else set()
+        return next((each for each in report.STATUSES if each in occurred), Outcome.INCONCLUSIVE)
 
     def _targets(self) -> list[Target]:
         return [target for target in (self.run.target, self.run.other) if target]
 
 
-def _run(options: Options) -> Run:
+def _create_run(options: Options) -> Run:
     client_options = ClientOptions(
         timeout_s=options.timeout, wait_s=options.wait, per_minute=options.rate
     )
+    other = Target(options.diff, options.diff_token, client_options) if options.diff else None
     return Run(
         Target(options.url, options.token, client_options),
         Policy(LEVELS[options.level], options.default_encoding, options.skipped),
         Budget(options.max_cost, options.price, options.max_requests),
-        Target(options.diff, options.diff_token, client_options) if options.diff else None,
+        other,
         planning=options.silent,
         concurrency=options.concurrency,
         models=options.models,
@@ -268,11 +271,6 @@ def _run(options: Options) -> Run:
 
 
 def versions() -> dict[str, str]:
-    """What the outcome may depend on, besides the target."""
+    """The versions on which the results may depend, besides the target's."""
     names = ("octo-upscaler", "hypothesis", "httpx", "pytest", "pillow")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def _not_collected(told: pytest.CollectReport) -> TestResult:
-    """What stands for a file of tests that cannot be read."""
-    return TestResult(told.nodeid, "can be read", (), Outcome.ERROR, told.longreprtext, 0, 0, 0.0)

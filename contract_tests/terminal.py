@@ -1,6 +1,6 @@
 """What the command prints, in place of pytest's own terminal: a line for each test, and a summary.
 
-The cases of one test stand together on one line.
+All cases of a test share its line.
 """
 
 import os
@@ -28,12 +28,12 @@ SIGNS: Final = {
     Outcome.PLANNED: ("planned", GREEN),
     Outcome.NOTHING: ("left out", YELLOW),
 }
-"""What a line begins with, by the worst outcome of its cases."""
-CLEARED: Final = "\r\x1b[2K"
+"""The start of a test's line, by the worst outcome of its cases."""
+CLEAR_LINE: Final = "\r\x1b[2K"
 
 
 class Printer:
-    """Writes lines, with colours where a person sees them."""
+    """Writes lines, with colours and a status line if `out` is a terminal."""
 
     def __init__(self, out: TextIO) -> None:
         self.out = out
@@ -41,41 +41,44 @@ class Printer:
         self.coloured = self.live and not os.environ.get("NO_COLOR")
 
     def line(self, text: str = "") -> None:
-        # A terminal may lack the letters of what a target answers.
+        # Text of the target may have characters that the terminal's encoding lacks.
         encoding = self.out.encoding or "utf-8"
         text = text.encode(encoding, "backslashreplace").decode(encoding)
-        self._write(f"{CLEARED if self.live else ''}{text}\n")
+        self._write(f"{CLEAR_LINE if self.live else ''}{text}\n")
+
+    def status(self, text: str) -> None:
+        """Show what is going on until the next line is printed."""
+        if self.live:
+            self._write(f"{CLEAR_LINE}{text[:78]}")
+
+    def colour(self, text: str, colour: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self.coloured else text
 
     def _write(self, text: str) -> None:
         try:
             self.out.write(text)
             self.out.flush()
-        except BrokenPipeError:  # nobody reads on, as behind `| head`; the reports are made anyway
+        except BrokenPipeError:  # as behind `| head`; the reports are written all the same
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
-    def now(self, text: str) -> None:
-        """Say for a while what is going on, if somebody watches."""
-        if self.live:
-            self._write(f"{CLEARED}{text[:78]}")
 
-    def coloured_text(self, text: str, colour: str) -> str:
-        return f"\x1b[{colour}m{text}\x1b[0m" if self.coloured else text
+class Reporter:
+    """Replaces pytest's own terminal."""
 
-
-class Quiet:
-    """Takes pytest's own terminal away."""
+    def __init__(self, session: Session, out: TextIO) -> None:
+        self._session = session
+        self._printer = Printer(out)
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         config.pluginmanager.unregister(name="terminalreporter")
 
 
-class Terminal(Quiet):
+class RunReporter(Reporter):
     """Prints a run while it goes on."""
 
     def __init__(self, session: Session, out: TextIO) -> None:
-        self._session = session
-        self._printer = Printer(out)
+        super().__init__(session, out)
         self._cases: list[TestResult] = []
         self._errors: list[str] = []
         self._number = self._all = 0
@@ -93,28 +96,28 @@ class Terminal(Quiet):
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._number += 1
-        self._printer.now(f"{self._number}/{self._all} {nodeid}")
+        self._printer.status(f"{self._number}/{self._all} {nodeid}")
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "teardown" and self._session.tests:
-            self._heard(self._session.tests[-1])
+            self._on_result(self._session.tests[-1])
         elif self._session.tests and self._session.tests[-1].outcome is Outcome.ERROR:
             self._errors.append(report.longreprtext)
 
-    def _heard(self, result: TestResult) -> None:
+    def _on_result(self, result: TestResult) -> None:
         if self._cases and self._cases[0].function != result.function:
-            self._tell_cases()
+            self._emit_line()
         self._cases.append(result)
 
-    def _tell_cases(self) -> None:
-        """Print the line of a test, now that all of its cases are known."""
+    def _emit_line(self) -> None:
+        """Print the line of a test once all of its cases are known."""
         cases, self._cases = self._cases, []
         if not cases:
             return
         outcomes = {case.outcome for case in cases}
         word, colour = next(SIGNS[each] for each in SIGNS if each in outcomes)
-        sign = self._printer.coloured_text(f"{word:13}", colour)
+        sign = self._printer.colour(f"{word:13}", colour)
         requests = sum(case.requests for case in cases)
         broken = dict.fromkeys(found.rule for case in cases for found in case.findings)
         rules = " ".join(broken or cases[0].rules)
@@ -122,71 +125,59 @@ class Terminal(Quiet):
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        self._tell_cases()
+        self._emit_line()
         if self._session.refused:
             return
         report = self._session.report()
-        for line in self._end(report):
+        for line in self._summary(report):
             self._printer.line(line)
         colour = {0: GREEN, 1: RED}.get(report.status, YELLOW)
-        self._printer.line(
-            self._printer.coloured_text(console_report.sentence(report), f"{BOLD};{colour}")
-        )
+        sentence = console_report.sentence(report)
+        self._printer.line(self._printer.colour(sentence, f"{BOLD};{colour}"))
 
-    def _end(self, report: Report) -> Iterator[str]:
+    def _summary(self, report: Report) -> Iterator[str]:
         for error in self._errors:
-            yield from ("", self._session.hide(error))
+            yield from ("", self._session.redact(error))
         yield from console_report.broken(report)
         if report.tests:
             yield from ("", *console_report.table(report), "", *console_report.summary(report), "")
 
 
-class Plan(Quiet):
+class PlanReporter(Reporter):
     """Prints what would be sent, and what that can cost."""
 
     def __init__(self, session: Session, out: TextIO, *, verbose: bool) -> None:
-        self._session = session
-        self._printer = Printer(out)
+        super().__init__(session, out)
         self._verbose = verbose
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         if self._session.refused:
             return
-        for line in console_report.plan(self._session.report(), self._requests()):
+        counters = self._session.run.counters_by_test if self._verbose else {}
+        requests = {test: [repr(each) for each in c.planned] for test, c in counters.items()}
+        for line in console_report.plan_lines(self._session.report(), requests):
             self._printer.line(line)
 
-    def _requests(self) -> dict[str, list[str]]:
-        """What would be sent by each test, if that is wanted."""
-        counters_by_test = self._session.run.counters_by_test if self._verbose else {}
-        return {
-            name: [repr(each) for each in counters.planned]
-            for name, counters in counters_by_test.items()
-        }
 
-
-class Listing(Quiet):
+class RuleLister(Reporter):
     """Prints the rules, and the tests of each."""
-
-    def __init__(self, session: Session, out: TextIO) -> None:
-        self._session = session
-        self._printer = Printer(out)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         for rule in RULES.values():
             covering = [item for item in session.items if rule.id in selection.rules(item)]
             self._printer.line(f"{rule.id:8}{rule.sentence}")
-            for says, items in groupby(covering, selection.title):
+            for title, items in groupby(covering, selection.title):
                 cost = "may cost money" if any(map(selection.is_billable, items)) else "free"
-                self._printer.line(f"{'':8}- {says} ({cost})")
+                self._printer.line(f"{'':8}- {title} ({cost})")
         for line in console_report.left_out(self._session.report()):
             self._printer.line(line)
 
 
-def printing(session: Session, *, verbose: bool) -> Quiet:
-    """What prints a session on the standard output."""
+def create_reporter(session: Session, *, verbose: bool) -> Reporter:
+    """The reporter that a session's options ask for, on the standard output."""
     if session.options.list:
-        return Listing(session, sys.stdout)
+        return RuleLister(session, sys.stdout)
     if session.options.plan:
-        return Plan(session, sys.stdout, verbose=verbose)
-    return Terminal(session, sys.stdout)
+        return PlanReporter(session, sys.stdout, verbose=verbose)
+    return RunReporter(session, sys.stdout)

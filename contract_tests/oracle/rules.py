@@ -1,7 +1,7 @@
-"""The rules that a request and its answer are judged by, and what supports each.
+"""The rules that responses are judged by, and what supports each.
 
 A check may be strict only about what a source supports. So each rule names its sources, and what
-of it is the choice of whoever wrote it down: that part binds our own implementations alone.
+of it is our own choice: that part binds only our own implementations.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Source(StrEnum):
-    """Where a rule is from."""
+    """Where a rule comes from."""
 
     PAGE = "page"
     """OctoAI's documentation page of the Upscaling REST API, July 2024."""
@@ -23,7 +23,7 @@ class Source(StrEnum):
     CLIENT = "client"
     """OctoAI's own clients, on PyPI and npm."""
     CHOICE = "choice"
-    """No source speaks, and somebody had to decide."""
+    """No source says, so somebody had to decide."""
 
 
 PAGE, SCHEMA, OLD_PAGE, PLATFORM, CLIENT, CHOICE = Source
@@ -31,7 +31,7 @@ PAGE, SCHEMA, OLD_PAGE, PLATFORM, CLIENT, CHOICE = Source
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule by its id. `chosen` says what of it no source supports, if not all or nothing."""
+    """`chosen` is the part of a rule that no source supports, if it is neither all nor nothing."""
 
     id: str
     sentence: str
@@ -40,7 +40,7 @@ class Rule:
 
     @property
     def documented(self) -> bool:
-        """Whether any part of it may be asked of the real API."""
+        """Whether any part of it may be required of the real API."""
         return self.sources != (CHOICE,)
 
 
@@ -48,26 +48,26 @@ _ALL: Final = (
     Rule("REQ-1", "An upscaling is a POST of one JSON object to /upscaling.", (PAGE, SCHEMA)),
     Rule(
         "REQ-2",
-        "Who asks sends a bearer token in Authorization, and gets nothing without a valid one.",
+        "Requests need a valid bearer token in Authorization.",
         (PAGE, CHOICE),
         "the status 401",
     ),
     Rule(
         "REQ-3",
-        "The body is declared as application/json; parameters of that type do no harm.",
+        "The Content-Type is application/json; parameters of it are ignored.",
         (PAGE, CHOICE),
         "the status 422",
     ),
     Rule(
         "REQ-4",
-        "The picture is given once: as base64 in init_image or as a URL in init_image_url. "
-        "A null is as good as nothing.",
+        "There is exactly one image: base64 in init_image or a URL in init_image_url. "
+        "null means absent.",
         (PAGE, SCHEMA, OLD_PAGE),
     ),
     Rule(
         "REQ-5",
-        "The size is asked for once: by scale, output_image_height or output_image_width. "
-        "A null is as good as nothing.",
+        "There is exactly one size: scale, output_image_height or output_image_width. "
+        "null means absent.",
         (PAGE, SCHEMA),
     ),
     Rule(
@@ -78,37 +78,37 @@ _ALL: Final = (
     ),
     Rule(
         "REQ-7",
-        "A height or width is an integer from 1 up, and the other side keeps the aspect ratio.",
+        "A height or width is an integer of at least 1; the other side keeps the aspect ratio.",
         (PAGE, SCHEMA, CHOICE),
         "the bound",
     ),
     Rule(
         "REQ-8",
-        "The model is one of six by name, and real-esrgan-x4-plus if none is named.",
+        "The model is one of six names, by default real-esrgan-x4-plus.",
         (PAGE, SCHEMA),
     ),
     Rule(
         "REQ-9",
-        "The encoding is png or jpeg. If none is named, the page has png and the schema jpeg.",
+        "The encoding is png or jpeg; the default is png on the page and jpeg in the schema.",
         (PAGE, SCHEMA, CHOICE),
         "png, where the two disagree",
     ),
     Rule(
         "REQ-10",
-        "face_enhance is true or false, by default false. Who has no face model refuses true.",
+        "face_enhance is true or false, by default false. Without a face model true is refused.",
         (SCHEMA, CHOICE),
         "the refusal",
     ),
     Rule(
         "REQ-11",
-        "A field that is not one of the eight is refused. More than 100 fields are refused as a "
-        "whole, and of a name at most 100 characters are told.",
+        "Unknown fields are refused. More than 100 fields are refused as a whole, and errors "
+        "contain at most 100 characters of a name.",
         (SCHEMA, CHOICE),
         "the bounds",
     ),
     Rule(
         "REQ-12",
-        "Values are read as pydantic 2 reads them by default: a string that is a number is one.",
+        "Values are parsed as pydantic 2 does by default: a numeric string is a number.",
         (SCHEMA, CHOICE),
         "all but what the schema itself allows or forbids",
     ),
@@ -116,109 +116,109 @@ _ALL: Final = (
     Rule("REQ-14", "The output has at most 8192 pixels on each side.", (PAGE,)),
     Rule(
         "REQ-15",
-        "Both are told from the picture's header, with a 422 on the field that gave the picture "
-        "or the one that asked for the size.",
+        "Both limits are checked by the image's header; the 422 is located at the field of the "
+        "image or of the size.",
         (CHOICE,),
     ),
     Rule(
         "REQ-16",
-        "A side that is asked for is made as asked. One that is computed is rounded half up, "
-        "exactly, and is at least 1.",
+        "A requested side is exact. A computed side is rounded half up, without binary rounding "
+        "errors, and is at least 1.",
         (PAGE, CHOICE),
-        "the rounding: another one differs by a pixel",
+        "the rounding: any other differs by a pixel",
     ),
     Rule(
         "REQ-17",
-        "init_image is a picture's file in standard base64. A prefix data:image/...;base64, and "
-        "line breaks do no harm; other characters, wrong padding and nothing at all are refused.",
+        "init_image is an image file in standard base64. A prefix data:image/...;base64, and line "
+        "breaks are accepted; other characters, wrong padding and an empty string are refused.",
         (PAGE, CHOICE),
         "what is tolerated",
     ),
-    Rule("REQ-18", "Headers that mean nothing here are ignored.", (PLATFORM,)),
+    Rule("REQ-18", "Unknown headers are ignored.", (PLATFORM,)),
     Rule(
         "REQ-19",
-        "What is wrong with the fields is told at once, then what is wrong with the picture, then "
-        "its size, then the size of the output.",
+        "All errors of the fields are reported at once, then those of the image, of its size, and "
+        "of the output's size.",
         (CHOICE,),
     ),
     Rule(
         "RES-1",
-        "A picture is a 200 with image_b64 and removed_for_safety, both always there.",
+        "A result is a 200 with both image_b64 and removed_for_safety.",
         (SCHEMA, CHOICE),
-        "spaces before it",
+        "leading white space",
     ),
     Rule(
         "RES-2",
-        "image_b64 is standard base64 on one line, of a file in the encoding and size asked for.",
+        "image_b64 is standard base64 on one line, of a file in the requested encoding and size.",
         (PAGE, SCHEMA),
     ),
     Rule(
         "RES-3",
-        "Where removed_for_safety is true, image_b64 is null.",
+        "If removed_for_safety is true, image_b64 is null.",
         (SCHEMA, PLATFORM),
     ),
     Rule(
         "RES-4",
-        "A broken rule is a 422 with a list of loc, msg and type. The loc begins with body or "
-        "header and ends with the field, and no value that was sent is repeated.",
+        "An invalid request gets a 422 with a list of loc, msg and type. The loc begins with body "
+        "or header and ends with the field, and no value of the request is repeated.",
         (SCHEMA, CHOICE),
-        "that nothing is repeated",
+        "that no value is repeated",
     ),
     Rule(
         "RES-5",
-        "Over a rate limit the answer is a 429 with Retry-After. Clients ask again after a 429 and "
-        "a 5xx, so a client's own fault is never a 5xx.",
+        "Above a rate limit the response is a 429 with Retry-After. Clients retry a 429 and a 5xx, "
+        "so a client error is never a 5xx.",
         (PLATFORM, CLIENT, CHOICE),
         "the header",
     ),
     Rule(
         "RES-6",
-        "Every answer has the header X-User-Request-ID: the request's own, or a new one.",
+        "Every response has the header X-User-Request-ID: that of the request, or a new one.",
         (CLIENT, CHOICE),
-        "that the request's own is kept",
+        "that the id of the request is kept",
     ),
     Rule(
         "RES-7",
-        'Other errors are {"detail": "..."}, and 404, 405 and 413 are what HTTP has them for.',
+        'Other errors are {"detail": "..."}; 404, 405 and 413 are used as HTTP defines them.',
         (CHOICE,),
     ),
     Rule(
         "RES-8",
-        "Accept: application/json, */* or none gets JSON. image/png and image/jpeg get the file "
-        "itself, and what cannot be given is a 406.",
+        "Accept: application/json, */* or none gets JSON; image/png and image/jpeg get the file "
+        "itself; anything else gets a 406.",
         (PAGE, CHOICE),
         "the files and the 406",
     ),
     Rule(
         "RES-9",
-        "GET /healthcheck is a 200, without a token, if work is taken.",
+        "GET /healthcheck is a 200 without a token while requests are accepted.",
         (SCHEMA, CLIENT),
     ),
     Rule(
         "ASY-1",
-        "The header X-OctoAI-Async: 1 on the same POST is answered at once with response_id and "
-        "poll_url, and what is wrong with the request is told at once.",
+        "With the header X-OctoAI-Async: 1 the response comes at once with response_id and "
+        "poll_url, and errors of the request are reported at once.",
         (PLATFORM, CLIENT, CHOICE),
-        "the status 200 among all of 2xx",
+        "the status 200 of all 2xx",
     ),
     Rule(
         "ASY-2",
-        "GET poll_url with the token says pending, running, or completed with a response_url.",
+        "GET poll_url with the token returns pending, running, or completed with a response_url.",
         (PLATFORM, CLIENT),
     ),
     Rule(
         "ASY-3",
-        "GET response_url with the token gives what the synchronous request would have given.",
+        "GET response_url with the token returns what the synchronous request would have.",
         (PLATFORM, CLIENT),
     ),
     Rule(
         "ASY-4",
-        "An asynchronous body has at most 10 MB, or it is a 413; an unknown id is a 404.",
+        "An asynchronous body above 10 MB gets a 413, an unknown id a 404.",
         (PLATFORM,),
     ),
-    Rule("ASY-5", "An id cannot be guessed, and is of no use without a valid token.", (CHOICE,)),
+    Rule("ASY-5", "An id cannot be guessed, and is useless without a valid token.", (CHOICE,)),
 )
 RULES: Final = {rule.id: rule for rule in _ALL}
 """Each rule by its id."""
 CHECKED_IN_EVERY_RESPONSE: Final = frozenset({"RES-6"})
-"""Judged in every answer beside what a test is about: to find them broken ends no test."""
+"""Checked in every response beside what a test is about: finding them broken ends no test."""

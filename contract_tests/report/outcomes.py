@@ -1,4 +1,4 @@
-"""What a test says of the target, by what it raised and what was found meanwhile."""
+"""The outcome of a test, by what it raised and what was found meanwhile."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,30 +11,30 @@ from contract_tests.report.report import DIFF, Outcome, ReportedFinding, RuleRes
 
 
 def outcome(raised: BaseException | None, run: Run) -> tuple[Outcome, str]:
-    """What came of the test that `run` has just been used by, and why if it is not plain.
+    """The outcome of the test that `run` was last used by, and a reason if it needs one.
 
-    What was found stands, whatever came after it.
+    A test that has found something has failed, whatever it raised after that.
     """
     errors = list(_leaves(raised)) if raised else []
     for error in errors:
         if isinstance(error, Failure):
             run.record(error)
     others = [error for error in errors if not isinstance(error, Failure | Undecided)]
-    told = f"{type(others[0]).__name__}: {others[0]}" if others else ""
+    fault = f"{type(others[0]).__name__}: {others[0]}" if others else ""
     if run.counters.findings:
-        stopped = [each for each in errors if not isinstance(each, Failure | ShrinkBudgetSpent)]
-        return Outcome.FAILED, told or "".join(map(str, stopped[:1]))
+        stopped_by = [e for e in errors if not isinstance(e, Failure | ShrinkBudgetSpent)]
+        return Outcome.FAILED, fault or "".join(map(str, stopped_by[:1]))
     if others:
-        return Outcome.ERROR, told
+        return Outcome.ERROR, fault
     if errors:
         return Outcome(getattr(errors[0], "outcome", "error")), str(errors[0])
     if not run.counters.requests:
-        return Outcome.NOTHING, "all that it has may be answered in any way"
+        return Outcome.NOTHING, "every response would be allowed to all of its requests"
     return Outcome.PASSED, ""
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """The errors in a group, as Hypothesis raises if it finds several."""
+    """The errors in a group: Hypothesis raises one if it finds several."""
     if not isinstance(error, BaseExceptionGroup):
         yield error
         return
@@ -42,59 +42,56 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield from _leaves(each)
 
 
-def found(run: Run, hide: Callable[[str], str]) -> tuple[ReportedFinding, ...]:
-    """What the test has found, by rule; `hide` takes the token out of a text."""
+def report_findings(run: Run, redact: Callable[[str], str]) -> tuple[ReportedFinding, ...]:
+    """What the test has found, by rule; `redact` removes the token from a text."""
     return tuple(
         ReportedFinding(
             each.rule,
-            hide(each.sentence),
-            hide(repr(each.request)),
-            hide(each.response),
-            hide(each.request.curl(run.target.base_url)),
+            redact(each.sentence),
+            redact(repr(each.request)),
+            redact(each.response),
+            redact(each.request.curl(run.target.base_url)),
         )
         for each in run.counters.findings.values()
     )
 
 
-def tell(told: pytest.TestReport, result: TestResult) -> None:
-    """Put into pytest's report what the outcome is, in words; errors keep their traceback."""
+def format_report(pytest_report: pytest.TestReport, result: TestResult) -> None:
+    """Put the outcome into pytest's own report; errors of a test keep their traceback."""
     if result.outcome is Outcome.FAILED:
-        told.outcome = "failed"
-        told.longrepr = "\n\n".join(map(in_words, result.findings))
+        pytest_report.outcome = "failed"
+        pytest_report.longrepr = "\n\n".join(map(format_finding, result.findings))
     elif result.outcome is Outcome.ERROR:
-        told.sections.append(("what this is", "the test itself failed, not the target"))
+        pytest_report.sections.append(("note", "the test itself failed, not the target"))
     elif result.outcome not in (Outcome.PASSED, Outcome.PLANNED):
-        told.outcome = "skipped"
-        told.longrepr = (told.location[0], told.location[1] or 0, _sentence(result))
+        path, line, _ = pytest_report.location
+        pytest_report.outcome = "skipped"
+        pytest_report.longrepr = (path, line or 0, f"{result.outcome}: {result.sentence}")
 
 
-def _sentence(result: TestResult) -> str:
-    return f"{result.outcome}: {result.sentence}"
+def format_finding(found: ReportedFinding) -> str:
+    """A finding with its rule, and all that a person needs to reproduce it."""
+    return "\n".join((*rule_lines(found.rule), *finding_lines(found)))
 
 
-def in_words(found: ReportedFinding) -> str:
-    """What was found, with all that a person needs to see it again."""
-    return "\n".join((*rule_in_words(found.rule), *finding_in_words(found)))
-
-
-def rule_in_words(name: str) -> Iterator[str]:
-    """The lines of a rule, and of what supports it."""
+def rule_lines(name: str) -> Iterator[str]:
+    """A rule, and what supports it."""
     rule = RULES.get(name, DIFF)
     yield f"{rule.id}: {rule.sentence}"
     if rule.sources:
-        yield f"  source:  {support(rule)}"
+        yield f"  source:   {format_support(rule)}"
 
 
-def support(rule: Rule | RuleResult) -> str:
-    """Where a rule is from, and what of it is somebody's choice, in a few words."""
+def format_support(rule: Rule | RuleResult) -> str:
+    """The sources of a rule, and what of it is somebody's choice."""
     labels = [str(label) for label in rule.sources if label != Source.CHOICE]
     choice = [f"choice: {rule.chosen}" if rule.chosen else "choice"]
     return ", ".join(labels + (choice if Source.CHOICE in rule.sources else []))
 
 
-def finding_in_words(found: ReportedFinding) -> Iterator[str]:
-    """The lines of what is wrong, and of how to see it again."""
-    yield f"  broken:  {found.sentence}"
-    yield f"  sent:    {found.request}"
-    yield f"  came:    {found.answer}"
-    yield f"  again:   {found.curl}"
+def finding_lines(found: ReportedFinding) -> Iterator[str]:
+    """What is wrong, and how to reproduce it."""
+    yield f"  broken:   {found.sentence}"
+    yield f"  request:  {found.request}"
+    yield f"  response: {found.answer}"
+    yield f"  repeat:   {found.curl}"

@@ -18,12 +18,12 @@ from typing import Final
 from contract_tests.oracle.rules import CHECKED_IN_EVERY_RESPONSE, RULES, Rule
 
 SCHEMA: Final = 1
-DIFF: Final = Rule("DIFF", "Both implementations answer alike.", ())
-"""What `--diff` judges besides the rules."""
+DIFF: Final = Rule("DIFF", "Both implementations respond alike.", ())
+"""What `--diff` judges in addition to the rules."""
 
 
 class Outcome(StrEnum):
-    """What came of a test."""
+    """The outcome of a test."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -31,15 +31,15 @@ class Outcome(StrEnum):
     BUDGET = "budget reached"
     UNREACHABLE = "unreachable"
     ERROR = "error"
-    """The test itself is at fault."""
+    """The test itself has a bug."""
     PLANNED = "planned"
     """Nothing was sent."""
     NOTHING = "nothing to send"
-    """At this level, or with this token, it has no request that must be refused."""
+    """At this level, or with this token, every response to its requests is allowed."""
 
 
 class RuleVerdict(StrEnum):
-    """What is said of a rule."""
+    """The verdict on a rule."""
 
     CONFORMS = "conforms"
     BROKEN = "broken"
@@ -58,7 +58,7 @@ STATUSES: Final = {
     Outcome.PLANNED: 0,
     Outcome.NOTHING: 3,
 }
-"""The exit status of a run in which something came out so: the first one decides."""
+"""The exit status of a run in which a test has this outcome: the first one decides."""
 HEADLINES: Final = {
     "interrupted": "interrupted",
     Outcome.FAILED: "does not conform",
@@ -70,14 +70,14 @@ HEADLINES: Final = {
     Outcome.PLANNED: "planned",
     Outcome.NOTHING: "inconclusive",
 }
-"""The verdict on all."""
+"""The verdict on the target, by the outcome that decides."""
 
 
 @dataclass(frozen=True)
 class ReportedFinding:
-    """A rule that the target breaks, the request that shows it, and the answer, in a line or two.
+    """A rule that the target breaks, and in a line or two each the request and the response.
 
-    `curl` is a command for a POSIX shell that sends the request again.
+    `curl` is a command for a POSIX shell that repeats the request.
     """
 
     rule: str
@@ -89,17 +89,17 @@ class ReportedFinding:
 
 @dataclass(frozen=True)
 class TestResult:
-    """What came of a test. `requests` are all, and `billable` those that may have cost money."""
+    """The result of a test: of all its `requests` those that are `billable` may have cost money."""
 
     __test__ = False
 
     id: str
     says: str
-    """What holds if it passes, in words."""
+    """What is tested, in words."""
     rules: tuple[str, ...]
     outcome: Outcome
     sentence: str
-    """Why nothing more can be said, or what is wrong with the test itself."""
+    """Why it is not decided, or what is wrong with the test itself."""
     requests: int
     billable: int
     seconds: float
@@ -107,13 +107,13 @@ class TestResult:
 
     @property
     def function(self) -> str:
-        """The id without what stands for the case."""
+        """The id without the parameters of the case."""
         return self.id.partition("[")[0]
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What is said of a rule; `tests` are the ids of those that cover it and were run."""
+    """The result for a rule; `tests` are the ids of those that cover it and were run."""
 
     id: str
     sentence: str
@@ -137,7 +137,7 @@ class Money:
 
 @dataclass(frozen=True)
 class Times:
-    """How long the answers of a kind took."""
+    """How long the responses of a kind took, in seconds."""
 
     count: int
     median: float | None
@@ -156,13 +156,13 @@ class Times:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a run. `status` is the exit status that goes with the verdict."""
+    """The result of a run. `status` is the exit status that belongs to the verdict."""
 
     target: str
     other: str | None
     level: str
     seed: int | None
-    """What random choices depend on; None where they are always the same."""
+    """Of random choices; None if they are always the same."""
     max_examples: int
     versions: dict[str, str]
     started: str
@@ -172,11 +172,11 @@ class Report:
     status: int
     money: Money
     times: dict[str, Times]
-    """By whether a picture was `refused` or `made`."""
+    """By whether a request was `refused` or an image `made`."""
     reason: str
-    """Why it ended before all was tested, or nothing."""
+    """Why it ended before everything was tested, or empty."""
     left_out: dict[str, int]
-    """How many tests were left out, by the reason."""
+    """How many tests were left out, by reason."""
     rules: tuple[RuleResult, ...]
     tests: tuple[TestResult, ...]
     schema: int = SCHEMA
@@ -185,32 +185,29 @@ class Report:
         return [rule for rule in self.rules if rule.verdict is RuleVerdict.BROKEN]
 
     def findings(self, rule: str) -> list[list[tuple[TestResult, ReportedFinding]]]:
-        """What was found of a rule, by what is wrong; each time the shortest curl line first."""
+        """The findings of a rule, grouped by sentence, the shortest curl command first."""
         found = [(test, each) for test in self.tests for each in test.findings if each.rule == rule]
         found.sort(key=lambda pair: len(pair[1].curl))
         sentences = dict.fromkeys(each.sentence for _, each in found)
         return [[pair for pair in found if pair[1].sentence == sentence] for sentence in sentences]
 
     def write(self, path: Path) -> None:
-        """Write it as JSON; raises OSError."""
+        """Write the report as JSON; raises OSError."""
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
-def judged(
-    tests: Sequence[TestResult], skipped: Container[str], *, differing: bool
+def judge_rules(
+    tests: Sequence[TestResult], skipped: Container[str], *, diff: bool
 ) -> tuple[RuleResult, ...]:
-    """What is said of each rule, but for those that nothing is to be said of.
-
-    Of `DIFF`, too, if two implementations were compared.
-    """
-    rules = [*RULES.values(), *([DIFF] if differing else [])]
-    return tuple(_judged(rule, [] if rule.id in skipped else tests) for rule in rules)
+    """The verdict on each rule that is not skipped, and with `diff` on `DIFF`."""
+    rules = [*RULES.values(), *([DIFF] if diff else [])]
+    return tuple(_judge_rule(rule, [] if rule.id in skipped else tests) for rule in rules)
 
 
-def _judged(rule: Rule, tests: Sequence[TestResult]) -> RuleResult:
-    asking = [test for test in tests if test.outcome is not Outcome.NOTHING]
-    covering = [test for test in asking if rule.id in test.rules or rule is DIFF]
+def _judge_rule(rule: Rule, tests: Sequence[TestResult]) -> RuleResult:
+    sending = [test for test in tests if test.outcome is not Outcome.NOTHING]
+    covering = [test for test in sending if rule.id in test.rules or rule is DIFF]
     return RuleResult(
         rule.id,
         rule.sentence,
@@ -223,13 +220,13 @@ def _judged(rule: Rule, tests: Sequence[TestResult]) -> RuleResult:
 
 
 def _verdict(rule: str, covering: Sequence[TestResult], tests: Sequence[TestResult]) -> RuleVerdict:
-    """Of a rule: whoever finds it broken need not be one of its tests.
+    """A rule may be found broken by a test that does not cover it.
 
-    A test that found another rule broken did not get to the end, and says nothing of this one.
+    A test that found another rule broken ended early, and says nothing about this one.
     """
     if any(found.rule == rule for test in tests for found in test.findings):
         return RuleVerdict.BROKEN
-    outcomes = {_of_the_rest(test) for test in covering} - {Outcome.PLANNED}
+    outcomes = {_outcome_for_other_rules(test) for test in covering} - {Outcome.PLANNED}
     if not outcomes:
         return RuleVerdict.NOT_TESTED
     undecided = {Outcome.INCONCLUSIVE, Outcome.BUDGET, Outcome.UNREACHABLE, Outcome.ERROR}
@@ -238,8 +235,8 @@ def _verdict(rule: str, covering: Sequence[TestResult], tests: Sequence[TestResu
     return RuleVerdict.CONFORMS
 
 
-def _of_the_rest(test: TestResult) -> Outcome:
-    """What came of a test for the rules that it did not find broken."""
+def _outcome_for_other_rules(test: TestResult) -> Outcome:
+    """The outcome of a test for the rules that it did not find broken."""
     ended = not test.sentence and all(
         found.rule in CHECKED_IN_EVERY_RESPONSE for found in test.findings
     )

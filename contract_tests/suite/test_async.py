@@ -1,4 +1,4 @@
-"""Asynchronous inference: a promise at once, and the picture later."""
+"""Asynchronous inference: accepted at once, with the image later."""
 
 import time
 from typing import Final
@@ -22,77 +22,77 @@ rule = pytest.mark.rule
 FIRST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 5.0
 STATUSES: Final = ("pending", "running", "completed")
-MIN_ID: Final = 16
-"""An id that cannot be guessed has at least so many characters."""
-UNKNOWN: Final = "00000000-0000-4000-8000-000000000000"
+MIN_ID_CHARACTERS: Final = 16
+"""Of an id that cannot be guessed."""
+UNKNOWN_ID: Final = "00000000-0000-4000-8000-000000000000"
 
 
-def asked(run: Run, seed: int, encoding: str = "png") -> Request:
-    """A request for a picture that is told from those of other seeds by its size, too."""
+def image_request(run: Run, seed: int, encoding: str = "png") -> Request:
+    """A request for an image whose size differs from those of other seeds, too."""
     fields = {"scale": 1.5, "output_image_encoding": encoding}
     sent = SampleImage(256, 300 + seed, "png", seed, "palette")
     return upscaling_request(fields, sent).with_model(run.models)
 
 
 def get(run: Run, path: str, *headers: tuple[str, str]) -> Response | None:
-    """What is at a path or URL, with the token and these headers."""
+    """The response to a GET with the token and these headers."""
     return run.send(Request(method="GET", path=path, headers=(AUTHORIZATION, *headers)))
 
 
-def promised(run: Run, request: Request) -> dict[str, str]:
-    """The ids and URLs of an asynchronous answer, absolute ones."""
+def start_inference(run: Run, request: Request) -> dict[str, str]:
+    """The ids and absolute URLs in the response to an asynchronous request (ASY-1)."""
     response = run.check(request.with_headers(ASYNC_HEADER))
     if response is None:
         return {}
-    told = read_json_object(response, "ASY-1", run.policy)
-    url = told.get("poll_url")
-    run.require_or_stop(is_url(url), "ASY-1", f"poll_url is no whole URL: {url}")
-    return told
+    fields = read_json_object(response, "ASY-1", run.policy)
+    url = fields.get("poll_url")
+    run.require_or_stop(is_url(url), "ASY-1", f"poll_url is not an absolute URL: {url}")
+    return fields
 
 
-def result_url(run: Run, promise: dict[str, str]) -> str:
-    """Where the result is, once it is there (ASY-2)."""
+def wait_for_result(run: Run, accepted: dict[str, str]) -> str:
+    """Poll until the inference has completed, and return the response_url (ASY-2)."""
     began_s, pause_s, reached = time.monotonic(), FIRST_PAUSE_S, 0
     while time.monotonic() - began_s < run.target.options.timeout_s:
-        response = get(run, promise["poll_url"])
-        assert response is not None, "while planning nothing is promised"
+        response = get(run, accepted["poll_url"])
+        assert response is not None, "a plan starts no inference"
         run.require_or_stop(
-            response.status in (200, 202), "ASY-2", f"the poll_url answers {response.summary}"
+            response.status in (200, 202), "ASY-2", f"the poll_url returned {response.summary}"
         )
-        told = read_json_object(response, "ASY-2", run.policy)
-        status, url = told.get("status"), told.get("response_url")
+        fields = read_json_object(response, "ASY-2", run.policy)
+        status, url = fields.get("status"), fields.get("response_url")
         sentence = f"the status is {status} after {STATUSES[reached]}"
         run.require_or_stop(status in STATUSES[reached:], "ASY-2", sentence)
         reached = STATUSES.index(str(status))
         if status == STATUSES[-1]:
-            run.require_or_stop(is_url(url), "ASY-2", f"response_url is {url}, and no whole URL")
+            run.require_or_stop(is_url(url), "ASY-2", f"response_url is {url}, not an absolute URL")
             return str(url)
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
     timeout_s = run.target.options.timeout_s
     run.require_or_stop(False, "ASY-2", f"the inference was not completed in {timeout_s:g} s")
-    raise AssertionError("what is needed is not there")
+    raise AssertionError("require_or_stop has raised")
 
 
 def check_result(
     run: Run, request: Request, url: str, *headers: tuple[str, str], rule: str = "ASY-3"
 ) -> None:
-    """The result is what the synchronous request would have given, whatever these headers say."""
+    """The result is what the synchronous request would have returned, whatever the headers."""
     response = get(run, url, *headers)
-    assert response is not None, "while planning nothing is promised"
+    assert response is not None, "a plan starts no inference"
     run.check_response_to(request, response, rule)
 
 
 @rule("ASY-1", "ASY-2", "ASY-3", "ASY-4")
 @pytest.mark.billable
 @pytest.mark.parametrize("encoding", ["png", "jpeg"])
-def test_an_asynchronous_request_gets_its_picture_later(run: Run, encoding: str) -> None:
-    request = asked(run, 51, encoding)
-    promise = promised(run, request)
-    if promise:
-        url = result_url(run, promise)
+def test_an_asynchronous_request_returns_its_image_later(run: Run, encoding: str) -> None:
+    request = image_request(run, 51, encoding)
+    accepted = start_inference(run, request)
+    if accepted:
+        url = wait_for_result(run, accepted)
         check_result(run, request, url)
-        check_result(run, request, url, rule="ASY-4")  # it is kept
+        check_result(run, request, url, rule="ASY-4")  # results are kept
         if run.policy.strict:
             check_result(run, request, url, ("Accept", "image/png"))
 
@@ -100,44 +100,47 @@ def test_an_asynchronous_request_gets_its_picture_later(run: Run, encoding: str)
 @rule("ASY-1")
 @pytest.mark.strict
 @pytest.mark.billable
-def test_a_header_that_says_no_asks_for_a_picture_at_once(run: Run) -> None:
-    run.check(asked(run, 57).with_headers((ASYNC_HEADER[0], "0")))
+def test_an_async_header_of_0_is_a_synchronous_request(run: Run) -> None:
+    run.check(image_request(run, 57).with_headers((ASYNC_HEADER[0], "0")))
 
 
 @rule("ASY-3", "ASY-5")
 @pytest.mark.billable
-def test_each_request_gets_its_own_picture(run: Run) -> None:
-    requests = [asked(run, seed) for seed in (52, 53, 54)]
-    promises = [promised(run, request) for request in requests]
-    if not all(promises):
+def test_each_asynchronous_request_gets_its_own_image(run: Run) -> None:
+    requests = [image_request(run, seed) for seed in (52, 53, 54)]
+    accepted_requests = [start_inference(run, request) for request in requests]
+    if not all(accepted_requests):
         return
-    ids = [promise["response_id"] for promise in promises]
-    run.require(len(set(ids)) == len(ids), "ASY-5", f"several inferences have one id: {ids}")
-    for request, promise in reversed(list(zip(requests, promises, strict=True))):
-        check_result(run, request, result_url(run, promise))
+    ids = [accepted["response_id"] for accepted in accepted_requests]
+    run.require(len(set(ids)) == len(ids), "ASY-5", f"several inferences have the same id: {ids}")
+    for request, accepted in reversed(list(zip(requests, accepted_requests, strict=True))):
+        check_result(run, request, wait_for_result(run, accepted))
 
 
 @rule("ASY-5")
 @pytest.mark.strict
 @pytest.mark.billable
-def test_an_id_cannot_be_guessed_and_is_of_no_use_without_a_token(run: Run) -> None:
-    promises = [promised(run, asked(run, 55)), promised(run, asked(run, 56))]
-    if not all(promises):
+def test_an_id_cannot_be_guessed_and_is_useless_without_a_token(run: Run) -> None:
+    accepted_requests = [
+        start_inference(run, image_request(run, 55)),
+        start_inference(run, image_request(run, 56)),
+    ]
+    if not all(accepted_requests):
         return
-    one, two = (promise["response_id"] for promise in promises)
+    one, two = (accepted["response_id"] for accepted in accepted_requests)
     apart = sum(a != b for a, b in zip(one, two, strict=False))
-    hard = min(len(one), len(two)) >= MIN_ID and apart >= MIN_ID // 2
-    run.require(hard, "ASY-5", f"the ids are short or alike: {one}, {two}")
-    for url in (promises[0]["poll_url"], result_url(run, promises[0])):
+    hard = min(len(one), len(two)) >= MIN_ID_CHARACTERS and apart >= MIN_ID_CHARACTERS // 2
+    run.require(hard, "ASY-5", f"the ids are short or similar: {one}, {two}")
+    for url in (accepted_requests[0]["poll_url"], wait_for_result(run, accepted_requests[0])):
         for headers in ((), (("Authorization", f"Bearer {SHORTER_TOKEN}"),)):
             response = run.send(Request(method="GET", path=url, headers=headers))
-            assert response is not None, "while planning nothing is promised"
+            assert response is not None, "a plan starts no inference"
             run.require(response.status == 401, "ASY-5", f"without a token: {response.summary}")
 
 
 @rule("ASY-4", "RES-7")
 @pytest.mark.strict
 @pytest.mark.parametrize("kind", ["requests", "responses"])
-@pytest.mark.parametrize("name", [UNKNOWN, "x", "a" * 32])
+@pytest.mark.parametrize("name", [UNKNOWN_ID, "x", "a" * 32])
 def test_an_unknown_id_is_a_404(run: Run, kind: str, name: str) -> None:
     run.check(Request(method="GET", path=f"/v1/{kind}/{name}", headers=(AUTHORIZATION,)))

@@ -1,4 +1,4 @@
-"""What is not about the fields of a request: token, path, method, headers, and length."""
+"""Everything but the fields of a request: token, path, method, headers, and length."""
 
 import pytest
 from hypothesis import given
@@ -53,20 +53,20 @@ OTHER_PATHS = (
 
 @rule("REQ-2", "RES-7")
 @pytest.mark.parametrize("value", NO_TOKENS)
-def test_without_a_valid_token_nothing_is_given(run: Run, value: str | None) -> None:
+def test_a_request_without_a_valid_token_is_refused(run: Run, value: str | None) -> None:
     request = VALID_REQUEST.without_headers("Authorization")
     run.check(request if value is None else request.with_headers(("Authorization", value)))
 
 
 @rule("REQ-2")
-def test_a_token_has_its_case(run: Run) -> None:
-    if run.target.token_has_letters:  # a token of digits has no other case
+def test_a_token_is_case_sensitive(run: Run) -> None:
+    if run.target.token_has_letters:  # a token of digits has no case
         run.check(VALID_REQUEST.with_headers(("Authorization", f"Bearer {SWAPPED_CASE_TOKEN}")))
 
 
 @rule("REQ-19", "RES-7")
 @pytest.mark.parametrize(("method", "path"), [("POST", "/upscale"), ("GET", "/upscaling")])
-def test_what_is_not_there_is_not_there_without_a_token(run: Run, method: str, path: str) -> None:
+def test_an_unknown_path_or_method_needs_no_token(run: Run, method: str, path: str) -> None:
     run.check(Request(method=method, path=path, headers=()))
 
 
@@ -74,7 +74,7 @@ def test_what_is_not_there_is_not_there_without_a_token(run: Run, method: str, p
 @pytest.mark.parametrize(
     "request_", [INVALID_REQUEST, Request(b"{"), INVALID_REQUEST.without_headers("Content-Type")]
 )
-def test_the_token_is_asked_for_before_anything_is_read(run: Run, request_: Request) -> None:
+def test_the_token_is_checked_before_the_body(run: Run, request_: Request) -> None:
     run.check(request_.without_headers("Authorization"))
 
 
@@ -83,37 +83,37 @@ SEVERAL = {
     "type before fields": INVALID_REQUEST.with_headers(("Content-Type", "text/plain")),
     "JSON before fields": Request(INVALID_REQUEST.body[:-1]),
     "fields before Accept": INVALID_REQUEST.with_headers(("Accept", "text/html")),
-    "fields before the picture": upscaling_request({"scale": "two"}, SampleImage(255, 256)),
-    "Accept before the picture": upscaling_request(
-        {"scale": 2}, SampleImage(255, 256)
-    ).with_headers(("Accept", "text/html")),
-    "the picture before the output": upscaling_request({"scale": 100}, SampleImage(256, 2049)),
+    "fields before image": upscaling_request({"scale": "two"}, SampleImage(255, 256)),
+    "Accept before image": upscaling_request({"scale": 2}, SampleImage(255, 256)).with_headers(
+        ("Accept", "text/html")
+    ),
+    "image before output": upscaling_request({"scale": 100}, SampleImage(256, 2049)),
 }
 
 
 @rule("REQ-19")
 @pytest.mark.strict
 @pytest.mark.parametrize("order", SEVERAL)
-def test_errors_are_told_in_their_order(run: Run, order: str) -> None:
+def test_errors_are_reported_in_order(run: Run, order: str) -> None:
     run.check(SEVERAL[order])
 
 
 @rule("REQ-3")
 @pytest.mark.parametrize("declared", draw.INVALID_CONTENT_TYPES)
-def test_a_body_that_is_not_said_to_be_json_is_refused(run: Run, declared: str | None) -> None:
+def test_a_content_type_other_than_json_is_refused(run: Run, declared: str | None) -> None:
     request = VALID_REQUEST.without_headers("Content-Type")
     run.check(request if declared is None else request.with_headers(("Content-Type", declared)))
 
 
 @rule("REQ-1", "RES-7")
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE"])
-def test_an_upscaling_is_a_post(run: Run, method: str) -> None:
+def test_other_methods_than_post_are_refused(run: Run, method: str) -> None:
     run.check(Request(method=method, headers=(AUTHORIZATION,)))
 
 
 @rule("REQ-1", "RES-7")
 @pytest.mark.parametrize("path", OTHER_PATHS)
-def test_there_is_no_other_path(run: Run, path: str) -> None:
+def test_other_paths_are_refused(run: Run, path: str) -> None:
     run.check(Request(VALID_REQUEST.body, path=path))
 
 
@@ -127,21 +127,21 @@ def test_the_health_check_needs_no_token(run: Run) -> None:
 @pytest.mark.parametrize(
     "accept", ["text/html", "image/webp", "application/xml", "image/gif;q=0.5", "*/*;q=0"]
 )
-def test_what_nothing_can_be_given_for_is_not_acceptable(run: Run, accept: str) -> None:
+def test_an_accept_header_without_json_or_images_is_refused(run: Run, accept: str) -> None:
     run.check(VALID_REQUEST.with_headers(("Accept", accept)))
 
 
 @rule("RES-6")
 @given(own=st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.:", min_size=1, max_size=128))
-def test_a_request_keeps_its_id(run: Run, own: str) -> None:
+def test_the_response_has_the_id_of_the_request(run: Run, own: str) -> None:
     run.check(INVALID_REQUEST.with_headers(("X-User-Request-ID", own)))
 
 
 @rule("RES-6")
-def test_each_request_has_an_id_of_its_own(run: Run) -> None:
+def test_each_response_has_an_id_of_its_own(run: Run) -> None:
     responses = [run.check(INVALID_REQUEST) for _ in range(3)]
-    told = [response.headers.get("x-user-request-id", "") for response in responses if response]
-    ids = set(filter(None, told))
+    received = [response.headers.get("x-user-request-id", "") for response in responses if response]
+    ids = set(filter(None, received))
     run.require(len(ids) in (0, 3), "RES-6", f"three requests have the ids {', '.join(ids)}")
 
 
@@ -161,10 +161,10 @@ def test_a_body_of_more_than_32_mb_is_refused(run: Run) -> None:
 @pytest.mark.parametrize(
     ("length", "headers"), [(MAX_BODY_BYTES, ()), (MAX_ASYNC_BYTES, (ASYNC_HEADER,))]
 )
-def test_a_body_as_long_as_may_be_is_read(
+def test_a_body_of_the_maximum_length_is_read(
     run: Run, length: int, headers: tuple[tuple[str, str], ...]
 ) -> None:
-    """It is refused for what it is, and not for its length."""
+    """It is refused for its content, not for its length."""
     run.check(Request(b" " * length).with_headers(*headers))
 
 
@@ -172,5 +172,5 @@ def test_a_body_as_long_as_may_be_is_read(
 @pytest.mark.parametrize(
     "header", [JSON_TYPE, ("X-OctoAI-Queue-Dispatch", "x"), ("X-Unknown", "1")]
 )
-def test_other_headers_change_nothing_of_a_refusal(run: Run, header: tuple[str, str]) -> None:
+def test_unknown_headers_do_not_change_a_refusal(run: Run, header: tuple[str, str]) -> None:
     run.check(INVALID_REQUEST.with_headers(header))

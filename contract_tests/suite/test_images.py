@@ -1,4 +1,4 @@
-"""What is right gets its picture, of the right size and encoding, and showing what was sent.
+"""Valid requests get their image, of the right size and encoding, and showing what was sent.
 
 Each of these requests may cost money.
 """
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.billable
 
 
 def few(share: float) -> settings:
-    """A property with fewer examples than one that costs nothing."""
+    """A share of the examples of a property that costs nothing."""
     usual = settings().max_examples
     return settings(max_examples=max(1, round(usual * share)))
 
@@ -33,7 +33,7 @@ def image(seed: int, width: int = 256, height: int = 256) -> SampleImage:
 @rule("REQ-1", "REQ-2", "REQ-16", "RES-1", "RES-2", "RES-3")
 @given(request=draw.valid_requests)
 @few(0.5)
-def test_a_right_request_gets_its_picture(run: Run, request: Request) -> None:
+def test_a_valid_request_gets_its_image(run: Run, request: Request) -> None:
     run.check_any_model(request)
 
 
@@ -41,7 +41,7 @@ def test_a_right_request_gets_its_picture(run: Run, request: Request) -> None:
 @pytest.mark.parametrize(
     "size", [(256, 256), (256, 257), (257, 2047), (2048, 256), (256, 2048), (2047, 300)]
 )
-def test_an_input_at_the_limits_is_taken(run: Run, size: tuple[int, int]) -> None:
+def test_an_input_at_the_limits_is_accepted(run: Run, size: tuple[int, int]) -> None:
     run.check_any_model(upscaling_request({"scale": 0.5}, image(11, *size)))
 
 
@@ -89,36 +89,36 @@ def test_a_computed_side_is_rounded_half_up(
 @rule("REQ-6", "REQ-7", "REQ-16")
 @given(sent=draw.small_images, size=draw.size_fields)
 @few(0.5)
-def test_the_picture_has_the_size_that_was_asked_for(
-    run: Run, sent: SampleImage, size: draw.Fields
-) -> None:
+def test_the_image_has_the_requested_size(run: Run, sent: SampleImage, size: draw.Fields) -> None:
     target(float(abs(sent.width - sent.height)), label="far from a square")
     run.check_any_model(upscaling_request(size, sent))
 
 
 @rule("REQ-8")
 @pytest.mark.parametrize("model", [pytest.param(m, marks=pytest.mark.model(m)) for m in MODELS])
-def test_each_model_enlarges(run: Run, model: str) -> None:
+def test_each_model_upscales(run: Run, model: str) -> None:
     run.check(upscaling_request({"model": model, "scale": 2}, image(14)))
 
 
 @rule("REQ-8")
 @pytest.mark.model(MODELS[0])
-def test_the_model_is_x4_plus_if_none_is_named(run: Run) -> None:
+def test_the_default_model_is_x4_plus(run: Run) -> None:
     run.check(upscaling_request({"scale": 2}, image(15)))
 
 
 @rule("REQ-9")
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("sent", COMMON_KINDS[::2], ids="-".join)
-def test_the_encoding_is_the_one_asked_for(run: Run, encoding: str, sent: tuple[str, str]) -> None:
+def test_the_image_has_the_requested_encoding(
+    run: Run, encoding: str, sent: tuple[str, str]
+) -> None:
     fields = {"scale": 1, "output_image_encoding": encoding}
     run.check_any_model(upscaling_request(fields, SampleImage(256, 300, sent[0], 16, sent[1])))
 
 
 @rule("REQ-10")
 @pytest.mark.parametrize("value", [True, False])
-def test_face_enhance_is_taken_or_told_to_be_missing(run: Run, value: bool) -> None:
+def test_face_enhance_is_accepted_or_refused_as_missing(run: Run, value: bool) -> None:
     run.check_any_model(upscaling_request({"scale": 1, "face_enhance": value}, image(17)))
 
 
@@ -133,19 +133,19 @@ TOLERATED = (
 @rule("REQ-12")
 @pytest.mark.strict
 @pytest.mark.parametrize("given", TOLERATED, ids=repr)
-def test_values_are_read_as_pydantic_reads_them(run: Run, given: draw.Fields) -> None:
+def test_values_are_parsed_as_pydantic_does(run: Run, given: draw.Fields) -> None:
     run.check_any_model(upscaling_request(given, image(18)))
 
 
 @rule("REQ-6")
 @pytest.mark.parametrize("scale", [1, 0.75])
-def test_a_scale_may_leave_the_size_or_make_it_smaller(run: Run, scale: float) -> None:
+def test_a_scale_may_keep_or_reduce_the_size(run: Run, scale: float) -> None:
     run.check_any_model(upscaling_request({"scale": scale}, image(19, 300, 256)))
 
 
 @rule("REQ-4", "REQ-5")
 @pytest.mark.parametrize("size", SIZE_FIELDS)
-def test_null_is_as_good_as_nothing(run: Run, size: str) -> None:
+def test_null_means_absent(run: Run, size: str) -> None:
     given = dict.fromkeys([name for name in (*IMAGE_FIELDS, *SIZE_FIELDS) if name != "init_image"])
     run.check_any_model(
         upscaling_request({**given, size: 1 if size == "scale" else 300}, image(20))
@@ -156,7 +156,7 @@ def test_null_is_as_good_as_nothing(run: Run, size: str) -> None:
 @pytest.mark.strict
 @given(sent=draw.tolerated_base64)
 @few(0.25)
-def test_a_prefix_and_line_breaks_do_no_harm(run: Run, sent: tuple[SampleImage, str]) -> None:
+def test_a_prefix_and_line_breaks_are_accepted(run: Run, sent: tuple[SampleImage, str]) -> None:
     run.check_any_model(upscaling_request({"scale": 1, "init_image": sent[1]}, sent[0]))
 
 
@@ -169,7 +169,7 @@ KINDS = tuple(
 @rule("REQ-13", "RES-2")
 @pytest.mark.strict
 @pytest.mark.parametrize("sent", KINDS, ids=str)
-def test_every_kind_of_picture_is_shown_as_it_is(run: Run, sent: SampleImage) -> None:
+def test_every_kind_of_image_keeps_its_content(run: Run, sent: SampleImage) -> None:
     run.check_any_model(upscaling_request({"scale": 1}, sent))
 
 
@@ -177,7 +177,7 @@ def test_every_kind_of_picture_is_shown_as_it_is(run: Run, sent: SampleImage) ->
 @pytest.mark.strict
 @given(sent=draw.unusual_images, encoding=draw.VALID["output_image_encoding"])
 @few(0.5)
-def test_any_picture_is_shown_as_it_is(run: Run, sent: SampleImage, encoding: str) -> None:
+def test_any_image_keeps_its_content(run: Run, sent: SampleImage, encoding: str) -> None:
     run.check_any_model(upscaling_request({"scale": 1, "output_image_encoding": encoding}, sent))
 
 
@@ -190,14 +190,14 @@ def test_transparency_is_kept_in_png_and_put_on_white_in_jpeg(run: Run, encoding
 
 
 @rule("REQ-18")
-def test_other_headers_are_ignored(run: Run) -> None:
+def test_unknown_headers_are_ignored(run: Run) -> None:
     request = upscaling_request({"scale": 1}, image(22))
     run.check_any_model(request.with_headers(("X-OctoAI-Queue-Dispatch", "x"), ("X-Unknown", "1")))
 
 
 @rule("REQ-3")
 @pytest.mark.parametrize("declared", draw.VALID_CONTENT_TYPES)
-def test_parameters_of_the_content_type_do_no_harm(run: Run, declared: str) -> None:
+def test_parameters_of_the_content_type_are_ignored(run: Run, declared: str) -> None:
     run.check_any_model(
         upscaling_request({"scale": 1}, image(23)).with_headers(("Content-Type", declared))
     )
@@ -205,14 +205,14 @@ def test_parameters_of_the_content_type_do_no_harm(run: Run, declared: str) -> N
 
 @rule("RES-8")
 @pytest.mark.parametrize("accept", ["application/json", "*/*", "application/*"])
-def test_json_is_given_to_whoever_accepts_it(run: Run, accept: str) -> None:
+def test_json_is_returned_if_it_is_accepted(run: Run, accept: str) -> None:
     run.check_any_model(upscaling_request({"scale": 1}, image(24)).with_headers(("Accept", accept)))
 
 
 @rule("RES-8")
 @pytest.mark.strict
 @pytest.mark.parametrize("accept", ["", ",", "nonsense"])
-def test_json_is_given_to_whoever_does_not_say_what_it_accepts(run: Run, accept: str) -> None:
+def test_json_is_returned_without_a_valid_accept_header(run: Run, accept: str) -> None:
     run.check_any_model(upscaling_request({"scale": 1}, image(24)).with_headers(("Accept", accept)))
 
 
@@ -227,22 +227,20 @@ FILES = (
 @pytest.mark.strict
 @pytest.mark.parametrize("accept", FILES)
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_the_file_itself_is_given_to_whoever_accepts_it(
-    run: Run, accept: str, encoding: str
-) -> None:
+def test_the_image_file_is_returned_if_it_is_accepted(run: Run, accept: str, encoding: str) -> None:
     request = upscaling_request({"scale": 1, "output_image_encoding": encoding}, image(25))
     run.check_any_model(request.with_headers(("Accept", accept)))
 
 
 @rule("REQ-19", "RES-2")
-def test_the_same_request_gets_a_picture_of_the_same_size_again(run: Run) -> None:
+def test_a_repeated_request_gets_an_image_of_the_same_size(run: Run) -> None:
     for _ in range(2):
         run.check_any_model(upscaling_request({"scale": 1.5}, image(26)))
 
 
 @rule("RES-2")
 @pytest.mark.together
-def test_pictures_that_are_asked_for_at_once_are_not_mixed_up(run: Run) -> None:
+def test_images_of_concurrent_requests_are_not_mixed_up(run: Run) -> None:
     requests: Iterable[Request] = [
         upscaling_request({"scale": 1}, image(seed, 256 + seed)) for seed in range(30, 42)
     ]
@@ -252,11 +250,11 @@ def test_pictures_that_are_asked_for_at_once_are_not_mixed_up(run: Run) -> None:
 
 @rule("REQ-4")
 @pytest.mark.image_url
-def test_a_picture_is_downloaded_from_its_url(run: Run) -> None:
-    assert run.image_url, "this test is left out if there is none"
+def test_an_image_is_downloaded_from_its_url(run: Run) -> None:
+    assert run.image_url, "this test is left out without --image"
     response = run.check_any_model(
         upscaling_request({"scale": 1, "init_image_url": run.image_url[0]})
     )
     run.require(
-        response is None or response.status == 200, "REQ-4", "the picture at the URL was not taken"
+        response is None or response.status == 200, "REQ-4", "the image at the URL was not accepted"
     )

@@ -1,7 +1,6 @@
-"""What breaks a rule is refused, in the right place, and costs nothing.
+"""Invalid requests are refused, with the error at the right location, and cost nothing.
 
-None of these requests may be answered with a picture, so none is paid for; they are sent before all
-that may be.
+None of these requests may get an image, so none is paid for; they are sent before all that may.
 """
 
 import json
@@ -20,19 +19,19 @@ rule = pytest.mark.rule
 IMAGE = SampleImage(256, 256, "png", 1, "palette")
 
 
-def shown(value: object) -> str:
+def short_id(value: object) -> str:
     return repr(value)[:30]
 
 
 @rule("REQ-6", "REQ-7", "REQ-8", "REQ-9", "REQ-10", "REQ-12", "REQ-17", "RES-4", "RES-5")
 @given(request=draw.one_arbitrary_value)
-def test_a_wrong_value_is_refused_where_it_stands(run: Run, request: Request) -> None:
+def test_an_invalid_value_is_refused_at_its_field(run: Run, request: Request) -> None:
     run.check_refused(request)
 
 
 @rule("REQ-4", "REQ-6", "REQ-7", "REQ-8", "REQ-9", "REQ-10", "REQ-12", "RES-5")
-@pytest.mark.parametrize(("name", "value"), draw.LIKELY_MISTAKES, ids=shown)
-def test_a_value_that_is_nearly_right_is_refused(run: Run, name: str, value: object) -> None:
+@pytest.mark.parametrize(("name", "value"), draw.LIKELY_MISTAKES, ids=short_id)
+def test_a_nearly_valid_value_is_refused(run: Run, name: str, value: object) -> None:
     others = {} if name in SIZE_FIELDS else {"scale": 2}
     run.check_refused(
         upscaling_request({**others, name: value}, None if name in IMAGE_FIELDS else IMAGE)
@@ -48,19 +47,19 @@ def test_a_number_of_very_many_digits_is_refused(run: Run, name: str, digits: in
 
 @rule("REQ-4", "REQ-17")
 @pytest.mark.parametrize("text", ["", "\n", "data:image/png;base64,"])
-def test_an_empty_picture_is_none_and_not_absent(run: Run, text: str) -> None:
+def test_an_empty_image_is_invalid_and_not_absent(run: Run, text: str) -> None:
     url = "https://images.example/512x512.png"
     run.check_refused(upscaling_request({"init_image": text, "init_image_url": url, "scale": 2}))
 
 
 @rule("REQ-4")
 @pytest.mark.parametrize("given", [{}, dict.fromkeys(IMAGE_FIELDS)], ids=["absent", "null"])
-def test_a_request_without_a_picture_is_refused(run: Run, given: dict[str, object]) -> None:
+def test_a_request_without_an_image_is_refused(run: Run, given: dict[str, object]) -> None:
     run.check(upscaling_request({**given, "scale": 2}))
 
 
 @rule("REQ-4")
-def test_two_pictures_are_refused(run: Run) -> None:
+def test_two_images_are_refused(run: Run) -> None:
     run.check(
         upscaling_request({"init_image_url": "https://images.example/a.png", "scale": 2}, IMAGE)
     )
@@ -81,7 +80,7 @@ def test_two_or_three_sizes_are_refused(run: Run, left_out: str | None) -> None:
 
 @rule("REQ-4", "REQ-5", "REQ-19")
 @given(request=draw.exclusive_groups)
-def test_of_each_group_exactly_one_is_given(run: Run, request: Request) -> None:
+def test_exactly_one_image_and_one_size_are_required(run: Run, request: Request) -> None:
     run.check_refused(request)
 
 
@@ -158,13 +157,13 @@ def test_an_output_a_little_beyond_the_limit_is_refused(
 
 @rule("REQ-17", "RES-4")
 @given(text=draw.invalid_base64)
-def test_what_is_no_base64_is_refused(run: Run, text: str) -> None:
+def test_invalid_base64_is_refused(run: Run, text: str) -> None:
     run.check_refused(upscaling_request({"init_image": text, "scale": 2}))
 
 
 @rule("REQ-17")
 @pytest.mark.parametrize("change", ["for URLs", "padding", "no padding", "space", "quoted"])
-def test_another_base64_is_refused(run: Run, change: str) -> None:
+def test_nonstandard_base64_is_refused(run: Run, change: str) -> None:
     text = SampleImage(257, 300, "png", 6).base64()
     changed = {
         "for URLs": text.translate(draw.TO_URL_SAFE),
@@ -173,37 +172,37 @@ def test_another_base64_is_refused(run: Run, change: str) -> None:
         "space": f"{text[:100]} {text[100:]}",
         "quoted": text.replace("+", "%2B"),
     }[change]
-    assert changed != text, "the picture's base64 has all of it"
+    assert changed != text, "the image's base64 contains what is changed"
     run.check_refused(upscaling_request({"init_image": changed, "scale": 2}))
 
 
 @rule("REQ-17", "RES-5")
 @given(image=draw.damaged_images)
-def test_what_is_no_picture_is_refused(run: Run, image: SampleImage) -> None:
+def test_an_invalid_image_is_refused(run: Run, image: SampleImage) -> None:
     run.check(upscaling_request({"scale": 2}, image))
 
 
 @rule("REQ-19", "RES-4")
 @given(request=draw.many_errors)
-def test_all_that_is_wrong_with_the_fields_is_told_at_once(run: Run, request: Request) -> None:
+def test_all_errors_of_the_fields_are_reported_at_once(run: Run, request: Request) -> None:
     run.check_refused(request)
 
 
 @rule("REQ-1", "RES-4", "RES-5")
 @given(body=draw.invalid_bodies)
-def test_a_body_that_is_no_json_object_is_refused(run: Run, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(run: Run, body: bytes) -> None:
     run.check_refused(Request(body))
 
 
 @rule("REQ-1", "RES-4", "RES-5")
 @pytest.mark.parametrize("body", draw.INVALID_JSON, ids=lambda body: repr(body[:30]))
-def test_what_is_nearly_json_is_refused(run: Run, body: bytes) -> None:
+def test_nearly_valid_json_is_refused(run: Run, body: bytes) -> None:
     run.check(Request(body))
 
 
 @rule("REQ-1")
 @pytest.mark.parametrize("form", ["[{}]", "[[{}]]", '"{}"', '{{"body": {}}}', "{}{}"])
-def test_an_object_in_something_else_is_none(run: Run, form: str) -> None:
+def test_an_object_within_another_value_is_refused(run: Run, form: str) -> None:
     right = upscaling_request({"scale": 2}, IMAGE).body.decode()
     body = json.dumps(right) if form == '"{}"' else form.format(right, right)
     run.check(Request(body.encode()))
@@ -212,7 +211,7 @@ def test_an_object_in_something_else_is_none(run: Run, form: str) -> None:
 @rule("REQ-6", "RES-5")
 @pytest.mark.parametrize("number", draw.NON_NUMBERS)
 @pytest.mark.parametrize("name", SIZE_FIELDS)
-def test_what_json_has_no_number_for_is_refused(run: Run, name: str, number: str) -> None:
+def test_nan_and_infinity_are_refused(run: Run, name: str, number: str) -> None:
     run.check(Request(f'{{"init_image": "{IMAGE.base64()}", "{name}": {number}}}'.encode()))
 
 
@@ -225,13 +224,13 @@ def test_half_of_a_surrogate_pair_is_refused(run: Run, name: str, text: str) -> 
 
 @rule("ASY-1")
 @given(request=draw.many_errors)
-def test_what_is_wrong_is_told_at_once_though_asynchronous(run: Run, request: Request) -> None:
+def test_errors_of_asynchronous_requests_are_reported_at_once(run: Run, request: Request) -> None:
     run.check_refused(request.with_headers(ASYNC_HEADER))
 
 
 @rule("ASY-1", "REQ-13", "REQ-14")
 @pytest.mark.parametrize(("size", "scale"), [((255, 256), 2), ((256, 2049), 2), ((2048, 256), 9)])
-def test_limits_are_told_at_once_though_asynchronous(
+def test_limits_of_asynchronous_requests_are_checked_at_once(
     run: Run, size: tuple[int, int], scale: float
 ) -> None:
     run.check(
@@ -243,7 +242,7 @@ def test_limits_are_told_at_once_though_asynchronous(
 
 @rule("REQ-19")
 @given(request=draw.many_errors)
-def test_the_same_request_is_refused_in_the_same_way(run: Run, request: Request) -> None:
+def test_a_repeated_request_is_refused_in_the_same_way(run: Run, request: Request) -> None:
     first, second = run.check_refused(request), run.check_refused(request)
     if first is None or second is None or first.status != 422:
         return

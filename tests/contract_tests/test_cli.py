@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 
 from contract_tests.report.report import Outcome
-from contract_tests.session import GIVE_UP
+from contract_tests.session import MAX_INCONCLUSIVE
 from mock_server.serving.server import MockServer
 from tests.support.contract_cli import COMMAND, HIDDEN, CliResult, run_cli
 from tests.support.stub_servers import OK, ReceivedRequest, Reply, stub_server, unused_url
@@ -57,7 +57,7 @@ def last_line(run_cli: CliResult) -> str:
 def test_one_that_conforms(mock: MockServer) -> None:
     done = judge(mock, *FEW)
     assert done.status == 0, done.output
-    assert last_line(done) == "Conforms to 3 rules, at the level strict."
+    assert last_line(done) == "Conforms to 3 rules at the level strict."
     assert done.report["verdict"] == "conforms"
     assert paid(mock) == done.report["money"]["billed"] > 0
     assert TOKEN not in done.output
@@ -68,8 +68,8 @@ def test_one_that_does_not(mock: MockServer) -> None:
     done = judge(mock, "--only", "REQ-16", *STRICT)
     assert done.status == 1, done.output
     assert last_line(done) == "Does not conform: REQ-16 is broken."
-    assert "source:  page, choice: the rounding" in done.output
-    assert re.search(r'again:   curl .*"Authorization: Bearer \$TOKEN"', done.output)
+    assert "source:   page, choice: the rounding" in done.output
+    assert re.search(r'repeat:   curl .*"Authorization: Bearer \$TOKEN"', done.output)
     assert mock.url in done.output
     assert "Traceback" not in done.output
 
@@ -80,7 +80,7 @@ def test_one_that_is_always_busy_is_left_in_peace(mock: MockServer) -> None:
     assert done.status == 3, done.output
     assert last_line(done).startswith("Inconclusive: 5 tests in a row were inconclusive")
     assert "asks to wait for another 600 s" in last_line(done)
-    assert len(mock.calls) == 1 + GIVE_UP  # the first one asks whether the token is taken
+    assert len(mock.calls) == 1 + MAX_INCONCLUSIVE  # the first one asks whether the token is taken
     assert done.findings == []
 
 
@@ -94,7 +94,9 @@ def test_the_budget_is_kept(mock: MockServer) -> None:
     done = judge(mock, "--only", "REQ-13", "--max-cost", "0.011", *STRICT)
     assert done.status == 4, done.output
     assert paid(mock) == 2
-    assert last_line(done).startswith("The budget was reached before all was tested: 2 requests")
+    assert last_line(done).startswith(
+        "The budget was reached before everything was tested: 2 requests"
+    )
     outcomes = [test["outcome"] for test in done.report["tests"]]
     assert outcomes.count(Outcome.BUDGET) > outcomes.count(Outcome.FAILED) == 0
 
@@ -156,7 +158,7 @@ def test_an_interrupted_run_tells_what_it_knows(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert output.rstrip().endswith("Interrupted before all was tested.")
+    assert output.rstrip().endswith("Interrupted before everything was tested.")
     assert "Traceback" not in output
     assert (tmp_path / "report.json").exists()
 
@@ -188,7 +190,7 @@ def test_a_plan_sends_nothing() -> None:
         done = run_cli(server.url, "", "--plan", *STRICT)
     assert done.status == 0
     assert server.seen == []
-    assert "of each group exactly one is given" in done.output
+    assert "exactly one image and one size are required" in done.output
     assert "at most $1.00, whatever is found" in done.output
 
 
@@ -207,7 +209,7 @@ def test_a_plan_needs_neither_a_token_nor_a_url(capsys: Any, tmp_path: Path) -> 
 def test_the_plan_is_what_is_sent(mock: MockServer) -> None:
     options = ("--only", "REQ-13", "REQ-14", *STRICT)
     plan = judge(mock, "--plan", *options)
-    billable = int(re.findall(r"^(\d+) requests to pay for", plan.output, re.MULTILINE)[0])
+    billable = int(re.findall(r"^(\d+) billable requests", plan.output, re.MULTILINE)[0])
     free = int(re.findall(r"^(\d+) requests that must be", plan.output, re.MULTILINE)[0])
     assert mock.calls == []
     judge(mock, *options)
@@ -218,7 +220,7 @@ def test_the_plan_is_what_is_sent(mock: MockServer) -> None:
 def test_a_plan_beyond_the_budget_says_so(mock: MockServer) -> None:
     done = judge(mock, "--plan", "--max-cost", "0.02", *STRICT)
     assert "at most $0.02, whatever is found" in done.output
-    assert "The budget is reached before all is tested" in done.output
+    assert "The budget is reached before everything is tested" in done.output
 
 
 def test_what_costs_nothing_comes_first(mock: MockServer) -> None:
@@ -235,7 +237,7 @@ def test_the_list_has_all_rules_and_needs_nobody(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "REQ-13  The input has 256 to 2048 pixels on each side." in done.stdout
-    assert "- an input at the limits is taken (may cost money)" in done.stdout
+    assert "- an input at the limits is accepted (may cost money)" in done.stdout
 
 
 def test_rules_that_are_skipped_are_not_judged(mock: MockServer) -> None:
@@ -258,7 +260,7 @@ def test_requests_at_once_are_only_made_if_wanted() -> None:
     with stub_server(lambda _: OK) as server:
         one = run_cli(server.url, TOKEN, "--plan", "--only", "RES-2")
         two = run_cli(server.url, TOKEN, "--plan", "--only", "RES-2", "--concurrency", "2")
-    says = "pictures that are asked for at once are not mixed up"
+    says = "images of concurrent requests are not mixed up"
     assert says not in one.output
     assert "left out: 1 test for --concurrency 2 or more" in one.output
     assert says in two.output
@@ -298,7 +300,7 @@ def test_a_test_that_has_nothing_to_send_says_nothing(mock: MockServer) -> None:
     done = judge(mock, "--only", "REQ-17", "--level", "documented", "--max-examples", "3")
     assert done.status == 0, done.output
     nothing = [test for test in done.report["tests"] if test["outcome"] == "nothing to send"]
-    assert {test["says"] for test in nothing} == {"another base64 is refused"}
+    assert {test["says"] for test in nothing} == {"nonstandard base64 is refused"}
     (rule,) = (rule for rule in done.report["rules"] if rule["id"] == "REQ-17")
     assert not {test["id"] for test in nothing} & set(rule["tests"])
 
@@ -321,9 +323,7 @@ def test_the_first_failure_can_be_the_last(mock: MockServer) -> None:
 def test_a_wrong_token_is_told_at_once(mock: MockServer) -> None:
     done = run_cli(mock.url, "another", *STRICT)
     assert done.status == 2
-    assert last_line(done) == (
-        f"upscaler-contract: {mock.url} does not take the token that it was given"
-    )
+    assert last_line(done) == (f"upscaler-contract: {mock.url} does not accept the token")
     assert len(mock.calls) == 1
 
 
@@ -350,7 +350,7 @@ def test_two_that_do_not(mock: MockServer) -> None:
         done = judge(mock, "--diff", other.url, "--only", "REQ-14", *STRICT)
     assert done.status == 1, done.output
     assert last_line(done) == "Does not conform: DIFF is broken."
-    assert "its encoding differs: PNG here, and JPEG there" in done.output
+    assert "its encoding differs: PNG here, JPEG there" in done.output
 
 
 # What is written

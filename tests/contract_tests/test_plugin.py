@@ -32,7 +32,7 @@ def test_pytest_judges_as_the_command_does(mock: MockServer, tmp_path: Path) -> 
     done = suite(tmp_path, "--contract-url", mock.url, "--contract-only", "REQ-13,RES-9",
                  "--contract-max-examples", "3", "--contract-report", "report.json")  # fmt: skip
     assert done.status == 0, done.said
-    assert "Conforms to 2 rules, at the level documented." in done.said
+    assert "Conforms to 2 rules at the level documented." in done.said
     assert (tmp_path / "report.json").exists()
 
 
@@ -41,14 +41,14 @@ def test_pytest_tells_of_a_failure_without_a_traceback(mock: MockServer, tmp_pat
     done = suite(tmp_path, "--contract-url", mock.url, "--contract-only", "REQ-16",
                  "--contract-level", "strict", "--contract-max-examples", "2")  # fmt: skip
     assert done.status == 1, done.said
-    assert "REQ-16: A side that is asked for is made as asked." in done.said
+    assert "REQ-16: A requested side is exact." in done.said
     assert "contract_tests/" not in done.said.partition("FAILURES")[2].partition("summary")[0]
 
 
 def test_pytest_without_a_url_says_what_is_missing(tmp_path: Path) -> None:
     done = suite(tmp_path)
     assert done.status == 2
-    assert "the contract tests need an implementation to judge: --contract-url URL" in done.said
+    assert "the contract tests need a target: --contract-url URL" in done.said
     assert "Traceback" not in done.said
 
 
@@ -69,8 +69,8 @@ def test_pytest_prints_the_plan_and_sends_nothing(mock: MockServer, tmp_path: Pa
     options = ("--contract-url", mock.url, "--contract-only", "REQ-4", "--contract-plan")
     done = suite(tmp_path, *options)
     assert done.status == 0, done.said
-    assert re.search(r"^ +1 +0 +\$0\.00  two pictures are refused$", done.said, re.MULTILINE)
-    assert "3 requests to pay for: $0.012 if all conforms" in done.said
+    assert re.search(r"^ +1 +0 +\$0\.00  two images are refused$", done.said, re.MULTILINE)
+    assert "3 billable requests: $0.012 if the target conforms" in done.said
     assert mock.journal.find() == []
 
 

@@ -68,7 +68,7 @@ def reported(*tests: TestResult, word: str = "", **more: Any) -> Report:
         money=Money(0.004, 1.0, 250, 5, 0.02),
         times={"refused": Times.of([0.001, 0.002, 0.1]), "made": Times.of([])},
         reason="", left_out={"of the level strict": 2},
-        rules=report.judged(tests, frozenset(), differing=False), tests=tests,
+        rules=report.judge_rules(tests, frozenset(), diff=False), tests=tests,
     )  # fmt: skip
     return dataclasses.replace(made, **more)
 
@@ -102,7 +102,7 @@ def asked(run: Run, request: Request, *, about: str = "the answer") -> None:
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
-        (None, (Outcome.NOTHING, "all that it has may be answered in any way")),
+        (None, (Outcome.NOTHING, "every response would be allowed to all of its requests")),
         (Inconclusive("busy"), (Outcome.INCONCLUSIVE, "busy")),
         (BudgetReached("spent"), (Outcome.BUDGET, "spent")),
         (Unreachable("nobody"), (Outcome.UNREACHABLE, "nobody")),
@@ -157,7 +157,7 @@ def test_what_was_found_stands_whatever_comes_after_it(
 def test_the_token_is_taken_out_of_what_was_found(run: Run) -> None:
     asked(run, upscaling_request({"scale": "the-token"}), about="your token is the-token")
     run.record(failure("RES-1", "the-token is wrong"))
-    (told,) = outcomes.found(run, lambda text: text.replace("the-token", "$TOKEN"))
+    (told,) = outcomes.report_findings(run, lambda text: text.replace("the-token", "$TOKEN"))
     assert "the-token" not in str(told)
     assert told.answer == "200 text/plain: your token is $TOKEN"
     assert told.curl.startswith("curl ")
@@ -167,7 +167,7 @@ def test_the_token_is_taken_out_of_what_was_found(run: Run) -> None:
 
 
 def verdicts(*tests: TestResult) -> dict[str, RuleVerdict]:
-    judged = report.judged(tests, frozenset(), differing=False)
+    judged = report.judge_rules(tests, frozenset(), diff=False)
     assert [rule.id for rule in judged] == list(RULES)
     return {rule.id: rule.verdict for rule in judged if rule.verdict is not RuleVerdict.NOT_TESTED}
 
@@ -203,7 +203,7 @@ def test_a_rule_conforms_only_if_its_tests_got_to_their_end(outcome: Outcome) ->
 
 
 def test_of_a_rule_that_is_skipped_nothing_is_said() -> None:
-    judged = report.judged([result("a", "REQ-1")], {"REQ-1"}, differing=True)
+    judged = report.judge_rules([result("a", "REQ-1")], {"REQ-1"}, diff=True)
     assert judged[0].verdict is RuleVerdict.NOT_TESTED
     assert judged[-1].id == "DIFF"
     assert judged[-1].verdict is RuleVerdict.CONFORMS
@@ -260,8 +260,8 @@ def test_half_of_a_surrogate_pair_can_be_written(tmp_path: Path) -> None:
 def test_what_is_broken_is_told_once_for_each_way() -> None:
     lines = list(console_report.broken(BROKEN))
     assert lines.count("REQ-6: " + RULES["REQ-6"].sentence) == 1
-    assert "  The same comes of 1 more test." in lines
-    assert "  source:  client, choice: that the request's own is kept" in lines
+    assert "  1 more test found the same." in lines
+    assert "  source:   client, choice: that the id of the request is kept" in lines
 
 
 def test_a_curl_line_that_would_fill_the_screen_is_cut() -> None:
@@ -270,7 +270,7 @@ def test_a_curl_line_that_would_fill_the_screen_is_cut() -> None:
         result("a", "REQ-6", outcome=Outcome.FAILED, findings=(long,))
     )))  # fmt: skip
     assert len(told) < 2000
-    assert "--report has all of them" in told
+    assert "see --report for all of them" in told
 
 
 @pytest.mark.parametrize(
