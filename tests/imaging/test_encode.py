@@ -39,7 +39,6 @@ from tests.support.image_files import (
 )
 from upscaler.api.sizes import Size
 from upscaler.formats import ImageEncoding
-from upscaler.imaging import encode as encoding
 from upscaler.imaging import png_writer
 from upscaler.imaging import strips as cutting
 from upscaler.imaging.colour import flatten
@@ -274,7 +273,8 @@ MEMORY = """
 import re, sys
 import numpy as np
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.encode import encode_strips, in_json
+from upscaler.imaging.encode import encode_strips
+from upscaler.service.responses import in_json
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
@@ -354,7 +354,7 @@ def test_checksums_of_long_texts_can_be_combined() -> None:
 
 def test_zlib_takes_the_place_of_isal() -> None:
     pixels = noise(300, 50, 4)
-    with mock.patch.object(encoding, "zlib", zlib):
+    with mock.patch.object(png_writer, "zlib", zlib):
         assert np.array_equal(opened(in_strips([pixels], 300, PNG, 4000)), pixels)
 
 
