@@ -61,7 +61,7 @@ HELD = """
 from collections import deque
 from pathlib import Path
 import numpy as np
-from upscaler.engine.pool import Engines
+from upscaler.engine.pool import EnginePool
 from upscaler.models import UpscalingModel
 from upscaler.settings import Device, Precision, Settings
 
@@ -72,7 +72,7 @@ def upscale(width):
     pixels = np.random.default_rng(0).integers(0, 256, (256, width, 3), dtype=np.uint8)
     deque(engines.upscale(pixels, UpscalingModel.ANIMEVIDEO_V3, (width * 4, 1024)), maxlen=0)
 
-engines = Engines(Settings(device=Device.CPU, precision=Precision.FP32))
+engines = EnginePool(Settings(device=Device.CPU, precision=Precision.FP32))
 upscale(8)
 before = held("VmRSS:")
 for _ in range(3):
