@@ -138,7 +138,7 @@ def test_the_queue_is_the_time_until_the_others_are_done() -> None:
     run(play())
 
 
-def test_a_task_that_is_cancelled_stops_at_the_next_strip_and_only_then_lets_others_on() -> None:
+def test_a_cancelled_task_stops_at_the_next_strip_before_others_run() -> None:
     async def play() -> None:
         backend = Slow()
         shop = scheduler(backend)
@@ -214,7 +214,7 @@ class Deaf(Resizer):
         return [resize(pixels, size)]
 
 
-def test_what_comes_out_in_one_piece_is_stopped_where_it_tells_of_its_progress() -> None:
+def test_an_upscaler_without_strips_stops_at_its_next_progress_report() -> None:
     async def play() -> None:
         backend = Deaf()
         with scheduler(backend).order(TASK, StageTimer()) as order:

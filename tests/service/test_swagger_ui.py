@@ -77,7 +77,7 @@ def test_there_is_no_other_page_of_the_description(service: httpx.Client) -> Non
         assert service.get(path).status_code == 404
 
 
-def test_nothing_of_it_is_read_at_the_start_and_no_code_of_the_package_ever() -> None:
+def test_files_are_read_on_demand_and_the_package_is_not_imported() -> None:
     program = """
 import builtins, io, sys
 opened = []

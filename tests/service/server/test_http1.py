@@ -37,7 +37,7 @@ def statuses(api: httpx.Client, data: bytes) -> list[int]:
 # 6.1
 
 
-def test_a_body_with_two_lengths_is_read_by_its_chunks_and_ends_the_connection(
+def test_chunked_overrides_content_length_and_closes_the_connection(
     api: httpx.Client,
 ) -> None:
     """What comes behind it is no request: by the other length it would be part of the body."""
