@@ -214,18 +214,19 @@ class Deaf(Resizer):
         return [resize(pixels, size)]
 
 
-def test_an_upscaler_without_strips_stops_at_its_next_progress_report() -> None:
-    async def play() -> None:
-        backend = Deaf()
-        with scheduler(backend).order(TASK, StageTimer()) as order:
-            making = asyncio.create_task(order.make())
-            assert await asyncio.to_thread(backend.started.wait, 30)
-            making.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await making
-        assert backend.cancelled.is_set()
+async def cancel_once_started(backend: Deaf) -> None:
+    with scheduler(backend).order(TASK, StageTimer()) as order:
+        making = asyncio.create_task(order.make())
+        assert await asyncio.to_thread(backend.started.wait, 30)
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
 
-    run(play())
+
+def test_an_upscaler_without_strips_stops_at_its_next_progress_report() -> None:
+    backend = Deaf()
+    run(cancel_once_started(backend))
+    assert backend.cancelled.is_set()
 
 
 class Clumsy(Deaf):
@@ -244,16 +245,7 @@ class Clumsy(Deaf):
 def test_a_fault_while_it_stops_is_not_lost(
     backend: type[Deaf], logged: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def play() -> None:
-        slow = backend()
-        with scheduler(slow).order(TASK, StageTimer()) as order:
-            making = asyncio.create_task(order.make())
-            assert await asyncio.to_thread(slow.started.wait, 30)
-            making.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await making
-
-    run(play())
+    run(cancel_once_started(backend()))
     assert [str(record.exc_text).split("\n")[-1] for record in caplog.records] == logged
 
 

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from mock_server import Mock
-from tests.support.mock_servers import mocked
+from tests.support.both_servers import SERVERS, api_of
 from tests.support.raw_http import CLOSE, HEAD, answers, connected, exchange, request, rest
-from tests.support.service import GOOD, SETTINGS, Resizer, serving
+from tests.support.service import GOOD
 from upscaler.service import middleware
 from upscaler.service.server.http1 import MAX_EMPTY_LINES
 
@@ -20,13 +19,9 @@ BODY = json.dumps({**GOOD, "scale": 0.5}).encode()
 CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 
 
-@pytest.fixture(scope="module", params=["service", "mock"])
+@pytest.fixture(scope="module", params=SERVERS)
 def api(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
-    with (
-        serving(Resizer())
-        if request.param == "service"
-        else mocked(Mock(settings=SETTINGS)) as client
-    ):
+    with api_of(request.param) as client:
         yield client
 
 
