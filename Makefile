@@ -22,7 +22,7 @@ help:
 	@echo "make demo [IMAGE=FILE] [SCALE=F] [MODEL=NAME]  upscale a picture, into the folder demo"
 	@echo "make serve [PORT=8000]                         serve the API, with a page to try it on"
 	@echo "make test                                      run all tests"
-	@echo "make check                                     formatting, lint, types, floors, advisories"
+	@echo "make check                                     formatting, lint, types, imports, advisories"
 	@echo "make clean                                     remove what the others made"
 
 demo: $(VENV)/engine.done

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -33,12 +34,27 @@ FOLDERS = {
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave out what could not be imported where torch is missing."""
+    return True if _needs_more(collection_path) else None
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> "_LeftOut | None":
+    """The same for a module that the command line names, which pytest never ignores."""
+    return _LeftOut.from_parent(parent, path=module_path) if _needs_more(module_path) else None
+
+
+class _LeftOut(pytest.File):
+    """A module that is not imported, and says why when it is asked for by its path."""
+
+    def collect(self) -> NoReturn:
+        pytest.skip("needs torch or packages of the dev environment", allow_module_level=True)
+
+
+def _needs_more(path: Path) -> bool:
     if find_spec("torch"):
-        return None
-    if collection_path in FOLDERS:
+        return False
+    if not FOLDERS.keys().isdisjoint((path, *path.parents)):
         return True
-    is_module = collection_path.match("test_*.py")
-    return True if is_module and not {"torch", "dev"}.isdisjoint(_marks(collection_path)) else None
+    return path.match("test_*.py") and not {"torch", "dev"}.isdisjoint(_marks(path))
 
 
 def _marks(module: Path) -> Iterator[str]:
@@ -57,8 +73,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(FOLDERS[folder])
 
 
-def pytest_configure() -> None:
-    """Let no process of a test ignore SIGINT, as all do that a script has in the background."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Select all but `base` by default where torch is, and let no process ignore SIGINT.
+
+    All processes ignore it that a script has in the background.
+    """
+    if find_spec("torch") and not config.option.markexpr:
+        config.option.markexpr = "not base"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,3 +1,5 @@
+"""Atomic writing, and whether two paths are the same file."""
+
 import subprocess
 import sys
 import tempfile

@@ -1,3 +1,5 @@
+"""Which results a command writes, for the files and folders that it is given."""
+
 import contextlib
 import os
 import tempfile

@@ -1,3 +1,5 @@
+"""Settings from the environment: values, units and errors."""
+
 from decimal import Decimal
 from enum import StrEnum
 from ipaddress import ip_network

@@ -1,3 +1,5 @@
+"""How an image is cut into overlapping bands."""
+
 from typing import NamedTuple
 
 import numpy as np

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.mock_servers import mocking
-from tests.support.service import SETTINGS, Resizer, serving
+from tests.support.both_servers import SERVERS, api_of
+from tests.support.service import SETTINGS
 from upscaler.api.request import UpscalingRequest
 from upscaler.api.responses import ImageResponse
 from upscaler.formats import ImageEncoding
@@ -69,17 +69,16 @@ def test_the_schema_of_a_response_is_the_published_one() -> None:
 
 
 @pytest.mark.parametrize("default", ImageEncoding)
-@pytest.mark.parametrize("kind", ["service", "mock"])
+@pytest.mark.parametrize("server", SERVERS)
 def test_what_is_published_is_in_the_document_that_is_served(
-    kind: str, default: ImageEncoding
+    server: str, default: ImageEncoding
 ) -> None:
     """The route, its request and its answers; of the request's schema all but the bounds.
 
     What is more is ours: other routes, the token, four request headers, other statuses, pictures
     as files, and in JSON what comes of dry runs and asynchronous requests.
     """
-    settings = replace(SETTINGS, default_encoding=default)
-    with serving(Resizer(), settings) if kind == "service" else mocking(settings) as api:
+    with api_of(server, replace(SETTINGS, default_encoding=default)) as api:
         document = api.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     wanted = published("published_paths.json")

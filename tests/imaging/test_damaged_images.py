@@ -80,9 +80,7 @@ def test_a_damaged_png_is_refused_or_the_whole_picture(data: bytes, random: Rand
 
 @given(st.sampled_from([*IN_COLOURS.values()]), SEEDS)
 @settings(max_examples=400)
-def test_a_damaged_jpeg_is_refused_or_what_libjpeg_reads_without_a_complaint(
-    data: bytes, random: Random
-) -> None:
+def test_a_damaged_jpeg_is_refused_or_decoded_as_libjpeg_does(data: bytes, random: Random) -> None:
     changed = damaged(data, random)
     result = outcome(changed)
     if is_refused(result) or is_ended_by(changed, b"\0"):

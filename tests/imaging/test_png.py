@@ -107,7 +107,7 @@ def with_wrong_checksum(data: bytes) -> bytes:
         (b"uRNS", bytes(6), False),  # which was another, perhaps
     ],
 )
-def test_a_chunk_with_a_wrong_checksum_is_passed_over_if_its_kind_is_not_needed(
+def test_a_chunk_with_a_wrong_crc_is_ignored_only_if_not_needed(
     kind: bytes, content: bytes, *, read: bool
 ) -> None:
     data = png(NOISE, 8, RGB, before=with_wrong_checksum(chunk(kind, content)))

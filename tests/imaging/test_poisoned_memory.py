@@ -28,7 +28,7 @@ def said() -> list[list[str]]:
 
 @needs_glibc
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_what_comes_of_damaged_inputs_does_not_depend_on_what_was_in_memory(
+def test_results_of_damaged_inputs_do_not_depend_on_old_memory(
     library: str, said: list[list[str]]
 ) -> None:
     first, second = ([line for line in each if line.startswith(f"{library} ")] for each in said)

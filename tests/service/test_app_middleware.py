@@ -29,7 +29,7 @@ class Numbered:
         await self.app(scope, receive, send)
 
 
-def test_the_first_middleware_is_outermost_and_each_response_has_a_request_id() -> None:
+def test_the_first_middleware_is_outermost_and_request_ids_are_kept() -> None:
     middleware = [Middleware(Numbered, 1), Middleware(Numbered, 2)]
     app = create_app(LocalBackend(Resizer()), SETTINGS, middleware=middleware)
     client = TestClient(app)

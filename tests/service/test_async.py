@@ -143,9 +143,7 @@ def test_an_asynchronous_body_may_have_10_mb(api: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["requests", "responses"])
-def test_an_id_is_of_no_use_without_a_token_and_a_token_of_none_without_an_id(
-    api: httpx.Client, path: str
-) -> None:
+def test_a_result_needs_both_its_id_and_a_token(api: httpx.Client, path: str) -> None:
     """ASY-4, ASY-5."""
     job = start(api)
     url = f"{str(api.base_url).rstrip('/')}/v1/{path}/{job['response_id']}"

@@ -138,7 +138,7 @@ def test_the_queue_is_the_time_until_the_others_are_done() -> None:
     run(play())
 
 
-def test_a_task_that_is_cancelled_stops_at_the_next_strip_and_only_then_lets_others_on() -> None:
+def test_a_cancelled_task_stops_at_the_next_strip_before_others_run() -> None:
     async def play() -> None:
         backend = Slow()
         shop = scheduler(backend)
@@ -214,18 +214,19 @@ class Deaf(Resizer):
         return [resize(pixels, size)]
 
 
-def test_what_comes_out_in_one_piece_is_stopped_where_it_tells_of_its_progress() -> None:
-    async def play() -> None:
-        backend = Deaf()
-        with scheduler(backend).order(TASK, StageTimer()) as order:
-            making = asyncio.create_task(order.make())
-            assert await asyncio.to_thread(backend.started.wait, 30)
-            making.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await making
-        assert backend.cancelled.is_set()
+async def cancel_once_started(backend: Deaf) -> None:
+    with scheduler(backend).order(TASK, StageTimer()) as order:
+        making = asyncio.create_task(order.make())
+        assert await asyncio.to_thread(backend.started.wait, 30)
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
 
-    run(play())
+
+def test_an_upscaler_without_strips_stops_at_its_next_progress_report() -> None:
+    backend = Deaf()
+    run(cancel_once_started(backend))
+    assert backend.cancelled.is_set()
 
 
 class Clumsy(Deaf):
@@ -244,16 +245,7 @@ class Clumsy(Deaf):
 def test_a_fault_while_it_stops_is_not_lost(
     backend: type[Deaf], logged: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def play() -> None:
-        slow = backend()
-        with scheduler(slow).order(TASK, StageTimer()) as order:
-            making = asyncio.create_task(order.make())
-            assert await asyncio.to_thread(slow.started.wait, 30)
-            making.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await making
-
-    run(play())
+    run(cancel_once_started(backend()))
     assert [str(record.exc_text).split("\n")[-1] for record in caplog.records] == logged
 
 

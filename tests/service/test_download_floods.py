@@ -153,7 +153,7 @@ def slow_to_agree() -> ssl.SSLContext:
 # Names
 
 
-def test_names_that_are_never_found_leave_the_loop_its_threads_and_others_their_lookups(
+def test_lookups_that_hang_block_neither_the_loop_nor_other_lookups(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done = threading.Event()

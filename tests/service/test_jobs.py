@@ -180,7 +180,7 @@ def test_a_job_for_which_there_is_no_place_in_line_is_refused_at_once() -> None:
     play(act)
 
 
-def test_room_is_reserved_for_the_largest_file_and_given_back_when_it_is_smaller() -> None:
+def test_the_largest_file_is_reserved_and_the_difference_released() -> None:
     async def act(scene: Scene) -> None:
         job_id = await scene.start()
         assert scene.jobs.held_bytes == ROOM
@@ -334,7 +334,7 @@ def test_jobs_under_way_that_may_need_all_room_are_told_as_such() -> None:
     play(act, Scene(capacity_bytes=5 * ROOM // 2))
 
 
-def test_results_in_the_way_are_told_with_the_time_until_the_first_of_them_expires() -> None:
+def test_retry_after_is_at_most_when_the_first_result_expires() -> None:
     async def act(scene: Scene) -> None:
         await scene.finish(await scene.start())
         for passed_s, retry_after_s in ((0, 600), (DAY_S - 601, 600), (500, 101)):

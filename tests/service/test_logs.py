@@ -55,7 +55,7 @@ def read_all(descriptor: int) -> bytes:
         return file.read()
 
 
-def test_a_reader_that_stalls_holds_up_no_request_and_is_told_what_it_missed() -> None:
+def test_a_stalled_log_reader_delays_no_request_and_sees_what_was_dropped() -> None:
     unread, stderr = os.pipe()
     with mock_with(stderr) as (process, api):
         os.close(stderr)

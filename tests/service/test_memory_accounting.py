@@ -79,7 +79,7 @@ def traced() -> Iterator[Callable[[], int]]:
         tracemalloc.stop()
 
 
-def test_the_metrics_say_what_is_held_at_each_stage_of_asynchronous_inferences() -> None:
+def test_metrics_report_held_bytes_at_each_stage_of_async_requests() -> None:
     now_s, gate = 0.0, Failing()
     jobs = LocalJobStore(2**30, clock=lambda: now_s)
     with serving(gate, SETTINGS, jobs) as api, traced() as grown:

@@ -70,7 +70,7 @@ def test_a_picture_too_many_is_refused_with_when_to_come_back(
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_a_picture_that_waits_holds_its_file_and_its_pixels_and_no_longer_its_body() -> None:
+def test_a_waiting_image_holds_file_and_pixels_but_not_the_body() -> None:
     gate = Gate()
     with serving(gate) as api, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(upscale, api, **GOOD)

@@ -1,37 +1,25 @@
-"""The page's files over HTTP; what they do in a browser is in test_page.py."""
+"""The page's files over HTTP; what they do in a browser is tested in playground/."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.service import Resizer, running
 from upscaler.api.limits import MAX_BODY_BYTES, MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
 from upscaler.api.request import UpscalingRequest
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.service import playground
-from upscaler.service.app import create_app
-from upscaler.service.backend import LocalBackend
-from upscaler.settings import Settings
 
 PATHS = ["/", "/page/facts.json", *(f"/page/{name}" for name in playground.FILES)]
 SOURCES = {path.name: path.read_text() for path in Path(playground.__file__).parent.glob("*.*")}
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[httpx.Client]:
-    app = create_app(LocalBackend(Resizer()), Settings(tokens=("secret",)))
-    with running(app) as url, httpx.Client(base_url=url) as client:
-        yield client
-
-
 @pytest.mark.parametrize("path", PATHS)
 def test_a_file_comes_with_strict_headers_and_without_a_token(
-    service: httpx.Client, path: str
+    anonymous: httpx.Client, path: str
 ) -> None:
-    answer = service.get(path)
+    answer = anonymous.get(path)
     assert answer.status_code == 200
     policy = answer.headers["Content-Security-Policy"].split("; ")
     assert policy[0] == "default-src 'none'"
@@ -56,30 +44,30 @@ def test_a_file_comes_with_strict_headers_and_without_a_token(
         ("/page/facts.json", "application/json"),
     ],
 )
-def test_a_file_has_its_media_type(service: httpx.Client, path: str, media_type: str) -> None:
-    assert service.get(path).headers["Content-Type"] == media_type
+def test_a_file_has_its_media_type(anonymous: httpx.Client, path: str, media_type: str) -> None:
+    assert anonymous.get(path).headers["Content-Type"] == media_type
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_head_tells_what_get_would(service: httpx.Client, path: str) -> None:
-    whole, head = service.get(path), service.head(path)
+def test_head_tells_what_get_would(anonymous: httpx.Client, path: str) -> None:
+    whole, head = anonymous.get(path), anonymous.head(path)
     assert head.status_code == 200
     assert head.content == b""
     for name in ("Content-Length", "Content-Type", "ETag", "Content-Security-Policy"):
         assert head.headers[name] == whole.headers[name]
 
 
-def test_a_browser_that_has_a_file_is_not_sent_it_again(service: httpx.Client) -> None:
-    etag = service.get("/").headers["ETag"]
+def test_a_browser_that_has_a_file_is_not_sent_it_again(anonymous: httpx.Client) -> None:
+    etag = anonymous.get("/").headers["ETag"]
     for known in (etag, f"W/{etag}", f'"other", {etag}'):
-        answer = service.get("/", headers={"If-None-Match": known})
+        answer = anonymous.get("/", headers={"If-None-Match": known})
         assert (answer.status_code, answer.content) == (304, b"")
         assert answer.headers["ETag"] == etag
-    assert service.get("/", headers={"If-None-Match": '"other"'}).status_code == 200
+    assert anonymous.get("/", headers={"If-None-Match": '"other"'}).status_code == 200
 
 
-def test_no_two_files_have_the_same_tag(service: httpx.Client) -> None:
-    assert len({service.get(path).headers["ETag"] for path in PATHS}) == len(PATHS)
+def test_no_two_files_have_the_same_tag(anonymous: httpx.Client) -> None:
+    assert len({anonymous.get(path).headers["ETag"] for path in PATHS}) == len(PATHS)
 
 
 def test_every_file_of_the_folder_is_served() -> None:
@@ -87,19 +75,19 @@ def test_every_file_of_the_folder_is_served() -> None:
     assert SOURCES.keys() == {*playground.FILES, "index.html", "__init__.py"}
 
 
-def test_nothing_else_is_there(service: httpx.Client) -> None:
+def test_nothing_else_is_there(anonymous: httpx.Client) -> None:
     for path in ("/page", "/page/", "/page/__init__.py", "/page/index.html", "/page/../app.py"):
-        assert service.get(path).status_code == 404
-    assert service.post("/").status_code == 405
+        assert anonymous.get(path).status_code == 404
+    assert anonymous.post("/").status_code == 405
 
 
-def test_the_page_is_no_part_of_the_api(service: httpx.Client) -> None:
-    assert not [path for path in service.get("/openapi.json").json()["paths"] if "page" in path]
-    assert "/" not in service.get("/openapi.json").json()["paths"]
+def test_the_page_is_no_part_of_the_api(anonymous: httpx.Client) -> None:
+    assert not [path for path in anonymous.get("/openapi.json").json()["paths"] if "page" in path]
+    assert "/" not in anonymous.get("/openapi.json").json()["paths"]
 
 
-def test_the_page_is_told_the_limits_and_models(service: httpx.Client) -> None:
-    facts = service.get("/page/facts.json").json()
+def test_the_page_is_told_the_limits_and_models(anonymous: httpx.Client) -> None:
+    facts = anonymous.get("/page/facts.json").json()
     assert facts["min_input_px"] == MIN_INPUT_PX
     assert facts["max_input_px"] == MAX_INPUT_PX
     assert facts["max_output_px"] == MAX_OUTPUT_PX

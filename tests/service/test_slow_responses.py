@@ -74,7 +74,7 @@ def test_the_log_tells_of_its_picture_as_of_any(caplog: pytest.LogCaptureFixture
     assert line["sent_bytes"] == len(answer.content)
 
 
-def test_what_the_picture_takes_is_not_the_time_in_which_the_client_must_take_it(
+def test_time_to_make_the_image_does_not_count_against_the_client(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connection, "ANSWER_GRACE_S", 0.5)
@@ -91,7 +91,7 @@ def test_with_more_patience_the_same_client_gives_up() -> None:
         pytest.fail("nothing came of it for so long")
 
 
-def test_a_picture_that_is_there_in_time_comes_with_its_length_and_its_facts() -> None:
+def test_an_image_made_in_time_has_content_length_and_server_timing() -> None:
     with serving(Resizer(), HURRIED) as api:
         answer = upscale(api, **GOOD)
     assert int(answer.headers["Content-Length"]) == len(answer.content)

@@ -1,16 +1,15 @@
-"""The description's page over HTTP; what it does in a browser is in page/test_docs.py."""
+"""The description's page over HTTP; in a browser: playground/test_swagger_ui.py."""
 
 import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import httpx
 import pytest
 from starlette.types import Message
 
-from tests.support.service import Resizer, running
+from tests.support.service import Resizer
 from upscaler.service import playground, swagger_ui
 from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend
@@ -21,18 +20,11 @@ PATHS = ["/docs", "/docs/start.js", *(f"/docs/{name}" for name in swagger_ui.FIL
 BUNDLE = "/docs/swagger-ui-bundle.js"
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[httpx.Client]:
-    app = create_app(LocalBackend(Resizer()), Settings(tokens=("secret",)))
-    with running(app) as url, httpx.Client(base_url=url) as client:
-        yield client
-
-
 @pytest.mark.parametrize("path", PATHS)
 def test_each_file_is_under_the_pages_policy_but_for_what_it_needs(
-    service: httpx.Client, path: str
+    anonymous: httpx.Client, path: str
 ) -> None:
-    answer, of_page = service.get(path), service.get("/")
+    answer, of_page = anonymous.get(path), anonymous.get("/")
     assert answer.status_code == 200
     policy = dict(
         line.split(" ", 1) for line in answer.headers["Content-Security-Policy"].split("; ")
@@ -53,31 +45,31 @@ def test_each_file_is_under_the_pages_policy_but_for_what_it_needs(
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_browser_that_has_a_file_is_not_sent_it_again(service: httpx.Client, path: str) -> None:
-    whole, head = service.get(path), service.head(path)
+def test_a_browser_that_has_a_file_is_not_sent_it_again(anonymous: httpx.Client, path: str) -> None:
+    whole, head = anonymous.get(path), anonymous.head(path)
     assert head.content == b""
     for name in ("Content-Length", "Content-Type", "ETag", "Content-Security-Policy"):
         assert head.headers[name] == whole.headers[name]
     assert int(head.headers["Content-Length"]) == len(whole.content)
-    again = service.get(path, headers={"If-None-Match": whole.headers["ETag"]})
+    again = anonymous.get(path, headers={"If-None-Match": whole.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_nothing_of_the_page_is_elsewhere_or_within_it(service: httpx.Client) -> None:
-    markup = service.get("/docs").text
+def test_nothing_of_the_page_is_elsewhere_or_within_it(anonymous: httpx.Client) -> None:
+    markup = anonymous.get("/docs").text
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|//", markup)
     assert re.findall(r"<script[^>]*>(.*?)</script>", markup) == ["", ""]
     assert not re.search(r'(src|href)="(/|http)', markup), "every address is relative"
     for address in re.findall(r'(?:src|href)="([^"]+)"', markup):
-        assert service.get(f"/{address}").status_code == 200
+        assert anonymous.get(f"/{address}").status_code == 200
 
 
-def test_there_is_no_other_page_of_the_description(service: httpx.Client) -> None:
+def test_there_is_no_other_page_of_the_description(anonymous: httpx.Client) -> None:
     for path in ("/redoc", "/docs/oauth2-redirect", "/docs/", "/docs/../docs/x"):
-        assert service.get(path).status_code == 404
+        assert anonymous.get(path).status_code == 404
 
 
-def test_nothing_of_it_is_read_at_the_start_and_no_code_of_the_package_ever() -> None:
+def test_files_are_read_on_demand_and_the_package_is_not_imported() -> None:
     program = """
 import builtins, io, sys
 opened = []

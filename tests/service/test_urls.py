@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mock_server import Mock
-from tests.support.mock_servers import mocked
+from tests.support.both_servers import SERVERS, api_of
 from tests.support.raw_http import CLOSE, answers
 from tests.support.service import GOOD, SETTINGS, TOKENS, Resizer, serving
 from upscaler.authority import is_authority
@@ -24,13 +23,9 @@ PUBLIC = "https://pictures.example.com/v2"
 SMALL = json.dumps({**GOOD, "scale": 0.5}).encode()
 
 
-@pytest.fixture(scope="module", params=["service", "mock"])
+@pytest.fixture(scope="module", params=SERVERS)
 def api(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
-    with (
-        serving(Resizer())
-        if request.param == "service"
-        else mocked(Mock(settings=SETTINGS)) as client
-    ):
+    with api_of(request.param) as client:
         yield client
 
 
@@ -62,14 +57,9 @@ def promised_to(api: httpx.Client, source: str, *headers: bytes) -> str:
     return url
 
 
-@pytest.mark.parametrize("server", ["service", "mock"])
+@pytest.mark.parametrize("server", SERVERS)
 def test_urls_begin_as_it_was_set_whatever_host_was_asked(server: str) -> None:
-    settings = replace(SETTINGS, public_url=PUBLIC)
-    with (
-        serving(Resizer(), settings)
-        if server == "service"
-        else mocked(Mock(settings=settings)) as api
-    ):
+    with api_of(server, replace(SETTINGS, public_url=PUBLIC)) as api:
         url = promised(api, Host="evil.example", **{"X-Forwarded-Proto": "http"})
         assert url.startswith(f"{PUBLIC}/v1/requests/")
         status = {"status": "pending"}

@@ -1,20 +1,24 @@
 """What the tests of the page share: a backend that shows what it did, and what a person does."""
 
+from __future__ import annotations
+
 import io
 import os
 import subprocess
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import FilePayload, Page, expect
 
 from tests.support.requirements import program
 from tests.support.service import Resizer
 from upscaler.api.sizes import Size
 from upscaler.errors import UpscalerError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import FilePayload, Page
 
 TOKEN = "zweites-schlüsselwort"
 RED, CYAN = (200, 40, 40), (55, 215, 215)
@@ -54,12 +58,16 @@ def picture(size: Size = (300, 280), colour: tuple[int, ...] = RED) -> FilePaylo
 
 
 def choose(page: Page, file: FilePayload | Path) -> None:
+    from playwright.sync_api import expect
+
     page.set_input_files("#file", file)
     expect(page.locator("#caption")).to_contain_text("×")
 
 
 def upscale(page: Page, file: FilePayload | Path | None = None) -> None:
     """From the first sight of the page to the result."""
+    from playwright.sync_api import expect
+
     choose(page, file or picture())
     page.fill("#token", TOKEN)
     page.click("#start")

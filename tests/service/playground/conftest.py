@@ -1,4 +1,9 @@
-"""Chromium, and the page of a running service in it."""
+"""Chromium, and the page of a running service in it.
+
+pytest imports this file even where playwright is missing, if it is given this folder's path.
+"""
+
+from __future__ import annotations
 
 import re
 import threading
@@ -6,18 +11,9 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    ConsoleMessage,
-    Page,
-    Playwright,
-    expect,
-    sync_playwright,
-)
 
 from tests.service.playground.actions import CHROMIUM, DESKTOP, TOKEN, Darkroom
 from tests.support.paths import PHOTO
@@ -26,6 +22,9 @@ from upscaler.models import UpscalingModel
 from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend
 from upscaler.settings import Settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -86,6 +85,8 @@ def service(darkroom: Darkroom, elsewhere: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         yield playwright
 
@@ -124,6 +125,8 @@ def context(
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     """The page, ready; at the end of the test it must not have complained of anything."""
+    from playwright.sync_api import expect
+
     complaints: list[str] = []
 
     def note(message: ConsoleMessage) -> None:

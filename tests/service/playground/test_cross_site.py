@@ -93,7 +93,7 @@ def test_a_page_of_another_port_neither_steers_nor_reads_it(
     assert {text for *_, text in said} == {""}
 
 
-def test_a_page_by_a_name_that_becomes_the_machines_neither_steers_nor_reads_it(
+def test_dns_rebinding_neither_controls_nor_reads_the_mock(
     playwright: Playwright, mock: MockServer
 ) -> None:
     """To the browser it is of the mock's own origin: it reads that it may not."""

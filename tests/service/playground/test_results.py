@@ -89,9 +89,7 @@ def test_an_address_may_be_given(page: Page, elsewhere: str, tmp_path: Path, ser
     assert run_curl(page, tmp_path) == {"photo-500x421.png": file}
 
 
-def test_the_result_stands_alone_where_the_browser_cannot_show_the_original(
-    page: Page, elsewhere: str
-) -> None:
+def test_only_the_result_is_shown_if_the_original_cannot_be(page: Page, elsewhere: str) -> None:
     page.route(elsewhere, lambda route: route.abort())
     page.fill("#address", elsewhere)
     page.click("#address-form button")

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from mock_server import Mock
-from tests.support.mock_servers import mocked
+from tests.support.both_servers import SERVERS, api_of
 from tests.support.raw_http import CLOSE, HEAD, answers, connected, exchange, request, rest
-from tests.support.service import GOOD, SETTINGS, Resizer, serving
+from tests.support.service import GOOD
 from upscaler.service import middleware
 from upscaler.service.server.http1 import MAX_EMPTY_LINES
 
@@ -20,13 +19,9 @@ BODY = json.dumps({**GOOD, "scale": 0.5}).encode()
 CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 
 
-@pytest.fixture(scope="module", params=["service", "mock"])
+@pytest.fixture(scope="module", params=SERVERS)
 def api(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
-    with (
-        serving(Resizer())
-        if request.param == "service"
-        else mocked(Mock(settings=SETTINGS)) as client
-    ):
+    with api_of(request.param) as client:
         yield client
 
 
@@ -37,7 +32,7 @@ def statuses(api: httpx.Client, data: bytes) -> list[int]:
 # 6.1
 
 
-def test_a_body_with_two_lengths_is_read_by_its_chunks_and_ends_the_connection(
+def test_chunked_overrides_content_length_and_closes_the_connection(
     api: httpx.Client,
 ) -> None:
     """What comes behind it is no request: by the other length it would be part of the body."""

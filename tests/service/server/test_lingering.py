@@ -5,19 +5,16 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 
-from mock_server import Mock
-from tests.support.mock_servers import mocked
+from tests.support.both_servers import SERVERS, api_of
 from tests.support.raw_http import CLOSE, HEAD, answers, connected, rest
 from tests.support.requirements import program
-from tests.support.service import SETTINGS, Resizer, serving
+from tests.support.service import SETTINGS
 from upscaler.service.server import lingering
 
 MIB = 2**20
@@ -50,18 +47,7 @@ http {{
 """
 """All that is not said here is as nginx has it, above all HTTP/1.0 and `Connection: close`."""
 
-pytestmark = pytest.mark.parametrize("server", ["service", "mock"])
-
-
-@contextmanager
-def api_of(server: str, status: int = 401) -> Iterator[httpx.Client]:
-    settings = CASES[status][2]
-    with (
-        serving(Resizer(), settings)
-        if server == "service"
-        else mocked(Mock(settings=settings)) as api
-    ):
-        yield api
+pytestmark = pytest.mark.parametrize("server", SERVERS)
 
 
 def head_of(status: int, *more: bytes) -> tuple[bytes, bytes]:
@@ -88,7 +74,7 @@ def told_urllib(url: str, status: int) -> object:
 def test_a_refusal_is_not_lost_when_the_connection_is_to_be_closed(
     server: str, status: int
 ) -> None:
-    with api_of(server, status) as api:
+    with api_of(server, CASES[status][2]) as api:
         found = [told_urllib(str(api.base_url), status) for _ in range(4)]
     assert found == [status] * 4
 
@@ -101,7 +87,7 @@ def test_a_client_that_sends_all_before_it_reads_is_told(
 ) -> None:
     """And a connection that is kept can be used further."""
     head, body = head_of(status, close, expect)
-    with api_of(server, status) as api, connected(api) as connection:
+    with api_of(server, CASES[status][2]) as api, connected(api) as connection:
         connection.sendall(head)
         time.sleep(0.1)  # so that it has been refused
         connection.sendall(body)
@@ -113,9 +99,9 @@ def test_a_client_that_sends_all_before_it_reads_is_told(
 
 @pytest.mark.parametrize("status", CASES)
 def test_a_client_of_httpx_is_told_and_can_go_on(server: str, status: int) -> None:
-    token, mib, _ = CASES[status]
+    token, mib, settings = CASES[status]
     headers = {"Authorization": token, "Content-Type": "application/json"}
-    with api_of(server, status) as api:
+    with api_of(server, settings) as api:
         for _ in range(3):
             answer = api.post("/upscaling", content=b" " * (mib * MIB), headers=headers, timeout=60)
             assert answer.status_code == status
@@ -126,10 +112,10 @@ def test_a_client_of_httpx_is_told_and_can_go_on(server: str, status: int) -> No
 @pytest.mark.parametrize("status", CASES)
 @pytest.mark.parametrize("options", [[], ["--http1.0"], ["-H", "Expect:"]], ids=str)
 def test_curl_is_told(server: str, status: int, options: list[str], tmp_path: Path) -> None:
-    token, mib, _ = CASES[status]
+    token, mib, settings = CASES[status]
     body = tmp_path / "body"
     body.write_bytes(b" " * (mib * MIB))
-    with api_of(server, status) as api:
+    with api_of(server, settings) as api:
         command = [
             CURL, "-sS", *options, "-o", "/dev/null", "-w", "%{http_code}",
             "-H", f"Authorization: {token}", "-H", "Content-Type: application/json",
@@ -183,7 +169,7 @@ def test_a_client_that_sends_for_ever_is_cut_off(
 def test_a_refusal_is_not_lost_behind_nginx(
     server: str, status: int, buffering: str, tmp_path: Path
 ) -> None:
-    with api_of(server, status) as api, socket.create_server(("127.0.0.1", 0)) as free:
+    with api_of(server, CASES[status][2]) as api, socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
         free.close()
         url = str(api.base_url)

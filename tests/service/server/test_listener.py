@@ -144,7 +144,7 @@ def test_no_connection_with_a_request_at_work_makes_way(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("token", [True, False])
-def test_a_client_that_takes_its_answer_slowly_makes_way_if_it_has_no_token(
+def test_a_slow_reader_is_disconnected_for_others_unless_it_has_a_token(
     monkeypatch: pytest.MonkeyPatch, *, token: bool
 ) -> None:
     """However little it takes: else slow readers of what needs no token could keep others out."""
