@@ -5,7 +5,15 @@ import pickle
 import pytest
 
 from upscaler import errors
-from upscaler.errors import Busy, FieldError, FileRefused, InvalidRequest, JobFailed, UpscalerError
+from upscaler.errors import (
+    Busy,
+    FieldError,
+    FileRefused,
+    ImageError,
+    InvalidRequest,
+    JobFailed,
+    UpscalerError,
+)
 
 SPECIAL = [
     InvalidRequest(
@@ -15,6 +23,7 @@ SPECIAL = [
     FileRefused("photos/a.png", "there is no such picture"),
     Busy("there is no room", 7),
     JobFailed(JobFailed.Told(503, "this picture could not be made", {"Retry-After": "7"})),
+    ImageError("this image is animated: send a still one", "image_animated"),
 ]
 PLAIN = [
     kind(f"the reason of {name}")
@@ -37,3 +46,4 @@ def test_every_error_says_what_it_is_about() -> None:
     assert str(SPECIAL[1]) == "photos/a.png: there is no such picture"
     assert str(SPECIAL[2]) == "there is no room"
     assert str(SPECIAL[3]) == "this picture could not be made"
+    assert str(SPECIAL[4]) == "this image is animated: send a still one"

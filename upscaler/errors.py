@@ -3,6 +3,7 @@
     UpscalerError               500  a fault on our side
     |-- NotHTTP                 400  what came is no request at all
     |-- InvalidRequest          422  a rule the request broke, told per field
+    |-- ImageError              422  an image file that cannot be read, or is not taken
     |-- Unauthorized            401  no token, or a wrong one
     |-- UnknownJob              404  no asynchronous inference has this id, or no longer
     |-- NotAcceptable           406  nothing that the client accepts can be given
@@ -82,6 +83,28 @@ class InvalidRequest(UpscalerError):
     @property
     def detail(self) -> list[dict[str, object]]:
         return [{**error._asdict(), "loc": list(error.loc)} for error in self.errors]
+
+
+class ImageError(UpscalerError):
+    """An image file cannot be read, or is not one that is taken.
+
+    `type` is a stable word for programs. Whoever knows which field of a request the file came in
+    turns this into an InvalidRequest with `of_field`.
+    """
+
+    status = 422
+
+    def __init__(self, msg: str, type: str) -> None:  # noqa: A002  as a FieldError calls it
+        super().__init__(msg, type)
+        self.msg = msg
+        self.type = type
+
+    def __str__(self) -> str:
+        return self.msg
+
+    def of_field(self, field: str) -> InvalidRequest:
+        """The same as a broken rule of the request's field."""
+        return InvalidRequest(FieldError(("body", field), self.msg, self.type))
 
 
 class Unauthorized(UpscalerError):

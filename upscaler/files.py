@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import uuid4
 
+from upscaler.api.limits import MAX_INPUT_PX
 from upscaler.errors import FileRefused
 from upscaler.formats import ImageEncoding
 
@@ -106,7 +107,10 @@ def read_image_file(source: Path) -> bytes:
     except OSError as error:
         raise FileRefused(str(source), error.strerror or "it cannot be read") from error
     if len(data) > MAX_FILE_BYTES:
-        raise FileRefused(str(source), "no picture of 2048x2048 pixels is as large as this file")
+        raise FileRefused(
+            str(source),
+            f"no picture of {MAX_INPUT_PX}x{MAX_INPUT_PX} pixels is as large as this file",
+        )
     return data
 
 

@@ -18,7 +18,7 @@ from starlette.types import Scope
 from mock_server.endpoints import route_of
 from upscaler.api.limits import MAX_FIELDS
 from upscaler.api.request import has_too_many_values
-from upscaler.errors import InvalidRequest
+from upscaler.errors import ImageError
 from upscaler.imaging import decode
 from upscaler.service.logs import SHORTEST_SECRET
 
@@ -220,7 +220,7 @@ def describe_image(file: bytes) -> dict[str, Any]:
     traits: dict[str, Any] = {"bytes": len(file), "sha256": sha256(file)}
     try:
         header = decode.read_header(file)
-    except InvalidRequest:
+    except ImageError:
         return traits
     image_format = (header.image.format or "").lower()
     return traits | {"width": header.size[0], "height": header.size[1], "format": image_format}

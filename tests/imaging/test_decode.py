@@ -43,7 +43,7 @@ from tests.support.image_files import (
     with_segment,
 )
 from upscaler.api.sizes import Size, check_input_size
-from upscaler.errors import InvalidRequest
+from upscaler.errors import ImageError, InvalidRequest
 from upscaler.imaging.decode import read_header
 from upscaler.imaging.pixels import Pixels
 
@@ -103,10 +103,12 @@ def test_a_signature_with_nonsense_behind_it_is_refused(start: bytes, rest: byte
     ],
     ids=["empty", "bomb", "animation", "truncated"],
 )
-def test_a_refusal_names_the_field_that_the_file_came_in(
+def test_a_refusal_becomes_one_of_the_field_that_the_file_came_in(
     field: str, data: bytes, kind: str
 ) -> None:
-    assert refusal(data, field).type == kind
+    refused = refusal(data)
+    (error,) = refused.of_field(field).errors
+    assert (error.loc, error.msg, error.type) == (("body", field), str(refused), kind)
 
 
 # The header comes first (REQ-15)
@@ -133,9 +135,9 @@ def test_the_guard_against_decoding_guards(
 def test_the_size_is_told_of_a_png_whose_pixels_are_garbage() -> None:
     picture = read_header(png_file((300, 260), 8, RGB, chunk(b"IDAT", b"no deflate stream")))
     assert picture.size == (300, 260)
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(ImageError) as caught:
         picture.pixels()
-    assert caught.value.errors[0].type == "image_damaged"
+    assert caught.value.type == "image_damaged"
 
 
 def black_png(size: Size) -> bytes:
@@ -157,6 +159,8 @@ def refused_by_its_header(data: bytes) -> str:
     with no_decoding():
         try:
             check_input_size(read_header(data).size, "init_image")
+        except ImageError as error:
+            return error.type
         except InvalidRequest as error:
             return error.errors[0].type
     pytest.fail("nothing was refused")

@@ -117,7 +117,7 @@ def test_a_command_that_did_not_all_go_well_ends_so(plane: Plane, tmp_path: Path
     done = run(plane, "--image", tmp_path, "--width", 500, "--output", tmp_path / "out")
     assert done.returncode == 1
     assert sizes(tmp_path / "out") == {"fine.png": (500, 421)}
-    assert f"1 of 2 failed:\n  {tmp_path}/broken.png: init_image: " in done.stderr
+    assert f"1 of 2 failed:\n  {tmp_path}/broken.png: this image file is " in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -259,7 +259,7 @@ def test_each_failure_is_named_in_the_end_and_stops_nothing_else(
         f"{tmp_path}/nowhere.png": "there is no such picture",
     }
     assert reasons[f"{folder}/b.png"].startswith(f"{out}/b.png: ")
-    assert reasons[f"{folder}/broken.webp"].startswith("init_image: ")
+    assert reasons[f"{folder}/broken.webp"].startswith("this is not a PNG, JPEG or WebP image")
     assert sorted(path.name for path in out.iterdir()) == ["b.png", "c.png"], (
         "and nothing half made"
     )
@@ -455,7 +455,9 @@ def test_on_a_terminal_nothing_that_is_told_is_wiped_away_by_modals_progress(
     assert any(line.startswith(f"{tmp_path}/fine.png -> ") for line in lines)
     assert any(line.startswith("1 image in ") for line in lines)
     at = lines.index("1 of 2 failed:")
-    assert lines[at + 1].startswith(f"  {tmp_path}/broken.png: init_image: ")
+    assert lines[at + 1].startswith(
+        f"  {tmp_path}/broken.png: this is not a PNG, JPEG or WebP image"
+    )
     assert "Running app" not in "".join(lines)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from upscaler.cli import bench, image, options, serve, weights
 from upscaler.cli.output import error_text, fail
-from upscaler.errors import FileRefused, InvalidRequest, UpscalerError
+from upscaler.errors import FileRefused, ImageError, InvalidRequest, UpscalerError
 
 COMMANDS: Final = {
     "image": image.run,
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (UpscalerError, OSError) as error:
-        wrong_command = isinstance(error, InvalidRequest | FileRefused)
+        wrong_command = isinstance(error, InvalidRequest | ImageError | FileRefused)
         return fail(error_text(error), 2 if wrong_command else 1)
     except KeyboardInterrupt:
         return fail("interrupted", 130)

@@ -27,7 +27,7 @@ from upscaler.engine.tensors import (
     to_network,
     to_uint8,
 )
-from upscaler.errors import FileRefused, InvalidRequest, Overflow, WeightsUnavailable
+from upscaler.errors import FileRefused, ImageError, Overflow, WeightsUnavailable
 from upscaler.imaging import decode, encode
 from upscaler.imaging.pixels import Pixels
 from upscaler.imaging.resize import resize
@@ -208,9 +208,8 @@ class Engine:
             raise FileRefused(str(target), "the result would overwrite its source")
         try:
             pixels = decode.read_header(files.read_image_file(source)).pixels()
-        except InvalidRequest as error:
-            reasons = "; ".join(each.msg for each in error.errors)
-            raise FileRefused(str(source), reasons) from error
+        except ImageError as error:
+            raise FileRefused(str(source), str(error)) from error
         strips = self.strips(pixels, outscale, size=size, memory=memory, progress=progress)
         _, height = self._output_size(pixels, outscale, size)
         with files.atomic_write(target) as file:

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from upscaler.api.limits import MAX_INPUT_PX
 from upscaler.api.sizes import Size
-from upscaler.errors import FieldError, InvalidRequest
+from upscaler.errors import ImageError
 from upscaler.imaging import jpeg, png, png_chunks, webp
 from upscaler.imaging.colour import to_srgb
 from upscaler.imaging.pixels import Pixels
@@ -56,15 +56,13 @@ all 700 MiB, and nobody can tell before it does: never for two files at once."""
 class EncodedImage:
     """An image file of which only the header has been read.
 
-    `size` is the upright width and height in pixels, and `field` the request's field that the
-    file came in, for errors about it.
+    `size` is the upright width and height in pixels, and `orientation` the EXIF's, 1 to 8.
     """
 
     image: Image.Image
     data: bytes
     size: Size
     orientation: int
-    field: str
 
     @property
     def channels(self) -> int:
@@ -76,7 +74,7 @@ class EncodedImage:
         """Decode: upright, in sRGB, with alpha only if the file has transparency.
 
         16-bit samples keep their upper eight bits, grey becomes RGB, a palette its colours, and
-        CMYK is converted by its profile or else by the complement. Raises InvalidRequest for a
+        CMYK is converted by its profile or else by the complement. Raises ImageError for a
         file that is truncated or damaged. Reads the file once: call it once.
         """
         try:
@@ -85,34 +83,29 @@ class EncodedImage:
             pixels = to_srgb(samples, mode, self.image.info.get("icc_profile"))
             return _apply_orientation(pixels, self.orientation)
         except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
-            msg = "this image file is truncated or damaged"
-            raise _invalid(self.field, msg, "image_damaged") from error
+            raise ImageError("this image file is truncated or damaged", "image_damaged") from error
 
 
-def read_header(data: bytes, field: str = "init_image") -> EncodedImage:
+def read_header(data: bytes) -> EncodedImage:
     """The picture in an encoded file, its size known and its pixels not yet decoded.
 
-    Raises InvalidRequest on `field` for anything but one still PNG, JPEG or WebP image.
+    Raises ImageError for anything but one still PNG, JPEG or WebP image.
     """
     try:
         data, image = _opened(data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         msg = f"each side may have at most {MAX_INPUT_PX} pixels, and this image has far more"
-        raise _invalid(field, msg, "image_too_large") from error
-    except Exception as error:  # see Picture.pixels
+        raise ImageError(msg, "image_too_large") from error
+    except Exception as error:  # see EncodedImage.pixels
         msg = "this is not a PNG, JPEG or WebP image"
         msg += " that can be read" if data.startswith(SIGNATURES) else ""
-        raise _invalid(field, msg, "image_unreadable") from error
+        raise ImageError(msg, "image_unreadable") from error
     if getattr(image, "n_frames", 1) > 1:
-        raise _invalid(field, "this image is animated: send a still one", "image_animated")
+        raise ImageError("this image is animated: send a still one", "image_animated")
     orientation = _orientation(image)
     width, height = image.size
     size = (height, width) if orientation in _SIDEWAYS else (width, height)
-    return EncodedImage(image, data, size, orientation, field)
-
-
-def _invalid(field: str, msg: str, kind: str) -> InvalidRequest:
-    return InvalidRequest(FieldError(("body", field), msg, kind))
+    return EncodedImage(image, data, size, orientation)
 
 
 def _opened(data: bytes) -> tuple[bytes, Image.Image]:
@@ -136,7 +129,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         exif.load(image.info.get("exif", b"")[:_MAX_EXIF_BYTES])
         orientation = exif.get(_ORIENTATION_TAG, 1)
-    except Exception:  # see Picture.pixels; such files are common and their pixels are fine
+    except Exception:  # see EncodedImage.pixels; such files are common and their pixels are fine
         return 1
     return orientation if orientation in range(1, 9) else 1
 

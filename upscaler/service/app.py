@@ -8,8 +8,8 @@ work done.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
@@ -28,6 +28,7 @@ from upscaler.authority import is_authority
 from upscaler.errors import (
     Busy,
     FieldError,
+    ImageError,
     InvalidRequest,
     JobFailed,
     NotHTTP,
@@ -192,8 +193,8 @@ class Service:
         accept = ", ".join(request.headers.getlist("Accept"))
         kind = negotiate(accept, wanted.output_image_encoding)
         data = await self._image(request, wanted, timer)
-        with timer.stage("decode"):
-            picture = await self._in_thread(decode.read_header, data, wanted.image_field)
+        with timer.stage("decode"), _blame(wanted.image_field):
+            picture = await self._in_thread(decode.read_header, data)
         facts["input"] = responses.in_pixels(picture.size)
         size = output_size(wanted, picture.size)
         facts["output"] = responses.in_pixels(size)
@@ -201,7 +202,7 @@ class Service:
             facts["dry_run"] = True
             return self._dry_run(wanted, picture, size)
         admission.check_room()
-        with timer.stage("decode"):
+        with timer.stage("decode"), _blame(wanted.image_field):
             pixels = await self._in_thread(picture.pixels)
         encoding = kind or wanted.output_image_encoding
         task = UpscaleJob(data, pixels, wanted.model, size, encoding, as_file=kind is not None)
@@ -292,6 +293,15 @@ class Service:
 
     async def _in_thread(self, work: Callable[[*Args], Result], *args: *Args) -> Result:
         return await to_thread.run_sync(work, *args, limiter=self._cores)
+
+
+@contextmanager
+def _blame(field: str) -> Iterator[None]:
+    """Make an error of an image file one of the request's field that it came in."""
+    try:
+        yield
+    except ImageError as error:
+        raise error.of_field(field) from error
 
 
 async def _made(order: AbstractContextManager[ScheduledJob]) -> UpscaleResult:

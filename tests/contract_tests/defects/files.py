@@ -22,7 +22,7 @@ from tests.contract_tests.defects.planting import (
     replaced,
 )
 from tests.contract_tests.defects.probes import asking, file, saved, text, turned
-from upscaler.errors import InvalidRequest
+from upscaler.errors import ImageError
 from upscaler.imaging import decode
 from upscaler.imaging.decode import EncodedImage
 from upscaler.imaging.pixels import Pixels
@@ -80,7 +80,7 @@ def damage_is_ours() -> Planting:
         def decoded(picture: EncodedImage) -> Pixels:
             try:
                 return pixels(picture)
-            except InvalidRequest as error:
+            except ImageError as error:
                 raise OSError("planted") from error
 
         return decoded
@@ -95,7 +95,7 @@ def header_is_ours() -> Planting:
         def read(*args: Any) -> EncodedImage:
             try:
                 return read_header(*args)
-            except InvalidRequest as error:
+            except ImageError as error:
                 raise OSError("planted") from error
 
         return read
@@ -110,7 +110,7 @@ def damage_is_grey() -> Planting:
         def decoded(picture: EncodedImage) -> Pixels:
             try:
                 return pixels(picture)
-            except InvalidRequest:
+            except ImageError:
                 return np.full((*picture.size[::-1], 3), 128, np.uint8)
 
         return decoded

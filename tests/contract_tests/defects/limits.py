@@ -19,7 +19,7 @@ from upscaler.api import request as contract
 from upscaler.api import sizes
 from upscaler.api.request import UpscalingRequest
 from upscaler.api.sizes import Size
-from upscaler.errors import FieldError, InvalidRequest
+from upscaler.errors import FieldError, ImageError, InvalidRequest
 from upscaler.imaging import decode
 from upscaler.imaging.decode import EncodedImage
 from upscaler.service import app
@@ -62,11 +62,11 @@ def decoded_first() -> Planting:
     """Decode a picture of nearly any size before its size is looked at."""
 
     def around(read_header: Callable[..., EncodedImage]) -> Any:
-        def read(data: bytes, field: str = "init_image") -> EncodedImage:
-            picture = read_header(data, field)
+        def read(data: bytes) -> EncodedImage:
+            picture = read_header(data)
             if max(picture.size) <= 2 * LARGE:
                 picture.pixels()
-            return read_header(data, field)
+            return read_header(data)
 
         return read
 
@@ -79,7 +79,11 @@ def picture_first() -> Planting:
     def around(validate: Callable[[Any], UpscalingRequest]) -> Any:
         def validated(fields: Fields) -> UpscalingRequest:
             alone = contract.UpscalingRequest(init_image=fields["init_image"], scale=1)
-            sizes.check_input_size(decode.read_header(alone.init_image or b"").size, "init_image")
+            try:
+                size = decode.read_header(alone.init_image or b"").size
+            except ImageError as error:
+                raise error.of_field("init_image") from error
+            sizes.check_input_size(size, "init_image")
             return validate(fields)
 
         def either(fields: Any) -> UpscalingRequest:
