@@ -100,7 +100,7 @@ def add_options(add: Callable[..., object], *, prefix: str = "") -> None:
         help="the number of requests per property; default: 25")  # fmt: skip
     option("max-cost", type=_dollars, metavar="USD", help="the most to spend; default: 1.00")
     option("max-requests", type=_number, metavar="N",
-        help="the most billable requests; default: limited by --max-cost")  # fmt: skip
+        help="the most billable requests; default: as many as --max-cost allows")  # fmt: skip
     option("price", type=_dollars, metavar="USD",
         help="the price of a request that gets an image; default: 0.004")  # fmt: skip
     option("rate", type=_positive, metavar="N", help="the most requests per minute")

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from benchmarks.defects import NAMED, Row, row_of
+from benchmarks.defects import NAMED, Row, judge_defect
 from contract_tests.oracle.rules import RULES
 from mock_server.mock import Mock
 from mock_server.serving.connection import MockConnection
@@ -90,7 +90,7 @@ def rows() -> Iterator[dict[str, "Future[Row]"]]:
     """What becomes of each chosen defect by the rules that it breaks, on all cores."""
     rules = {defect.name: defect.rules for defect in DEFECTS}
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        yield {name: pool.submit(row_of, name, "--only", rules[name][0]) for name in CHOSEN}
+        yield {name: pool.submit(judge_defect, name, "--only", rules[name][0]) for name in CHOSEN}
 
 
 @pytest.mark.parametrize("name", CHOSEN)
