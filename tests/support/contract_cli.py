@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 COMMAND: Final = str(Path(sys.executable).parent / "upscaler-contract")
+TOKEN: Final = "a-token-to-be-kept"
 HIDDEN: Final = ("PYTEST_", "UPSCALER_", "OCTOAI_")
 """Prefixes of variables that belong to this suite."""
 
