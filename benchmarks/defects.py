@@ -1,10 +1,11 @@
-"""Whether the contract tests find what is wrong: a table in Markdown, a row for each seeded defect.
+"""Whether the contract tests find planted defects: a table in Markdown with a row for each.
 
     python -m benchmarks.defects [--only NAME...] [--jobs N]
 
-Each defect is planted in a mock, which is then judged as anybody judges an implementation: by
+Each defect is planted in a mock, which is then judged like any implementation: by
 `upscaler-contract` at its URL, with `--level strict --fail-fast`. The table says which rule was
-told first, by which test, and after how many requests. The exit status is 1 if a defect was missed.
+found broken first, by which test, and after how many requests. The exit status is 1 if a defect was
+missed.
 """
 
 import argparse
@@ -20,15 +21,15 @@ NAMED = {defect.name: defect for defect in DEFECTS}
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a defect."""
+    """The result for one defect."""
 
     name: str
-    told: tuple[str, ...]
-    """The rules that it was told to break; none if it was missed."""
+    rules: tuple[str, ...]
+    """The rules that were found broken; none if it was missed."""
     test: str
     requests: int
     inconclusive: bool = False
-    """Whether right requests were answered with a 500, which is told, but breaks no rule."""
+    """Whether valid requests got a 500, which is reported, but breaks no rule."""
 
     @property
     def defect(self) -> Defect:
@@ -36,12 +37,12 @@ class Row:
 
     @property
     def as_planted(self) -> bool:
-        """Whether a rule was told that the defect was planted against."""
-        return any(rule in self.defect.rules for rule in self.told)
+        """Whether a rule was found broken that the defect was planted against."""
+        return any(rule in self.defect.rules for rule in self.rules)
 
     def __str__(self) -> str:
-        told = ", ".join(self.told) or ("inconclusive" if self.inconclusive else "**nothing**")
-        return f"| {self.defect.mistake} | {told} | {self.test} | {self.requests} |"
+        rules = ", ".join(self.rules) or ("inconclusive" if self.inconclusive else "**nothing**")
+        return f"| {self.defect.mistake} | {rules} | {self.test} | {self.requests} |"
 
 
 def main() -> int:
@@ -50,21 +51,21 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="default: 2")
     args = parser.parse_args()
     rows = []
-    print("| defect | told by rule | by the test | requests |\n|---|---|---|---|")
+    print("| defect | rule found broken | by the test | requests |\n|---|---|---|---|")
     with ProcessPoolExecutor(args.jobs) as pool:
-        for row in pool.map(row_of, args.only):
+        for row in pool.map(judge_defect, args.only):
             print(row, flush=True)
             rows.append(row)
-    missed = [row.name for row in rows if not row.told and not row.inconclusive]
-    others = [row.name for row in rows if row.told and not row.as_planted]
+    missed = [row.name for row in rows if not row.rules and not row.inconclusive]
+    others = [row.name for row in rows if row.rules and not row.as_planted]
     print(f"\n{len(rows) - len(missed)} of {len(rows)} defects are found.")
     for name in others:
-        print(f"{name} is told by another rule than it was planted against", file=sys.stderr)
+        print(f"{name} breaks another rule than it was planted against", file=sys.stderr)
     return 1 if missed else 0
 
 
-def row_of(name: str, *more: str) -> Row:
-    """What becomes of the defect of this name, with more options of the command."""
+def judge_defect(name: str, *more: str) -> Row:
+    """Judge a mock with the defect of this name, with more options of the command."""
     with defective(NAMED[name]) as served:
         options = ("--level", "strict", "--fail-fast", "--timeout", "10", *more)
         result = run_cli(served.url, served.token, *options)
@@ -72,10 +73,10 @@ def row_of(name: str, *more: str) -> Row:
     assert result.report["verdict"] != "the tests themselves failed", result.output
     outcomes = ("failed", "inconclusive")
     failed = [test for test in result.report["tests"] if test["outcome"] in outcomes]
-    told = {found["rule"]: None for test in failed for found in test["findings"]}
+    rules = {found["rule"]: None for test in failed for found in test["findings"]}
     words = failed[0]["id"].partition("::test_")[2].partition("[")[0] if failed else ""
     requests = sum(test["requests"] for test in result.report["tests"])
-    return Row(name, tuple(told), words.replace("_", " "), requests, result.status == 3)
+    return Row(name, tuple(rules), words.replace("_", " "), requests, result.status == 3)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the kit expects of an Accept header, and that the service reads it in the same way."""
+"""The negotiation that the oracle expects, and that the service does it in the same way."""
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +22,7 @@ headers = st.lists(ranges, max_size=5, unique_by=lambda text: text.partition(";"
 
 @settings(max_examples=500)
 @given(headers, st.sampled_from(ImageEncoding))
-def test_the_kit_and_the_service_choose_alike(drawn: list[str], asked: ImageEncoding) -> None:
+def test_oracle_and_service_negotiate_alike(drawn: list[str], asked: ImageEncoding) -> None:
     header = ", ".join(drawn)
     try:
         kind = negotiate(header, asked)
@@ -53,5 +53,5 @@ def test_the_kit_and_the_service_choose_alike(drawn: list[str], asked: ImageEnco
         ("*/*;q=0", "png", None),
     ],
 )
-def test_what_is_chosen(header: str | None, asked: str, chosen: str | None) -> None:
+def test_the_negotiated_media_type(header: str | None, asked: str, chosen: str | None) -> None:
     assert accept.negotiate(header, asked) == chosen

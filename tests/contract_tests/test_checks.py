@@ -1,4 +1,4 @@
-"""Whatever is answered is right, breaks a rule, or says nothing: the kit itself never fails."""
+"""Every response is right, breaks a rule, or is inconclusive: the checks themselves never fail."""
 
 import json
 from typing import Any
@@ -58,7 +58,7 @@ responses = st.builds(
 
 
 def broken_rule(request: Request, response: Response, policy: Policy) -> str:
-    """The rule that is broken, or another word; whatever else is raised fails the test."""
+    """The broken rule, "right" or "inconclusive"; anything else that is raised fails the test."""
     try:
         check_response(request, response, expect_response(request, policy), policy)
         check_request_id(request, response, policy)
@@ -73,7 +73,7 @@ def broken_rule(request: Request, response: Response, policy: Policy) -> str:
 @given(
     st.sampled_from(REQUESTS), responses, st.sampled_from(Level), st.sets(st.sampled_from([*RULES]))
 )
-def test_whatever_is_answered_is_judged(
+def test_any_response_is_judged(
     request: Request, response: Response, level: Level, skipped: set[str]
 ) -> None:
     assert broken_rule(request, response, Policy(level, skipped=frozenset(skipped))) not in skipped
@@ -81,7 +81,7 @@ def test_whatever_is_answered_is_judged(
 
 @settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(REQUESTS), responses, responses)
-def test_whatever_two_answer_is_compared(request: Request, one: Response, two: Response) -> None:
+def test_any_two_responses_are_compared(request: Request, one: Response, two: Response) -> None:
     assert compare_responses(request, one, one) == ""
     assert bool(compare_responses(request, one, two)) == bool(compare_responses(request, two, one))
 
@@ -90,7 +90,7 @@ HEADERS = {"content-type": "application/json", "x-user-request-id": "x", "vary":
 
 
 @pytest.mark.parametrize("loc", [[["body"]], [{}], ["body", ["scale"]], [None], "body", 1, {}, []])
-def test_a_place_that_is_none_breaks_the_shape_of_errors(loc: object) -> None:
+def test_an_invalid_location_breaks_the_shape_of_errors(loc: object) -> None:
     body = json.dumps({"detail": [{"loc": loc, "msg": "m", "type": "t"}]}).encode()
     response = Response(422, HEADERS, body, 0.1)
     for request, rule in ((REQUESTS[3], "RES-4"), (REQUESTS[0], "RES-1")):

@@ -17,25 +17,12 @@ import pytest
 from contract_tests.report.report import Outcome
 from contract_tests.session import MAX_INCONCLUSIVE
 from mock_server.serving.server import MockServer
-from tests.support.contract_cli import COMMAND, HIDDEN, CliResult, run_cli
+from tests.support.contract_cli import COMMAND, HIDDEN, TOKEN, CliResult, run_cli
 from tests.support.stub_servers import OK, ReceivedRequest, Reply, stub_server, unused_url
 
-TOKEN: Final = "a-token-to-be-kept"
 STRICT: Final = ("--level", "strict", "--max-examples", "3")
 FEW: Final = ("--only", "REQ-2", "REQ-13", "RES-9", *STRICT)
 REFUSED: Final = (422, {"Content-Type": "application/json", "X-User-Request-ID": "1"}, b"{}")
-
-
-@pytest.fixture(scope="module")
-def _mock() -> Iterator[MockServer]:
-    with MockServer(tokens=[TOKEN]) as server:
-        yield server
-
-
-@pytest.fixture
-def mock(_mock: MockServer) -> MockServer:
-    _mock.reset()
-    return _mock
 
 
 def paid(mock: MockServer) -> int:
@@ -54,7 +41,7 @@ def last_line(run_cli: CliResult) -> str:
 # Exit statuses
 
 
-def test_one_that_conforms(mock: MockServer) -> None:
+def test_a_conforming_target(mock: MockServer) -> None:
     done = judge(mock, *FEW)
     assert done.status == 0, done.output
     assert last_line(done) == "Conforms to 3 rules at the level strict."
@@ -63,7 +50,7 @@ def test_one_that_conforms(mock: MockServer) -> None:
     assert TOKEN not in done.output
 
 
-def test_one_that_does_not(mock: MockServer) -> None:
+def test_a_target_that_does_not_conform(mock: MockServer) -> None:
     mock.faults.set("wrong-sizex*")
     done = judge(mock, "--only", "REQ-16", *STRICT)
     assert done.status == 1, done.output
@@ -74,7 +61,7 @@ def test_one_that_does_not(mock: MockServer) -> None:
     assert "Traceback" not in done.output
 
 
-def test_one_that_is_always_busy_is_left_in_peace(mock: MockServer) -> None:
+def test_a_target_that_is_always_busy_ends_the_run(mock: MockServer) -> None:
     mock.faults.set("429:retry-after=600x*")
     done = judge(mock, "--only", "REQ-4", "REQ-5", "RES-9", *STRICT)
     assert done.status == 3, done.output
@@ -84,7 +71,7 @@ def test_one_that_is_always_busy_is_left_in_peace(mock: MockServer) -> None:
     assert done.findings == []
 
 
-def test_one_that_is_busy_for_a_while_is_waited_for(mock: MockServer) -> None:
+def test_a_target_that_is_busy_for_a_while_is_retried(mock: MockServer) -> None:
     mock.faults.set("429:retry-after=1,503:retry-after=0x3,ok")
     done = judge(mock, "--only", "REQ-5", "--max-examples", "3")
     assert done.status == 0, done.output
@@ -101,14 +88,14 @@ def test_the_budget_is_kept(mock: MockServer) -> None:
     assert outcomes.count(Outcome.BUDGET) > outcomes.count(Outcome.FAILED) == 0
 
 
-def test_the_budget_is_kept_while_a_failure_is_made_smaller(mock: MockServer) -> None:
+def test_the_budget_is_kept_while_shrinking_a_failure(mock: MockServer) -> None:
     mock.faults.set("wrong-sizex*")
     done = judge(mock, "--only", "REQ-16", "--max-requests", "4", *STRICT)
     assert done.status == 1, done.output
     assert paid(mock) == done.report["money"]["billed"] == 4
 
 
-def test_the_budget_is_kept_by_one_that_refuses_nothing() -> None:
+def test_the_budget_is_kept_with_a_target_that_refuses_nothing() -> None:
     with stub_server(lambda _: OK) as server:
         done = run_cli(server.url, TOKEN, "--max-requests", "3", *STRICT)
     assert done.status == 1, done.output
@@ -120,7 +107,7 @@ def test_the_budget_is_kept_by_one_that_refuses_nothing() -> None:
     assert len(made) <= done.report["money"]["billed"] == 3
 
 
-def test_nobody_there_is_told_in_a_sentence() -> None:
+def test_an_unreachable_target_is_reported_in_a_sentence() -> None:
     url = unused_url()
     done = run_cli(url, TOKEN)
     assert done.status == 5
@@ -128,7 +115,7 @@ def test_nobody_there_is_told_in_a_sentence() -> None:
     assert "Traceback" not in done.output
 
 
-def test_one_that_goes_away_ends_the_run(tmp_path: Path) -> None:
+def test_a_target_that_disappears_ends_the_run(tmp_path: Path) -> None:
     gone = threading.Event()
     error = b'{"detail": [{"loc": ["body", "scale"], "msg": "it is wrong", "type": "wrong"}]}'
     refusal = (422, {"Content-Type": "application/json"}, error)
@@ -145,7 +132,7 @@ def test_one_that_goes_away_ends_the_run(tmp_path: Path) -> None:
     assert output.count("\nunreachable") == 1
 
 
-def test_an_interrupted_run_tells_what_it_knows(tmp_path: Path) -> None:
+def test_an_interrupted_run_writes_its_reports(tmp_path: Path) -> None:
     def slow(received: ReceivedRequest) -> Reply:
         time.sleep(0.5 if received.method == "POST" else 0)
         return REFUSED
@@ -223,14 +210,14 @@ def test_a_plan_beyond_the_budget_says_so(mock: MockServer) -> None:
     assert "The budget is reached before everything is tested" in done.output
 
 
-def test_what_costs_nothing_comes_first(mock: MockServer) -> None:
+def test_free_requests_are_sent_first(mock: MockServer) -> None:
     judge(mock, "--only", "REQ-3", "REQ-8", *STRICT)
     statuses = [call.status for call in mock.calls]
     assert 200 in statuses
     assert statuses == [422] * statuses.index(200) + [200] * statuses.count(200)
 
 
-def test_the_list_has_all_rules_and_needs_nobody(tmp_path: Path) -> None:
+def test_the_list_has_all_rules_and_needs_no_target(tmp_path: Path) -> None:
     done = subprocess.run(
         [COMMAND, "--list"], env=environment(), cwd=tmp_path, capture_output=True, text=True,
         check=False,
@@ -249,14 +236,14 @@ def test_rules_that_are_skipped_are_not_judged(mock: MockServer) -> None:
     assert verdicts["REQ-16"] == "not tested"
 
 
-def test_documented_is_the_level_unless_another_is_named(mock: MockServer) -> None:
+def test_the_default_level_is_documented(mock: MockServer) -> None:
     done = judge(mock, "--only", "RES-8", "--max-examples", "2")
     assert done.report["level"] == "documented"
     assert "left out" in done.output
     assert "of the level strict" in done.output
 
 
-def test_requests_at_once_are_only_made_if_wanted() -> None:
+def test_concurrent_requests_need_the_option() -> None:
     with stub_server(lambda _: OK) as server:
         one = run_cli(server.url, TOKEN, "--plan", "--only", "RES-2")
         two = run_cli(server.url, TOKEN, "--plan", "--only", "RES-2", "--concurrency", "2")
@@ -286,7 +273,7 @@ def test_in_ci_the_requests_are_always_the_same() -> None:
 
 
 @pytest.mark.parametrize("option", ["--report", "--html", "--junit"])
-def test_a_report_that_cannot_be_written_is_told_before_anything_is_sent(
+def test_an_unwritable_report_is_an_error_before_anything_is_sent(
     mock: MockServer, option: str
 ) -> None:
     done = judge(mock, option, f"{'x' * 300}.out", *STRICT)
@@ -295,7 +282,7 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_is_sent(
     assert mock.calls == []
 
 
-def test_a_test_that_has_nothing_to_send_says_nothing(mock: MockServer) -> None:
+def test_a_test_with_nothing_to_send_counts_for_no_rule(mock: MockServer) -> None:
     """At the level documented other base64 may be taken."""
     done = judge(mock, "--only", "REQ-17", "--level", "documented", "--max-examples", "3")
     assert done.status == 0, done.output
@@ -305,13 +292,13 @@ def test_a_test_that_has_nothing_to_send_says_nothing(mock: MockServer) -> None:
     assert not {test["id"] for test in nothing} & set(rule["tests"])
 
 
-def test_a_wrong_status_is_blamed_on_a_rule_that_is_judged(mock: MockServer) -> None:
+def test_a_wrong_status_breaks_a_rule_that_is_judged(mock: MockServer) -> None:
     mock.faults.set("404x*")
     done = judge(mock, "--only", "RES-7", *STRICT)
     assert last_line(done) == "Does not conform: RES-7 is broken."
 
 
-def test_the_first_failure_can_be_the_last(mock: MockServer) -> None:
+def test_fail_fast_stops_at_the_first_failure(mock: MockServer) -> None:
     mock.faults.set("wrong-sizex*")
     done = judge(mock, "-x", "--only", "REQ-16", *STRICT)
     assert done.status == 1
@@ -320,7 +307,7 @@ def test_the_first_failure_can_be_the_last(mock: MockServer) -> None:
     )
 
 
-def test_a_wrong_token_is_told_at_once(mock: MockServer) -> None:
+def test_a_wrong_token_ends_the_run_at_once(mock: MockServer) -> None:
     done = run_cli(mock.url, "another", *STRICT)
     assert done.status == 2
     assert last_line(done) == (f"upscaler-contract: {mock.url} does not accept the token")
@@ -335,7 +322,7 @@ def test_the_first_of_several_tokens_is_taken(mock: MockServer) -> None:
 # Two implementations
 
 
-def test_two_that_agree(mock: MockServer) -> None:
+def test_two_targets_that_agree(mock: MockServer) -> None:
     with MockServer(tokens=["other-token"]) as other:
         done = judge(mock, "--diff", other.url, "--diff-token-env", "OTHER",
                      "--only", "REQ-14", *STRICT, OTHER="other-token")  # fmt: skip
@@ -344,7 +331,7 @@ def test_two_that_agree(mock: MockServer) -> None:
     assert done.report["money"]["billed"] == 2 * paid(mock)
 
 
-def test_two_that_do_not(mock: MockServer) -> None:
+def test_two_targets_that_differ(mock: MockServer) -> None:
     with MockServer(tokens=[TOKEN]) as other:
         other.faults.set("wrong-encodingx*")
         done = judge(mock, "--diff", other.url, "--only", "REQ-14", *STRICT)
@@ -372,7 +359,7 @@ def test_junits_xml_has_the_rules(mock: MockServer, tmp_path: Path) -> None:
     assert "budget reached" in (skipped[0][-1].get("message") or "")
 
 
-def test_the_token_is_nowhere_though_it_is_repeated(tmp_path: Path) -> None:
+def test_a_repeated_token_is_redacted_everywhere(tmp_path: Path) -> None:
     def echo(received: ReceivedRequest) -> Reply:
         told = str(received.headers).encode()
         return 400, {"Content-Type": "text/plain"}, told
@@ -388,7 +375,7 @@ def test_the_token_is_nowhere_though_it_is_repeated(tmp_path: Path) -> None:
     assert TOKEN not in written
 
 
-def test_nothing_of_the_users_project_gets_in(mock: MockServer, tmp_path: Path) -> None:
+def test_the_users_project_is_not_loaded(mock: MockServer, tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     (tmp_path / "conftest.py").write_text("raise RuntimeError('not mine')\n")
     (tmp_path / "contract_tests").mkdir()
@@ -404,7 +391,7 @@ def test_nothing_of_the_users_project_gets_in(mock: MockServer, tmp_path: Path) 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_nobody_needs_to_read_to_the_end(mock: MockServer, tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error(mock: MockServer, tmp_path: Path) -> None:
     done = subprocess.run(
         f"{COMMAND} --list | head -1", shell=True, env=environment(), cwd=tmp_path,
         capture_output=True, text=True, check=False,

@@ -1,8 +1,8 @@
-"""How the kit asks: what it sends, and how it waits."""
+"""What the client sends, and how it waits."""
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -15,42 +15,25 @@ from contract_tests.failures import Inconclusive, Unreachable
 from contract_tests.requests.images import SampleImage
 from contract_tests.requests.request import AUTHORIZATION, Request, upscaling_request
 from contract_tests.target.client import ClientOptions, Target, is_url
+from tests.support.contract_cli import TOKEN
 from tests.support.stub_servers import (
     OK,
     ReceivedRequest,
     Reply,
-    StubServer,
     in_turn,
     status_only,
     stub_server,
     unused_url,
 )
 
-TOKEN = "the-token"
+OpenTarget = Callable[..., Target]
 INVALID_REQUEST = upscaling_request({"scale": "two"})
 VALID_REQUEST = upscaling_request({"scale": 1}, SampleImage(256, 256, "png", 1, "palette"))
-QUICK = ClientOptions(timeout_s=5, patience_s=2)
-
-
-OPENED: list[Target] = []
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    """No test leaves a connection open."""
-    yield
-    while OPENED:
-        OPENED.pop().close()
-
-
-def target(server: StubServer, options: ClientOptions = QUICK) -> Target:
-    OPENED.append(Target(server.url, TOKEN, options))
-    return OPENED[-1]
 
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long was slept, without sleeping."""
+    """The pauses, without sleeping."""
     slept: list[float] = []
     monkeypatch.setattr("contract_tests.target.client.time.sleep", slept.append)
     return slept
@@ -59,9 +42,9 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 # What is sent
 
 
-def test_nothing_is_sent_that_a_request_does_not_say() -> None:
+def test_only_the_headers_of_the_request_are_sent(open_target: OpenTarget) -> None:
     with stub_server(in_turn(OK)) as server:
-        target(server).send(Request(b"{}", headers=(AUTHORIZATION, ("X-One", "1"))))
+        open_target(server.url).send(Request(b"{}", headers=(AUTHORIZATION, ("X-One", "1"))))
     (received,) = server.seen
     assert received.headers == [
         ("Host", server.url.removeprefix("http://")),
@@ -71,23 +54,23 @@ def test_nothing_is_sent_that_a_request_does_not_say() -> None:
     ]
 
 
-def test_a_request_without_a_token_has_none() -> None:
+def test_a_request_without_a_token_has_none(open_target: OpenTarget) -> None:
     with stub_server(in_turn(OK)) as server:
-        target(server).send(INVALID_REQUEST.without_headers("Authorization"))
+        open_target(server.url).send(INVALID_REQUEST.without_headers("Authorization"))
     assert server.seen[0].header("authorization") is None
 
 
-def test_a_post_without_a_body_says_that_it_has_none() -> None:
+def test_a_post_without_a_body_has_content_length_0(open_target: OpenTarget) -> None:
     with stub_server(in_turn(OK)) as server:
-        target(server).send(Request())
-        target(server).send(Request(method="GET", headers=()))
+        open_target(server.url).send(Request())
+        open_target(server.url).send(Request(method="GET", headers=()))
     assert [received.header("content-length") for received in server.seen] == ["0", None]
 
 
-def test_a_redirect_of_modals_proxy_is_followed() -> None:
+def test_a_redirect_of_modals_proxy_is_followed(open_target: OpenTarget) -> None:
     replies = status_only(303, location="/behind"), status_only(303, location="?a=1"), OK
     with stub_server(in_turn(*replies)) as server:
-        response = target(server).send(VALID_REQUEST)
+        response = open_target(server.url).send(VALID_REQUEST)
     assert response.status == 200
     assert [(received.method, received.path) for received in server.seen] == [
         ("POST", "/upscaling"),
@@ -107,104 +90,121 @@ NO_URLS = (
 
 
 @pytest.mark.parametrize("location", NO_URLS[:-1])  # the last one is joined to what it came from
-def test_a_redirect_to_what_is_no_url_is_not_followed(location: str) -> None:
+def test_a_redirect_to_an_invalid_url_is_not_followed(
+    location: str, open_target: OpenTarget
+) -> None:
     with (
         stub_server(in_turn(status_only(303, location=location))) as server,
         pytest.raises(Inconclusive, match=r"invalid URL|not a valid"),
     ):
-        target(server).send(VALID_REQUEST)
+        open_target(server.url).send(VALID_REQUEST)
 
 
 @pytest.mark.parametrize("text", [*NO_URLS, "/x", "", None, 3, ["http://x"]])
-def test_what_is_no_url(text: object) -> None:
+def test_invalid_urls(text: object) -> None:
     assert not is_url(text)
 
 
 @pytest.mark.parametrize("text", ["http://x", "https://x/y?z=1", "http://[::1]:80/", "HTTP://X"])
-def test_what_is_a_url(text: object) -> None:
+def test_valid_urls(text: object) -> None:
     assert is_url(text)
 
 
 # How it waits
 
 
-def test_a_busy_target_is_asked_again_after_as_long_as_it_says(naps: list[float]) -> None:
+def test_a_busy_target_is_retried_after_retry_after(
+    naps: list[float], open_target: OpenTarget
+) -> None:
     with stub_server(in_turn(status_only(429, retry_after="2"), OK)) as server:
-        assert target(server).send(INVALID_REQUEST).status == 200
+        assert open_target(server.url).send(INVALID_REQUEST).status == 200
     assert naps == [2]
     assert len(server.posts) == 2
 
 
 @pytest.mark.parametrize("zone", ["GMT", "+0000", "-0000", ""])
-def test_retry_after_may_be_a_date(naps: list[float], zone: str) -> None:
+def test_retry_after_may_be_a_date(naps: list[float], zone: str, open_target: OpenTarget) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     date = date.replace("GMT", zone)
     with stub_server(in_turn(status_only(503, retry_after=date), OK)) as server:
-        assert target(server, ClientOptions(patience_s=90)).send(INVALID_REQUEST).status == 200
+        assert (
+            open_target(server.url, ClientOptions(patience_s=90)).send(INVALID_REQUEST).status
+            == 200
+        )
     assert naps == [pytest.approx(60, abs=2)]
 
 
-@pytest.mark.parametrize("told", ["soon", "-1", "", "\u0663", "1.5"])
-def test_a_retry_after_that_says_nothing_is_none(naps: list[float], told: str) -> None:
-    value = told.encode().decode("latin-1")
-    with stub_server(in_turn(status_only(429, retry_after=value), OK)) as server:
-        assert target(server).send(INVALID_REQUEST).status == 200
+@pytest.mark.parametrize("value", ["soon", "-1", "", "\u0663", "1.5"])
+def test_an_invalid_retry_after_is_ignored(
+    naps: list[float], value: str, open_target: OpenTarget
+) -> None:
+    header = value.encode().decode("latin-1")
+    with stub_server(in_turn(status_only(429, retry_after=header), OK)) as server:
+        assert open_target(server.url).send(INVALID_REQUEST).status == 200
     assert naps == [0.5]
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_without_it_each_pause_is_longer(naps: list[float], status: int) -> None:
+def test_without_retry_after_a_5xx_is_retried_after_a_pause(
+    naps: list[float], status: int, open_target: OpenTarget
+) -> None:
     last = OK if status == 500 else status_only(422)
     with stub_server(in_turn(status_only(status), last)) as server:
         assert last is not None
-        assert target(server).send(INVALID_REQUEST).status == last[0]
+        assert open_target(server.url).send(INVALID_REQUEST).status == last[0]
     assert naps == [0.5]
     assert len(server.posts) == 2
 
 
-def test_who_is_busy_for_too_long_is_left_in_peace(naps: list[float]) -> None:
+def test_a_retry_after_beyond_the_patience_is_inconclusive(
+    naps: list[float], open_target: OpenTarget
+) -> None:
     with stub_server(in_turn(status_only(429, retry_after="3600"))) as server:
         with pytest.raises(Inconclusive, match="429") as raised:
-            target(server).send(INVALID_REQUEST)
+            open_target(server.url).send(INVALID_REQUEST)
         assert "3600 s" in raised.value.sentence
     assert naps == []
     assert len(server.posts) == 1
 
 
-def test_who_is_always_busy_is_asked_six_times(naps: list[float]) -> None:
+def test_a_target_that_is_always_busy_gets_six_attempts(
+    naps: list[float], open_target: OpenTarget
+) -> None:
     with (
         stub_server(in_turn(status_only(503))) as server,
         pytest.raises(Inconclusive, match="6 times"),
     ):
-        target(server, ClientOptions(patience_s=100)).send(INVALID_REQUEST)
+        open_target(server.url, ClientOptions(patience_s=100)).send(INVALID_REQUEST)
     assert naps == [0.5, 1, 2, 4, 8]
     assert len(server.posts) == 6
 
 
-def test_a_500_that_comes_again_is_an_answer(naps: list[float]) -> None:
+def test_a_repeated_500_counts_as_the_response(naps: list[float], open_target: OpenTarget) -> None:
     with stub_server(in_turn(status_only(500))) as server:
-        asking = target(server)
+        asking = open_target(server.url)
         assert asking.send(INVALID_REQUEST).status == 500
         assert asking.send(INVALID_REQUEST).status == 500
     assert len(server.posts) == 3
 
 
-def test_who_hangs_up_is_asked_again(naps: list[float]) -> None:
+def test_a_closed_connection_is_retried(naps: list[float], open_target: OpenTarget) -> None:
     with stub_server(in_turn(None, OK)) as server:
-        assert target(server).send(INVALID_REQUEST).status == 200
+        assert open_target(server.url).send(INVALID_REQUEST).status == 200
     assert naps == [0.5]
 
 
-def test_who_always_hangs_up_says_nothing(naps: list[float]) -> None:
+def test_connections_that_are_always_closed_are_inconclusive(
+    naps: list[float], open_target: OpenTarget
+) -> None:
     with (
         stub_server(in_turn(None)) as server,
         pytest.raises(Inconclusive, match="closed the connection"),
     ):
-        target(server).send(INVALID_REQUEST)
+        open_target(server.url).send(INVALID_REQUEST)
     assert len(server.posts) == 6
 
 
-def test_an_answer_that_does_not_come_says_nothing() -> None:
+def test_a_timeout_is_inconclusive(open_target: OpenTarget) -> None:
     def slow(_: ReceivedRequest) -> Reply:
         time.sleep(1)
         return OK
@@ -213,19 +213,19 @@ def test_an_answer_that_does_not_come_says_nothing() -> None:
         stub_server(slow) as server,
         pytest.raises(Inconclusive, match=r"not respond within 0\.2 s"),
     ):
-        target(server, ClientOptions(timeout_s=0.2)).send(INVALID_REQUEST)
+        open_target(server.url, ClientOptions(timeout_s=0.2)).send(INVALID_REQUEST)
 
 
-def test_nobody_there_is_told_in_a_sentence() -> None:
+def test_an_unreachable_target_has_its_url_in_the_message(open_target: OpenTarget) -> None:
     url = unused_url()
-    asking = target(StubServer(url))
+    asking = open_target(url)
     with pytest.raises(Unreachable, match=f"^nothing responds at {url}: "):
         asking.probe()
     with pytest.raises(Unreachable):
         asking.send(INVALID_REQUEST)
 
 
-def test_a_target_that_is_starting_is_waited_for() -> None:
+def test_a_target_that_is_starting_is_waited_for(open_target: OpenTarget) -> None:
     url = unused_url()
 
     def start_late() -> None:
@@ -239,43 +239,43 @@ def test_a_target_that_is_starting_is_waited_for() -> None:
 
     with ThreadPoolExecutor() as pool:
         started = pool.submit(start_late)
-        target(StubServer(url), ClientOptions(wait_s=30)).wait()
-        started.result()  # raises if nobody came
+        open_target(url, ClientOptions(wait_s=30)).wait()
+        started.result()  # raises if there was no connection
 
 
-def test_a_target_that_does_not_start_is_not_waited_for_any_longer() -> None:
+def test_a_target_that_does_not_start_is_unreachable(open_target: OpenTarget) -> None:
     began_s = time.monotonic()
     with pytest.raises(Unreachable):
-        target(StubServer(unused_url()), ClientOptions(wait_s=0.5)).wait()
+        open_target(unused_url(), ClientOptions(wait_s=0.5)).wait()
     assert 0.5 <= time.monotonic() - began_s < 5
 
 
-def test_who_takes_no_connection_is_not_there() -> None:
+def test_a_target_that_accepts_no_connection_is_unreachable(open_target: OpenTarget) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, ExitStack() as stack:
         host, port = deaf.getsockname()
         for _ in range(4):  # fills the queue of those that wait to be accepted
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex((host, port))
-        asking = target(StubServer(f"http://{host}:{port}"), ClientOptions(timeout_s=1))
+        asking = open_target(f"http://{host}:{port}", ClientOptions(timeout_s=1))
         began_s = time.monotonic()
         with pytest.raises(Unreachable):
             asking.send(INVALID_REQUEST)
         assert time.monotonic() - began_s < 10
 
 
-def test_any_answer_shows_that_somebody_is_there() -> None:
+def test_any_response_shows_that_the_target_is_reachable(open_target: OpenTarget) -> None:
     with stub_server(lambda _: status_only(503)) as server:
-        target(server).probe()
+        open_target(server.url).probe()
     assert [(received.method, received.path) for received in server.seen] == [
         ("GET", "/healthcheck")
     ]
     assert server.seen[0].header("authorization") is None
 
 
-def test_requests_keep_the_pace() -> None:
+def test_requests_are_evenly_spaced(open_target: OpenTarget) -> None:
     with stub_server(in_turn(status_only(422))) as server:
-        asking = target(server, ClientOptions(per_minute=600))
+        asking = open_target(server.url, ClientOptions(per_minute=600))
         began_s = time.monotonic()
         for _ in range(4):
             asking.send(INVALID_REQUEST)

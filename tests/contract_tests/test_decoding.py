@@ -1,4 +1,4 @@
-"""What counts as one whole picture in a file that came back."""
+"""What counts as one complete image in the file of a response."""
 
 import io
 import struct
@@ -46,7 +46,7 @@ def ihdr(file: bytes, width: int) -> bytes:
         (ihdr(FILES["png"], 1000), "png", "cannot be decoded"),
     ],
 )
-def test_what_is_no_whole_file(file: bytes, encoding: str, word: str) -> None:
+def test_files_that_are_not_one_complete_image(file: bytes, encoding: str, word: str) -> None:
     with pytest.raises(Undecodable, match=word):
         decode_image(file, encoding)
 
@@ -60,12 +60,12 @@ def test_what_is_no_whole_file(file: bytes, encoding: str, word: str) -> None:
         {"exif": b"Exif\0\0" + b"\xff\xd9" * 9},
     ],
 )
-def test_every_kind_of_jpeg_has_an_end(options: dict[str, Any]) -> None:
+def test_the_end_of_every_kind_of_jpeg_is_found(options: dict[str, Any]) -> None:
     assert decode_image(saved("jpeg", **options), "jpeg").size == PLAIN.size
 
 
 @pytest.mark.parametrize("between", [b"\xff", b"\xff" * 9, b"\xff\xd3"])
-def test_what_may_be_between_the_segments_of_a_jpeg(between: bytes) -> None:
+def test_bytes_between_the_segments_of_a_jpeg_are_skipped(between: bytes) -> None:
     """Bytes that fill, and markers without a length (ITU T.81, B.1.1.2 and B.1.1.3)."""
     file = FILES["jpeg"][:2] + between + FILES["jpeg"][2:]
     assert decode_image(file, "jpeg").size == PLAIN.size

@@ -1,4 +1,4 @@
-"""The kit finds what is wrong, and finds nothing where nothing is.
+"""The contract tests find what is wrong, and find nothing where nothing is.
 
 Of the seeded defects these are the ones that the first who wrote about such tests named, and one
 for each rule. `python -m benchmarks.defects` tries all, and prints docs/defects.md.
@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from benchmarks.defects import NAMED, Row, row_of
+from benchmarks.defects import NAMED, Row, judge_defect
 from contract_tests.oracle.rules import RULES
 from mock_server.mock import Mock
 from mock_server.serving.connection import MockConnection
@@ -87,16 +87,16 @@ CHOSEN: Final = (
 
 @pytest.fixture(scope="module")
 def rows() -> Iterator[dict[str, "Future[Row]"]]:
-    """What becomes of each chosen defect by the rules that it breaks, on all cores."""
+    """The results for the chosen defects, judged by a rule that each breaks, on all cores."""
     rules = {defect.name: defect.rules for defect in DEFECTS}
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        yield {name: pool.submit(row_of, name, "--only", rules[name][0]) for name in CHOSEN}
+        yield {name: pool.submit(judge_defect, name, "--only", rules[name][0]) for name in CHOSEN}
 
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_defect_is_found(rows: dict[str, "Future[Row]"], name: str) -> None:
     row = rows[name].result()
-    assert row.as_planted, f"it is not told of: {row.defect.mistake}"
+    assert row.as_planted, f"it is not found: {row.defect.mistake}"
 
 
 def test_the_chosen_defects_are_of_every_rule() -> None:
@@ -112,7 +112,7 @@ def test_nothing_is_found_wrong_with_the_mock(options: tuple[str, ...]) -> None:
     assert result.status == 0, result.output
 
 
-def test_nothing_is_found_wrong_with_the_mock_that_answers_in_jpeg() -> None:
+def test_nothing_is_found_wrong_with_a_mock_whose_default_is_jpeg() -> None:
     settings = Settings(tokens=(TOKEN,), default_encoding=ImageEncoding.JPEG)
     with running(Mock(settings=settings).app, MockConnection) as url:
         options = ("--level", "strict", "--only", "REQ-9", "RES-2")
@@ -122,7 +122,7 @@ def test_nothing_is_found_wrong_with_the_mock_that_answers_in_jpeg() -> None:
 
 
 @pytest.mark.parametrize("level", ["documented", "strict"])
-def test_what_answers_without_ids_is_judged_in_all_else(level: str) -> None:
+def test_a_target_without_ids_is_judged_in_all_other_respects(level: str) -> None:
     with defective(NAMED["request-id-missing"]) as served:
         result = run_cli(served.url, served.token, "--level", level)
     assert result.status == 1, result.output

@@ -83,7 +83,7 @@ def wrong() -> Iterator[tuple[Slot, httpx.Client]]:
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
-def test_a_planted_defect_is_seen(
+def test_a_planted_defect_is_visible(
     defect: Defect, right: httpx.Client, wrong: tuple[Slot, httpx.Client]
 ) -> None:
     without_headers = defect.shown_by(right)
@@ -107,7 +107,7 @@ PLANTED_FOR_NOTHING = {
 
 
 @pytest.mark.parametrize("kind", PLANTED_FOR_NOTHING)
-def test_planting_alone_is_not_seen(
+def test_planting_alone_is_invisible(
     kind: str, right: httpx.Client, wrong: tuple[Slot, httpx.Client]
 ) -> None:
     requests = [asking(), asking({"Accept": "image/jpeg"}), awaiting(), asking(scale=-1)]
@@ -139,7 +139,7 @@ def test_there_are_defects_for_every_rule_of_the_api() -> None:
     assert all(defect.rules for defect in DEFECTS)
 
 
-def test_a_defective_mock_is_served_and_notes_what_it_is_asked() -> None:
+def test_a_defective_mock_is_served_and_records_requests() -> None:
     with defective(BY_NAME["model-default-other"]) as served:
         assert _model(served) == "real-esrgan-x4-v3"
         assert len(served.mock.journal.find(route="upscaling")) == 1

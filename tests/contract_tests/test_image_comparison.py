@@ -1,4 +1,4 @@
-"""Whether an answer looks like what was sent: honest ones pass, and what is wrong is named."""
+"""Images that show what was sent pass, and mistakes are named."""
 
 import io
 from collections.abc import Callable
@@ -22,7 +22,7 @@ FILTERS = (
     *(Image.Resampling.HAMMING, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS),
 )
 KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes]
-# What is wrong with the colours is told of no CMYK, and is no wrong of a grey picture.
+# Mistakes with colours cannot be named of CMYK, and are none in a grey image.
 COLOURED = [("png", "colour"), ("png", "interlaced"), ("jpeg", "progressive"), ("webp", "lossy")]
 TRANSPARENT = [(kind, mode) for kind, mode in KINDS if "alpha" in mode and mode != "grey alpha"]
 FEW = settings(max_examples=5)
@@ -66,7 +66,7 @@ def response_image(image: Image.Image, encoding: str = "png", **options: object)
     st.sampled_from(("png", "jpeg")),
     st.sampled_from((75, 95)),
 )
-def test_whatever_the_filter_an_honest_answer_will_do(
+def test_a_right_image_passes_whatever_the_filter(
     sent: SampleImage, size: tuple[int, int], filter_: Image.Resampling, encoding: str, quality: int
 ) -> None:
     image = upright(sent).resize(size, filter_)
@@ -74,14 +74,14 @@ def test_whatever_the_filter_an_honest_answer_will_do(
         image = laid_on("white", image)
     for subsampling in (0, 2):
         options = {"quality": quality, "subsampling": subsampling} if encoding == "jpeg" else {}
-        image_that_came = response_image(image, encoding, **options)
-        assert compare_images(sent, image_that_came) == ""
-        assert compare_images(sent, image_that_came, None) == ""
+        received = response_image(image, encoding, **options)
+        assert compare_images(sent, received) == ""
+        assert compare_images(sent, received, None) == ""
 
 
 @FEW
 @given(sample_images(TRANSPARENT, turned=True), st.sampled_from(FILTERS))
-def test_colours_and_alpha_may_be_enlarged_apart(
+def test_colours_and_alpha_may_be_resized_apart(
     sent: SampleImage, filter_: Image.Resampling
 ) -> None:
     bands = [band.resize((700, 600), filter_) for band in upright(sent).split()]
@@ -89,7 +89,7 @@ def test_colours_and_alpha_may_be_enlarged_apart(
 
 
 @pytest.mark.parametrize("size", [(8192, 1), (1, 8192), (1, 1), (8192, 8192), (8192, 256)])
-def test_the_most_and_the_least(size: tuple[int, int]) -> None:
+def test_the_largest_and_the_smallest_image(size: tuple[int, int]) -> None:
     sent = SampleImage(256, 256, seed=3)
     image = upright(sent).resize(size, Image.Resampling.NEAREST)
     assert compare_images(sent, image) == ""
@@ -160,20 +160,20 @@ def check(sent: SampleImage, edit: Edit, word: str, encoding: str = "png") -> No
 @pytest.mark.parametrize("wrong", WRONGS)
 @FEW
 @given(sample_images(COLOURED), st.sampled_from(("png", "jpeg")))
-def test_what_is_wrong_is_named(wrong: str, sent: SampleImage, encoding: str) -> None:
+def test_a_known_mistake_is_named(wrong: str, sent: SampleImage, encoding: str) -> None:
     check(sent, *WRONGS[wrong], encoding)
 
 
 @FEW
 @given(sample_images(KINDS), st.integers(0, 2**32))
-def test_another_picture_is_refused(sent: SampleImage, seed: int) -> None:
+def test_another_image_is_recognised(sent: SampleImage, seed: int) -> None:
     other = upright(SampleImage(300, 300, sent.format, seed, sent.mode))
     assert (compare_images(sent, response_image(other)) == "") == (seed == sent.seed)
 
 
 @FEW
 @given(sample_images(KINDS), st.integers(2, 8))
-def test_exif_that_is_not_followed_is_named(upright_one: SampleImage, orientation: int) -> None:
+def test_an_ignored_exif_orientation_is_named(upright_one: SampleImage, orientation: int) -> None:
     size, kind = (upright_one.width, upright_one.height), upright_one.format
     sent = SampleImage(*size, kind, upright_one.seed, upright_one.mode, orientation)
     word = compare_images(sent, response_image(upright(upright_one)))
@@ -201,13 +201,13 @@ ALPHA_WRONGS = {
 @pytest.mark.parametrize("wrong", ALPHA_WRONGS)
 @FEW
 @given(sample_images(TRANSPARENT))
-def test_what_is_wrong_with_transparency_is_named(wrong: str, sent: SampleImage) -> None:
+def test_a_mistake_with_transparency_is_named(wrong: str, sent: SampleImage) -> None:
     check(sent, *ALPHA_WRONGS[wrong])
 
 
 @FEW
 @given(sample_images(TRANSPARENT))
-def test_on_what_transparency_lies_is_our_choice(sent: SampleImage) -> None:
+def test_the_background_of_transparency_is_our_choice(sent: SampleImage) -> None:
     image = upright(sent)
     for plain in (laid_on("black", image), image.convert("RGB")):
         for encoding in ("png", "jpeg"):
@@ -221,9 +221,9 @@ def test_on_what_transparency_lies_is_our_choice(sent: SampleImage) -> None:
 
 @FEW
 @given(st.integers(0, 2**32))
-def test_ink_may_be_turned_to_light_by_a_profile(seed: int) -> None:
+def test_cmyk_may_be_converted_by_a_profile(seed: int) -> None:
     sent = SampleImage(300, 256, "jpeg", seed, "cmyk")
-    # About what libvips makes of it.
+    # Roughly what libvips does.
     matrix = (0.75, 0.15, 0.05, 10, 0.05, 0.6, 0.1, 30, 0.1, 0.15, 0.55, 35)
     dull = upright(sent).convert("RGB", matrix)
     assert compare_images(sent, response_image(dull)) == ""
@@ -233,6 +233,6 @@ def test_ink_may_be_turned_to_light_by_a_profile(seed: int) -> None:
 
 @FEW
 @given(sample_images(COLOURED))
-def test_a_tenth_of_the_light_is_missed(sent: SampleImage) -> None:
+def test_an_image_darker_by_a_tenth_is_recognised(sent: SampleImage) -> None:
     assert compare_images(sent, response_image(times(0.9)(upright(sent)))) == "it is too dark"
     assert compare_images(sent, response_image(times(0.97)(upright(sent)))) == ""

@@ -1,4 +1,4 @@
-"""The pictures that the contract tests send."""
+"""The images that the contract tests send."""
 
 import io
 import tracemalloc
@@ -54,7 +54,7 @@ def in_sight(shown: NDArray[Any]) -> NDArray[Any]:
 
 @settings(max_examples=100)
 @given(sample_images())
-def test_a_file_has_the_size_that_the_judge_is_told(sample: SampleImage) -> None:
+def test_a_file_has_the_size_of_its_facts(sample: SampleImage) -> None:
     assert decoded(sample).size == sample.size
     assert sample.facts() == ImageFacts(*sample.size)
     assert decoded(sample).has_transparency_data <= sample.transparent
@@ -62,7 +62,7 @@ def test_a_file_has_the_size_that_the_judge_is_told(sample: SampleImage) -> None
 
 @settings(max_examples=100)
 @given(sample_images())
-def test_a_file_shows_the_blocks_that_it_is_said_to_show(sample: SampleImage) -> None:
+def test_a_file_shows_its_blocks(sample: SampleImage) -> None:
     exact = (sample.format, sample.mode) in EXACT
     shown = in_sight(blocks(sample)).astype(int)
     wanted = in_sight(sample.upright()).astype(int)
@@ -103,7 +103,7 @@ def test_sizes_around_the_limits(kind: str, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.filterwarnings("ignore:Image size")
-def test_a_huge_header_costs_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_header_makes_a_small_file(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     side = min(60_000, MAX_SIDE[kind])
     for mode in MODES[kind]:
@@ -114,7 +114,7 @@ def test_a_huge_header_costs_nothing(kind: str, monkeypatch: pytest.MonkeyPatch)
             assert len(sample.file()) < 3_000
 
 
-def test_a_bomb_of_two_colours_has_all_of_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bilevel_bomb_has_all_of_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     tracemalloc.start()
     file = SampleImage(16_000, 12_000, mode="bilevel").file()
@@ -126,7 +126,7 @@ def test_a_bomb_of_two_colours_has_all_of_its_pixels(monkeypatch: pytest.MonkeyP
 
 
 @given(sample_images(), st.integers(0, 2**32))
-def test_two_seeds_are_two_pictures(sample: SampleImage, seed: int) -> None:
+def test_two_seeds_make_two_images(sample: SampleImage, seed: int) -> None:
     other = SampleImage(300, 256, sample.format, seed, sample.mode)
     one = SampleImage(300, 256, sample.format, sample.seed, sample.mode)
     assert (one.file() == other.file()) == (one == other) == (seed == sample.seed)
@@ -134,7 +134,7 @@ def test_two_seeds_are_two_pictures(sample: SampleImage, seed: int) -> None:
 
 @settings(max_examples=50)
 @given(sample_images(256))
-def test_no_picture_is_like_itself_turned(sample: SampleImage) -> None:
+def test_no_image_resembles_itself_rotated(sample: SampleImage) -> None:
     shown = sample.upright()[..., :3].astype(int)
     quarters = (np.rot90(shown, turns) for turns in (1, 2, 3))
     for other in (shown[:, ::-1], shown[::-1], shown.swapaxes(0, 1), *quarters):
@@ -143,11 +143,11 @@ def test_no_picture_is_like_itself_turned(sample: SampleImage) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @kinds
-def test_a_damaged_file_is_no_picture(kind: str, mode: str, damage: str) -> None:
+def test_a_damaged_file_cannot_be_decoded(kind: str, mode: str, damage: str) -> None:
     for size in ((1, 1), (256, 256), (300, 257)):
         sample = SampleImage(*size, kind, 3, mode, damage=damage)
-        told = size if damage in ("truncated", "header only") else (0, 0)
-        assert sample.facts() == ImageFacts(*told, fault=damage)
+        known = size if damage in ("truncated", "header only") else (0, 0)
+        assert sample.facts() == ImageFacts(*known, fault=damage)
         assert sample.file() != SampleImage(*size, kind, 3, mode).file()
         with pytest.raises(Exception), Image.open(io.BytesIO(sample.file())) as image:  # noqa: B017, PT011
             image.load()
@@ -164,12 +164,12 @@ def test_a_damaged_file_is_no_picture(kind: str, mode: str, damage: str) -> None
         {"damage": "dropped"},
     ],
 )
-def test_what_there_cannot_be(wrong: dict[str, Any]) -> None:
+def test_impossible_images_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no"):
         SampleImage(**{"width": 256, "height": 256, **wrong})
 
 
-def test_it_says_what_it_is() -> None:
+def test_the_repr_of_a_sample() -> None:
     assert (
         repr(SampleImage(300, 256, seed=7, mode="alpha"))
         == "SampleImage(300x256 png, alpha, seed 7)"

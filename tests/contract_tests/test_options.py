@@ -1,4 +1,4 @@
-"""What the command makes of its options, before anything is asked."""
+"""The options of the command, before anything is sent."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ TOKEN: Final = "a-token-to-be-kept"
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         ((), "there is no target: give a URL, or the name of a target"),
         (("--base-url", "127.0.0.1:8000"), "is not a URL such as"),
@@ -53,8 +53,8 @@ TOKEN: Final = "a-token-to-be-kept"
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, tuple) else "",
 )
-def test_a_wrong_command_is_told_in_a_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: Any, argv: tuple[str, ...], told: str
+def test_a_usage_error_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, argv: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.setenv("UPSCALER_TOKEN", TOKEN)
     monkeypatch.delenv("OCTOAI_TOKEN", raising=False)
@@ -66,12 +66,12 @@ def test_a_wrong_command_is_told_in_a_line(
     said = capsys.readouterr()
     assert status == 2
     assert said.out == ""
-    assert told in said.err
+    assert message in said.err
     assert said.err.startswith("upscaler-contract: ")
     assert said.err.count("\n") == 1
 
 
-def test_help_and_version_are_quick_to_tell() -> None:
+def test_help_and_version_import_nothing_heavy() -> None:
     code = """
         import sys
         from contract_tests.cli import main
@@ -82,7 +82,7 @@ def test_help_and_version_are_quick_to_tell() -> None:
         heavy = {"pytest", "hypothesis", "httpx", "numpy", "PIL"} & set(sys.modules)
         assert not heavy, heavy
     """
-    for option, told in (
+    for option, text in (
         ("--help", "Exit status: 0 conforms"),
         ("--version", "upscaler-contract "),
     ):
@@ -91,4 +91,4 @@ def test_help_and_version_are_quick_to_tell() -> None:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert told in " ".join(done.stdout.split())
+        assert text in " ".join(done.stdout.split())

@@ -1,4 +1,4 @@
-"""The judge of the contract tests, and that it agrees with the contract of the service."""
+"""The oracle of the contract tests, and that it agrees with the contract of the service."""
 
 import ast
 import itertools
@@ -229,20 +229,20 @@ def expected(body: bytes, size: tuple[int, int], level: Level = Level.STRICT) ->
 def check_agreement(body: bytes, size: tuple[int, int]) -> None:
     contract, expectation = said(body, size), expected(body, size)
 
-    def told() -> str:
+    def message() -> str:
         return (
             f"of {body[:500]!r} for {size} the contract says {contract}, the oracle {expectation}"
         )
 
     if contract.blamed:
-        assert 422 in expectation.statuses, told()
-        assert contract.blamed in expectation.refusals, told()
+        assert 422 in expectation.statuses, message()
+        assert contract.blamed in expectation.refusals, message()
         return
-    assert 200 in expectation.statuses, told()
-    assert expectation.size is not None, told()
-    assert expectation.size == (*contract.size, 0, 0), told()
-    assert expectation.encodings == {contract.encoding}, told()
-    assert expectation.model == contract.model, told()
+    assert 200 in expectation.statuses, message()
+    assert expectation.size is not None, message()
+    assert expectation.size == (*contract.size, 0, 0), message()
+    assert expectation.encodings == {contract.encoding}, message()
+    assert expectation.model == contract.model, message()
 
 
 @MANY
@@ -312,7 +312,7 @@ def test_they_agree_on_how_a_number_is_written(scale: str) -> None:
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(cases, st.sampled_from(("known", "broken", "unknown")))
-def test_what_is_allowed_strictly_is_allowed_by_what_is_documented(case: Case, image: str) -> None:
+def test_what_strict_allows_documented_allows(case: Case, image: str) -> None:
     known = {
         "known": ImageFacts(case.width, case.height),
         "broken": ImageFacts(fault="damaged"),
@@ -422,7 +422,7 @@ BY_HAND: Final[list[tuple[dict[str, Any], Size, frozenset[int], frozenset[int], 
 
 
 @pytest.mark.parametrize(("fields", "image", "strict", "documented", "blamed"), BY_HAND)
-def test_a_verdict_is_what_the_sources_say(
+def test_an_expectation_is_what_the_sources_say(
     fields: dict[str, Any],
     image: Size,
     strict: frozenset[int],
@@ -451,7 +451,7 @@ def test_a_verdict_is_what_the_sources_say(
         ({"output_image_width": 1}, (256, 2048), (1, 8)),
     ],
 )
-def test_the_size_is_exact_and_a_computed_side_may_miss_it_by_a_pixel_where_nothing_is_said(
+def test_a_computed_side_may_differ_by_a_pixel_at_documented(
     asked: dict[str, Any], image: Size, output: Size
 ) -> None:
     """REQ-16."""
@@ -471,7 +471,7 @@ def test_the_size_is_exact_and_a_computed_side_may_miss_it_by_a_pixel_where_noth
         assert documented.allows(width, height) == (near_enough and min(width, height) >= 1)
 
 
-def test_an_encoding_that_is_not_named_is_png_and_may_be_jpeg_where_the_sources_disagree() -> None:
+def test_the_default_encoding_is_png_or_at_documented_jpeg() -> None:
     """REQ-9."""
     assert expect_fields(TWICE, None, Level.STRICT).encodings == {"png"}
     assert expect_fields(TWICE, None, Level.DOCUMENTED).encodings == {"png", "jpeg"}
@@ -480,7 +480,7 @@ def test_an_encoding_that_is_not_named_is_png_and_may_be_jpeg_where_the_sources_
         assert expect_fields(fields, None, level).encodings == {name}
 
 
-def test_a_model_that_is_not_named_is_x4_plus() -> None:
+def test_the_default_model_is_x4_plus() -> None:
     """REQ-8."""
     for level in Level:
         assert expect_fields(TWICE, None, level).model == "real-esrgan-x4-plus"
@@ -488,11 +488,11 @@ def test_a_model_that_is_not_named_is_x4_plus() -> None:
             assert expect_fields({**TWICE, "model": name}, None, level).model == name
 
 
-def test_more_than_100_fields_are_blamed_as_a_whole() -> None:
+def test_more_than_100_fields_are_one_error() -> None:
     """REQ-11."""
     hundred = TWICE | {f"x{number}": 0 for number in range(98)}
-    (told,) = expect_fields(hundred, ImageFacts(300, 300), Level.STRICT).refusals
-    assert len(told) == 98
+    (refusal,) = expect_fields(hundred, ImageFacts(300, 300), Level.STRICT).refusals
+    assert len(refusal) == 98
     more = expect_fields({**hundred, "y": 0}, ImageFacts(300, 300), Level.STRICT)
     assert more.refusals == {frozenset({("body",)})}
 
@@ -501,7 +501,7 @@ PICTURE_RULES: Final = [("init_image", "REQ-17"), ("init_image_url", "REQ-4")]
 
 
 @pytest.mark.parametrize(("field", "rule"), PICTURE_RULES)
-def test_what_is_no_picture_is_refused_on_the_field_that_gave_it(field: str, rule: str) -> None:
+def test_an_invalid_image_is_an_error_of_its_field(field: str, rule: str) -> None:
     fields = {field: "QUJD", "scale": 2, "face_enhance": True}
     expectation = expect_fields(fields, ImageFacts(fault="a text"), Level.STRICT)
     assert expectation.statuses == NO
@@ -533,7 +533,7 @@ def test_of_a_damaged_file_the_header_may_be_believed(
     )
 
 
-def test_of_a_picture_that_nothing_is_known_of_either_may_come() -> None:
+def test_an_unknown_image_may_be_accepted_or_refused() -> None:
     expectation = expect_fields(TWICE, None, Level.STRICT)
     assert expectation.statuses == EITHER
     assert expectation.size is None

@@ -1,28 +1,17 @@
-"""The kit as a plugin for pytest, in suites that judge, and in those that have no use for it."""
+"""The pytest plugin, in suites that judge a target, and in those that do not."""
 
 import re
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
-
-import pytest
 
 from mock_server.serving.server import MockServer
 from tests.support.consumer_suites import Outcome, outcome
+from tests.support.contract_cli import TOKEN
 from tests.support.stub_servers import unused_url
-
-TOKEN: Final = "a-token-to-be-kept"
-
-
-@pytest.fixture
-def mock() -> Iterator[MockServer]:
-    with MockServer(tokens=[TOKEN]) as server:
-        yield server
 
 
 def suite(folder: Path, *options: str, token: str = TOKEN) -> Outcome:
-    """What pytest says of the kit's tests, with these options."""
+    """The outcome of the contract tests under pytest, with these options."""
     return outcome(
         folder, "--pyargs", "contract_tests", "-q", *options, UPSCALER_TOKEN=token, CI="true"
     )
@@ -36,7 +25,7 @@ def test_pytest_judges_as_the_command_does(mock: MockServer, tmp_path: Path) -> 
     assert (tmp_path / "report.json").exists()
 
 
-def test_pytest_tells_of_a_failure_without_a_traceback(mock: MockServer, tmp_path: Path) -> None:
+def test_pytest_reports_a_failure_without_a_traceback(mock: MockServer, tmp_path: Path) -> None:
     mock.faults.set("wrong-sizex*")
     done = suite(tmp_path, "--contract-url", mock.url, "--contract-only", "REQ-16",
                  "--contract-level", "strict", "--contract-max-examples", "2")  # fmt: skip
@@ -58,7 +47,7 @@ def test_pytest_without_a_token_says_so(tmp_path: Path) -> None:
     assert "expected in the variable UPSCALER_TOKEN" in done.said
 
 
-def test_pytest_tells_that_nobody_is_there(tmp_path: Path) -> None:
+def test_pytest_reports_an_unreachable_target(tmp_path: Path) -> None:
     url = unused_url()
     done = suite(tmp_path, "--contract-url", url)
     assert done.status == 5
@@ -74,7 +63,7 @@ def test_pytest_prints_the_plan_and_sends_nothing(mock: MockServer, tmp_path: Pa
     assert mock.journal.find() == []
 
 
-def test_the_guard_of_the_real_hosts_is_told_of(tmp_path: Path) -> None:
+def test_the_guard_of_the_real_hosts_is_an_error(tmp_path: Path) -> None:
     done = suite(tmp_path, "--contract-target", "octoai")
     assert done.status == 2
     assert "add -o upscaling_guard=false" in done.said
@@ -87,7 +76,7 @@ def test_pytest_with_several_processes_is_refused(mock: MockServer, tmp_path: Pa
     assert "leave out -n" in done.said
 
 
-def test_a_suite_of_others_is_not_changed(tmp_path: Path) -> None:
+def test_other_suites_are_not_changed(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(
         textwrap.dedent("""
         import sys

@@ -1,8 +1,9 @@
-"""What is made of a run: outcomes, verdicts, the JSON, the text and the page."""
+"""The results of a run: outcomes, verdicts, the JSON, the text and the page."""
 
 import dataclasses
 import json
 import subprocess
+from collections.abc import Callable
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,10 +18,8 @@ from contract_tests.failures import (
     Unreachable,
     failure,
 )
-from contract_tests.judge.expectations import Policy
 from contract_tests.judge.run import Run
 from contract_tests.options import NO_TARGET
-from contract_tests.oracle.oracle import Level
 from contract_tests.oracle.rules import RULES
 from contract_tests.report import console_report, outcomes, report
 from contract_tests.report.html_report import render, write
@@ -34,8 +33,6 @@ from contract_tests.report.report import (
     Times,
 )
 from contract_tests.requests.request import Request, upscaling_request
-from contract_tests.target.budget import Budget
-from contract_tests.target.client import Target
 from contract_tests.target.response import Response
 from tests.support.requirements import program
 
@@ -59,8 +56,8 @@ def found(rule: str, sentence: str = "the status is 200, and not 422") -> Report
 
 def reported(*tests: TestResult, word: str = "", **more: Any) -> Report:
     """A report of these tests."""
-    told = {test.outcome for test in tests}
-    word = word or next(each for each in report.STATUSES if each in told)
+    occurred = {test.outcome for test in tests}
+    word = word or next(each for each in report.STATUSES if each in occurred)
     made = Report(
         target="http://127.0.0.1:8000", other=None, level="strict", seed=7, max_examples=25,
         versions={"python": "3.11"}, started="2026-01-02T03:04:05+00:00", seconds=61.5,
@@ -87,14 +84,12 @@ CONFORMING: Final = reported(*(result(f"of {rule}", rule) for rule in RULES))
 
 
 @pytest.fixture
-def run() -> Any:
-    target = Target(NO_TARGET, "the-token")
-    yield Run(target, Policy(Level.STRICT), Budget())
-    target.close()
+def run(create_run: Callable[..., Run]) -> Run:
+    return create_run(NO_TARGET)
 
 
-def asked(run: Run, request: Request, *, about: str = "the answer") -> None:
-    """Let `run` have asked this, and been told so."""
+def exchange(run: Run, request: Request, *, about: str = "the answer") -> None:
+    """Let `run` have sent this request, and received a response about something."""
     response = Response(200, {"content-type": "text/plain"}, about.encode(), 0.1)
     run._last.exchange = request, response
 
@@ -112,26 +107,26 @@ def asked(run: Run, request: Request, *, about: str = "the answer") -> None:
     ],
     ids=repr,
 )
-def test_what_a_test_raises_says_what_came_of_it(
+def test_the_outcome_by_what_a_test_raises(
     run: Run, raised: BaseException | None, expected: tuple[Outcome, str]
 ) -> None:
     assert outcomes.outcome(raised, run) == expected
 
 
-def test_what_asked_and_found_nothing_has_passed(run: Run) -> None:
+def test_a_test_that_sent_requests_and_found_nothing_has_passed(run: Run) -> None:
     run.counters.requests = 1
     assert outcomes.outcome(None, run) == (Outcome.PASSED, "")
 
 
-def test_a_violation_that_a_test_found_by_itself_is_kept(run: Run) -> None:
-    asked(run, upscaling_request({"scale": 2}))
-    told = outcomes.outcome(failure("ASY-1", "there is no poll_url"), run)
-    assert told == (Outcome.FAILED, "")
+def test_a_failure_that_a_test_raised_by_itself_is_recorded(run: Run) -> None:
+    exchange(run, upscaling_request({"scale": 2}))
+    result = outcomes.outcome(failure("ASY-1", "there is no poll_url"), run)
+    assert result == (Outcome.FAILED, "")
     assert run.counters.findings["ASY-1"].response == "200 text/plain: the answer"
 
 
-def test_several_violations_at_once_are_all_kept(run: Run) -> None:
-    asked(run, upscaling_request({"scale": 2}))
+def test_several_failures_at_once_are_all_recorded(run: Run) -> None:
+    exchange(run, upscaling_request({"scale": 2}))
     both = [failure("RES-1", "one"), ExceptionGroup("", [failure("RES-2", "two")])]
     assert outcomes.outcome(ExceptionGroup("", both), run)[0] is Outcome.FAILED
     assert set(run.counters.findings) == {"RES-1", "RES-2"}
@@ -146,21 +141,23 @@ def test_several_violations_at_once_are_all_kept(run: Run) -> None:
         (KeyError("id"), "KeyError: 'id'"),
     ],
 )
-def test_what_was_found_stands_whatever_comes_after_it(
+def test_a_finding_is_a_failure_whatever_comes_after_it(
     run: Run, last: Exception, sentence: str
 ) -> None:
-    asked(run, upscaling_request({"scale": 2}))
+    exchange(run, upscaling_request({"scale": 2}))
     run.record(failure("RES-1", "one"))
     assert outcomes.outcome(last, run) == (Outcome.FAILED, sentence)
 
 
-def test_the_token_is_taken_out_of_what_was_found(run: Run) -> None:
-    asked(run, upscaling_request({"scale": "the-token"}), about="your token is the-token")
+def test_the_token_is_redacted_in_findings(run: Run) -> None:
+    exchange(run, upscaling_request({"scale": "the-token"}), about="your token is the-token")
     run.record(failure("RES-1", "the-token is wrong"))
-    (told,) = outcomes.report_findings(run, lambda text: text.replace("the-token", "$TOKEN"))
-    assert "the-token" not in str(told)
-    assert told.answer == "200 text/plain: your token is $TOKEN"
-    assert told.curl.startswith("curl ")
+    (reported_finding,) = outcomes.report_findings(
+        run, lambda text: text.replace("the-token", "$TOKEN")
+    )
+    assert "the-token" not in str(reported_finding)
+    assert reported_finding.answer == "200 text/plain: your token is $TOKEN"
+    assert reported_finding.curl.startswith("curl ")
 
 
 # Verdicts
@@ -172,7 +169,7 @@ def verdicts(*tests: TestResult) -> dict[str, RuleVerdict]:
     return {rule.id: rule.verdict for rule in judged if rule.verdict is not RuleVerdict.NOT_TESTED}
 
 
-def test_a_rule_is_broken_wherever_that_is_found() -> None:
+def test_a_rule_is_broken_whichever_test_finds_it() -> None:
     failed = result("a", "REQ-1", outcome=Outcome.FAILED, findings=(found("RES-4"),))
     assert verdicts(failed, result("b", "RES-4")) == {
         "REQ-1": RuleVerdict.INCONCLUSIVE,  # its test did not get to its end
@@ -180,7 +177,7 @@ def test_a_rule_is_broken_wherever_that_is_found() -> None:
     }
 
 
-def test_a_missing_id_says_nothing_of_the_other_rules() -> None:
+def test_a_missing_id_leaves_the_other_rules_judged() -> None:
     without_id = partial(result, outcome=Outcome.FAILED, findings=(found("RES-6"),))
     assert verdicts(without_id("a", "REQ-1"), without_id("b", "REQ-2", sentence="busy")) == {
         "REQ-1": RuleVerdict.CONFORMS,
@@ -194,7 +191,7 @@ def test_a_missing_id_says_nothing_of_the_other_rules() -> None:
 @pytest.mark.parametrize(
     "outcome", [Outcome.INCONCLUSIVE, Outcome.BUDGET, Outcome.UNREACHABLE, Outcome.ERROR]
 )
-def test_a_rule_conforms_only_if_its_tests_got_to_their_end(outcome: Outcome) -> None:
+def test_a_rule_conforms_only_if_its_tests_were_completed(outcome: Outcome) -> None:
     tests = result("a", "REQ-1"), result("b", "REQ-1", "REQ-2", outcome=outcome)
     assert verdicts(*tests) == {
         "REQ-1": RuleVerdict.INCONCLUSIVE,
@@ -202,14 +199,14 @@ def test_a_rule_conforms_only_if_its_tests_got_to_their_end(outcome: Outcome) ->
     }
 
 
-def test_of_a_rule_that_is_skipped_nothing_is_said() -> None:
+def test_a_skipped_rule_is_not_tested() -> None:
     judged = report.judge_rules([result("a", "REQ-1")], {"REQ-1"}, diff=True)
     assert judged[0].verdict is RuleVerdict.NOT_TESTED
     assert judged[-1].id == "DIFF"
     assert judged[-1].verdict is RuleVerdict.CONFORMS
 
 
-def test_what_is_graver_decides() -> None:
+def test_the_most_severe_outcome_decides() -> None:
     assert list(report.STATUSES.values()) == [130, 1, 1, 5, 4, 3, 0, 0, 3]
     assert set(report.HEADLINES) == set(report.STATUSES)
 
@@ -257,28 +254,28 @@ def test_half_of_a_surrogate_pair_can_be_written(tmp_path: Path) -> None:
 # Text
 
 
-def test_what_is_broken_is_told_once_for_each_way() -> None:
+def test_each_failure_of_a_rule_is_printed_once() -> None:
     lines = list(console_report.broken(BROKEN))
     assert lines.count("REQ-6: " + RULES["REQ-6"].sentence) == 1
     assert "  1 more test found the same." in lines
     assert "  source:   client, choice: that the id of the request is kept" in lines
 
 
-def test_a_curl_line_that_would_fill_the_screen_is_cut() -> None:
+def test_a_long_curl_command_is_cut_off() -> None:
     long = dataclasses.replace(found("REQ-6"), curl="curl " + "A" * 10**5)
-    told = "\n".join(console_report.broken(reported(
+    printed = "\n".join(console_report.broken(reported(
         result("a", "REQ-6", outcome=Outcome.FAILED, findings=(long,))
     )))  # fmt: skip
-    assert len(told) < 2000
-    assert "see --report for all of them" in told
+    assert len(printed) < 2000
+    assert "see --report for all of them" in printed
 
 
 @pytest.mark.parametrize(
-    ("amount", "told"),
+    ("amount", "text"),
     [(0, "$0.00"), (1, "$1.00"), (0.548, "$0.548"), (0.5, "$0.50"), (12.3456, "$12.3456")],
 )
-def test_amounts_are_to_the_cent_or_finer(amount: float, told: str) -> None:
-    assert console_report.dollars(amount) == told
+def test_amounts_are_to_the_cent_or_finer(amount: float, text: str) -> None:
+    assert console_report.dollars(amount) == text
 
 
 @pytest.mark.parametrize("word", list(report.HEADLINES))
@@ -318,7 +315,7 @@ def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_else(told: Rep
     assert not {name for name in names if name in ("src", "href", "style") or name[:2] == "on"}
 
 
-def test_the_page_says_what_was_found_as_it_came() -> None:
+def test_the_page_shows_findings_verbatim() -> None:
     made = render(BROKEN)
     assert "&lt;script&gt;document.title" in made
     assert EVIL not in made
@@ -328,7 +325,7 @@ def test_the_page_says_what_was_found_as_it_came() -> None:
         assert f">{rule}<" in made
 
 
-def test_hostile_text_of_a_target_is_escaped_wherever_it_stands() -> None:
+def test_hostile_text_of_a_target_is_escaped_everywhere() -> None:
     texts = iter(f"{number}: {EVIL}" for number in range(100))
     used: list[str] = []
 
@@ -361,7 +358,7 @@ def browse(file: Path, *options: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
-def test_a_browser_shows_the_page_and_runs_nothing_of_an_answer(tmp_path: Path) -> None:
+def test_a_browser_shows_the_page_and_runs_nothing_of_a_response(tmp_path: Path) -> None:
     file, image = tmp_path / "page.html", tmp_path / "page.png"
     write(BROKEN, file)
     done = browse(file, "--dump-dom")

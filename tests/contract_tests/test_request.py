@@ -1,4 +1,4 @@
-"""The kit's requests: what is sent, and the curl lines that send the same."""
+"""Requests as they are sent, and the curl commands that send the same."""
 
 import http.server
 import os
@@ -31,7 +31,7 @@ needs_curl = pytest.mark.skipif(
 
 
 class Listener(http.server.BaseHTTPRequestHandler):
-    """Keeps what it is asked."""
+    """Records what it receives."""
 
     protocol_version = "HTTP/1.1"
 
@@ -61,7 +61,7 @@ def listener() -> Iterator[http.server.ThreadingHTTPServer]:
 
 
 def what_is_sent(server: http.server.ThreadingHTTPServer, request: Request) -> object:
-    """What arrives of it, without what is about the connection, and by the kit itself."""
+    """What arrives of it, as the client sends it, without the headers of the connection."""
     url = f"http://127.0.0.1:{server.server_port}"
     target = Target(url, TOKEN)
     target.send(request)
@@ -112,7 +112,7 @@ REQUESTS = [
 
 @needs_curl
 @pytest.mark.parametrize("request_", REQUESTS, ids=range(len(REQUESTS)))
-def test_a_curl_line_sends_the_same(
+def test_a_curl_command_sends_the_same(
     listener: http.server.ThreadingHTTPServer, request_: Request
 ) -> None:
     assert what_curl_sends(listener, request_) == what_is_sent(listener, request_)
@@ -121,18 +121,20 @@ def test_a_curl_line_sends_the_same(
 @needs_curl
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.encode))
-def test_a_curl_line_sends_any_text(listener: http.server.ThreadingHTTPServer, body: bytes) -> None:
+def test_a_curl_command_sends_any_text(
+    listener: http.server.ThreadingHTTPServer, body: bytes
+) -> None:
     request = Request(body)
     assert what_curl_sends(listener, request) == what_is_sent(listener, request)
 
 
-def test_a_token_stands_in_headers_alone_and_by_its_name() -> None:
+def test_the_token_is_a_variable_in_headers() -> None:
     request = upscaling_request({"scale": 2}, IMAGE)
     assert "$TOKEN" in request.curl("http://x")
     assert request.header("authorization") == "Bearer $TOKEN"
 
 
-def test_what_a_person_sees_of_a_request_has_no_base64() -> None:
+def test_the_repr_of_a_request_has_no_base64() -> None:
     shown = repr(upscaling_request({"scale": 2}, IMAGE).with_headers(("Accept", "image/png")))
     assert shown == (
         '<POST /upscaling | Accept: image/png | {"scale": 2, "init_image": "(base64)"} | '
@@ -140,7 +142,7 @@ def test_what_a_person_sees_of_a_request_has_no_base64() -> None:
     )
 
 
-def test_one_of_the_models_is_named() -> None:
+def test_a_request_names_one_of_the_models() -> None:
     request = upscaling_request({"scale": 2})
     assert request.with_model(["m", "n"]).body == b'{"scale": 2, "model": "m"}'
     assert upscaling_request({"model": "x"}).with_model(["m"]).body == b'{"model": "m"}'

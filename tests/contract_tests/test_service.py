@@ -1,4 +1,4 @@
-"""The kit finds nothing wrong with `upscaler serve`, on networks with trained weights."""
+"""The contract tests find nothing wrong with `upscaler serve`, on networks with trained weights."""
 
 from pathlib import Path
 

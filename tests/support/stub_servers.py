@@ -1,4 +1,4 @@
-"""Tiny servers that answer whatever a test wants, and keep what they were asked."""
+"""HTTP servers that respond as a test wants, and record what they receive."""
 
 import http.server
 import socket
@@ -21,7 +21,7 @@ class ReceivedRequest:
 
 
 Reply = tuple[int, dict[str, str], bytes] | None
-"""A status, headers and a body; None hangs up."""
+"""A status, headers and a body; None closes the connection."""
 OK: Final[Reply] = (200, {}, b"{}")
 
 
