@@ -3,18 +3,17 @@
 The limits of the API are not here: they are the contract's, the same everywhere.
 """
 
-import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
 from upscaler.authority import is_authority
-from upscaler.errors import InvalidSetting
+from upscaler.environment import FromEnvironment, setting
 from upscaler.formats import ImageEncoding
 
 Network = IPv4Network | IPv6Network
@@ -64,67 +63,6 @@ def parse_price(text: str) -> Decimal:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,12})?", text.strip(), re.ASCII):
         raise ValueError("the price is a number of dollars for a second, such as 0.000222")
     return Decimal(text.strip())
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of one process, each with the variable that it is read from.
-
-    Of the engine: `weights` (`UPSCALER_WEIGHTS`) is a folder of weights that goes before all other
-    places; `device` and `precision` (`UPSCALER_DEVICE`, `UPSCALER_PRECISION`); and `memory`
-    (`UPSCALER_MEMORY`), how many bytes one picture may take over those of the loaded model, with
-    None for half of what is free.
-
-    Of the service: `tokens` (`UPSCALER_TOKEN`, separated by commas) are the bearer tokens that it
-    accepts, and are kept out of `repr`. `default_encoding` (`UPSCALER_DEFAULT_ENCODING`) is what a
-    picture is encoded in if the request does not say (REQ-9). `queue_length` (`UPSCALER_QUEUE`) is
-    how many pictures may wait, and `queue_memory` (`UPSCALER_QUEUE_MEMORY`) how many bytes all
-    requests may hold together. `results_memory` (`UPSCALER_RESULTS_MEMORY`) is how many bytes of
-    asynchronous results are kept. `first_byte_s` (`UPSCALER_FIRST_BYTE`) is after how many seconds
-    an answer in JSON begins, whether its picture is there or not, and `deadline_s`
-    (`UPSCALER_DEADLINE`) how many any other picture may take, or None for as many as it needs.
-    `price_per_second` (`UPSCALER_PRICE_PER_SECOND`) is what a second of work costs in dollars, or
-    None not to tell. `fetch_ports` (`UPSCALER_FETCH_PORTS`) are the ports that pictures are
-    downloaded from, and `fetch_networks` (`UPSCALER_FETCH_NETWORKS`) the networks, separated by
-    commas, that they may come from besides the public ones. `public_url` (`UPSCALER_PUBLIC_URL`) is
-    what the URLs in answers begin with, or None for the host that each request was sent to.
-    """
-
-    tokens: tuple[str, ...] = field(default=(), repr=False)
-    weights: Path | None = None
-    device: Device = Device.AUTO
-    precision: Precision = Precision.AUTO
-    memory: int | None = None
-    default_encoding: ImageEncoding = ImageEncoding.PNG
-    queue_length: int = 16
-    queue_memory: int = 1024 * MIB
-    results_memory: int = 1024 * MIB
-    first_byte_s: float = 45.0
-    deadline_s: float | None = None
-    price_per_second: Decimal | None = None
-    fetch_ports: tuple[int, ...] = (80, 443)
-    fetch_networks: tuple[Network, ...] = ()
-    public_url: str | None = None
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """The settings in `environment`; a variable that is empty counts as not set.
-
-        Raises InvalidSetting, with the variable's name, for a value that is not one of its choices.
-        """
-        given = {}
-        for name, (variable, parse) in VARIABLES.items():
-            text = environment.get(variable)
-            if not text:
-                continue
-            try:
-                given[name] = parse(text)
-            except (
-                ValueError,
-                RuntimeError,
-            ) as error:  # RuntimeError: "~somebody" who is not there
-                raise InvalidSetting(f"{variable}: {error}") from error
-        return cls(**given)
 
 
 def _choice(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
@@ -184,21 +122,38 @@ def _public_url(text: str) -> str:
     return text.strip().removesuffix("/")
 
 
-VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
-    "tokens": ("UPSCALER_TOKEN", _words),
-    "weights": ("UPSCALER_WEIGHTS", _folder),
-    "device": ("UPSCALER_DEVICE", _choice(Device)),
-    "precision": ("UPSCALER_PRECISION", _choice(Precision)),
-    "memory": ("UPSCALER_MEMORY", parse_bytes),
-    "default_encoding": ("UPSCALER_DEFAULT_ENCODING", _choice(ImageEncoding)),
-    "queue_length": ("UPSCALER_QUEUE", _length),
-    "queue_memory": ("UPSCALER_QUEUE_MEMORY", _room),
-    "results_memory": ("UPSCALER_RESULTS_MEMORY", _room),
-    "first_byte_s": ("UPSCALER_FIRST_BYTE", _seconds),
-    "deadline_s": ("UPSCALER_DEADLINE", _seconds),
-    "price_per_second": ("UPSCALER_PRICE_PER_SECOND", parse_price),
-    "fetch_ports": ("UPSCALER_FETCH_PORTS", _ports),
-    "fetch_networks": ("UPSCALER_FETCH_NETWORKS", _networks),
-    "public_url": ("UPSCALER_PUBLIC_URL", _public_url),
-}
-"""How each setting is read: its variable, and what makes of the text a value or a ValueError."""
+@dataclass(frozen=True)
+class Settings(FromEnvironment):
+    """The settings of one process: of the engine, and of the service."""
+
+    tokens: tuple[str, ...] = setting("UPSCALER_TOKEN", _words, (), repr=False)
+    """The bearer tokens that the service accepts, separated by commas."""
+    weights: Path | None = setting("UPSCALER_WEIGHTS", _folder, None)
+    """A folder of weights that is searched before all other places."""
+    device: Device = setting("UPSCALER_DEVICE", _choice(Device), Device.AUTO)
+    precision: Precision = setting("UPSCALER_PRECISION", _choice(Precision), Precision.AUTO)
+    memory: int | None = setting("UPSCALER_MEMORY", parse_bytes, None)
+    """How many bytes one image may take over those of the loaded model; None is half of what is
+    free."""
+    default_encoding: ImageEncoding = setting(
+        "UPSCALER_DEFAULT_ENCODING", _choice(ImageEncoding), ImageEncoding.PNG
+    )
+    """What an image is encoded in if the request does not say (REQ-9)."""
+    queue_length: int = setting("UPSCALER_QUEUE", _length, 16)
+    """How many images may wait."""
+    queue_memory: int = setting("UPSCALER_QUEUE_MEMORY", _room, 1024 * MIB)
+    """How many bytes all requests may hold together."""
+    results_memory: int = setting("UPSCALER_RESULTS_MEMORY", _room, 1024 * MIB)
+    """How many bytes of asynchronous results are kept."""
+    first_byte_s: float = setting("UPSCALER_FIRST_BYTE", _seconds, 45.0)
+    """After how many seconds a JSON response begins, whether its image is done or not."""
+    deadline_s: float | None = setting("UPSCALER_DEADLINE", _seconds, None)
+    """How many seconds any other image may take; None is as many as it needs."""
+    price_per_second: Decimal | None = setting("UPSCALER_PRICE_PER_SECOND", parse_price, None)
+    """What a second of work costs in dollars; None leaves costs out of responses."""
+    fetch_ports: tuple[int, ...] = setting("UPSCALER_FETCH_PORTS", _ports, (80, 443))
+    """The ports that images are downloaded from."""
+    fetch_networks: tuple[Network, ...] = setting("UPSCALER_FETCH_NETWORKS", _networks, ())
+    """Networks that images may be downloaded from besides the public ones, separated by commas."""
+    public_url: str | None = setting("UPSCALER_PUBLIC_URL", _public_url, None)
+    """What URLs in responses begin with; None is the host that each request was sent to."""

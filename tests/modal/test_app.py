@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 import upscaler
 from tests.support.modal_control_plane import Plane, Ran, command, control_plane, ran
 from tests.support.paths import ROOT
-from upscaler.modal.config import VARIABLES
+from upscaler.modal.config import Deployment
 from upscaler.models import MODELS, RELEASES
 from upscaler.settings import Device, Settings
 
@@ -153,7 +153,7 @@ def test_what_is_set_by_variables_arrives() -> None:
         "UPSCALER_REGION": "eu,us-east",
         "UPSCALER_PROXY_AUTH": "1",
     }
-    assert chosen.keys() == {variable for variable, _ in VARIABLES.values()}, "all there are"
+    assert chosen.keys() == {*Deployment.variables().values()}, "all there are"
     with control_plane() as plane:
         done = deploy(plane, chosen)
         assert done.returncode == 0, done.stderr

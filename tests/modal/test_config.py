@@ -1,7 +1,6 @@
 """What can be set when the app is deployed."""
 
 import re
-from dataclasses import fields
 
 import pytest
 from hypothesis import given
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.paths import ROOT
 from upscaler.errors import InvalidSetting
-from upscaler.modal.config import VARIABLES, Deployment, Snapshot, settings_or_exit
+from upscaler.modal.config import Deployment, Snapshot, settings_or_exit
 
 CHOSEN = {
     "UPSCALER_GPU": "L40S, H100!,B200+",
@@ -41,8 +40,7 @@ def test_what_is_not_set_has_its_default(environment: dict[str, str]) -> None:
 
 
 def test_every_setting_has_a_variable_of_its_own() -> None:
-    assert list(VARIABLES) == [field.name for field in fields(Deployment)]
-    assert {variable for variable, _ in VARIABLES.values()} == CHOSEN.keys()
+    assert {*Deployment.variables().values()} == CHOSEN.keys()
     assert Deployment.from_environment(CHOSEN) == Deployment(
         gpus=("L40S", "H100!", "B200+"),
         max_containers=12,
@@ -56,7 +54,7 @@ def test_every_setting_has_a_variable_of_its_own() -> None:
 def test_each_setting_is_documented_with_its_default() -> None:
     text = (ROOT / "docs" / "MODAL.md").read_text()
     rows = re.findall(r"^\| `(UPSCALER_\w+)` \| `?(.+?)`? \|", text, re.MULTILINE)
-    assert [variable for variable, _ in rows] == [variable for variable, _ in VARIABLES.values()]
+    assert [variable for variable, _ in rows] == [*Deployment.variables().values()]
     for variable, default in rows:
         given = "" if default == "anywhere" else default
         assert Deployment.from_environment({variable: given}) == Deployment()

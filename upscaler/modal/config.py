@@ -4,16 +4,16 @@ The machine that deploys reads them. It imports neither torch nor what the servi
 environment with modal alone is enough to deploy from.
 """
 
-import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import modal
 
+from upscaler.environment import FromEnvironment, setting
 from upscaler.errors import InvalidSetting
 
 REFUSED: Final = (modal.exception.InvalidError, modal.exception.NotFoundError)
@@ -32,39 +32,49 @@ class Snapshot(StrEnum):
     OFF = "off"
 
 
+def _words(text: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words or not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*[!+]?", word) for word in words):
+        raise ValueError("must be Modal's names, separated by commas")
+    return words
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _snapshot(text: str) -> Snapshot:
+    if text not in set(Snapshot):
+        raise ValueError(f"must be one of {', '.join(Snapshot)}")
+    return Snapshot(text)
+
+
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("must be 1 or 0")
+    return text == "1"
+
+
 @dataclass(frozen=True)
-class Deployment:
-    """The settings of one deployment, each with its environment variable.
+class Deployment(FromEnvironment):
+    """The settings of one deployment."""
 
-    `gpus` (`UPSCALER_GPU`) are the GPUs to request: Modal uses the first that is free.
-    `max_containers` (`UPSCALER_MAX_CONTAINERS`) is how many of them may run, and `window_s`
-    (`UPSCALER_SCALEDOWN_WINDOW`) after how many idle seconds one shuts down. `snapshot`
-    (`UPSCALER_SNAPSHOT`) and `region` (`UPSCALER_REGION`, Modal's names, separated by commas)
-    are for both kinds of containers. `proxy_auth` (`UPSCALER_PROXY_AUTH`, 1 or 0) requires Modal's
-    own tokens besides the service's.
-    """
-
-    gpus: tuple[str, ...] = ("L4", "A10", "T4")
-    max_containers: int = 4
-    window_s: int = 60
-    snapshot: Snapshot = Snapshot.CPU
-    region: tuple[str, ...] = ()
-    proxy_auth: bool = False
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """The settings in `environment`; a variable that is empty counts as not set.
-
-        Raises InvalidSetting, with the variable's name, for an invalid value.
-        """
-        values = {}
-        for name, (variable, parse) in VARIABLES.items():
-            if text := environment.get(variable, "").strip():
-                try:
-                    values[name] = parse(text)
-                except ValueError as error:
-                    raise InvalidSetting(f"{variable}: {error}") from error
-        return cls(**values)
+    gpus: tuple[str, ...] = setting("UPSCALER_GPU", _words, ("L4", "A10", "T4"))
+    """The GPUs to request: Modal uses the first that is free."""
+    max_containers: int = setting("UPSCALER_MAX_CONTAINERS", _number(1, 1000), 4)
+    """How many containers of each kind may run."""
+    window_s: int = setting("UPSCALER_SCALEDOWN_WINDOW", _number(2, 1200), 60)
+    """After how many idle seconds a GPU container shuts down; Modal allows 2 to 1200."""
+    snapshot: Snapshot = setting("UPSCALER_SNAPSHOT", _snapshot, Snapshot.CPU)
+    region: tuple[str, ...] = setting("UPSCALER_REGION", _words, ())
+    """Modal's names of the regions where both kinds of containers may run."""
+    proxy_auth: bool = setting("UPSCALER_PROXY_AUTH", _switch, default=False)
+    """Whether Modal's own tokens are required besides the service's."""
 
     @property
     def snapshots(self) -> dict[str, Any]:
@@ -113,43 +123,3 @@ def _deploying() -> bool:
     import click  # noqa: PLC0415  containers need not have it
 
     return click.get_current_context(silent=True) is not None
-
-
-def _words(text: str) -> tuple[str, ...]:
-    words = tuple(word.strip() for word in text.split(",") if word.strip())
-    if not words or not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*[!+]?", word) for word in words):
-        raise ValueError("must be Modal's names, separated by commas")
-    return words
-
-
-def _number(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not least <= int(text) <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def _snapshot(text: str) -> Snapshot:
-    if text not in set(Snapshot):
-        raise ValueError(f"must be one of {', '.join(Snapshot)}")
-    return Snapshot(text)
-
-
-def _switch(text: str) -> bool:
-    if text not in ("0", "1"):
-        raise ValueError("must be 1 or 0")
-    return text == "1"
-
-
-VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
-    "gpus": ("UPSCALER_GPU", _words),
-    "max_containers": ("UPSCALER_MAX_CONTAINERS", _number(1, 1000)),
-    "window_s": ("UPSCALER_SCALEDOWN_WINDOW", _number(2, 1200)),
-    "snapshot": ("UPSCALER_SNAPSHOT", _snapshot),
-    "region": ("UPSCALER_REGION", _words),
-    "proxy_auth": ("UPSCALER_PROXY_AUTH", _switch),
-}
-"""The environment variable of each setting and its parser, which raises ValueError. Modal keeps an
-idle container for 2 to 1200 seconds."""

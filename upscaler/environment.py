@@ -1,0 +1,52 @@
+"""Settings that come from environment variables, each declared once: in its field.
+
+Not pydantic-settings: a deployment to Modal reads its settings with modal alone installed.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import field, fields
+from typing import Any, Self
+
+from upscaler.errors import InvalidSetting
+
+
+def setting(
+    variable: str,
+    parse: Callable[[str], Any],
+    default: Any,  # noqa: ANN401  of the field's type
+    *,
+    repr: bool = True,  # noqa: A002  as a field calls it
+) -> Any:  # noqa: ANN401  as `dataclasses.field`
+    """A field that is read from `variable`; `parse` raises ValueError for an invalid text."""
+    return field(default=default, repr=repr, metadata={"variable": variable, "parse": parse})
+
+
+class FromEnvironment:
+    """A dataclass whose fields are all settings."""
+
+    @classmethod
+    def variables(cls) -> dict[str, str]:
+        """The environment variable of each field, by the field's name."""
+        return {each.name: each.metadata["variable"] for each in fields(cls)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """The settings in `environment`; a variable that is empty counts as not set.
+
+        Raises InvalidSetting, with the variable's name, for an invalid value.
+        """
+        values = {}
+        for each in fields(cls):  # type: ignore[arg-type]
+            variable = each.metadata["variable"]
+            text = environment.get(variable)
+            if not text:
+                continue
+            try:
+                values[each.name] = each.metadata["parse"](text.strip())
+            except (
+                ValueError,
+                RuntimeError,
+            ) as error:  # RuntimeError: "~somebody" who is not there
+                raise InvalidSetting(f"{variable}: {error}") from error
+        return cls(**values)
