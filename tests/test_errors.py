@@ -20,7 +20,7 @@ SPECIAL = [
         FieldError(("body", "scale"), "must be more than 0", "greater_than"),
         FieldError(("body", "init_image"), "is missing", "missing"),
     ),
-    FileRefused("photos/a.png", "there is no such picture"),
+    FileRefused("photos/a.png", "there is no such image"),
     Busy("there is no room", 7),
     JobFailed(JobFailed.Told(503, "this picture could not be made", {"Retry-After": "7"})),
     ImageError("this image is animated: send a still one", "image_animated"),
@@ -43,7 +43,7 @@ def test_an_error_is_the_same_after_it_was_pickled(error: UpscalerError) -> None
 
 def test_every_error_says_what_it_is_about() -> None:
     assert str(SPECIAL[0]) == "scale: must be more than 0; init_image: is missing"
-    assert str(SPECIAL[1]) == "photos/a.png: there is no such picture"
+    assert str(SPECIAL[1]) == "photos/a.png: there is no such image"
     assert str(SPECIAL[2]) == "there is no room"
     assert str(SPECIAL[3]) == "this picture could not be made"
     assert str(SPECIAL[4]) == "this image is animated: send a still one"

@@ -153,7 +153,7 @@ def test_a_path_that_is_not_there_is_refused_by_name_and_the_others_go_on(missin
     batch = planned("a.png", missing, "b.png")
     assert sources(batch) == ["a.png", "b.png"]
     assert refused(batch) == [missing]
-    assert str(batch.refused[0]) == f"{missing}: there is no such picture"
+    assert str(batch.refused[0]) == f"{missing}: there is no such image"
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def plan_files(
     if one_file:
         encoding = _encoding_by_name(folder, encoding)
         if len(sources) + len(refused) > 1:
-            raise FileRefused(str(folder), "that is one file, for more than one picture")
+            raise FileRefused(str(folder), "that is one file, for more than one image")
     encoding = encoding or ImageEncoding.PNG
 
     jobs = []
@@ -127,7 +127,7 @@ def _collect(inputs: Iterable[str]) -> tuple[list[Path], list[FileRefused]]:
         for source in found:
             sources.setdefault(source.parent.resolve() / source.name, source)
         if not found:
-            refused.append(FileRefused(text, "there is no such picture"))
+            refused.append(FileRefused(text, "there is no such image"))
     return list(sources.values()), refused
 
 

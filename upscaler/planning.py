@@ -237,7 +237,7 @@ def cheapest(choices: list[Plan], memory: int | None, free: int) -> Plan:
     smallest = min(choices, key=lambda plan: plan.bytes)
     if memory is None:
         return smallest
-    raise OutOfMemory(f"this picture needs {smallest.bytes / MIB:,.0f} MiB at least: allow it more")
+    raise OutOfMemory(f"this image needs {smallest.bytes / MIB:,.0f} MiB at least: allow it more")
 
 
 def _row_counts(height: int, wanted: int) -> list[int]:

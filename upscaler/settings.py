@@ -91,7 +91,7 @@ def _length(text: str) -> int:
 def _room(text: str) -> int:
     room = parse_bytes(text)
     if room < MIN_ROOM_BYTES:
-        raise ValueError(f"must be {MIN_ROOM_BYTES // MIB}M at least, for the largest picture")
+        raise ValueError(f"must be {MIN_ROOM_BYTES // MIB}M at least, for the largest image")
     return room
 
 

@@ -17,6 +17,7 @@ from mock_server.faults.schedule import FaultSchedule, SelectedFault
 from upscaler.api.limits import MAX_BODY_BYTES, check_body_size
 from upscaler.errors import BodyTooLarge, Unauthorized
 from upscaler.service import responses
+from upscaler.service.auth import UNAUTHORIZED_MESSAGE
 
 ATTEMPT: Final = "__modal_attempt_token"
 """The query parameter that Modal's proxy adds to the URL that it redirects to."""
@@ -24,7 +25,7 @@ MAX_ATTEMPTS: Final = 100
 MAX_ATTEMPT_BYTES: Final = 2 * MAX_BODY_BYTES
 """How many redirected requests are kept, and how many bytes; the oldest are dropped."""
 DETAILS: Final = {
-    401: "send a valid token in the header: Authorization: Bearer TOKEN",
+    401: UNAUTHORIZED_MESSAGE,
     429: "too many requests: try again later",
     500: "Internal Server Error",
     503: "the queue is full: try again later",

@@ -110,7 +110,7 @@ def test_a_failure_does_not_stop_the_others_and_is_named(
     assert "3 of 4 failed" in err
     assert "small.png: each side must be 256 to 2048 pixels, and this image is 200x300" in err
     assert "notes.txt: this is not a PNG, JPEG or WebP image" in err
-    assert "gone.png: there is no such picture" in err
+    assert "gone.png: there is no such image" in err
     assert "gone.png: gone.png" not in err
 
 

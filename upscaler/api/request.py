@@ -62,7 +62,9 @@ def _decode_base64(value: object) -> object:
 
 def _as_published(schema: dict[str, Any]) -> None:
     """Write the request's schema as the published one is: no default where null means absent."""
-    schema["description"] = "What to enlarge, how far, with which model, into which file format."
+    schema["description"] = (
+        "What to upscale, how far, with which model, and the file format of the result."
+    )
     for field in schema["properties"].values():
         if field.get("default", ...) is None:
             del field["default"]
@@ -82,7 +84,7 @@ class UpscalingRequest(BaseModel):
         | None,
         Field(
             title="Initial Image",
-            description="The picture to enlarge: a PNG, JPEG or WebP file in standard base64. "
+            description="The image to upscale: a PNG, JPEG or WebP file in standard base64. "
             "Exactly one of init_image and init_image_url is required.",
             repr=False,
         ),
@@ -93,7 +95,7 @@ class UpscalingRequest(BaseModel):
         str | None,
         Field(
             title="Image URL",
-            description="Where to download the picture to enlarge from.",
+            description="Where to download the image to upscale from.",
         ),
     ] = None
 
@@ -125,7 +127,7 @@ class UpscalingRequest(BaseModel):
 
     model: Annotated[
         UpscalingModel,
-        Field(title="Upscaling Model", description="The network that enlarges the picture."),
+        Field(title="Upscaling Model", description="The model that upscales the image."),
     ] = UpscalingModel.X4_PLUS
 
     output_image_encoding: Annotated[

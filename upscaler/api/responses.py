@@ -15,12 +15,12 @@ class ImageResponse(BaseModel):
         str | None,
         Field(
             title="Image in Base64",
-            description="The enlarged picture as a file in base64, or null if it was withheld.",
+            description="The upscaled image as a file in base64, or null if it was withheld.",
         ),
     ]
     removed_for_safety: Annotated[
         bool,
-        Field(title="Removed For Safety", description="Whether the picture was withheld."),
+        Field(title="Removed For Safety", description="Whether the image was withheld."),
     ]
 
 
@@ -41,7 +41,7 @@ class DryRunResponse(BaseModel):
         int,
         Field(
             title="Tiles",
-            description="Into how many overlapping pieces the picture would be cut; "
+            description="The number of overlapping tiles that the image would be cut into; "
             "1 if it goes through the network whole.",
         ),
     ]

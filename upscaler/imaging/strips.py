@@ -32,7 +32,7 @@ def rechunk(strips: Iterable[Pixels], shape: Shape, rows: int) -> Iterator[Pixel
     for strip in strips:
         total += len(strip)
         if strip.dtype != np.uint8 or strip.shape[1:] != shape[1:] or total > height:
-            raise ValueError(f"strips must be uint8 and make up a picture of shape {shape}")
+            raise ValueError(f"strips must be uint8 and make up an image of shape {shape}")
         top = 0
         while top < len(strip):
             part = strip[top : top + len(lot) - filled]

@@ -229,7 +229,7 @@ class Service:
             return responses.KeepAliveJSONResponse(making, lambda made: self._record(request, made))
         await responses.cancel_and_wait(making)
         raise TooSlow(
-            f"this picture takes more than {patience_s:g} seconds: accept {JSON} instead of a "
+            f"this image takes more than {patience_s:g} seconds: accept {JSON} instead of a "
             f"file, or send the header {ASYNC_HEADER}: 1"
         )
 

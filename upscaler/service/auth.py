@@ -9,6 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from upscaler.errors import Unauthorized
 
+UNAUTHORIZED_MESSAGE: Final = "send a valid token in the header: Authorization: Bearer TOKEN"
 AUTHORISED: Final = "authorised"
 """What a request's state has under this name is True once its token was found to be good."""
 
@@ -27,7 +28,7 @@ def require_token(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
         offered = given.credentials.encode("latin-1") if given else b""
         matches = [hmac.compare_digest(offered, token) for token in accepted]
         if not any(matches):
-            raise Unauthorized("send a valid token in the header: Authorization: Bearer TOKEN")
+            raise Unauthorized(UNAUTHORIZED_MESSAGE)
         setattr(request.state, AUTHORISED, True)
 
     return check

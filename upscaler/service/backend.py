@@ -197,7 +197,7 @@ def run_job(
 
     def check(_done: int = 0, _total: int = 0) -> None:
         if stopped and stopped.is_set():
-            raise Cancelled("nobody waits for this picture any more")
+            raise Cancelled("nobody waits for this image any more")
 
     def strips() -> Iterator[Pixels]:
         began_s = time.perf_counter()
@@ -316,7 +316,7 @@ async def _in_thread(work: Callable[[threading.Event], Result]) -> Result:
         except Cancelled as error:  # as it was told to
             let_go(error)
         except Exception as error:
-            log.exception("a picture that nobody waits for failed")
+            log.exception("an image that nobody waits for failed")
             let_go(error)
         raise
     finally:

@@ -40,7 +40,7 @@ async def read_json_body(
             waiting.deadline = began_s + min(patience_s, BODY_DEADLINE_S)
     if waiting.cancelled_caught:
         raise RequestTimeout(
-            f"the body came too slowly: send {BODY_BYTES_PER_S // 1000} kB a second on average, "
+            f"the body arrived too slowly: send {BODY_BYTES_PER_S // 1000} kB a second on average, "
             f"after the first {BODY_GRACE_S:.0f} seconds, and all of it in {BODY_DEADLINE_S:.0f}"
         )
     media_type = request.headers.get("Content-Type", "").partition(";")[0]

@@ -252,7 +252,7 @@ class _CheckingBackend(httpcore.AsyncNetworkBackend):
         """
         addresses = list(dict.fromkeys(await self._resolve(host, port)))
         if not all(is_public(address) or self._is_excepted(address) for address in addresses):
-            msg = "the host is not on the public internet: send the picture itself in init_image"
+            msg = "the host is not on the public internet: send the image itself in init_image"
             raise _error(msg, "url_refused")
         return addresses
 
@@ -263,7 +263,7 @@ class _CheckingBackend(httpcore.AsyncNetworkBackend):
 async def _body(response: httpcore.Response, hold: Callable[[int], None]) -> bytes:
     """All bytes of an answer that is a picture; none is read if it promises too many."""
     if response.status != 200:
-        msg = f"the server answered with HTTP status {response.status} instead of a picture"
+        msg = f"the server answered with HTTP status {response.status} instead of an image"
         raise _error(msg, "url_status")
     _check_size(int(_header(response, b"content-length") or 0))
     held = io.BytesIO()  # which gives its bytes away without a copy
@@ -310,14 +310,14 @@ def _map_network_errors() -> Iterator[None]:
         raise _late() from error
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
         msg = (
-            "the picture could not be downloaded: make sure that the URL opens in a browser, with "
-            "a valid certificate if it is https, or send the picture itself in init_image"
+            "the image could not be downloaded: make sure that the URL opens in a browser, with "
+            "a valid certificate if it is https, or send the image itself in init_image"
         )
         raise _error(msg, "url_unreachable") from error
 
 
 def _late() -> InvalidRequest:
-    msg = "the picture did not arrive in time: send the picture itself in init_image"
+    msg = "the image did not arrive in time: send the image itself in init_image"
     return _error(msg, "url_timeout")
 
 

@@ -43,7 +43,7 @@ class Metrics:
         )
         self._stage_seconds = Histogram(
             "upscaler_stage_seconds",
-            "How long the stages of a picture took, by stage and model.",
+            "Duration of each stage of an image, by stage and model.",
             ("stage", "model"),
             buckets=BUCKETS_S,
             registry=self._registry,

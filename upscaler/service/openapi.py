@@ -58,9 +58,9 @@ def _picture(description: str, *models: type[BaseModel]) -> dict[str, Any]:
     """A 200 that holds a picture, as the file itself or as JSON; that may be any of `models`."""
     meanings = {
         "Server-Timing": "Milliseconds of each stage: fetch, decode, load, queue, infer, encode.",
-        INPUT_SIZE_HEADER: "Of the picture that was sent, in pixels, such as 304x256.",
-        OUTPUT_SIZE_HEADER: "Of the picture that came of it.",
-        MODEL_HEADER: "The network that enlarged it.",
+        INPUT_SIZE_HEADER: "Size of the input in pixels, such as 304x256.",
+        OUTPUT_SIZE_HEADER: "Size of the output.",
+        MODEL_HEADER: "The model that upscaled it.",
         WEIGHTS_HEADER: "Of the file that the network's weights are from.",
         COST_HEADER: "What the work cost in dollars, if the service knows its price.",
     }
@@ -95,7 +95,7 @@ METRICS: Final[dict[str, Any]] = {
 UPSCALING: Final[dict[str, Any]] = {
     "responses": {
         200: _picture(
-            "The enlarged picture; or what a dry run tells; or where an asynchronous one will be",
+            "The upscaled image, or the result of a dry run, or where an asynchronous one will be",
             ImageResponse,
             DryRunResponse,
             AsyncResponse,
@@ -116,7 +116,7 @@ UPSCALING: Final[dict[str, Any]] = {
         },
         "parameters": [
             _header("Accept", f"{FILES} asks for the file itself, without JSON."),
-            _header(ASYNC_HEADER, "1 asks for an answer at once and the picture later."),
+            _header(ASYNC_HEADER, "1 asks for a response at once and the image later."),
             _header(DRY_RUN_HEADER, "1 asks what would come of the request, without inference."),
             _header(REQUEST_ID_HEADER, "An id of the client's own, to find the request by."),
         ],
@@ -128,7 +128,7 @@ POLL: Final[dict[str, Any]] = {
 }
 RESULT: Final[dict[str, Any]] = {
     "responses": {
-        200: _picture("The enlarged picture", ImageResponse),
+        200: _picture("The upscaled image", ImageResponse),
         422: {"model": HTTPValidationError, "description": "Validation Error"},
         **UNAUTHORIZED,
         **NOT_FOUND,

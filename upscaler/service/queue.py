@@ -41,12 +41,12 @@ class Admission:
     def check_room(self) -> None:
         """Raise Busy if another picture would be refused."""
         if self.is_full:
-            raise self.busy("as many pictures are waiting as may")
+            raise self.busy("the queue is full")
 
     def check_memory(self, size_bytes: int) -> None:
         """Raise Busy if a request of so many bytes would be refused."""
         if self.held_bytes + size_bytes > self.memory_bytes:
-            raise self.busy("the requests under way take up all memory that there is")
+            raise self.busy("the requests in progress use all the memory")
 
     def busy(self, reason: str) -> Busy:
         """A refusal until the picture that is being made should be done."""

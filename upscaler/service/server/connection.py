@@ -117,7 +117,7 @@ class Connection(EvictableConnection):
             not guest.lingering for guest in cast("set[EvictableConnection]", self.connections)
         )
         if active > most_connections():
-            self._refuse(Busy("there are too many connections", RETRY_AFTER_S))
+            self._refuse(Busy("too many connections are open", RETRY_AFTER_S))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_end()
