@@ -187,6 +187,21 @@ def test_every_model_can_be_chosen(page: Page) -> None:
         assert f"Its own scale is {model.scale}." in words(page, "#model-hint")
 
 
+def test_a_file_chosen_before_the_page_is_ready_is_not_lost(context: BrowserContext) -> None:
+    """The page listens once it has the service's limits and models, which may come late."""
+    held: list[Route] = []
+    page = context.new_page()
+    # playwright cannot wrap a builtin method
+    page.route("**/page/facts.json", lambda route: held.append(route))  # noqa: PLW0108
+    page.goto("/")
+    page.set_input_files("#file", PHOTO)
+    expect(page.locator("#caption")).to_have_text("")
+    while not held:
+        page.wait_for_timeout(10)
+    held[0].continue_()
+    expect(page.locator("#caption")).to_contain_text("304 × 256")
+
+
 def test_the_page_works_below_a_path_of_another_server(context: BrowserContext) -> None:
     """All its addresses are relative; so are those of its calls."""
     asked: list[str] = []

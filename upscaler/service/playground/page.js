@@ -438,6 +438,7 @@ function begin() {
   showModel();
   showKind();
   showEncoding();
+  chooseFile($("file").files[0]); // chosen while the facts were on their way
 }
 
 begin();
