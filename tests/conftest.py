@@ -17,10 +17,13 @@ from contract_tests.failures import Undecided
 from tests.support.paths import PHOTO
 from upscaler.imaging.pixels import Pixels
 
-# In CI a property draws the same examples every time, and no machine is too slow for one.
-settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("local", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "local")
+# How many examples a property is tried with; `make test-all` selects the profile `all`. In CI it
+# draws the same ones every time. No machine is too slow for one.
+for name, count in (("quick", 20), ("all", 100)):
+    settings.register_profile(
+        name, max_examples=count, deadline=None, derandomize=bool(os.environ.get("CI"))
+    )
+settings.load_profile("quick")
 
 # Folders whose modules all need what the base environment lacks. A module elsewhere that needs more
 # says so itself: `pytestmark = pytest.mark.torch`, or `dev`.

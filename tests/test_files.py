@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.properties import examples
 from upscaler.files import atomic_write, identity
 
 pytestmark = pytest.mark.dev
@@ -30,7 +31,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(old=st.none() | st.binary(), parts=st.lists(st.binary(), max_size=5))
 def test_after_the_block_the_file_is_what_was_written(
     old: bytes | None, parts: list[bytes]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.properties import examples
 from upscaler.errors import FileRefused
 from upscaler.files import Batch, FileJob, plan_files
 from upscaler.formats import ImageEncoding
@@ -341,7 +342,7 @@ def linked(draw: st.DrawFn, files: list[str]) -> list[str]:
     return made
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.data(), OUTPUTS, st.sampled_from([None, PNG, JPEG]))
 def test_whatever_is_asked_no_input_and_no_result_is_lost(
     data: st.DataObject, output: str | None, encoding: ImageEncoding | None

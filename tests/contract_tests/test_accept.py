@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract_tests.oracle import accept
+from tests.support.properties import examples
 from upscaler.errors import NotAcceptable
 from upscaler.formats import ImageEncoding
 from upscaler.service.negotiation import MEDIA_TYPES, negotiate
@@ -20,7 +21,7 @@ ranges = st.builds(
 headers = st.lists(ranges, max_size=5, unique_by=lambda text: text.partition(";")[0])
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(headers, st.sampled_from(ImageEncoding))
 def test_oracle_and_service_negotiate_alike(drawn: list[str], asked: ImageEncoding) -> None:
     header = ", ".join(drawn)

@@ -16,6 +16,7 @@ from contract_tests.oracle.rules import RULES
 from contract_tests.requests.images import SampleImage
 from contract_tests.requests.request import ASYNC_HEADER, Request, upscaling_request
 from contract_tests.target.response import Response
+from tests.support.properties import examples
 
 IMAGE = SampleImage(256, 256, "png", 1, "palette")
 REQUESTS = (
@@ -69,7 +70,7 @@ def broken_rule(request: Request, response: Response, policy: Policy) -> str:
     return "right"
 
 
-@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(1000), suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(REQUESTS), responses, st.sampled_from(Level), st.sets(st.sampled_from([*RULES]))
 )
@@ -79,7 +80,7 @@ def test_any_response_is_judged(
     assert broken_rule(request, response, Policy(level, skipped=frozenset(skipped))) not in skipped
 
 
-@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(500), suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(REQUESTS), responses, responses)
 def test_any_two_responses_are_compared(request: Request, one: Response, two: Response) -> None:
     assert compare_responses(request, one, one) == ""

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from contract_tests.judge.decoding import decode_image, to_eight_bits
 from contract_tests.judge.image_comparison import compare_images
 from contract_tests.requests.images import MODES, SampleImage
+from tests.support.properties import examples
 
 Edit = Callable[[Image.Image], Image.Image]
 Turn = Image.Transpose
@@ -58,7 +59,7 @@ def response_image(image: Image.Image, encoding: str = "png", **options: object)
     return decode_image(saved(image, encoding, **options), encoding)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(
     sample_images(KINDS, turned=True),
     st.tuples(*[st.one_of(st.integers(1, 40), st.integers(1, 1100))] * 2),

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from contract_tests.judge.decoding import to_eight_bits
 from contract_tests.oracle.oracle import ImageFacts
 from contract_tests.requests.images import DAMAGES, FORMATS, MAX_SIDE, MODES, SampleImage
+from tests.support.properties import examples
 
 KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes]
 kinds = pytest.mark.parametrize(("kind", "mode"), KINDS)
@@ -52,7 +53,7 @@ def in_sight(shown: NDArray[Any]) -> NDArray[Any]:
     return np.where(shown[..., 3:] == 0, 0, shown)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(sample_images())
 def test_a_file_has_the_size_of_its_facts(sample: SampleImage) -> None:
     assert decoded(sample).size == sample.size
@@ -60,7 +61,7 @@ def test_a_file_has_the_size_of_its_facts(sample: SampleImage) -> None:
     assert decoded(sample).has_transparency_data <= sample.transparent
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(sample_images())
 def test_a_file_shows_its_blocks(sample: SampleImage) -> None:
     exact = (sample.format, sample.mode) in EXACT
@@ -132,7 +133,7 @@ def test_two_seeds_make_two_images(sample: SampleImage, seed: int) -> None:
     assert (one.file() == other.file()) == (one == other) == (seed == sample.seed)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(sample_images(256))
 def test_no_image_resembles_itself_rotated(sample: SampleImage) -> None:
     shown = sample.upright()[..., :3].astype(int)

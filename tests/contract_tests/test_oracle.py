@@ -3,7 +3,6 @@
 import ast
 import itertools
 import json
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -21,12 +20,13 @@ from contract_tests.oracle.oracle import Expectation, ImageFacts, Level, Loc, ex
 from contract_tests.oracle.rules import RULES, Source
 from contract_tests.requests.strategies import values
 from tests.support.paths import ROOT
+from tests.support.properties import examples
 from upscaler.api.request import parse_request
 from upscaler.api.sizes import output_size
 from upscaler.errors import InvalidRequest
 
 MANY: Final = settings(
-    max_examples=20_000 if os.environ.get("CI") else 2_000,
+    max_examples=examples(20_000),
     suppress_health_check=[HealthCheck.too_slow],
 )
 

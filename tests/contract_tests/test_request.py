@@ -21,6 +21,7 @@ from contract_tests.requests.request import (
     upscaling_request,
 )
 from contract_tests.target.client import Target
+from tests.support.properties import examples
 
 TOKEN = "s3cret $HOME `id` \"'\\".replace(" ", "-")
 Seen = list[tuple[str, str, list[tuple[str, str]], bytes]]
@@ -119,7 +120,7 @@ def test_a_curl_command_sends_the_same(
 
 
 @needs_curl
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.encode))
 def test_a_curl_command_sends_any_text(
     listener: http.server.ThreadingHTTPServer, body: bytes

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from tests.support.properties import examples
 from upscaler.engine.convolution import LEAK, Direct, Kernel, Method, Winograd
 
 pytestmark = pytest.mark.alone
@@ -81,7 +82,7 @@ def outside(folded: Tensor, width: int) -> Tensor:
 
 
 @every_method
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     **rows_and_width,
     channels=st.tuples(st.sampled_from([1, 3, 12, 64]), st.sampled_from([1, 3, 32, 48])),
@@ -108,7 +109,7 @@ def test_the_rows_above_and_below_count(method: Method, rows: int, width: int) -
 
 
 @every_method
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(width=st.integers(1, 40))
 def test_the_largest_kernel_of_the_networks_is_as_close(method: Method, width: int) -> None:
     x, layer = maps(3, width, 192), conv(192, 64)

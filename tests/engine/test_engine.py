@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tests.support import networks
 from tests.support.networks import largest_difference, needs_bf16, plan, psnr
+from tests.support.properties import examples
 from upscaler.api.sizes import scaled_size
 from upscaler.engine import weights
 from upscaler.engine.engine import Engine, RowProgress
@@ -79,7 +80,7 @@ def test_every_model_makes_a_picture_that_looks_like_its_input(
         assert likeness > 0.98
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),
@@ -186,7 +187,7 @@ def test_the_smallest_pictures_are_those_of_the_plain_network(
     assert largest_difference(found, networks.plain(engine.model, network_of(name), pixels)) <= 1
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(data=st.data(), height=st.integers(1, 20), width=st.integers(1, 40))
 def test_any_plan_gives_the_picture_of_the_plain_network(
     data: st.DataObject, height: int, width: int
@@ -298,7 +299,7 @@ def test_progress_counts_the_rows_of_every_band_and_pass(
 
 
 @pytest.mark.parametrize("name", [FAST, UpscalingModel.X2_PLUS])
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),

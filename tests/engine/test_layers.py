@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.support.properties import examples
 from upscaler.engine.convolution import LEAK, Direct, Kernel, Method, Winograd
 from upscaler.engine.layers import (
     Chain,
@@ -91,7 +92,7 @@ def plain(net: nn.Module, x: Tensor) -> Tensor:
 
 
 @every_method
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(job=pushes(), width=st.integers(1, 11))
 def test_a_convolution_in_any_pushes_is_that_of_the_whole_map(
     method: Method, job: tuple[int, list[int]], width: int
@@ -107,7 +108,7 @@ def test_a_convolution_in_any_pushes_is_that_of_the_whole_map(
 
 
 @every_method
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(job=pushes(), width=st.integers(1, 9))
 def test_a_dense_block_in_any_pushes_is_that_of_the_whole_map(
     method: Method, job: tuple[int, list[int]], width: int
@@ -123,7 +124,7 @@ def test_a_dense_block_in_any_pushes_is_that_of_the_whole_map(
 
 
 @every_method
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(job=pushes(), width=st.integers(1, 9))
 def test_three_dense_blocks_share_the_buffers_of_their_level(
     method: Method, job: tuple[int, list[int]], width: int
@@ -166,7 +167,7 @@ def rows_of(calls: list[tuple[int, int]]) -> dict[int, int]:
     return found
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(job=pushes())
 def test_no_row_is_computed_twice_and_no_more_at_once_than_allowed(
     job: tuple[int, list[int]],

@@ -22,6 +22,7 @@ from torch import Tensor
 from tests.support import networks
 from tests.support.networks import largest_difference, needs_bf16
 from tests.support.paths import ROOT
+from tests.support.properties import examples
 from upscaler.engine.engine import Engine, RowProgress
 from upscaler.engine.streams import CompactStream, StreamedCompact
 from upscaler.errors import OutOfMemory
@@ -121,7 +122,7 @@ def most_tries(channels: int) -> int:
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(failing=st.sets(st.integers(0, 30), max_size=5), channels=st.sampled_from([3, 4]))
 def test_a_failure_anywhere_leaves_a_correct_picture_or_says_so(
     kind: str, failing: set[int], channels: int

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support.networks import largest_difference, psnr
+from tests.support.properties import examples
 from upscaler.engine.tensors import (
     lanczos,
     reflect_pad,
@@ -97,7 +98,7 @@ def test_strips_are_under_way_before_the_first_is_waited_for(
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     old=st.tuples(st.integers(8, 60), st.integers(8, 60)),
     new=st.tuples(st.integers(8, 90), st.integers(8, 90)),

@@ -34,6 +34,7 @@ from tests.support.checkpoints import (
     small,
     tensors,
 )
+from tests.support.properties import examples
 from upscaler.engine import weights
 from upscaler.engine.weights import Source, cache_folder, find, load
 from upscaler.errors import WeightsUnavailable
@@ -344,7 +345,7 @@ def plain() -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(at=st.integers(0, 1500), junk=st.binary(min_size=1, max_size=4), end=st.integers(1, 2000))
 @example(at=1000, junk=b"\x80", end=1500)
 def test_whatever_is_damaged_in_a_pth_no_other_error_comes_out(

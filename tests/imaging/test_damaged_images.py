@@ -30,6 +30,7 @@ from tests.support.image_files import (
     saved,
     scanlines,
 )
+from tests.support.properties import examples
 from upscaler.imaging import jpeg as read
 from upscaler.imaging._zlib import zlib
 from upscaler.imaging.pixels import Pixels
@@ -69,7 +70,7 @@ def is_refused(result: Pixels | str) -> bool:
 
 
 @given(st.sampled_from([*PNGS.values(), WITH_KEY]), SEEDS)
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 def test_a_damaged_png_is_refused_or_the_whole_picture(data: bytes, random: Random) -> None:
     changed = damaged(data, random)
     result = outcome(changed)
@@ -79,7 +80,7 @@ def test_a_damaged_png_is_refused_or_the_whole_picture(data: bytes, random: Rand
 
 
 @given(st.sampled_from([*IN_COLOURS.values()]), SEEDS)
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 def test_a_damaged_jpeg_is_refused_or_decoded_as_libjpeg_does(data: bytes, random: Random) -> None:
     changed = damaged(data, random)
     result = outcome(changed)

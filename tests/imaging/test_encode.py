@@ -37,6 +37,7 @@ from tests.support.image_files import (
     saved,
     tiff,
 )
+from tests.support.properties import examples
 from upscaler.api.sizes import Size
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import png_writer
@@ -430,7 +431,7 @@ def test_a_jpeg_does_without_the_systems_files_in_memory(monkeypatch: pytest.Mon
 
 
 @given(st.lists(st.binary(max_size=10)))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_the_answer_is_the_json_that_it_always_was(pieces: list[bytes]) -> None:
     """RES-1 to RES-3."""
     text = base64.b64encode(b"".join(pieces)).decode()

@@ -35,6 +35,7 @@ from tests.support.image_files import (
     scanlines,
     tiff,
 )
+from tests.support.properties import examples
 from upscaler.imaging.pixels import Pixels
 
 # Damage
@@ -163,7 +164,7 @@ def test_a_png_whose_stream_was_altered_is_damaged() -> None:
 @pytest.mark.filterwarnings("ignore")
 @formats
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_an_altered_file_gives_pixels_or_a_refusal(
     kind: str, options: dict[str, Any], seed: int
 ) -> None:

@@ -21,6 +21,7 @@ from tests.support.image_files import (
     refusal,
     three,
 )
+from tests.support.properties import examples
 from upscaler.api.sizes import Size
 from upscaler.imaging import resize as resizing
 from upscaler.imaging.comparison import before_after
@@ -37,7 +38,7 @@ small = st.integers(1, 60)
 
 
 @given(any_picture, small, small)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_resizing_gives_exactly_the_size_asked_for(pixels: Pixels, width: int, height: int) -> None:
     resized = resize(pixels, (width, height))
     assert resized.shape == (height, width, pixels.shape[2])
@@ -46,7 +47,7 @@ def test_resizing_gives_exactly_the_size_asked_for(pixels: Pixels, width: int, h
 
 
 @given(any_picture)
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_resizing_to_the_same_size_changes_no_pixel(pixels: Pixels) -> None:
     resized = resize(pixels.copy(), (pixels.shape[1], pixels.shape[0]))
     assert np.array_equal(resized, pixels)

@@ -18,6 +18,7 @@ from PIL import Image
 from mock_server.backend.nearest import NearestUpscaler
 from tests.support.hostile_requests import SHARED, completed
 from tests.support.mock_servers import mocking
+from tests.support.properties import examples
 from tests.support.request_literals import half_up
 from tests.support.service import GOOD, decoded, upscale
 from upscaler.api.headers import DRY_RUN_HEADER
@@ -103,7 +104,7 @@ def requests(draw: st.DrawFn) -> tuple[Size, dict[str, Any], Size]:
     return before, {field: side}, size
 
 
-@settings(SHARED, max_examples=40)
+@settings(SHARED, max_examples=examples(40))
 @given(requests(), st.sampled_from(["png", "jpeg"]), st.booleans())
 def test_the_image_has_exactly_the_size_and_encoding(
     api: httpx.Client,
