@@ -176,30 +176,30 @@ class Cancelled(UpscalerError):
 
 
 class JobFailed(UpscalerError):
-    """An asynchronous inference failed, and tells what its request would have been told at once."""
+    """An asynchronous inference failed; answered as a synchronous request would have been."""
 
-    class Told(NamedTuple):
-        """What a client is told of an error: all that is kept of one."""
+    class Response(NamedTuple):
+        """The response to an error, which is kept in place of the error itself."""
 
         status: int
         detail: str | list[dict[str, object]]
         headers: dict[str, str]
 
-    def __init__(self, told: Told) -> None:
-        super().__init__(told)
-        self.status = told.status
-        self._told = told
+    def __init__(self, response: Response) -> None:
+        super().__init__(response)
+        self.status = response.status
+        self._response = response
 
     def __str__(self) -> str:
         return str(self.detail)
 
     @property
     def detail(self) -> str | list[dict[str, object]]:
-        return self._told.detail
+        return self._response.detail
 
     @property
     def headers(self) -> dict[str, str]:
-        return self._told.headers
+        return self._response.headers
 
 
 class TooSlow(UpscalerError):
@@ -263,17 +263,18 @@ class OutOfMemory(Unavailable):
     """Not even the smallest way to enlarge this picture fits into the memory that there is."""
 
 
-def let_go(error: BaseException) -> None:
-    """Forget what the functions held that `error` came through: pixels, say.
+def release_frames(error: BaseException) -> None:
+    """Clear the local variables of all frames in the tracebacks of `error`, such as pixels.
 
-    It can still be logged. A future holds the error that it ended with, and whoever awaited it held
-    the future: in such a circle all would stay until the collector comes by, which may be long.
+    The error can still be logged. A future holds its error, the error its traceback, and a frame in
+    there the future: such a cycle stays until the garbage collector runs, which counts objects and
+    not their bytes, so that may take long.
     """
     todo: list[BaseException | None] = [error]
-    known: set[BaseException] = set()
+    seen: set[BaseException] = set()
     while todo:
         each = todo.pop()
-        if each is not None and each not in known:
-            known.add(each)
+        if each is not None and each not in seen:
+            seen.add(each)
             traceback.clear_frames(each.__traceback__)
             todo += [each.__cause__, each.__context__]

@@ -84,8 +84,8 @@ class MockJobStore(LocalJobStore):
         except UnknownJob:
             return SelectedFault(OK, "")
 
-    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
-        job_id = await super().start(order)
+    async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
+        job_id = await super().start(scheduled)
         fault = current.get().of_result
         selected = SelectedFault(fault, "" if fault == OK else "request")
         self._progress[self.find(job_id)] = JobProgress(self.progress, selected)
@@ -110,7 +110,7 @@ class MockJobStore(LocalJobStore):
     def complete(self, job: Job) -> None:
         status = self._progress[job].script.fails
         if status is not None:
-            job.result, job.failure = None, JobFailed.Told(status, FAILURES[status], {})
+            job.result, job.failure = None, JobFailed.Response(status, FAILURES[status], {})
         super().complete(job)
 
     def begin_lifetime(self, job: Job) -> None:

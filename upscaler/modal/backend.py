@@ -147,9 +147,9 @@ class ModalJobStore:
     def results_bytes(self) -> int:
         return self._cached_bytes
 
-    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
-        with order as entered, map_modal_errors():
-            call = await self._make.spawn.aio(*arguments(entered.task))
+    async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
+        with scheduled as entered, map_modal_errors():
+            call = await self._make.spawn.aio(*arguments(entered.job))
         return self._signed(f"{call.object_id}.{int(self._clock())}")
 
     async def status(self, job_id: str) -> JobStatus:

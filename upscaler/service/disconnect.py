@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from upscaler.errors import let_go
+from upscaler.errors import release_frames
 from upscaler.service.backend import UpscaleResult
 from upscaler.service.responses import cancel_and_wait
 
@@ -45,5 +45,5 @@ async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Resul
             task.cancel()
         for outcome in await asyncio.gather(working, leaving, return_exceptions=True):
             if isinstance(outcome, BaseException):
-                let_go(outcome)
+                release_frames(outcome)
         del working, leaving  # whose error has this frame in its traceback

@@ -19,7 +19,7 @@ from upscaler.api.headers import (
 )
 from upscaler.api.responses import ImageResponse
 from upscaler.api.sizes import Size
-from upscaler.errors import UpscalerError, let_go
+from upscaler.errors import UpscalerError, release_frames
 from upscaler.service.backend import WORK_STAGES, UpscaleResult
 from upscaler.service.negotiation import JSON, MEDIA_TYPES
 
@@ -74,7 +74,7 @@ class KeepAliveJSONResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         except Exception as error:
             error.__context__ = None  # Starlette's group of tasks, which has the error as well
-            let_go(error)
+            release_frames(error)
             raise
         finally:
             await cancel_and_wait(self._making)
