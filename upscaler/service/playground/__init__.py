@@ -1,7 +1,7 @@
-"""The page at `/`: everything the API can do, in a browser, as a few files without a build step.
+"""The playground at `/`, a page to try the API in a browser: static files without a build step.
 
-The page fetches the contract's limits and the models from `page/facts.json`, so none of them is
-written down twice. All its addresses are relative: it also works below a path of another server.
+The page fetches the contract's limits and the models from `page/facts.json`, so that each is
+defined once. All its URLs are relative: it also works below a path prefix of a proxy.
 """
 
 import json
@@ -18,14 +18,14 @@ from upscaler.service import static_files
 from upscaler.service.static_files import HTML, SCRIPT, STYLE
 
 OCTOAI_PRICE_USD: Final = "0.004"
-"""What OctoAI charged for a picture, to show beside what this one cost."""
+"""OctoAI's price of an image, shown beside the cost of the result."""
 
 HEADERS: Final = static_files.headers(
     static_files.POLICY
     | {
-        # Any server: the picture behind init_image_url is shown as "before". Pictures run no code.
+        # From any server, since the image at init_image_url is shown as "before".
         "img-src": "'self' blob: http: https:",
-        # No text ever becomes markup, neither the service's nor the user's.
+        # The browser refuses to turn any string into HTML, be it of the service or of the user.
         "require-trusted-types-for": "'script'",
         "trusted-types": "'none'",
     }
@@ -43,11 +43,11 @@ FILES: Final = {
     "words.js": SCRIPT,
     "icon.svg": "image/svg+xml",
 }
-"""What is served below `/page/`, with its media type."""
+"""The files below `/page/`, with their media types."""
 
 
 def facts() -> dict[str, Any]:
-    """What the page has to know of the API and of its models."""
+    """What the page needs to know of the API and its models."""
     return {
         "min_input_px": MIN_INPUT_PX,
         "max_input_px": MAX_INPUT_PX,
@@ -64,17 +64,16 @@ def facts() -> dict[str, Any]:
 
 
 def _router() -> APIRouter:
+    def serve(path: str, content: bytes, media_type: str) -> None:
+        static_files.serve(router, path, lambda: content, media_type, HEADERS)
+
     router = APIRouter(include_in_schema=False)
-    _serve(router, "/", (FOLDER / "index.html").read_bytes(), HTML)
-    _serve(router, "/page/facts.json", json.dumps(facts()).encode(), "application/json")
+    serve("/", (FOLDER / "index.html").read_bytes(), HTML)
+    serve("/page/facts.json", json.dumps(facts()).encode(), "application/json")
     for name, media_type in FILES.items():
-        _serve(router, f"/page/{name}", (FOLDER / name).read_bytes(), media_type)
+        serve(f"/page/{name}", (FOLDER / name).read_bytes(), media_type)
     return router
 
 
-def _serve(router: APIRouter, path: str, content: bytes, media_type: str) -> None:
-    static_files.serve(router, path, lambda: content, media_type, HEADERS)
-
-
 router: Final = _router()
-"""The page's routes, for the service to include; they are not part of the API's description."""
+"""The routes of the page, for the service to include; OpenAPI does not list them."""
