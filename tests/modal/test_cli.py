@@ -255,7 +255,7 @@ def test_each_failure_is_named_in_the_end_and_stops_nothing_else(
         f"{folder}/a.png": "FunctionTimeoutError: more than 600 s",
         f"{folder}/b.png": reasons[f"{folder}/b.png"],
         f"{folder}/broken.webp": reasons[f"{folder}/broken.webp"],
-        f"{folder}/endless.png": "no picture of 2048x2048 pixels is as large as this file",
+        f"{folder}/endless.png": "no image of 2048x2048 pixels is as large as this file",
         f"{tmp_path}/nowhere.png": "there is no such image",
     }
     assert reasons[f"{folder}/b.png"].startswith(f"{out}/b.png: ")
