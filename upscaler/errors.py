@@ -74,7 +74,7 @@ class InvalidRequest(UpscalerError):
     status = 422
 
     def __init__(self, *errors: FieldError) -> None:
-        super().__init__(*errors)
+        super().__init__(*errors)  # all arguments, since pickle calls the class with them again
         self.errors = errors
 
     def __str__(self) -> str:

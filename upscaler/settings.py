@@ -126,6 +126,7 @@ def _public_url(text: str) -> str:
 class Settings(FromEnvironment):
     """The settings of one process: of the engine, and of the service."""
 
+    # Without repr, so that no log or traceback of the settings shows a token.
     tokens: tuple[str, ...] = setting("UPSCALER_TOKEN", _words, (), repr=False)
     """The bearer tokens that the service accepts, separated by commas."""
     weights: Path | None = setting("UPSCALER_WEIGHTS", _folder, None)

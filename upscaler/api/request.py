@@ -234,7 +234,7 @@ def validate_request(fields: object) -> UpscalingRequest:
     """Validate a mapping of field names to raw values. Raises InvalidRequest."""
     if not isinstance(fields, dict):
         raise InvalidRequest(FieldError(("body",), "send a JSON object", "model_type"))
-    if len(fields) > MAX_FIELDS:
+    if len(fields) > MAX_FIELDS:  # pydantic would build an error for each unknown one
         msg = f"a request has {len(UpscalingRequest.model_fields)} fields, and not {len(fields)}"
         raise InvalidRequest(FieldError(("body",), msg, "too_many_fields"))
     try:

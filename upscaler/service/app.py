@@ -188,6 +188,7 @@ class Service:
 
     async def _respond(self, request: Request, wanted: UpscalingRequest) -> Response:
         """Return the response to a request whose fields are valid."""
+        # Facts are set as soon as they are known, so that errors are logged with them, too.
         admission, facts, timer = self.scheduler.admission, request.state.facts, StageTimer()
         facts["model"] = wanted.model.value
         self._check_offered(wanted)

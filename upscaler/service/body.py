@@ -45,6 +45,7 @@ async def read_json_body(
             f"the body arrived too slowly: send {BODY_BYTES_PER_S // 1000} kB a second on average, "
             f"after the first {BODY_GRACE_S:.0f} seconds, and all of it in {BODY_DEADLINE_S:.0f}"
         )
+    # Only now, since a body that is too large is reported first (REQ-19).
     media_type = request.headers.get("Content-Type", "").partition(";")[0]
     if media_type.strip().lower() != JSON:
         msg = f"send the header Content-Type: {JSON}"

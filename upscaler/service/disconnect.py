@@ -41,7 +41,7 @@ async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Resul
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        if not working.done():  # else it counts, even if the client disconnected as well
             raise ClientDisconnect
         return working.result()
     finally:

@@ -26,6 +26,7 @@ class Metrics:
     """The metrics of one service, in a registry of its own."""
 
     def __init__(self, admission: Admission, results_bytes: Callable[[], int]) -> None:
+        # Not the global registry, which refuses a second service in one process, as in tests.
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(

@@ -52,6 +52,7 @@ class RequestMiddleware:
         request_id = given if SANE_ID.fullmatch(given) else uuid4().hex
         record = RequestRecord(scope, request_id)
         with self.admission.reservation() as memory:
+            # ASGI servers need not set a state.
             scope.setdefault("state", {}).update(
                 request_id=request_id, memory=memory, facts=record.facts
             )

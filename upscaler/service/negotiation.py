@@ -21,7 +21,7 @@ def negotiate(accept: str, requested: ImageEncoding) -> ImageEncoding | None:
     """
     if not accept.strip(" ,"):
         return None
-    # `best_match` prefers the last of equals.
+    # `best_match` prefers the last of equals, and compares case-sensitively, unlike RFC 9110.
     offered = sorted(MEDIA_TYPES, key=lambda encoding: encoding is requested)
     try:
         best = mimeparse.best_match([*map(MEDIA_TYPES.__getitem__, offered), JSON], accept.lower())

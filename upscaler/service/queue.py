@@ -50,6 +50,7 @@ class Admission:
 
     def busy(self, reason: str) -> Busy:
         """The error to refuse a request with, to be retried once the running job should be done."""
+        # First come, first served: the first job should make room first.
         wait_s = self.slots[0].estimated_s if self.slots else MIN_RETRY_AFTER_S
         retry_after_s = min(MAX_RETRY_AFTER_S, max(MIN_RETRY_AFTER_S, ceil(wait_s)))
         return Busy(f"{reason}: try again in {retry_after_s} s", retry_after_s)

@@ -44,6 +44,7 @@ class StrictConnection(h11.Connection):
             self._empty_lines += match[0].count(b"\n")
             # Beyond the limit they stay in the buffer, and h11 rejects them as invalid.
             if self._empty_lines <= MAX_EMPTY_LINES:
+                # h11 has no public method to discard data.
                 self._receive_buffer.maybe_extract_at_most(len(match[0]))
 
 

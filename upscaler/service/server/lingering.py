@@ -102,9 +102,11 @@ class LingeringTransport(asyncio.Transport):
             self._inner.close()
 
     def is_closing(self) -> bool:
+        # To uvicorn a lingering transport is closed: it parses no more requests and sends nothing.
         return self.drain is not None or self._inner.is_closing()
 
     def pause_reading(self) -> None:
+        # Unread data would reset the connection: while it lingers, reading must go on.
         if self.drain is None:
             self._inner.pause_reading()
 
@@ -112,6 +114,7 @@ class LingeringTransport(asyncio.Transport):
         self._inner.resume_reading()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        # After `write_eof` the inner transport would raise an error.
         if self.drain is None:
             self._inner.write(data)
 
