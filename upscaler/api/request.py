@@ -133,7 +133,7 @@ class UpscalingRequest(BaseModel):
         ImageEncoding,
         Field(
             title="Output Image Encoding",
-            description="The file format of the answer.",
+            description="The file format of the result.",
             examples=["jpeg"],
         ),
     ] = ImageEncoding.PNG

@@ -89,7 +89,7 @@ def create_app(
     if not settings.tokens:
         raise ValueError("the service needs at least one token")
     if fetch is None:
-        from upscaler.service.download import Downloader  # noqa: PLC0415  importing httpx is slow, and the mock has its own
+        from upscaler.service.download import Downloader  # noqa: PLC0415  importing httpx is slow, and not every caller needs it
 
         fetch = Downloader(ports=settings.fetch_ports, networks=settings.fetch_networks).fetch
     admission = Admission(settings.queue_length, settings.queue_memory, backend.at_once)

@@ -320,7 +320,7 @@ async def _run_in_thread(work: Callable[[threading.Event], Result]) -> Result:
         except Cancelled as error:  # because of `stopped`
             release_frames(error)
         except Exception as error:
-            log.exception("an image that nobody waits for failed")
+            log.exception("an image failed after it had been cancelled")
             release_frames(error)
         raise
     finally:

@@ -203,7 +203,7 @@ class Downloader:
         except (httpx.InvalidURL, ValueError) as error:
             raise _error("the server redirects to what is not a URL", "url_invalid") from error
         target = self._parsed(joined)
-        # A client that wrote https expects that nobody on the way can read or change the image.
+        # A client that wrote https expects that no one on the way can read or change the image.
         if (url.scheme, target.scheme) == ("https", "http"):
             raise _error("redirects from https to http are not followed", "url_redirects")
         return target

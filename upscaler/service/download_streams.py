@@ -96,7 +96,7 @@ class PacedStream(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  so named by httpcore
         if self.in_head:
             if self._head_bytes >= MAX_HEAD_BYTES:
-                raise httpcore.RemoteProtocolError("the head of the answer is too long")
+                raise httpcore.RemoteProtocolError("the head of the response is too long")
             max_bytes = HEAD_PIECE_BYTES
         data = await self._plain.read(max_bytes, timeout)
         if self.in_head:

@@ -37,7 +37,7 @@ class Metrics:
         )
         self._request_seconds = Histogram(
             "upscaler_request_seconds",
-            "From the first byte of a request to the last of its answer, by route.",
+            "From the first byte of a request to the last of its response, by route.",
             ("route",),
             buckets=BUCKETS_S,
             registry=self._registry,

@@ -29,5 +29,5 @@ def negotiate(accept: str, requested: ImageEncoding) -> ImageEncoding | None:
         return None
     if not best:
         media_types = ", ".join([JSON, *MEDIA_TYPES.values()])
-        raise NotAcceptable(f"an answer can be one of {media_types}: accept one of them")
+        raise NotAcceptable(f"a response can be one of {media_types}: accept one of them")
     return next((encoding for encoding in offered if MEDIA_TYPES[encoding] == best), None)

@@ -55,7 +55,7 @@ def serve(
         content = read()
         return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         content, etag = known()
         more = {**headers, "ETag": etag}
         # The header may be a list, and a proxy may have marked each tag as weak: W/"...".
@@ -64,7 +64,7 @@ def serve(
         more["Content-Length"] = str(len(content))
         return StreamingResponse(_parts(content), headers=more, media_type=media_type)
 
-    router.add_api_route(path, answer, methods=["GET", "HEAD"])
+    router.add_api_route(path, respond, methods=["GET", "HEAD"])
 
 
 async def _parts(content: bytes) -> AsyncIterator[bytes]:

@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
             # Duplicates, since the caller may close its own sockets at any time.
             bound = [sock.dup() for sock in sockets] if sockets else await self._bind()
         except OSError as error:
-            log.error("%s", error)  # noqa: TRY400  a traceback of a port in use helps nobody
+            log.error("%s", error)  # noqa: TRY400  the traceback adds nothing
             await self.lifespan.shutdown()
             sys.exit(1)
         self.servers = [Listener(sock, self) for sock in bound]  # type: ignore[misc]
