@@ -236,7 +236,7 @@ def test_distance_is_counted_in_levels(
 def test_the_median_is_not_moved_by_one_slow_run() -> None:
     peer = Row("peer", "1", "fp32", seconds=[4.0, 8.0, 6.0])
     row = Row("own", "1", "fp32", seconds=[2.0, 100.0, 1.0])
-    found = bench.summed_up(row, peer, 10**11, 4 * 10**6, PEAKS)
+    found = bench.with_statistics(row, peer, 10**11, 4 * 10**6, PEAKS)
     assert found.median_s == 2
     assert found.ratios == [2, 0.08, 6]
     assert found.median_ratio == 2

@@ -55,7 +55,7 @@ def _task(args: argparse.Namespace) -> "BenchTask":
         data = file.read(files.MAX_FILE_BYTES)
     names = args.model or [UpscalingModel.X4_PLUS]
     models = [model for model in MODELS.values() if {model.name, "all"} & set(names)]
-    field = contenders.field(
+    field = contenders.select(
         device,
         bf16=contenders.native_bf16(machine.describe()),
         precisions=args.precision or (),
