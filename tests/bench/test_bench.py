@@ -289,7 +289,7 @@ def test_a_wrong_word_is_refused_with_what_it_could_be(
     assert message in capsys.readouterr().err
 
 
-def test_what_cannot_be_measured_with_is_an_error_before_anything_is_measured(
+def test_a_missing_image_or_peer_fails_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main.main(["bench", str(tmp_path / "gone.png")]) == 1
