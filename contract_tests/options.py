@@ -85,6 +85,7 @@ def add_options(add: Callable[..., object], *, prefix: str = "") -> None:
         destination = PREFIX + name.replace("-", "_")
         add(f"--{prefix}{name}", dest=destination, default=None, **how)
 
+    # In pytest an option with nargs="+" would also take the paths of tests behind it.
     several: dict[str, Any] = {"action": "append"} if prefix else {"action": "extend", "nargs": "+"}
     option("url" if prefix else "base-url", type=_url, metavar="URL", help="the target to judge")
     option("target", choices=TARGETS, help=f"or by name: octoai is {TARGETS['octoai']}")

@@ -65,6 +65,7 @@ class SlidingWindow:
     def count(self, token: str) -> None:
         """Count a request; raises RateLimited for one too many, which is not counted."""
         now, times = self._clock(), self._times.setdefault(token, deque())
+        # At most `requests` times are kept, since refused requests are not counted.
         while times and times[0] + MINUTE_S <= now:
             times.popleft()
         if len(times) >= self.requests:  # until the oldest request leaves the window

@@ -64,6 +64,7 @@ def _png_end(file: bytes) -> int:
     at, kind = 8, b""
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", file, at)
+        # Pillow does not check all of them, and a flipped bit in a chunk is a damaged file.
         (checksum,) = struct.unpack_from(">I", file, at + 8 + length)
         if checksum != zlib.crc32(memoryview(file)[at + 4 : at + 8 + length]):
             raise Undecodable(f"the checksum of the PNG's chunk {kind!r} is wrong")

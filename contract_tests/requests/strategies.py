@@ -225,6 +225,8 @@ def _oversized_output(name: str, width: int, height: int, past: int, seed: int) 
     """A request whose output is `past` pixels too long on its longer side."""
     image = SampleImage(width, height, "png", seed, "palette")
     longest = max(width, height)
+    # The smallest values for which that side is rounded up to the size wanted (REQ-16); a scale has
+    # four decimals.
     if name == "scale":
         scale = math.ceil((MAX_OUTPUT_PX + past - 0.5) / longest * 10_000) / 10_000
         return upscaling_request({name: scale}, image)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.billable
 
 
 def few(share: float) -> settings:
-    """A share of the examples of a property that costs nothing."""
+    """Settings with a share of the usual number of examples, since each may cost money."""
     usual = settings().max_examples
     return settings(max_examples=max(1, round(usual * share)))
 
@@ -90,6 +90,7 @@ def test_a_computed_side_is_rounded_half_up(
 @given(sent=draw.small_images, size=draw.size_fields)
 @few(0.5)
 def test_the_image_has_the_requested_size(run: Run, sent: SampleImage, size: draw.Fields) -> None:
+    # In a square image a mistaken width for height would not show.
     target(float(abs(sent.width - sent.height)), label="far from a square")
     run.check_any_model(upscaling_request(size, sent))
 

@@ -143,7 +143,7 @@ class Target:
             msg = f"the target did not respond within {self.options.timeout_s:g} s"
             raise Inconclusive(msg) from error
         except httpx.TransportError as error:
-            self.probe()
+            self.probe()  # if nothing responds at all, the whole run ends as unreachable
             if last:
                 msg = f"the target closed the connection each time: {_reason(error)}"
                 raise Inconclusive(msg) from error
@@ -176,6 +176,7 @@ class Target:
             content=request.body if request.body or request.method == "POST" else None,
         ) as received:
             body = bytearray()
+            # Part by part, since a hostile target may never end its response.
             for part in received.iter_raw():
                 body += part
                 if len(body) > MAX_RESPONSE_BYTES:

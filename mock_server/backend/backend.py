@@ -32,9 +32,11 @@ class MockBackend(LocalBackend):
 
 def apply_fault(job: UpscaleJob) -> UpscaleJob:
     """Return the job to run instead of `job`, by the fault of its request."""
+    # A context variable, as the service's own code between the two knows nothing of faults.
     flags = current.get().flags
     if "wrong-size" in flags:
         width, height = job.size
+        # No image is 0 pixels wide, so one of a single pixel gets wider instead.
         job = replace(job, size=(width - 1 if width > 1 else 2, height))
     if "wrong-encoding" in flags:
         job = replace(job, encoding=OTHER_ENCODING[job.encoding])

@@ -147,7 +147,7 @@ def test_every_single_push_of_every_band_and_pass_may_fail() -> None:
         assert largest_difference(run.result, whole(4)) <= 1
 
 
-def test_each_try_takes_half_of_the_memory_down_to_the_least_and_then_it_is_told() -> None:
+def test_each_retry_halves_the_memory_until_the_smallest_plan_fails() -> None:
     run = Run(lambda _: True, FAILURES["on a CPU"])
     amounts = [plan.bytes for plan in run.plans]
     least = min(plan.bytes for plan in engine()._plans(200, 24, 3))
@@ -160,7 +160,7 @@ def test_each_try_takes_half_of_the_memory_down_to_the_least_and_then_it_is_told
     assert 2 < len(amounts) <= most_tries(3)
 
 
-def test_the_plan_after_a_failure_is_the_cheapest_of_those_for_half_the_memory() -> None:
+def test_the_plan_after_a_failure_is_the_cheapest_for_half_the_memory() -> None:
     run = Run((0).__eq__, FAILURES["on a CPU"])
     first, second = run.plans
     choices = engine()._plans(200, 24, 3)
@@ -276,7 +276,7 @@ print(json.dumps(outcomes))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory so")
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("mixed", marks=needs_bf16)])
-def test_a_process_that_may_have_no_more_memory_makes_the_picture_or_says_so(
+def test_with_too_little_memory_it_upscales_or_raises_out_of_memory(
     precision: str, tmp_path: Path
 ) -> None:
     """For real: nothing is replaced, torch and oneDNN fail as they fail.

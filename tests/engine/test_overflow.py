@@ -115,7 +115,7 @@ def saved(net: Net, model: Model, folder: Path) -> Path:
     return path
 
 
-def test_weights_of_ones_own_that_overflow_are_refused_when_they_are_loaded(
+def test_custom_weights_that_overflow_are_refused_when_loaded(
     tmp_path: Path,
 ) -> None:
     path = saved(scaled(COMPACT, 1e12), COMPACT, tmp_path)

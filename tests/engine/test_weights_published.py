@@ -47,9 +47,7 @@ def package() -> Path:
     return Path(spec.origin).parent
 
 
-def test_the_package_has_these_three_files_as_published_and_no_other_that_enlarges_4_times() -> (
-    None
-):
+def test_the_package_has_exactly_the_published_4x_files() -> None:
     files = {model.ncnn.path: model.ncnn for model in IN_PACKAGE if model.ncnn}
     assert len(files) == 3
     found = {path.relative_to(package()).as_posix() for path in package().rglob("*_UP4X.bin")}

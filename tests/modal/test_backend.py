@@ -276,7 +276,7 @@ def play(work: Callable[[Scene], Coroutine[Any, Any, None]], scene: Scene | None
     asyncio.run(work(scene or Scene()))
 
 
-def test_a_job_is_pending_until_it_is_completed_whichever_container_is_asked(plane: Plane) -> None:
+def test_a_job_is_pending_until_completed_whichever_container_is_asked(plane: Plane) -> None:
     go_on = threading.Event()
 
     def waiting(*task: Any) -> ResultPayload:
@@ -602,7 +602,7 @@ def completed(api: httpx.Client, promise: httpx.Response) -> httpx.Response:
     return api.get(poll.json()["response_url"])
 
 
-def test_an_asynchronous_request_is_answered_in_the_end_as_a_synchronous_one(
+def test_an_asynchronous_request_ends_with_its_image_or_its_error(
     plane: Plane, api: httpx.Client
 ) -> None:
     promise = api.post("/upscaling", json=GOOD, headers={ASYNC_HEADER: "1"})
