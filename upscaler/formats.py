@@ -11,13 +11,14 @@ class OutputFormat:
 
     `name` is what a request's `output_image_encoding` calls it (REQ-9), and `media_type` what HTTP
     does. Names of its files end with one of `suffixes`; new files get the first. `max_side_px` is
-    the longest side that its writer can write.
+    the longest side that its writer can write, and `description` what the playground says of it.
     """
 
     name: str
     media_type: str
     suffixes: tuple[str, ...]
     max_side_px: int
+    description: str = ""
 
 
 class ImageEncoding(StrEnum):
@@ -25,8 +26,20 @@ class ImageEncoding(StrEnum):
 
     row: OutputFormat
 
-    JPEG = OutputFormat("jpeg", "image/jpeg", (".jpg", ".jpeg"), 65_500)  # the most of libjpeg
-    PNG = OutputFormat("png", "image/png", (".png",), 2**31 - 1)  # PNG, third edition, 11.2.1
+    JPEG = OutputFormat(
+        "jpeg",
+        "image/jpeg",
+        (".jpg", ".jpeg"),
+        max_side_px=65_500,  # the most of libjpeg
+        description="Much smaller, in high quality. Transparency becomes white.",
+    )
+    PNG = OutputFormat(
+        "png",
+        "image/png",
+        (".png",),
+        max_side_px=2**31 - 1,  # PNG, third edition, 11.2.1
+        description="Every pixel as it is, with transparency.",
+    )
 
     def __new__(cls, row: str | OutputFormat) -> Self:
         assert isinstance(row, OutputFormat), "ImageEncoding(name) finds a member and makes none"

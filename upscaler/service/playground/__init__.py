@@ -1,7 +1,8 @@
 """The page at `/`: everything the API can do, in a browser, as a few files without a build step.
 
-The page fetches the contract's limits and the models from `page/facts.json`, so none of them is
-written down twice. All its addresses are relative: it also works below a path of another server.
+The page fetches the contract's limits, the models and the formats of files from `page/facts.json`,
+so none of them is written down twice. All its addresses are relative: it also works below a path
+of another server.
 """
 
 import json
@@ -13,6 +14,7 @@ from fastapi import APIRouter
 from upscaler.api.headers import DRY_RUN_HEADER
 from upscaler.api.limits import MAX_BODY_BYTES, MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
 from upscaler.api.request import UpscalingRequest
+from upscaler.formats import ImageEncoding
 from upscaler.models import MODELS
 from upscaler.service import static_files
 from upscaler.service.static_files import HTML, SCRIPT, STYLE
@@ -47,7 +49,8 @@ FILES: Final = {
 
 
 def facts() -> dict[str, Any]:
-    """What the page has to know of the API and of its models."""
+    """What the page has to know of the API, its models and its formats, the default one first."""
+    default = UpscalingRequest.model_fields["output_image_encoding"].default
     return {
         "min_input_px": MIN_INPUT_PX,
         "max_input_px": MAX_INPUT_PX,
@@ -59,6 +62,15 @@ def facts() -> dict[str, Any]:
         "models": [
             {"name": model.name, "scale": model.scale, "made_for": model.description}
             for model in MODELS.values()
+        ],
+        "encodings": [
+            {
+                "name": encoding.value,
+                "media_type": encoding.media_type,
+                "suffix": encoding.suffixes[0],
+                "description": encoding.row.description,
+            }
+            for encoding in sorted(ImageEncoding, key=lambda encoding: encoding is not default)
         ],
     }
 
