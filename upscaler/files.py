@@ -21,9 +21,8 @@ PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 ENCODINGS: Final = {suffix: encoding for encoding in ImageEncoding for suffix in encoding.suffixes}
 """The encoding that the name of a result asks for."""
 DEFAULT_FOLDER: Final = Path("upscaled")
-MAX_FILE_BYTES: Final = 64 * 2**20
-"""Twice what the largest input has uncompressed, with 16 bits a sample and alpha."""
-
+MAX_FILE_BYTES: Final = 2 * MAX_INPUT_PX**2 * 4 * 2
+"""Twice what the largest input has uncompressed, with four samples of two bytes: 64 MiB."""
 
 LEFT_AFTER_S: Final = 24 * 60 * 60
 """For so long nobody writes a file: what is older was left by a process that was killed."""
