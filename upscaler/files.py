@@ -21,8 +21,8 @@ PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 ENCODINGS: Final = {suffix: encoding for encoding in ImageEncoding for suffix in encoding.suffixes}
 """The format of a result, by the suffix of its name."""
 DEFAULT_FOLDER: Final = Path("upscaled")
-MAX_FILE_BYTES: Final = 64 * 2**20
-"""The largest input: twice as much as 2048x2048 pixels with alpha at 16 bits, uncompressed."""
+MAX_FILE_BYTES: Final = 2 * MAX_INPUT_PX**2 * 4 * 2
+"""The largest input: twice an uncompressed image of the largest size, with alpha and 16 bits."""
 STALE_AFTER_S: Final = 24 * 60 * 60
 """No file is written for so long: an older partial file was left by a process that was killed."""
 KINDS: Final = {

@@ -10,13 +10,15 @@ class OutputFormat:
     """A file format.
 
     `name` is its value in `output_image_encoding` (REQ-9). Its files have one of `suffixes`; new
-    files get the first. `max_side_px` is the longest side that its writer supports.
+    files get the first. `max_side_px` is the longest side that its writer supports, and
+    `description` is the playground's hint.
     """
 
     name: str
     media_type: str
     suffixes: tuple[str, ...]
     max_side_px: int
+    description: str = ""
 
 
 class ImageEncoding(StrEnum):
@@ -25,9 +27,19 @@ class ImageEncoding(StrEnum):
     row: OutputFormat
 
     JPEG = OutputFormat(
-        "jpeg", "image/jpeg", (".jpg", ".jpeg"), 65_500
-    )  # libjpeg's JPEG_MAX_DIMENSION
-    PNG = OutputFormat("png", "image/png", (".png",), 2**31 - 1)  # PNG, third edition, 11.2.1
+        "jpeg",
+        "image/jpeg",
+        (".jpg", ".jpeg"),
+        max_side_px=65_500,  # libjpeg's JPEG_MAX_DIMENSION
+        description="Much smaller, in high quality. Transparency becomes white.",
+    )
+    PNG = OutputFormat(
+        "png",
+        "image/png",
+        (".png",),
+        max_side_px=2**31 - 1,  # PNG, third edition, 11.2.1
+        description="Every pixel as it is, with transparency.",
+    )
 
     def __new__(cls, row: str | OutputFormat) -> Self:
         assert isinstance(row, OutputFormat), "ImageEncoding(name) finds a member and makes none"

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 RELEASES: Final = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 LICENCE: Final = "BSD-3-Clause"
-"""The licence of all six official checkpoints."""
+"""The licence of all official checkpoints."""
 KERNEL_AREA: Final = 3 * 3
 """Every convolution of both networks has a kernel of 3x3."""
 

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
 
+from upscaler.api.limits import MAX_OUTPUT_PX
 from upscaler.authority import is_authority
 from upscaler.environment import FromEnvironment, setting
 from upscaler.formats import ImageEncoding
@@ -19,8 +20,8 @@ from upscaler.formats import ImageEncoding
 Network = IPv4Network | IPv6Network
 
 MIB: Final = 2**20
-MIN_LIMIT_BYTES: Final = 320 * MIB
-"""The least that a memory limit may be: the largest file, noise with alpha, has 256 MiB."""
+MIN_LIMIT_BYTES: Final = MAX_OUTPUT_PX**2 * 4 // MIB * MIB + 64 * MIB
+"""The least that a memory limit may be: the largest file, noise with alpha, and 64 MiB more."""
 
 
 class Device(StrEnum):

@@ -67,7 +67,7 @@ class Run:
     planning: bool = False
     concurrency: int = 1
     models: Sequence[str] = ()
-    """The only models to request, the first of them where it does not matter; empty: all six."""
+    """The only models to request, the first of them where it does not matter; empty: all."""
     image_url: tuple[str, int, int] | None = None
     """A URL from which the target can download an image, and the width and height of that."""
     counters_by_test: dict[str, Counters] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """The backend of the mock, whose images are wrong when a fault asks for it."""
 
 from dataclasses import replace
+from typing import Final
 
 from mock_server.backend.nearest import NearestUpscaler
 from mock_server.faults.fault import current
@@ -8,10 +9,11 @@ from upscaler.formats import ImageEncoding
 from upscaler.imaging.jpeg_writer import SMALL
 from upscaler.service.backend import LocalBackend, StageTimer, UpscaleJob, UpscaleResult
 
-OTHER_ENCODING: dict[ImageEncoding, ImageEncoding] = {
-    ImageEncoding.PNG: ImageEncoding.JPEG,
-    ImageEncoding.JPEG: ImageEncoding.PNG,
+OTHER_ENCODING: Final = {
+    right: next(encoding for encoding in ImageEncoding if encoding is not right)
+    for right in ImageEncoding
 }
+"""The encoding that is wrong for each: a JPEG's is PNG, and all others' JPEG."""
 
 
 class MockBackend(LocalBackend):

@@ -31,7 +31,7 @@ def output_size(request: UpscalingRequest, input_size: Size) -> Size:
 
 
 def check_input_size(size: Size, field: str) -> None:
-    """Raise InvalidRequest on `field` unless both sides are 256 to 2048 pixels (REQ-13)."""
+    """Raise InvalidRequest on `field` unless both sides are within the limits (REQ-13)."""
     if min(size) >= MIN_INPUT_PX and max(size) <= MAX_INPUT_PX:
         return
     kind = "image_too_small" if min(size) < MIN_INPUT_PX else "image_too_large"

@@ -56,7 +56,9 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(UpscalingModel)
     add("--model", type=_one_of(UpscalingModel), default=UpscalingModel.X4_PLUS, metavar="NAME",
         help=f"one of: {names}")  # fmt: skip
-    add("--encoding", type=_one_of(ImageEncoding), metavar="NAME", help="png (default) or jpeg")
+    add("--encoding", type=_one_of(ImageEncoding), metavar="NAME",
+        help=f"one of: {', '.join(ImageEncoding)}; default: the one that --output's name says, "
+        f"or else {ImageEncoding.PNG}")  # fmt: skip
     add("--before-after", action="store_true", help="also write a comparison with bicubic resizing")
     add("--json", action="store_true", help="print a JSON object per image")
     add("--quiet", action="store_true", help="show no progress")

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812  torch's own documentation ca
 from upscaler.models import RRDB, Compact
 
 NUM_FEAT = 64
-"""Feature maps in the trunk of every one of the six networks."""
+"""Feature maps in the trunk of every network."""
 NUM_GROW_CH = 32
 """Feature maps that each convolution of a dense block adds."""
 RESIDUAL = 0.2

@@ -97,7 +97,8 @@ def parser() -> argparse.ArgumentParser:
     add("--model", choices=[*map(str, UpscalingModel)], default=str(UpscalingModel.X4_PLUS),
         metavar="NAME", help=f"one of: {', '.join(UpscalingModel)}")  # fmt: skip
     add("--encoding", type=ImageEncoding, choices=[*ImageEncoding], metavar="NAME",
-        help="png (default) or jpeg")  # fmt: skip
+        help=f"one of: {', '.join(ImageEncoding)}; default: the one that --output's name says, "
+        f"or else {ImageEncoding.PNG}")  # fmt: skip
     add("--again", action="store_true", help="upscale again what has a result already")
     return root
 

@@ -1,7 +1,7 @@
 """The playground at `/`, a page to try the API in a browser: static files without a build step.
 
-The page fetches the contract's limits and the models from `page/facts.json`, so that each is
-defined once. All its URLs are relative: it also works below a path prefix of a proxy.
+The page fetches the contract's limits, the models and the output formats from `page/facts.json`, so
+that each is defined once. All its URLs are relative: it also works below a path prefix of a proxy.
 """
 
 import json
@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from upscaler.api.headers import DRY_RUN_HEADER
 from upscaler.api.limits import MAX_BODY_BYTES, MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
 from upscaler.api.request import UpscalingRequest
+from upscaler.formats import ImageEncoding
 from upscaler.models import MODELS
 from upscaler.service import static_files
 from upscaler.service.static_files import HTML, SCRIPT, STYLE
@@ -47,7 +48,8 @@ FILES: Final = {
 
 
 def facts() -> dict[str, Any]:
-    """What the page needs to know of the API and its models."""
+    """What the page needs to know of the API, its models and its formats, the default one first."""
+    default = UpscalingRequest.model_fields["output_image_encoding"].default
     return {
         "min_input_px": MIN_INPUT_PX,
         "max_input_px": MAX_INPUT_PX,
@@ -59,6 +61,15 @@ def facts() -> dict[str, Any]:
         "models": [
             {"name": model.name, "scale": model.scale, "made_for": model.description}
             for model in MODELS.values()
+        ],
+        "encodings": [
+            {
+                "name": encoding.value,
+                "media_type": encoding.media_type,
+                "suffix": encoding.suffixes[0],
+                "description": encoding.row.description,
+            }
+            for encoding in sorted(ImageEncoding, key=lambda encoding: encoding is not default)
         ],
     }
 

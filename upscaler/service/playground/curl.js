@@ -1,12 +1,11 @@
 // The call that was just made, as a line for bash, and what its file is called.
 
 // The token is not in it: the shell fills it in from its environment.
-export function curlLine({ endpoint, fields, picture, output }) {
-  const accept = `image/${fields.output_image_encoding}`;
+export function curlLine({ endpoint, fields, picture, encoding, output }) {
   const options = [
     `-H "Authorization: Bearer $UPSCALER_TOKEN"`,
     "-H 'Content-Type: application/json'",
-    `-H ${quoted(`Accept: ${accept}`)}`,
+    `-H ${quoted(`Accept: ${encoding.media_type}`)}`,
   ];
   if (picture.kind === "url") {
     options.push(`--data-raw ${quoted(JSON.stringify({ ...fields, init_image_url: picture.url }))}`);
@@ -22,12 +21,12 @@ export function curlLine({ endpoint, fields, picture, output }) {
 }
 
 // photo-x4.png, photo-1200x800.jpg
-export function outputName(picture, kind, number, size, encoding) {
+export function outputName({ picture, kind, number, encoding }, size) {
   const stem = picture.name
     .replace(/\.[^.]*$/, "")
     .replace(/[\p{C}\p{Zl}\p{Zp}/\\:*?"<>|]/gu, "_"); // what some file system does not take
   const asked = kind === "scale" ? `x${number}` : `${size.width}x${size.height}`;
-  return `${stem || "picture"}-${asked}.${encoding === "jpeg" ? "jpg" : "png"}`;
+  return `${stem || "picture"}-${asked}${encoding.suffix}`;
 }
 
 // Inside single quotes bash takes everything as it is, but for the single quote itself.

@@ -12,7 +12,7 @@ import { fileSize, percent, seconds, times } from "./words.js";
 const $ = (id) => document.getElementById(id);
 const ENDPOINT = new URL("upscaling", document.baseURI).href;
 const PLACES = ["picture", "model", "size", "encoding", "token"];
-const FOCUS = { picture: "file", model: "model", size: "number", encoding: "png", token: "token" };
+const FOCUS = { picture: "file", model: "model", size: "number", encoding: "encoding", token: "token" };
 
 const facts = await (await fetch("page/facts.json")).json();
 const compare = new Compare($("view"));
@@ -80,7 +80,10 @@ function showCaption() {
 // -- The settings --------------------------------------------------------------------------------
 
 const kind = () => document.querySelector("input[name=kind]:checked").value;
-const encoding = () => document.querySelector("input[name=encoding]:checked").value;
+const encoding = () => {
+  const { value } = document.querySelector("input[name=encoding]:checked");
+  return facts.encodings.find(({ name }) => name === value);
+};
 const model = () => facts.models.find(({ name }) => name === $("model").value);
 const number = () => readNumber($("number").value, kind());
 
@@ -89,7 +92,7 @@ function fields() {
   return {
     model: model().name,
     [SIZE_FIELDS[kind()]]: number(),
-    output_image_encoding: encoding(),
+    output_image_encoding: encoding().name,
   };
 }
 
@@ -138,11 +141,18 @@ function showKind() {
   showSize();
 }
 
+// A radio button for each format of files. The first is the default, and is what an error is about.
+function encodingButton({ name }, position) {
+  const [label, input, text] = ["label", "input", "span"].map((tag) => document.createElement(tag));
+  Object.assign(input, { type: "radio", name: "encoding", value: name, checked: position === 0 });
+  if (position === 0) input.id = FOCUS.encoding;
+  text.textContent = name.toUpperCase();
+  label.append(input, text);
+  return label;
+}
+
 function showEncoding() {
-  $("encoding-hint").textContent =
-    encoding() === "png"
-      ? "Every pixel as it is, with transparency."
-      : "Much smaller, in high quality. Transparency becomes white.";
+  $("encoding-hint").textContent = encoding().description;
   showError("encoding", null);
 }
 
@@ -228,7 +238,7 @@ async function start() {
 
 // Ask first what would come of it: that tells how long it will take, and of all errors at once.
 async function upscale(signal) {
-  const asked = { picture, fields: fields(), kind: kind(), number: number() };
+  const asked = { picture, fields: fields(), kind: kind(), number: number(), encoding: encoding() };
   const body = await requestBody(asked.fields, asked.picture);
   const call = { token: token(), body, signal };
   say("Checking the picture");
@@ -244,7 +254,7 @@ async function upscale(signal) {
   try {
     const answer = await post(ENDPOINT, {
       ...call,
-      headers: { Accept: `image/${asked.fields.output_image_encoding}` },
+      headers: { Accept: asked.encoding.media_type },
       sending: (share) => advance(0.08 + 0.08 * share, `Sending … ${percent(share)}`),
       sent: () => waiting.begin(),
       receiving: (share) => {
@@ -330,7 +340,7 @@ async function showResult(asked, answer, total) {
   if (!type.startsWith("image/")) throw new Error(`it got ${type || "something"} and no picture.`);
   const size = readSize(answer.header("X-Upscaler-Output-Size")) ?? (await sizeOf(answer.blob));
   const before = readSize(answer.header("X-Upscaler-Input-Size")) ?? asked.picture.size;
-  const output = outputName(asked.picture, asked.kind, asked.number, size, asked.fields.output_image_encoding);
+  const output = outputName(asked, size);
   clearResult();
   resultSource = URL.createObjectURL(answer.blob);
   $("drop").hidden = true;
@@ -434,6 +444,7 @@ function begin() {
   $("accepted").textContent = `PNG, JPEG or WebP, ${least} to ${most} pixels on each side`;
   $("model").replaceChildren(...facts.models.map(({ name }) => new Option(name, name)));
   $("model").value = facts.default_model;
+  $("encodings").replaceChildren(...facts.encodings.map(encodingButton));
   listen();
   showModel();
   showKind();
