@@ -30,13 +30,13 @@ from mock_server import Mock
 from upscaler.cli.options import parser
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import footprint
-from upscaler.service.playground import facts
+from upscaler.service.playground import config
 from upscaler.settings import Precision
 
 name = "real-esrgan-seventh"
 assert parser().parse_args(["image", "a.png", "--model", name]).model == name
 assert name in parser().parse_args(["weights", "fetch", name]).models
-assert {"name": name, "scale": 4, "made_for": "For tests."} in facts()["models"]
+assert {"name": name, "scale": 4, "description": "For tests."} in config()["models"]
 sizes = [footprint(MODELS[model].network, Precision.FP32, "cpu").column for model in (
     UpscalingModel.ANIMEVIDEO_V3, UpscalingModel(name), UpscalingModel.X4_V3)]
 assert sizes == sorted(set(sizes)), sizes
@@ -60,9 +60,9 @@ from PIL import Image
 from fastapi.testclient import TestClient
 from mock_server import Mock
 from upscaler.cli.options import parser
-from upscaler.service.playground import facts
+from upscaler.service.playground import config
 
-assert facts()["max_output_px"] == 10_000
+assert config()["max_output_px"] == 10_000
 file = io.BytesIO()
 Image.new("RGB", (256, 300), "red").save(file, "PNG")
 fields = {"init_image": base64.b64encode(file.getvalue()).decode()}

@@ -1,7 +1,7 @@
-"""The page at `/`: everything the API can do, in a browser, as a few files without a build step.
+"""The page at `/`, which uses the API from a browser: static files without a build step.
 
-The page fetches the contract's limits and the models from `page/facts.json`, so none of them is
-written down twice. All its addresses are relative: it also works below a path of another server.
+The page fetches the contract's limits and the models from `page/config.json`, so that neither is
+written down twice. All its URLs are relative, so it also works under a path prefix of a proxy.
 """
 
 import json
@@ -18,14 +18,14 @@ from upscaler.service import static_files
 from upscaler.service.static_files import HTML, SCRIPT, STYLE
 
 OCTOAI_PRICE_USD: Final = "0.004"
-"""What OctoAI charged for a picture, to show beside what this one cost."""
+"""What OctoAI charged for an image, shown beside the cost of this one."""
 
 HEADERS: Final = static_files.headers(
     static_files.POLICY
     | {
-        # Any server: the picture behind init_image_url is shown as "before". Pictures run no code.
+        # Any host: the image of init_image_url is shown as "before". Images cannot run code.
         "img-src": "'self' blob: http: https:",
-        # No text ever becomes markup, neither the service's nor the user's.
+        # The browser refuses to turn text into markup, whether it is the service's or the user's.
         "require-trusted-types-for": "'script'",
         "trusted-types": "'none'",
     }
@@ -34,20 +34,21 @@ FOLDER: Final = Path(__file__).parent
 FILES: Final = {
     "page.css": STYLE,
     "page.js": SCRIPT,
-    "call.js": SCRIPT,
+    "api.js": SCRIPT,
     "compare.js": SCRIPT,
     "curl.js": SCRIPT,
-    "picture.js": SCRIPT,
+    "format.js": SCRIPT,
+    "image.js": SCRIPT,
+    "progress.js": SCRIPT,
     "result.js": SCRIPT,
     "sizes.js": SCRIPT,
-    "words.js": SCRIPT,
     "icon.svg": "image/svg+xml",
 }
-"""What is served below `/page/`, with its media type."""
+"""The files served under `/page/`, each with its media type."""
 
 
-def facts() -> dict[str, Any]:
-    """What the page has to know of the API and of its models."""
+def config() -> dict[str, Any]:
+    """The API's limits and models, as the page reads them from `page/config.json`."""
     return {
         "min_input_px": MIN_INPUT_PX,
         "max_input_px": MAX_INPUT_PX,
@@ -57,7 +58,7 @@ def facts() -> dict[str, Any]:
         "octoai_price_usd": OCTOAI_PRICE_USD,
         "default_model": UpscalingRequest.model_fields["model"].default,
         "models": [
-            {"name": model.name, "scale": model.scale, "made_for": model.description}
+            {"name": model.name, "scale": model.scale, "description": model.description}
             for model in MODELS.values()
         ],
     }
@@ -66,7 +67,7 @@ def facts() -> dict[str, Any]:
 def _router() -> APIRouter:
     router = APIRouter(include_in_schema=False)
     _serve(router, "/", (FOLDER / "index.html").read_bytes(), HTML)
-    _serve(router, "/page/facts.json", json.dumps(facts()).encode(), "application/json")
+    _serve(router, "/page/config.json", json.dumps(config()).encode(), "application/json")
     for name, media_type in FILES.items():
         _serve(router, f"/page/{name}", (FOLDER / name).read_bytes(), media_type)
     return router
@@ -77,4 +78,4 @@ def _serve(router: APIRouter, path: str, content: bytes, media_type: str) -> Non
 
 
 router: Final = _router()
-"""The page's routes, for the service to include; they are not part of the API's description."""
+"""The page's routes, for the service to include; they are not in the OpenAPI document."""
