@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import FilePayload, Page
 
 TOKEN = "zweites-schlüsselwort"
+ASCII_TOKEN = "first"
 RED, CYAN = (200, 40, 40), (55, 215, 215)
 PHONE = {"width": 375, "height": 812}
 DESKTOP = {"width": 1440, "height": 900}

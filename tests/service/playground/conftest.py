@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.service.playground.actions import CHROMIUM, DESKTOP, TOKEN, InvertingUpscaler
+from tests.service.playground.actions import (
+    ASCII_TOKEN,
+    CHROMIUM,
+    DESKTOP,
+    TOKEN,
+    InvertingUpscaler,
+)
 from tests.support.paths import PHOTO
 from tests.support.service import running
 from upscaler.models import UpscalingModel
@@ -74,7 +80,7 @@ def stub() -> InvertingUpscaler:
 @pytest.fixture(scope="module")
 def service(stub: InvertingUpscaler, photo_url: str) -> Iterator[str]:
     settings = Settings(
-        tokens=("first", TOKEN),
+        tokens=(ASCII_TOKEN, TOKEN),
         fetch_ports=(int(re.split("[:/]", photo_url)[4]),),
         fetch_networks=(ip_network("127.0.0.0/8"),),
     )

@@ -10,6 +10,7 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from tests.service.playground.actions import (
+    ASCII_TOKEN,
     CYAN,
     PHONE,
     RED,
@@ -118,6 +119,21 @@ def test_an_original_that_loads_late_does_not_replace_the_result(
     page.evaluate("new Promise((done) => setTimeout(done, 100))")
     assert page.locator("#details").is_visible()
     assert page.locator("img.after").is_visible()
+
+
+def test_the_result_is_measured_where_a_proxy_removes_the_headers(page: Page) -> None:
+    def strip(route: Route) -> None:
+        response = route.fetch()
+        headers = {
+            name: value for name, value in response.headers.items() if "upscaler" not in name
+        }
+        route.fulfill(response=response, headers=headers)
+
+    page.route("**/upscaling", strip)
+    choose(page, png())
+    page.fill("#token", ASCII_TOKEN)  # route.fetch garbles others
+    page.click("#start")
+    expect(page.locator("#summary")).to_contain_text("300 × 280 became 1200 × 1120 in ")
 
 
 def test_an_invalid_url_is_reported(page: Page) -> None:

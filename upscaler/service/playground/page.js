@@ -299,8 +299,9 @@ async function showResult(request, response, total) {
   if (!type.startsWith("image/")) {
     throw new Error(`the response is ${type || "of unknown type"}, not an image.`);
   }
+  // A proxy may have removed the header.
   const size =
-    readSize(response.header("X-Upscaler-Output-Size")) ?? (await sizeOf(response.blob));
+    readSize(response.header("X-Upscaler-Output-Size")) ?? (await createImageBitmap(response.blob));
   const before = readSize(response.header("X-Upscaler-Input-Size")) ?? request.image.size;
   const output = outputName(
     request.image,
