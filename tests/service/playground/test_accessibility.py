@@ -184,7 +184,7 @@ def test_every_model_can_be_chosen(page: Page) -> None:
     for model in MODELS.values():
         page.select_option("#model", model.name)
         expect(page.locator("#number")).to_have_value(str(model.scale))
-        assert f"Its native scale is {model.scale}." in text(page, "#model-hint")
+        assert f"Native scale: {model.scale}." in text(page, "#model-hint")
 
 
 def test_a_file_chosen_before_the_page_is_ready_is_not_lost(context: BrowserContext) -> None:

@@ -177,7 +177,7 @@ def test_a_typed_scale_survives_a_change_of_model(page: Page) -> None:
     page.fill("#number", "1.5")
     page.select_option("#model", "real-esrgan-x2-plus")
     expect(page.locator("#number")).to_have_value("1.5")
-    assert "Its native scale is 2." in text(page, "#model-hint")
+    assert "Native scale: 2." in text(page, "#model-hint")
 
 
 # The slider

@@ -123,7 +123,7 @@ function showSize() {
 }
 
 function showModel() {
-  $("model-hint").textContent = `${model().description} Its native scale is ${model().scale}.`;
+  $("model-hint").textContent = `${model().description} Native scale: ${model().scale}.`;
   if (kind() === "scale" && followsModel) $("number").value = model().scale;
   showError("model", null);
   showSize();
