@@ -31,14 +31,14 @@ class ImageEncoding(StrEnum):
         "image/jpeg",
         (".jpg", ".jpeg"),
         max_side_px=65_500,  # libjpeg's JPEG_MAX_DIMENSION
-        description="Much smaller, in high quality. Transparency becomes white.",
+        description="Much smaller files in high quality. Transparency becomes white.",
     )
     PNG = OutputFormat(
         "png",
         "image/png",
         (".png",),
         max_side_px=2**31 - 1,  # PNG, third edition, 11.2.1
-        description="Every pixel as it is, with transparency.",
+        description="Lossless. Transparency is kept.",
     )
 
     def __new__(cls, row: str | OutputFormat) -> Self:

@@ -27,7 +27,7 @@ OTHER_TYPE = [("header/Content-Type", "content_type")]
 METHODS = {
     "/": ("GET", "HEAD"),
     "/page/page.js": ("GET", "HEAD"),
-    "/page/facts.json": ("GET", "HEAD"),
+    "/page/config.json": ("GET", "HEAD"),
     "/docs": ("GET", "HEAD"),
     "/docs/swagger-ui-bundle.js": ("GET", "HEAD"),
     "/openapi.json": ("GET", "HEAD"),

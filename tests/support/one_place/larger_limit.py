@@ -24,7 +24,7 @@ from upscaler.settings import Settings
 
 OLD, NEW = "8192", "10000"
 TOKEN = "a-token"
-PAGES = ("/", "/page/page.js", "/page/facts.json", "/docs", "/docs/start.js", "/openapi.json")
+PAGES = ("/", "/page/page.js", "/page/config.json", "/docs", "/docs/start.js", "/openapi.json")
 REFUSED: tuple[dict[str, object], ...] = (
     {"output_image_height": 10_001},
     {"output_image_width": 10_001},
@@ -76,7 +76,7 @@ def check_implementations() -> None:
             for response in responses(api):
                 told = response.text + repr(response.headers)
                 assert OLD not in told, f"{response.url}: {told}"
-            assert api.get("/page/facts.json").json()["max_output_px"] == 10_000
+            assert api.get("/page/config.json").json()["max_output_px"] == 10_000
             dry = {"X-Upscaler-Dry-Run": "1"}
             largest = fields(output_image_height=10_000)
             plan = api.post("/upscaling", json=largest, headers=dry)

@@ -37,8 +37,8 @@ def check_implementations() -> None:
             assert NAME in refused.text
             schemas = api.get("/openapi.json").json()["components"]["schemas"]
             assert NAME in schemas["UpscalingModel"]["enum"]
-            entry = {"name": NAME, "scale": 4, "made_for": "For tests."}
-            assert entry in api.get("/page/facts.json").json()["models"]
+            entry = {"name": NAME, "scale": 4, "description": "For tests."}
+            assert entry in api.get("/page/config.json").json()["models"]
 
 
 def check_rules() -> None:

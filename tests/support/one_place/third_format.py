@@ -112,7 +112,7 @@ def check_descriptions(api: httpx.Client) -> None:
     (accept,) = [each for each in upscaling["parameters"] if each["name"] == "Accept"]
     assert TYPE in accept["description"]
     entry = {"name": "webp", "media_type": TYPE, "suffix": ".webp", "description": "Small."}
-    assert api.get("/page/facts.json").json()["encodings"][-1] == entry
+    assert api.get("/page/config.json").json()["encodings"][-1] == entry
 
 
 def check_mock(api: httpx.Client) -> None:

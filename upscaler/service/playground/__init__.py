@@ -1,7 +1,8 @@
-"""The playground at `/`, a page to try the API in a browser: static files without a build step.
+"""The page at `/`, which uses the API from a browser: static files without a build step.
 
-The page fetches the contract's limits, the models and the output formats from `page/facts.json`, so
-that each is defined once. All its URLs are relative: it also works below a path prefix of a proxy.
+The page fetches the contract's limits, the models and the output formats from `page/config.json`, so
+that none is written down twice. All its URLs are relative, so it also works under a path prefix of a
+proxy.
 """
 
 import json
@@ -19,14 +20,14 @@ from upscaler.service import static_files
 from upscaler.service.static_files import HTML, SCRIPT, STYLE
 
 OCTOAI_PRICE_USD: Final = "0.004"
-"""OctoAI's price of an image, shown beside the cost of the result."""
+"""What OctoAI charged for an image, shown beside the cost of this one."""
 
 HEADERS: Final = static_files.headers(
     static_files.POLICY
     | {
-        # From any server, since the image at init_image_url is shown as "before".
+        # Any host: the image of init_image_url is shown as "before". Images cannot run code.
         "img-src": "'self' blob: http: https:",
-        # The browser refuses to turn any string into HTML, be it of the service or of the user.
+        # The browser refuses to turn text into markup, whether it is the service's or the user's.
         "require-trusted-types-for": "'script'",
         "trusted-types": "'none'",
     }
@@ -35,20 +36,21 @@ FOLDER: Final = Path(__file__).parent
 FILES: Final = {
     "page.css": STYLE,
     "page.js": SCRIPT,
-    "call.js": SCRIPT,
+    "api.js": SCRIPT,
     "compare.js": SCRIPT,
     "curl.js": SCRIPT,
-    "picture.js": SCRIPT,
+    "format.js": SCRIPT,
+    "image.js": SCRIPT,
+    "progress.js": SCRIPT,
     "result.js": SCRIPT,
     "sizes.js": SCRIPT,
-    "words.js": SCRIPT,
     "icon.svg": "image/svg+xml",
 }
-"""The files below `/page/`, with their media types."""
+"""The files served under `/page/`, each with its media type."""
 
 
-def facts() -> dict[str, Any]:
-    """What the page needs to know of the API, its models and its formats, the default one first."""
+def config() -> dict[str, Any]:
+    """The API's limits, models and formats, the default one first, for `page/config.json`."""
     default = UpscalingRequest.model_fields["output_image_encoding"].default
     return {
         "min_input_px": MIN_INPUT_PX,
@@ -59,7 +61,7 @@ def facts() -> dict[str, Any]:
         "octoai_price_usd": OCTOAI_PRICE_USD,
         "default_model": UpscalingRequest.model_fields["model"].default,
         "models": [
-            {"name": model.name, "scale": model.scale, "made_for": model.description}
+            {"name": model.name, "scale": model.scale, "description": model.description}
             for model in MODELS.values()
         ],
         "encodings": [
@@ -80,11 +82,11 @@ def _router() -> APIRouter:
 
     router = APIRouter(include_in_schema=False)
     serve("/", (FOLDER / "index.html").read_bytes(), HTML)
-    serve("/page/facts.json", json.dumps(facts()).encode(), "application/json")
+    serve("/page/config.json", json.dumps(config()).encode(), "application/json")
     for name, media_type in FILES.items():
         serve(f"/page/{name}", (FOLDER / name).read_bytes(), media_type)
     return router
 
 
 router: Final = _router()
-"""The routes of the page, for the service to include; OpenAPI does not list them."""
+"""The page's routes, for the service to include; they are not in the OpenAPI document."""
