@@ -103,7 +103,7 @@ def test_pictures_of_extremes_do_not_overflow() -> None:
     engine = networks.engine(COMPACT)
     for level in (0, 255):
         engine.upscale(np.full((40, 44, 4), level, np.uint8))
-    assert engine.upscale(module._probe()).std() > 10
+    assert engine.upscale(module._probe_image()).std() > 10
 
 
 # Weights of a user's own

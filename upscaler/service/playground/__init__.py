@@ -1,8 +1,8 @@
 """The page at `/`, which uses the API from a browser: static files without a build step.
 
-The page fetches the contract's limits, the models and the output formats from `page/config.json`, so
-that none is written down twice. All its URLs are relative, so it also works under a path prefix of a
-proxy.
+The page fetches the contract's limits, the models and the output formats from `page/config.json`,
+so that none is written down twice. All its URLs are relative, so it also works under a path prefix
+of a proxy.
 """
 
 import json
