@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from upscaler.api.limits import MAX_OUTPUT_PX
-from upscaler.authority import is_authority
 from upscaler.environment import FromEnvironment, setting
 from upscaler.formats import ImageEncoding
+from upscaler.host_port import is_authority
 
 Network = IPv4Network | IPv6Network
 

@@ -124,9 +124,11 @@ Net = RRDBNet | SRVGGNetCompact
 
 def build(network: RRDB | Compact) -> Net:
     """Build the network of that shape, with random weights."""
-    if isinstance(network, RRDB):
-        return RRDBNet(scale=network.scale, num_block=network.num_block)
-    return SRVGGNetCompact(scale=network.scale, num_conv=network.num_conv)
+    match network:
+        case RRDB():
+            return RRDBNet(scale=network.scale, num_block=network.num_block)
+        case Compact():
+            return SRVGGNetCompact(scale=network.scale, num_conv=network.num_conv)
 
 
 def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -24,7 +24,6 @@ from upscaler.api.limits import MAX_BODY_BYTES
 from upscaler.api.request import UpscalingRequest, parse_request
 from upscaler.api.responses import AsyncResponse, DryRunResponse, JobStatus, PollResponse
 from upscaler.api.sizes import Size, output_size
-from upscaler.authority import is_authority
 from upscaler.errors import (
     Busy,
     FieldError,
@@ -35,6 +34,7 @@ from upscaler.errors import (
     TooSlow,
     UpscalerError,
 )
+from upscaler.host_port import is_authority
 from upscaler.imaging import decode
 from upscaler.imaging.decode import EncodedImage
 from upscaler.models import MODELS

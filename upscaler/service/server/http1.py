@@ -5,7 +5,7 @@ from typing import Final
 
 import h11
 
-from upscaler.authority import is_authority
+from upscaler.host_port import is_authority
 
 MAX_EMPTY_LINES: Final = 8
 """How many are skipped before a request line; RFC 9112, 2.2, asks for at least one."""
