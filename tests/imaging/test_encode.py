@@ -342,13 +342,13 @@ def chunks_of(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_checksums_can_be_combined(first: bytes, second: bytes) -> None:
-    combined = png_writer._adler_combined(zlib.adler32(first), zlib.adler32(second), len(second))
+    combined = png_writer._adler32_combine(zlib.adler32(first), zlib.adler32(second), len(second))
     assert combined == zlib.adler32(first + second)
 
 
 def test_checksums_of_long_texts_can_be_combined() -> None:
     first, second = b"\xff" * 3_000_000, b"\xfe" * 5_000_001
-    combined = png_writer._adler_combined(zlib.adler32(first), zlib.adler32(second), len(second))
+    combined = png_writer._adler32_combine(zlib.adler32(first), zlib.adler32(second), len(second))
     assert combined == zlib.adler32(first + second)
 
 
