@@ -1,4 +1,4 @@
-"""What happens where the memory does not suffice: a correct picture, or an error that says so."""
+"""Running out of memory: the result is a correct image, or an error that says so."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.alone
 
 MODEL = MODELS[UpscalingModel.ANIMEVIDEO_V3]
 FOOTPRINT = Footprint(1000, column=1000, flow=500, tail=0, step_px=2000, tail_px=1)
-"""With it even small pictures have many plans."""
+"""With it even small images have many plans."""
 
 ON_A_CPU = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
@@ -68,7 +68,7 @@ def whole(channels: int) -> Pixels:
 
 
 class Run:
-    """A picture enlarged while whatever `failing` counts to fails, from 0 on, for memory."""
+    """An image upscaled while whatever `failing` counts to fails, from 0 on, for memory."""
 
     def __init__(
         self, failing: Callable[[int], bool], failure: Callable[[], Exception], channels: int = 3
@@ -123,7 +123,7 @@ def most_tries(channels: int) -> int:
 @pytest.mark.parametrize("kind", FAILURES)
 @settings(max_examples=12)
 @given(failing=st.sets(st.integers(0, 30), max_size=5), channels=st.sampled_from([3, 4]))
-def test_a_failure_anywhere_leaves_a_correct_picture_or_says_so(
+def test_a_failure_anywhere_gives_a_correct_image_or_an_error(
     kind: str, failing: set[int], channels: int
 ) -> None:
     run = Run(failing.__contains__, FAILURES[kind], channels)
@@ -173,9 +173,7 @@ def test_the_plan_after_a_failure_is_the_cheapest_for_half_the_memory() -> None:
     [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("memory"), KeyError(1)],
     ids=repr,
 )
-def test_any_other_error_goes_through_at_once(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_errors_are_raised_at_once(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
 
     def failing(*_: object) -> None:
@@ -189,7 +187,7 @@ def test_any_other_error_goes_through_at_once(
     assert len(calls) == 1
 
 
-def test_an_error_of_whoever_is_told_of_progress_goes_through_too() -> None:
+def test_an_error_of_the_progress_callback_is_raised() -> None:
     def failing(_done: int, _total: int) -> None:
         raise InterruptedError
 
@@ -197,7 +195,7 @@ def test_an_error_of_whoever_is_told_of_progress_goes_through_too() -> None:
         engine().upscale(picture(), progress=failing)
 
 
-def test_nothing_of_a_failed_try_is_held_when_the_next_begins(
+def test_a_failed_try_is_freed_before_the_next(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not even by the error's traceback: on a machine that is full it would fail again."""
@@ -222,7 +220,7 @@ def test_nothing_of_a_failed_try_is_held_when_the_next_begins(
     assert held == [0, 0]
 
 
-def test_a_warning_says_what_did_not_fit(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_retry_logs_the_plan_that_did_not_fit(caplog: pytest.LogCaptureFixture) -> None:
     run = Run((0).__eq__, FAILURES["on a CPU"])
     [record] = caplog.records
     assert record.levelname == "WARNING"
