@@ -37,15 +37,12 @@ class InvertingUpscaler(Resizer):
     def __init__(self) -> None:
         self.open = threading.Event()
         self.failure: UpscalerError | None = None
-        self.calls = 0
 
     def reset(self) -> None:
         self.open.set()
         self.failure = None
-        self.calls = 0
 
     def upscale(self, *args: Any, **kwargs: Any) -> list[Any]:
-        self.calls += 1
         assert self.open.wait(30)
         if self.failure:
             raise self.failure
