@@ -1,11 +1,11 @@
-"""octo-upscaler on Modal: a CPU front that knows the API, and GPU containers that run the models.
+"""octo-upscaler on Modal: a CPU front that serves the API, and GPU containers that run the models.
 
     modal deploy modal_app.py                                  the service, at a URL that it prints
     modal run modal_app.py --image photo.png --scale 2         files from a terminal
     modal run modal_app.py::selfcheck                          the GPU against the reference
 
 Both kinds of containers start on demand and shut down when idle. The environment variables that
-these commands read are in `upscaler/modal/config.py`, and explained in docs/MODAL.md.
+these commands read are declared in `upscaler/modal/config.py` and explained in docs/MODAL.md.
 """
 
 from pathlib import Path
@@ -25,15 +25,16 @@ from upscaler.models import MODELS, RELEASES
 MINUTES = 60
 HERE = Path(__file__).parent
 SOURCES = ("upscaler",)
-NOT_SOURCES = ["**/__pycache__", "**/*.pyc"]  # the page's files have to come along
-FRONT_INPUTS = 8
+# Modal's default adds only .py files, but the playground's HTML, CSS and JavaScript are needed too.
+NOT_SOURCES = ["**/__pycache__", "**/*.pyc"]
+FRONT_INPUTS = 8  # limited by the front's 2 GiB: see docs/cost.md, "The next walls"
 
 settings = settings_or_exit()
 app = modal.App("octo-upscaler")
 token = token_or_exit("upscaler-token", "UPSCALER_TOKEN")
 
-# Each layer is built anew only when it or one below it changes: first the weights, which never do,
-# then what is installed, and last our own code, which is no layer and is added at a start.
+# A layer is rebuilt only when it or one below it changes. So the weights, which never change, come
+# first, then the packages. Our own code is in no layer: Modal adds it when a container starts.
 base = modal.Image.debian_slim("3.12")
 fetched = base.apt_install("curl").run_commands(
     *[
@@ -45,7 +46,7 @@ fetched = base.apt_install("curl").run_commands(
 
 
 def installed(image: modal.Image, *extras: str) -> modal.Image:
-    """`image` with what the product needs, in the versions that are known to work together."""
+    """`image` with the product's dependencies, in versions that are known to work together."""
     return image.add_local_file(
         HERE / "constraints.txt", "/constraints.txt", copy=True
     ).pip_install_from_pyproject(
@@ -57,9 +58,9 @@ front_image = (
     installed(base)
     .env(
         {
-            # A file cannot begin before it is there, and the proxy gives up after 150 s.
+            # Modal's proxy answers with a redirect if a response has not started after 150 s.
             "UPSCALER_DEADLINE": "140",
-            # Of results that were just polled for, so that they are not fetched twice.
+            # A cache of results whose status was polled, so that they are not fetched twice.
             "UPSCALER_RESULTS_MEMORY": "512M",
         }
     )
@@ -70,9 +71,10 @@ installed_gpu = installed(fetched, "engine").env(
     {"UPSCALER_WEIGHTS": "/weights", "UPSCALER_DEVICE": "cuda"}
 )
 gpu_image = installed_gpu.env(
-    {"UPSCALER_SNAPSHOT": settings.snapshot.value}  # which a container has to know, too
+    # Containers import this file as well, without the environment of the machine that deployed.
+    {"UPSCALER_SNAPSHOT": settings.snapshot.value}
 ).add_local_python_source(*SOURCES, ignore=NOT_SOURCES)
-# The reference asks for torchvision, which asks for another torch, and needs neither to run.
+# --no-deps: they require torchvision, which requires another torch, and neither is needed here.
 check_image = (
     installed(installed_gpu, "reference")
     .run_commands("pip install --no-deps --no-build-isolation basicsr==1.4.2 realesrgan==0.3.0")
@@ -80,7 +82,8 @@ check_image = (
     .add_local_python_source(*SOURCES, ignore=NOT_SOURCES)
 )
 
-# Imported at the start of a container, before the snapshot is taken.
+# A failing import matters only in containers of that image. They import this before Modal takes a
+# snapshot, so that later containers start with it.
 with front_image.imports():  # type: ignore[no-untyped-call]
     from upscaler.modal.backend import ModalBackend, ModalJobStore
     from upscaler.service import logs
@@ -97,30 +100,30 @@ with gpu_image.imports():  # type: ignore[no-untyped-call]
     cpu=GPU_CORES,
     memory=GPU_MEMORY_MIB,
     region=list(settings.region) or None,
-    min_containers=0,  # nothing runs, and nothing is charged, while there are no requests
-    max_containers=settings.max_containers,  # a cap on what can be spent
+    min_containers=0,  # nothing runs or is charged while there are no requests
+    max_containers=settings.max_containers,  # limits what can be spent
     scaledown_window=settings.window_s,  # an idle GPU costs as much as a busy one
-    timeout=10 * MINUTES,  # the largest image takes seconds: what takes longer hangs
-    startup_timeout=5 * MINUTES,  # without it `timeout` includes the start
-    retries=0,  # Modal would also repeat images that fail by themselves
+    timeout=10 * MINUTES,  # the largest image takes seconds: a longer call hangs
+    startup_timeout=5 * MINUTES,  # without it, `timeout` includes the start
+    retries=0,  # Modal would also retry images that fail every time
     **settings.snapshots,
 )
 class Upscaler:
-    """One GPU with all models. It upscales one image at a time, since its memory holds one."""
+    """One GPU with all models. It upscales one image at a time: its memory holds one."""
 
     @modal.enter(snap=settings.snapshots["enable_memory_snapshot"])
     def load_weights(self) -> None:
-        """Before the snapshot: without CUDA, unless GPU memory is in the snapshot as well."""
+        """Runs before the snapshot: without CUDA, unless the snapshot includes GPU memory."""
         logs.to_stderr()
         self.worker = Worker()
         self.worker.load_weights()
         if settings.snapshot is Snapshot.GPU:
             self.worker.start()
-        logs.flush()  # no thread of theirs is left that would have to be in the snapshot
+        logs.flush()  # ends the thread that writes logs, so that it is not in the snapshot
 
     @modal.enter(snap=False)
     def start(self) -> None:
-        """After the snapshot, at every start."""
+        """Runs after the snapshot, whenever a container starts."""
         if settings.snapshot is not Snapshot.GPU:
             self.worker.start()
 
@@ -139,22 +142,22 @@ class Upscaler:
     image=front_image,
     secrets=[token],
     cpu=1.0,
-    memory=2048,  # bodies, pixels and answers of as many requests as it takes at once
+    memory=2048,  # bodies, pixels and responses of FRONT_INPUTS requests
     region=list(settings.region) or None,
     min_containers=0,
     max_containers=settings.max_containers,
-    scaledown_window=5 * MINUTES,  # a core is cheap, and the next client does not wait
-    timeout=15 * MINUTES,  # an image, and a cold start, and the others in line before it
+    scaledown_window=5 * MINUTES,  # a core is cheap, and it saves the next client a cold start
+    timeout=15 * MINUTES,  # an image, a cold start, and the jobs queued before it
     enable_memory_snapshot=settings.snapshots["enable_memory_snapshot"],
 )
-@modal.concurrent(max_inputs=FRONT_INPUTS)  # without it a request waits for the previous one
+@modal.concurrent(max_inputs=FRONT_INPUTS)  # by default a container takes one request at a time
 @modal.asgi_app(requires_proxy_auth=settings.proxy_auth)
 def web() -> Any:
     """The API. Invalid requests are refused here, without starting a GPU container."""
     service = Settings.from_environment()
     logs.to_stderr(service.tokens)
     make = Upscaler().make
-    # Ids are signed with the first token: another first token makes them invalid.
+    # All fronts must sign ids with the same key; a new first token invalidates all ids.
     jobs = ModalJobStore(make, service.tokens[0].encode(), service.results_memory)
     return create_app(ModalBackend(make, at_once=FRONT_INPUTS), service, jobs)
 
@@ -170,7 +173,7 @@ def web() -> Any:
     timeout=60 * MINUTES,
 )
 def selfcheck(*arguments: str) -> None:
-    """Compare accuracy, speed and memory with RealESRGANer; takes the options of `bench`."""
+    """Compare accuracy, speed and memory with RealESRGANer; takes options of `upscaler bench`."""
     from upscaler.cli import main as cli
 
     if cli.main(["bench", *(arguments or ("--model", "all"))]):

@@ -97,10 +97,12 @@ def _parser() -> argparse.ArgumentParser:
 
 @contextmanager
 def _isolated_environment() -> Iterator[None]:
-    """Hide pytest's variables, and keep Hypothesis from leaving a folder here."""
+    """Hide pytest's variables, and keep Hypothesis from creating a folder here."""
     before = dict(os.environ)
+    # Such as PYTEST_ADDOPTS, which is meant for the suite of the project that runs the command.
     for name in [name for name in before if name.startswith("PYTEST_")]:
         del os.environ[name]
+    # Among the plugins is the mock's, whose guard would block requests to OctoAI's real host.
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     try:
         with tempfile.TemporaryDirectory(prefix=f"{NAME}-") as folder:

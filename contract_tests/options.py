@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from contract_tests.oracle.rules import RULES
-from contract_tests.oracle.values import MODELS
+from contract_tests.oracle.values import ENCODINGS, MODELS
 
 TARGETS: Final = {"octoai": "https://image.octoai.run"}
 """Targets by name."""
@@ -45,7 +45,7 @@ class Options:
     level: str = LEVELS[0]
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
-    default_encoding: str = "png"
+    default_encoding: str = ENCODINGS[0]
     max_examples: int = 25
     max_cost: Decimal = Decimal(1)
     max_requests: int | None = None
@@ -85,6 +85,7 @@ def add_options(add: Callable[..., object], *, prefix: str = "") -> None:
         destination = PREFIX + name.replace("-", "_")
         add(f"--{prefix}{name}", dest=destination, default=None, **how)
 
+    # In pytest an option with nargs="+" would also take the paths of tests behind it.
     several: dict[str, Any] = {"action": "append"} if prefix else {"action": "extend", "nargs": "+"}
     option("url" if prefix else "base-url", type=_url, metavar="URL", help="the target to judge")
     option("target", choices=TARGETS, help=f"or by name: octoai is {TARGETS['octoai']}")
@@ -94,8 +95,8 @@ def add_options(add: Callable[..., object], *, prefix: str = "") -> None:
         "clients support; strict: also our own choices; default: documented")  # fmt: skip
     option("only", type=_rules, metavar="RULE", help="judge only these rules", **several)
     option("skip", type=_rules, metavar="RULE", help="do not judge these rules", **several)
-    option("default-encoding", choices=("png", "jpeg"), help="at the level strict: the "
-        "encoding of an image if the request names none; default: png")  # fmt: skip
+    option("default-encoding", choices=ENCODINGS, help="at the level strict: the encoding of an "
+        f"image if the request names none; default: {ENCODINGS[0]}")  # fmt: skip
     option("max-examples", type=_count, metavar="N",
         help="the number of requests per property; default: 25")  # fmt: skip
     option("max-cost", type=_dollars, metavar="USD", help="the most to spend; default: 1.00")
@@ -111,7 +112,7 @@ def add_options(add: Callable[..., object], *, prefix: str = "") -> None:
     option("concurrency", type=_count, metavar="N", help="the number of requests at once; "
         "from 2 it is tested whether their responses get mixed up; default: 1")  # fmt: skip
     option("model", choices=MODELS, metavar="NAME", help="request only these models, and the "
-        "first of them where it does not matter; default: all six", **several)  # fmt: skip
+        "first of them where it does not matter; default: all", **several)  # fmt: skip
     option("image", nargs=3, metavar=("URL", "WIDTH", "HEIGHT"), help="an image that the target "
         "can download, and its size; without it no image is downloaded")  # fmt: skip
     option("seed", type=_seed, metavar="N", help="repeat the requests of a run that "

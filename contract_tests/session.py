@@ -71,10 +71,11 @@ class Session:
             PROFILE,
             max_examples=self.options.max_examples,
             derandomize=self.derandomized,
-            deadline=None,
-            database=None,
+            deadline=None,  # how long a response takes is up to the target
+            database=None,  # what a run sends depends on its seed alone, not on runs before it
             print_blob=False,
             report_multiple_bugs=True,
+            # One of them is too_slow, and here the speed depends on the target.
             suppress_health_check=list(HealthCheck),
         )
         settings.load_profile(PROFILE)
@@ -106,12 +107,13 @@ class Session:
         for item in kept:
             self._prepare(item)
         items[:] = [item for item in items if not selection.is_contract_test(item)]
-        items += sorted(kept, key=selection.is_billable)
+        items += sorted(kept, key=selection.is_billable)  # stable: otherwise as they are written
         config.hook.pytest_deselected(items=[each for each in ours if each not in kept])
 
     def _prepare(self, item: pytest.Item) -> None:
         item.user_properties += [("rule", rule) for rule in selection.rules(item)]
         function = getattr(item, "function", None)
+        # The seed is printed, so that --seed can repeat the requests.
         if function and getattr(function, "is_hypothesis_test", False) and not self.derandomized:
             hypothesis.seed(self.seed)(function)
 

@@ -101,14 +101,12 @@ class RunReporter(Reporter):
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "teardown" and self._session.tests:
-            self._on_result(self._session.tests[-1])
+            result = self._session.tests[-1]
+            if self._cases and self._cases[0].function != result.function:
+                self._emit_line()
+            self._cases.append(result)
         elif self._session.tests and self._session.tests[-1].outcome is Outcome.ERROR:
             self._errors.append(report.longreprtext)
-
-    def _on_result(self, result: TestResult) -> None:
-        if self._cases and self._cases[0].function != result.function:
-            self._emit_line()
-        self._cases.append(result)
 
     def _emit_line(self) -> None:
         """Print the line of a test once all of its cases are known."""

@@ -59,6 +59,7 @@ class AdminMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self.app(scope, receive, send)
+        # Checked for every method: reading the journal must be as safe as changing the state.
         elif reason := admin_access.refusal(scope, self._hosts):
             await JSONResponse({"detail": reason}, 403)(scope, receive, send)
         else:
@@ -130,6 +131,7 @@ class Handlers:
     async def advance_clock(self, request: Request) -> dict[str, Any]:
         """Advance the clock."""
         seconds = (await _read_object(request, "advance")).get("advance")
+        # In Python a bool is an int, too.
         if not isinstance(seconds, int | float) or isinstance(seconds, bool):
             raise BadRequest('send {"advance": 86400}, a number of seconds')
         self._state.clock.advance(seconds)
@@ -193,6 +195,7 @@ async def _read_object(request: Request, *keys: str) -> dict[str, Any]:
     with anyio.move_on_after(BODY_DEADLINE_S) as deadline:
         async for chunk in request.stream():
             body += chunk
+            # While it arrives, since a client may declare no length, or a wrong one.
             if len(body) > MAX_BODY_BYTES:
                 raise BadRequest(f"a body may have at most {MAX_BODY_BYTES} bytes here")
     if deadline.cancelled_caught:

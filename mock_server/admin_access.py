@@ -46,6 +46,7 @@ def refusal(scope: Scope, hosts: Collection[str]) -> str | None:
     headers = Headers(scope=scope)
     given = headers.getlist("Host")
     host = given[0].lower() if len(given) == 1 else ""  # exactly one is valid (RFC 9112, 3.2)
+    # Its host may be any, such as OctoAI's, but no page in a browser can be such a client.
     if _is_in_process(scope, host):
         return None
     if not _is_allowed(host, hosts):

@@ -11,6 +11,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mock_server.endpoints import route_of
 from upscaler.errors import UpscalerError
 from upscaler.service import responses
 
@@ -65,6 +66,7 @@ class SlidingWindow:
     def count(self, token: str) -> None:
         """Count a request; raises RateLimited for one too many, which is not counted."""
         now, times = self._clock(), self._times.setdefault(token, deque())
+        # At most `requests` times are kept, since refused requests are not counted.
         while times and times[0] + MINUTE_S <= now:
             times.popleft()
         if len(times) >= self.requests:  # until the oldest request leaves the window
@@ -97,7 +99,7 @@ class RateLimitMiddleware:
 
 def _token(scope: Scope) -> str | None:
     """Return the token of a request for upscaling, if it has one, read as the service reads it."""
-    if scope["type"] != "http" or (scope["method"], scope["path"]) != ("POST", "/upscaling"):
+    if scope["type"] != "http" or route_of(scope) != "upscaling":
         return None
     scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("Authorization"))
     if scheme.lower() != "bearer":

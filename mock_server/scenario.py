@@ -49,6 +49,7 @@ class Scenario:
         given = {}
         for name, value in _members(table, KEYS):
             with _errors_at(name):
+                # Keys have hyphens, as options of the command have.
                 given[name.replace("-", "_")] = KEYS[name](value)
         return cls(**given)
 

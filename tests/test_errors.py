@@ -22,7 +22,7 @@ SPECIAL = [
     ),
     FileRefused("photos/a.png", "there is no such image"),
     Busy("there is no room", 7),
-    JobFailed(JobFailed.Told(503, "this picture could not be made", {"Retry-After": "7"})),
+    JobFailed(JobFailed.Response(503, "this picture could not be made", {"Retry-After": "7"})),
     ImageError("this image is animated: send a still one", "image_animated"),
 ]
 PLAIN = [

@@ -1,6 +1,6 @@
-"""Settings that come from environment variables, each declared once: in its field.
+"""Settings from environment variables, each declared once, in its field.
 
-Not pydantic-settings: a deployment to Modal reads its settings with modal alone installed.
+Not pydantic-settings: `modal deploy` reads its settings where only modal is installed.
 """
 
 import os
@@ -16,9 +16,9 @@ def setting(
     parse: Callable[[str], Any],
     default: Any,  # noqa: ANN401  of the field's type
     *,
-    repr: bool = True,  # noqa: A002  as a field calls it
+    repr: bool = True,  # noqa: A002  as in `dataclasses.field`
 ) -> Any:  # noqa: ANN401  as `dataclasses.field`
-    """A field that is read from `variable`; `parse` raises ValueError for an invalid text."""
+    """Declare a field that is read from `variable`; `parse` raises ValueError for invalid text."""
     return field(default=default, repr=repr, metadata={"variable": variable, "parse": parse})
 
 
@@ -32,7 +32,7 @@ class FromEnvironment:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """The settings in `environment`; a variable that is empty counts as not set.
+        """Read the settings from `environment`; an empty variable counts as not set.
 
         Raises InvalidSetting, with the variable's name, for an invalid value.
         """
@@ -44,9 +44,7 @@ class FromEnvironment:
                 continue
             try:
                 values[each.name] = each.metadata["parse"](text.strip())
-            except (
-                ValueError,
-                RuntimeError,
-            ) as error:  # RuntimeError: "~somebody" who is not there
+            # Path.expanduser raises RuntimeError for "~name" without such a user.
+            except (ValueError, RuntimeError) as error:
                 raise InvalidSetting(f"{variable}: {error}") from error
         return cls(**values)

@@ -1,33 +1,33 @@
-"""Everything that can go wrong, each with the HTTP status it is answered with.
+"""All errors of this product, each with the HTTP status of its response.
 
-    UpscalerError               500  a fault on our side
-    |-- NotHTTP                 400  what came is no request at all
-    |-- InvalidRequest          422  a rule the request broke, told per field
-    |-- ImageError              422  an image file that cannot be read, or is not taken
+    UpscalerError               500  the root of all others
+    |-- NotHTTP                 400  the connection received no valid HTTP
+    |-- InvalidRequest          422  the request breaks rules, listed per field
+    |-- ImageError              422  an image file that cannot be read, or is not accepted
     |-- Unauthorized            401  no token, or a wrong one
     |-- UnknownJob              404  no asynchronous inference has this id, or no longer
-    |-- NotAcceptable           406  nothing that the client accepts can be given
+    |-- NotAcceptable           406  no media type that the client accepts is offered
     |-- RequestTimeout          408  the body did not arrive in time
     |-- BodyTooLarge            413  more bytes than a request may have
     |-- HeadTooLarge            431  more bytes than a request's line and headers may have
-    |-- InvalidSetting          500  an environment variable with a value that it cannot have
+    |-- InvalidSetting          500  an environment variable with an invalid value
     |-- FileRefused             500  a file that a command cannot read or write as asked
     |-- WorkerFailed            500  a process of a benchmark that failed or died
-    |-- Cancelled               500  whoever asked for it has gone; nobody is answered
-    |-- JobFailed               any  an asynchronous inference failed: with the status of its error
-    |-- TooSlow                 503  the picture takes longer than its answer may
-    |-- Busy                    503  as much is being done as there is room for
-    `-- Unavailable             503  this machine cannot do what was asked
+    |-- Cancelled               500  the client has disconnected; nothing is sent
+    |-- JobFailed               any  an asynchronous inference failed, with the status of its error
+    |-- TooSlow                 503  the image takes longer than the deadline of a response
+    |-- Busy                    503  a queue or a memory limit is full
+    `-- Unavailable             503  this machine cannot serve the request
         |-- WeightsUnavailable  503  weights are missing, damaged or cannot be fetched
         |-- DeviceUnavailable   503  the device or the precision does not exist here
-        |-- Overflow            503  what a network computes of this picture is no number
-        |-- RemoteFailed        503  a container that was to do the work failed
-        |-- Unreachable         503  nothing is known of the container: Modal does not answer
-        `-- OutOfMemory         503  there is not enough memory for this picture
+        |-- Overflow            503  the output of the network is infinite or NaN
+        |-- RemoteFailed        503  the container that ran the work failed
+        |-- Unreachable         503  Modal does not answer, so the state of the work is unknown
+        `-- OutOfMemory         503  there is not enough memory for this image
 
-An error is raised where the fault is known and says what its reader can do about it. The service
-and the command line each turn it into an answer in one place. All of them can be pickled, since
-some come from another machine. This module imports nothing of ours.
+An error is raised where the fault is known, and its text says what its reader can do about it. The
+service and the command line each handle them in one place. All can be pickled, since some come
+from another machine. This module imports nothing of the package.
 """
 
 import traceback
@@ -35,10 +35,10 @@ from typing import NamedTuple
 
 
 class FieldError(NamedTuple):
-    """One broken rule, as one entry of a 422 answer (RES-4).
+    """One broken rule, as an entry of a 422 response (RES-4).
 
-    `loc` starts with `"body"` or `"header"` and ends with the field's name, `msg` tells a person
-    what to do, and `type` is a stable word for programs. None of them repeats the field's value.
+    `loc` starts with `"body"` or `"header"` and ends with the field's name, `msg` says what to do,
+    and `type` is a stable identifier for programs. None of them repeats the field's value.
     """
 
     loc: tuple[str | int, ...]
@@ -47,23 +47,23 @@ class FieldError(NamedTuple):
 
 
 class UpscalerError(Exception):
-    """The root: whatever this product raises on purpose."""
+    """The root of all errors that this product raises on purpose."""
 
     status = 500
 
     @property
     def detail(self) -> str | list[dict[str, object]]:
-        """The value of `detail` in the JSON answer: a sentence, or for a 422 the list of RES-4."""
+        """The JSON response's `detail`: a sentence, or for a 422 the list of RES-4."""
         return str(self)
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the answer has to say besides, by the name of the header."""
+        """Additional headers of the response, by name."""
         return {}
 
 
 class NotHTTP(UpscalerError):
-    """What came on a connection cannot be read as HTTP."""
+    """What a connection received is not valid HTTP."""
 
     status = 400
 
@@ -74,7 +74,7 @@ class InvalidRequest(UpscalerError):
     status = 422
 
     def __init__(self, *errors: FieldError) -> None:
-        super().__init__(*errors)
+        super().__init__(*errors)  # all arguments, since pickle calls the class with them again
         self.errors = errors
 
     def __str__(self) -> str:
@@ -86,10 +86,10 @@ class InvalidRequest(UpscalerError):
 
 
 class ImageError(UpscalerError):
-    """An image file cannot be read, or is not one that is taken.
+    """An image file cannot be read, or is of a kind that is not accepted.
 
-    `type` is a stable word for programs. Whoever knows which field of a request the file came in
-    turns this into an InvalidRequest with `of_field`.
+    `type` is a stable identifier for programs. The decoder does not know which field of a request
+    the file came in: the service turns this into an InvalidRequest by `of_field`.
     """
 
     status = 422
@@ -103,7 +103,7 @@ class ImageError(UpscalerError):
         return self.msg
 
     def of_field(self, field: str) -> InvalidRequest:
-        """The same as a broken rule of the request's field."""
+        """Return the same error as an InvalidRequest on a field of the body."""
         return InvalidRequest(FieldError(("body", field), self.msg, self.type))
 
 
@@ -124,7 +124,7 @@ class UnknownJob(UpscalerError):
 
 
 class NotAcceptable(UpscalerError):
-    """The client accepts none of the media types that an answer can have."""
+    """The client accepts none of the media types that a response can have."""
 
     status = 406
 
@@ -146,17 +146,17 @@ class BodyTooLarge(UpscalerError):
 
 
 class HeadTooLarge(UpscalerError):
-    """The request's line and headers have more bytes than the service reads."""
+    """The request line and headers have more bytes than the service reads."""
 
     status = 431
 
 
 class InvalidSetting(UpscalerError):
-    """An environment variable has a value that it cannot have."""
+    """An environment variable has an invalid value."""
 
 
 class FileRefused(UpscalerError):
-    """A file that a command cannot read or write as asked; `path` is as its user wrote it."""
+    """A file that a command cannot read or write as asked; `path` is as the user wrote it."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -172,44 +172,44 @@ class WorkerFailed(UpscalerError):
 
 
 class Cancelled(UpscalerError):
-    """The work was given up because nobody waits for it any more."""
+    """The work was cancelled because no client waits for it any more."""
 
 
 class JobFailed(UpscalerError):
-    """An asynchronous inference failed, and tells what its request would have been told at once."""
+    """An asynchronous inference failed; answered as a synchronous request would have been."""
 
-    class Told(NamedTuple):
-        """What a client is told of an error: all that is kept of one."""
+    class Response(NamedTuple):
+        """The response to an error, which is kept in place of the error itself."""
 
         status: int
         detail: str | list[dict[str, object]]
         headers: dict[str, str]
 
-    def __init__(self, told: Told) -> None:
-        super().__init__(told)
-        self.status = told.status
-        self._told = told
+    def __init__(self, response: Response) -> None:
+        super().__init__(response)
+        self.status = response.status
+        self._response = response
 
     def __str__(self) -> str:
         return str(self.detail)
 
     @property
     def detail(self) -> str | list[dict[str, object]]:
-        return self._told.detail
+        return self._response.detail
 
     @property
     def headers(self) -> dict[str, str]:
-        return self._told.headers
+        return self._response.headers
 
 
 class TooSlow(UpscalerError):
-    """The picture takes longer than an answer of this kind may."""
+    """The image takes longer than the deadline of its response."""
 
     status = 503
 
 
 class Busy(UpscalerError):
-    """The request is fine, but there is no room for it now; there may be in `retry_after_s`."""
+    """The request is valid, but there is no room for it; there may be in `retry_after_s`."""
 
     status = 503
 
@@ -227,9 +227,9 @@ class Busy(UpscalerError):
 
 
 class Unavailable(UpscalerError):
-    """The request is fine, but this machine cannot serve it.
+    """The request is valid, but this machine cannot serve it.
 
-    The reason names files and devices of the machine: it is for its operator, not for a client.
+    The text names files and devices of the machine, so it is logged and not sent to the client.
     """
 
     status = 503
@@ -240,40 +240,41 @@ class Unavailable(UpscalerError):
 
 
 class WeightsUnavailable(Unavailable):
-    """A model's weights are missing, are not what they should be, or cannot be fetched."""
+    """A model's weights are missing, do not match their checksum, or cannot be downloaded."""
 
 
 class DeviceUnavailable(Unavailable):
-    """The device asked for is not on this machine, or cannot compute in that precision."""
+    """The requested device is not on this machine, or does not support the precision."""
 
 
 class Overflow(Unavailable):
-    """What the network computes of this picture is infinite or no number."""
+    """The output of the network is infinite or NaN."""
 
 
 class RemoteFailed(Unavailable):
-    """A container that was to do the work died, took too long, or has a fault."""
+    """The container that ran the work died, timed out, or raised an unexpected error."""
 
 
 class Unreachable(Unavailable):
-    """Modal does not answer as it should, so that nothing is known of the work."""
+    """Modal does not answer as expected, so the state of the work is unknown."""
 
 
 class OutOfMemory(Unavailable):
-    """Not even the smallest way to enlarge this picture fits into the memory that there is."""
+    """Even in the smallest parts, this image does not fit into the available memory."""
 
 
-def let_go(error: BaseException) -> None:
-    """Forget what the functions held that `error` came through: pixels, say.
+def release_frames(error: BaseException) -> None:
+    """Clear the local variables of all frames in the tracebacks of `error`, such as pixels.
 
-    It can still be logged. A future holds the error that it ended with, and whoever awaited it held
-    the future: in such a circle all would stay until the collector comes by, which may be long.
+    The error can still be logged. A future holds its error, the error its traceback, and a frame in
+    there the future: such a cycle stays until the garbage collector runs, which counts objects and
+    not their bytes, so that may take long.
     """
     todo: list[BaseException | None] = [error]
-    known: set[BaseException] = set()
+    seen: set[BaseException] = set()
     while todo:
         each = todo.pop()
-        if each is not None and each not in known:
-            known.add(each)
+        if each is not None and each not in seen:
+            seen.add(each)
             traceback.clear_frames(each.__traceback__)
             todo += [each.__cause__, each.__context__]

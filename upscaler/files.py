@@ -1,4 +1,4 @@
-"""Which files a command reads and writes; only regular files, written whole or not at all."""
+"""The files that a command reads and writes: regular files only, and written atomically."""
 
 import errno
 import glob
@@ -17,18 +17,14 @@ from upscaler.errors import FileRefused
 from upscaler.formats import ImageEncoding
 
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
-"""What is taken from a folder. A file named on its own may be called anything."""
+"""The files of a folder that are read. A file that is given by name may have any suffix."""
 ENCODINGS: Final = {suffix: encoding for encoding in ImageEncoding for suffix in encoding.suffixes}
-"""The encoding that the name of a result asks for."""
+"""The format of a result, by the suffix of its name."""
 DEFAULT_FOLDER: Final = Path("upscaled")
-MAX_FILE_BYTES: Final = 64 * 2**20
-"""Twice what the largest input has uncompressed, with 16 bits a sample and alpha."""
-
-
-LEFT_AFTER_S: Final = 24 * 60 * 60
-"""For so long nobody writes a file: what is older was left by a process that was killed."""
-
-
+MAX_FILE_BYTES: Final = 2 * MAX_INPUT_PX**2 * 4 * 2
+"""The largest input: twice an uncompressed image of the largest size, with alpha and 16 bits."""
+STALE_AFTER_S: Final = 24 * 60 * 60
+"""No file is written for so long: an older partial file was left by a process that was killed."""
 KINDS: Final = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -36,14 +32,14 @@ KINDS: Final = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-"""What can have the name of a file and is none."""
+"""What is not a regular file, by its type in `st_mode`."""
 
 
 @dataclass(frozen=True)
 class FileJob:
-    """One picture to enlarge: from `source`, which is never written to, to `target`.
+    """One image to upscale, from `source` to `target`.
 
-    `comparison` is where the before/after picture goes, if one is wanted.
+    `comparison` is the path of the before/after image, if one is wanted.
     """
 
     source: Path
@@ -53,7 +49,7 @@ class FileJob:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a command is to do, and the inputs it is not going to, each with the reason."""
+    """The jobs of a command, and the inputs that it refuses, each with the reason."""
 
     jobs: Sequence[FileJob]
     encoding: ImageEncoding
@@ -67,13 +63,12 @@ def plan_files(
     *,
     before_after: bool = False,
 ) -> Batch:
-    """Which file goes where, settled before any work is done.
+    """Decide which file is written where, before any work is done.
 
-    `inputs` are files, folders (the pictures in them, not those of folders inside) and globs.
-    `output` is the file of the one result if its name has a suffix, else a folder, by default
-    `upscaled`. With `before_after` each result has a comparison beside it. No input is overwritten
-    and no two files that are written are the same. Raises FileRefused if `output` cannot be what
-    it is asked to be.
+    `inputs` are files, folders (the images directly in them) and globs. `output` is the file of the
+    only result if it has a suffix, else a folder, by default `upscaled`. With `before_after` each
+    result has a comparison beside it. No input is overwritten, and no two results have the same
+    file. Raises FileRefused if `output` cannot be written as asked.
     """
     sources, refused = _collect(inputs)
     folder = output or DEFAULT_FOLDER
@@ -101,7 +96,7 @@ def plan_files(
 
 
 def read_image_file(source: Path) -> bytes:
-    """The bytes of an input. Raises FileRefused if it cannot be read, or is no file any more."""
+    """Read an input. Raises FileRefused if it cannot be read, is too large or no regular file."""
     try:
         data = read_file(source, MAX_FILE_BYTES + 1)
     except OSError as error:
@@ -109,13 +104,13 @@ def read_image_file(source: Path) -> bytes:
     if len(data) > MAX_FILE_BYTES:
         raise FileRefused(
             str(source),
-            f"no picture of {MAX_INPUT_PX}x{MAX_INPUT_PX} pixels is as large as this file",
+            f"no image of {MAX_INPUT_PX}x{MAX_INPUT_PX} pixels is as large as this file",
         )
     return data
 
 
 def _collect(inputs: Iterable[str]) -> tuple[list[Path], list[FileRefused]]:
-    """The files that `inputs` stand for, each once, and the inputs that stand for none."""
+    """The files that `inputs` name, each once, and the inputs that name none."""
     sources: dict[Path, Path] = {}
     refused = []
     for text in inputs:
@@ -132,8 +127,8 @@ def _collect(inputs: Iterable[str]) -> tuple[list[Path], list[FileRefused]]:
 
 
 def _expand(text: str) -> list[Path]:
-    """The files that an argument stands for: itself, a folder's pictures, or a glob's matches."""
-    # Unlike Path's, these tests take a name that is too long for one that is not there.
+    """The files that an argument names: itself, a folder's images, or the matches of a glob."""
+    # Unlike Path's methods, these return False for a name that is too long, and do not raise.
     if os.path.isdir(text):  # noqa: PTH112
         return sorted(
             child
@@ -147,7 +142,7 @@ def _expand(text: str) -> list[Path]:
 
 
 def _check_output(output: Path, folder: Path) -> None:
-    """Raise FileRefused on `output` unless `folder` is, or can become, one to write to."""
+    """Raise FileRefused on `output` unless `folder` is writable or can be created."""
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
         raise FileRefused(str(output), f"{there} is not a folder")
@@ -156,7 +151,7 @@ def _check_output(output: Path, folder: Path) -> None:
 
 
 def _encoding_by_name(path: Path, asked: ImageEncoding | None) -> ImageEncoding:
-    """The encoding of a result called `path`; raises FileRefused if it is not what was asked."""
+    """The format of the result `path`, by its suffix; raises FileRefused if `asked` differs."""
     named = ENCODINGS.get(path.suffix.lower())
     if named is None:
         raise FileRefused(str(path), f"results are called {', '.join(ENCODINGS)}")
@@ -166,21 +161,22 @@ def _encoding_by_name(path: Path, asked: ImageEncoding | None) -> ImageEncoding:
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
-    """What is in a file, or as much of it as `most_bytes`.
+    """Read a file, up to `most_bytes`.
 
-    It is looked at when it is open already: whatever takes its place meanwhile is not read. Raises
-    OSError for what is no file: a pipe may never be written to, and a device may have no end.
+    Raises OSError for anything but a regular file: a pipe may never be written to, and a device may
+    have no end.
     """
-    with open(path, "rb", opener=_without_waiting) as file:
+    with open(path, "rb", opener=_open_nonblocking) as file:
+        # Of the open file, not of the path, where something else may be by now.
         found = os.fstat(file.fileno())
         if other := KINDS.get(stat.S_IFMT(found.st_mode)):
             raise OSError(errno.EINVAL, f"that is {other} and not a file", str(path))
-        # Some file systems do not know how much is in a file, and say 0.
+        # Some file systems, such as /proc, do not know the size of a file and report 0.
         return file.read(min(found.st_size or most_bytes, most_bytes))
 
 
 def obstacle(path: Path) -> str | None:
-    """What is under a name in place of a file that can be read; None if there is such a file."""
+    """Why `path`, a name that is in use, cannot be read as a file; None if it can."""
     try:
         other = KINDS.get(stat.S_IFMT(path.stat().st_mode))
     except FileNotFoundError:
@@ -190,12 +186,13 @@ def obstacle(path: Path) -> str | None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` when the block ends without an error.
+    """Open a file to write, which replaces `path` when the block ends without an error.
 
-    Until then it has a name of its own beside `path`, whose folders are made as needed; after an
-    error nothing of it is left. Several processes may replace the same file at once.
+    Until then it has a temporary name in the same folder, which is created as needed; after an
+    error it is removed. Several processes may replace the same file at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder: only within a file system is a rename atomic.
     partial = path.with_name(f".{uuid4().hex}.part")
     try:
         with partial.open("xb") as file:
@@ -206,15 +203,15 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_stale_parts(folder: Path) -> None:
-    """Remove what killed processes have left in `folder` of the files that they were writing."""
+    """Remove partial files that killed processes have left in `folder`."""
     for partial in folder.glob(f".{'[0-9a-f]' * 32}.part"):
-        with suppress(FileNotFoundError):  # somebody else's, who has finished, or sweeps as well
-            if time.time() - partial.stat().st_mtime > LEFT_AFTER_S:
+        with suppress(FileNotFoundError):  # another process has finished or removed it
+            if time.time() - partial.stat().st_mtime > STALE_AFTER_S:
                 partial.unlink()
 
 
 def identity(path: Path) -> tuple[int, int] | Path:
-    """What two paths to the same file have in common, be it a link or another spelling."""
+    """A key that is equal for two paths to the same file, be it by a link or another spelling."""
     try:
         stat = path.stat()
     except FileNotFoundError:
@@ -222,6 +219,6 @@ def identity(path: Path) -> tuple[int, int] | Path:
     return stat.st_dev, stat.st_ino
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file, or a pipe although nobody writes to it."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open a file; a pipe without a writer does not block."""
     return os.open(path, flags | os.O_NONBLOCK)

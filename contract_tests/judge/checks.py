@@ -1,6 +1,6 @@
 """Whether a response is one of those that the rules allow; raises a Failure if it is not.
 
-A policy skips rules, so that `policy.fail` may return: code after it has to bear that.
+A policy skips rules, so `policy.fail` may return, and the code after it has to handle that.
 """
 
 import json
@@ -35,11 +35,11 @@ ECHOED_BASE64: Final = 40
 def check_response(
     request: Request, response: Response, expected: ExpectedResponse, policy: Policy
 ) -> None:
-    """Raise a Failure if `response` is not as expected, Inconclusive if that cannot be told."""
+    """Raise a Failure if `response` is not as expected, Inconclusive if that is undecidable."""
     if response.status not in expected.statuses:
         _fail_status(request, response, expected, policy)
     elif request.method == "HEAD":
-        return
+        return  # such a response has no body (RFC 9110, 9.3.2)
     elif response.status not in SUCCESS:
         _check_error(request, response, expected, policy)
     elif expected.asynchronous:

@@ -26,8 +26,8 @@ class Undecodable(ValueError):
 def decode_image(file: bytes, encoding: str) -> Image.Image:
     """Decode all of a file that has to be a "png" or a "jpeg".
 
-    Raises Undecodable if it is of another format, has a side of more than 8192 pixels, is damaged
-    or truncated, or has any bytes behind its end. Pillow alone would accept most of these.
+    Raises Undecodable if it is of another format, has a side of more than MAX_OUTPUT_PX pixels, is
+    damaged or truncated, or has any bytes behind its end. Pillow alone would accept most of these.
     """
     if not file.startswith(SIGNATURES[encoding]):
         raise Undecodable(f"the file is not a {encoding}: it begins with {file[:8]!r}")
@@ -64,6 +64,7 @@ def _png_end(file: bytes) -> int:
     at, kind = 8, b""
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", file, at)
+        # Pillow does not check all of them, and a flipped bit in a chunk is a damaged file.
         (checksum,) = struct.unpack_from(">I", file, at + 8 + length)
         if checksum != zlib.crc32(memoryview(file)[at + 4 : at + 8 + length]):
             raise Undecodable(f"the checksum of the PNG's chunk {kind!r} is wrong")

@@ -30,7 +30,7 @@ def compare_responses(request: Request, ours: Response, theirs: Response) -> str
 
 
 def _compared(request: Request, ours: Response, theirs: Response) -> Iterator[tuple[str, Any, Any]]:
-    """Pairs to compare, the most telling first; each makes sense only if those before agree."""
+    """Names and pairs to compare, the most telling first; each requires that those before agree."""
     yield "the status", ours.status, theirs.status
     yield "the media type", ours.media_type, theirs.media_type
     if ours.status == 422:

@@ -92,8 +92,8 @@ class ExpectedResponse:
 def expect_response(request: Request, policy: Policy) -> ExpectedResponse:
     """The allowed responses to a request under this policy.
 
-    Not for requests to a poll_url or a response_url: only who started the inference knows what is
-    there.
+    Requests to a poll_url or a response_url are not covered: what they return depends on requests
+    before them.
     """
     if request.path != UPSCALING or request.method != "POST":
         return _elsewhere(request, policy)

@@ -30,11 +30,12 @@ TILES: Final = 16
 def compare_images(
     sent: SampleImage, image: Image.Image, background: Literal["white"] | None = "white"
 ) -> str:
-    """What is wrong with `image` as a response to `sent`, or an empty string.
+    """The mistake in `image` as a response to `sent`, or an empty string.
 
-    `image` is from `decode_image` and of any size: the smaller, the less can be told. With the
-    background "white" a PNG keeps transparency and a JPEG lies on white, which is our choice. With
-    None, as no source speaks of it, transparency may be kept, put on white or black, or dropped.
+    `image` is from `decode_image` and of any size; of smaller ones less can be said. With the
+    background "white" a PNG keeps transparency and a JPEG is put on white, which is our choice.
+    With None, since no source mentions it, transparency may be kept, put on white or black, or
+    dropped.
     """
     received = _Received(sent, image)
     candidates = list(_candidates(_block_colours(sent), image, background))
@@ -48,7 +49,7 @@ def compare_images(
 
 
 def _block_colours(sent: SampleImage) -> Colours:
-    """The colours of its blocks; any will do where alpha is 0."""
+    """The colours of its blocks, NaN (any colour) where alpha is 0."""
     colours = sent.upright().astype(np.float32)
     colours[colours[..., 3] == 0, :3] = np.nan
     return colours
@@ -80,23 +81,23 @@ def _with_alpha(colours: Colours, alpha: float | Colours) -> Colours:
 # What was received
 
 _REACH_PX: Final = 1.0
-"""How far beyond its own area a pixel may see: bicubic and Lanczos filters do."""
+"""How far beyond its own area a pixel may be influenced, as bicubic and Lanczos filters do."""
 _REACH_OF_JPEG_PX: Final = 1.0
 """How much further in a JPEG, where two by two pixels share a colour."""
 _REACH_OF_INPUT_PX: Final = 2.0
 """How much further in pixels of the input, which may be a JPEG, or smoothed by a network."""
 _SMALL_PX: Final = 100
 _TINY_PX: Final = 16
-"""Below this side mistakes can be seen, but not told apart."""
+"""Below this side mistakes can be detected, but not named."""
 _ALIKE: Final = 0.5
-"""The correlation from which an image shows what was sent, in some way."""
+"""The correlation above which an image shows what was sent in some way."""
 
 
 @dataclass(frozen=True)
 class _Limits:
-    """The largest errors of images that are right, in levels of 255, of their worst channel.
+    """The largest errors of correct images in their worst channel, 0 to 255.
 
-    `mean` is that of the whole image, and `worst` that of its worst tile.
+    `mean` is the mean error of the whole image, and `worst` that of its worst tile.
     """
 
     mean: float
@@ -118,7 +119,7 @@ _LIMITS_CMYK: Final = _Limits(32, 128)
 
 
 class _Received:
-    """A received image, averaged to at most GRID x GRID cells, and how exact it has to be."""
+    """A received image, averaged to at most GRID x GRID cells, and the errors that it may have."""
 
     def __init__(self, sent: SampleImage, image: Image.Image) -> None:
         self.sent = sent
@@ -212,7 +213,7 @@ def _edges(blocks: int, cells: int, reach: float) -> NDArray[np.intp]:
 def _extreme_within(
     extreme: np.ufunc, values: Colours, edges: NDArray[np.intp], axis: int
 ) -> Colours:
-    """The extremes between each pair of edges along one axis."""
+    """The minima or maxima between each pair of edges along one axis."""
     # reduceat takes the edges as one list, so every second result, from the end of one cell to the
     # start of the next, is dropped; it also allows no edge at the end, hence the added value.
     behind = values.take([-1], axis)
@@ -231,7 +232,7 @@ def _tile_means(errors: Colours) -> Colours:
 
 
 def _known_mistakes(sent: SampleImage, colours: Colours) -> Iterator[tuple[str, Colours]]:
-    """What the blocks would be if a known mistake had been made, and its name."""
+    """Names of known mistakes, and what the blocks would be if each had been made."""
     if sent.orientation != 1:
         unturned = _block_colours(replace(sent, orientation=1))
         yield "its EXIF orientation is not followed", unturned
@@ -255,17 +256,18 @@ def _known_mistakes(sent: SampleImage, colours: Colours) -> Iterator[tuple[str, 
 
 
 def _contrast(colours: Colours) -> float:
-    """The largest difference between two cells, in the channel that has most of it."""
+    """The largest difference between two cells in any channel, 0 to 255."""
     return float(np.nan_to_num(np.ptp(colours, axis=(0, 1)), nan=0).max())
 
 
 def _saturation(colours: Colours) -> float:
-    """The mean difference between the channels, in levels of 255."""
+    """The mean difference between a cell's lowest and highest colour channel, 0 to 255."""
     return float(np.nanmean(np.ptp(colours[..., :3], axis=-1)))
 
 
 def _correlation(these: Colours, those: Colours) -> float:
-    """Over all channels, each less its own mean: from -1 to 1, and 0 for what is constant."""
+    """The correlation over all channels, -1 to 1; 0 if either image is constant."""
+    # Each channel without its mean, so that a common tint does not count as likeness.
     one, other = (each - each.mean((0, 1)) for each in (these, those))
     power = float((one**2).sum() * (other**2).sum()) ** 0.5
     return float((one * other).sum()) / power if power else 0.0

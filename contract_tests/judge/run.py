@@ -51,7 +51,7 @@ class Counters:
 
 @dataclass(repr=False)  # pytest and Hypothesis would print everything that was sent
 class Run:
-    """What the tests send requests with: one for all tests.
+    """Sends the tests' requests, and counts and records what comes of them; one for all tests.
 
     `check` derives the allowed responses itself. For what depends on earlier responses, tests use
     `send` and `require`. `other` is a second implementation that gets every request, too, and must
@@ -67,7 +67,7 @@ class Run:
     planning: bool = False
     concurrency: int = 1
     models: Sequence[str] = ()
-    """The only models to request, the first of them where it does not matter; empty: all six."""
+    """The only models to request, the first of them where it does not matter; empty: all."""
     image_url: tuple[str, int, int] | None = None
     """A URL from which the target can download an image, and the width and height of that."""
     counters_by_test: dict[str, Counters] = field(default_factory=dict)
@@ -113,6 +113,7 @@ class Run:
 
         Otherwise `rule` is broken, and the finding shows the last exchange.
         """
+        # All rules count here: any mistake breaks `rule`, and only that one may be skipped.
         all_rules = replace(self.policy, skipped=frozenset())
         try:
             check_response(request, response, expect_response(request, self.policy), all_rules)
@@ -160,6 +161,7 @@ class Run:
             request, self._attempt_counter(billable=reserved), partial(self._on_response, request)
         )
         billed = request.method == "POST" and response.status in SUCCESS
+        # A refusal costs nothing, so what was reserved for an image is free again.
         if reserved and not billed:
             self.budget.release()
             self.counters.billable -= 1

@@ -51,7 +51,7 @@ def _parse_range(text: str) -> MediaRange:
 
 
 def _preference(media_type: str, ranges: list[MediaRange]) -> tuple[float, int]:
-    """Quality and precedence of the range that decides on a media type."""
+    """Quality and precedence of the range that decides on a media type; zeros if none does."""
     covering = [each for each in ranges if each.covers(media_type)]
     if not covering:
         return 0.0, 0

@@ -8,6 +8,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from contract_tests.oracle.accept import FILES
+from contract_tests.oracle.oracle import (
+    MAX_FIELDS,
+    MAX_INPUT_PX,
+    MAX_NAME,
+    MAX_OUTPUT_PX,
+    MIN_INPUT_PX,
+)
+from contract_tests.oracle.values import ENCODINGS, MODELS
+
 
 class Source(StrEnum):
     """Where a rule comes from."""
@@ -84,12 +94,13 @@ _ALL: Final = (
     ),
     Rule(
         "REQ-8",
-        "The model is one of six names, by default real-esrgan-x4-plus.",
+        f"The model is one of {len(MODELS)} names, by default {MODELS[0]}.",
         (PAGE, SCHEMA),
     ),
     Rule(
         "REQ-9",
-        "The encoding is png or jpeg; the default is png on the page and jpeg in the schema.",
+        f"The encoding is {' or '.join(ENCODINGS)}; the default is png on the page and jpeg in the "
+        "schema.",
         (PAGE, SCHEMA, CHOICE),
         "png, where the two disagree",
     ),
@@ -101,8 +112,8 @@ _ALL: Final = (
     ),
     Rule(
         "REQ-11",
-        "Unknown fields are refused. More than 100 fields are refused as a whole, and errors "
-        "contain at most 100 characters of a name.",
+        f"Unknown fields are refused. More than {MAX_FIELDS} fields are refused as a whole, and "
+        f"errors contain at most {MAX_NAME} characters of a name.",
         (SCHEMA, CHOICE),
         "the bounds",
     ),
@@ -112,8 +123,8 @@ _ALL: Final = (
         (SCHEMA, CHOICE),
         "all but what the schema itself allows or forbids",
     ),
-    Rule("REQ-13", "The input has 256 to 2048 pixels on each side.", (PAGE,)),
-    Rule("REQ-14", "The output has at most 8192 pixels on each side.", (PAGE,)),
+    Rule("REQ-13", f"The input has {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels on each side.", (PAGE,)),
+    Rule("REQ-14", f"The output has at most {MAX_OUTPUT_PX} pixels on each side.", (PAGE,)),
     Rule(
         "REQ-15",
         "Both limits are checked by the image's header; the 422 is located at the field of the "
@@ -184,8 +195,8 @@ _ALL: Final = (
     ),
     Rule(
         "RES-8",
-        "Accept: application/json, */* or none gets JSON; image/png and image/jpeg get the file "
-        "itself; anything else gets a 406.",
+        f"Accept: application/json, */* or none gets JSON; {' and '.join(FILES.values())} get the "
+        "file itself; anything else gets a 406.",
         (PAGE, CHOICE),
         "the files and the 406",
     ),

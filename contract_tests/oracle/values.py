@@ -137,12 +137,12 @@ def flag(raw: object) -> Parsed:
 
 
 def model(raw: object) -> Parsed:
-    """One of the six names (REQ-8). The schema allows no null."""
+    """One of the models' names (REQ-8). The schema allows no null."""
     return Parsed(raw, ALLOWED if raw in MODELS else INVALID, "REQ-8")
 
 
 def encoding(raw: object) -> Parsed:
-    """One of the two names (REQ-9). The schema allows no null."""
+    """One of the encodings' names (REQ-9). The schema allows no null."""
     return Parsed(raw, ALLOWED if raw in ENCODINGS else INVALID, "REQ-9")
 
 

@@ -12,9 +12,9 @@ from typing import Final
 from contract_tests.report.report import Report, RuleVerdict, Times
 
 WIDTH: Final = 480
-"""Of a chart of times, in SVG's units."""
+"""The width of a chart of times, in SVG's units."""
 HEIGHT: Final = 96
-"""Of its columns."""
+"""The height of its highest column."""
 COLUMNS: Final = 32
 SHORTEST_S: Final = 1e-4
 """Times have this resolution, and zero has no logarithm."""

@@ -213,9 +213,8 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 def _png_samples(cells: Cells, mode: str) -> tuple[int, int, NDArray[Any], bytes]:
     """Colour type, bits per sample, samples of shape (rows, columns, channels), palette chunks."""
     if mode.endswith("sixteen"):
-        high = cells.astype(
-            np.uint16
-        )  # the low bits differ, so that taking them is a visible mistake
+        # The low bits differ from the high ones, so that using them is a visible mistake.
+        high = cells.astype(np.uint16)
         samples = (256 * high + (255 - high)).astype(">u2")
         return (0, 16, samples[..., :1], b"") if "grey" in mode else (2, 16, samples[..., :3], b"")
     if mode.startswith("palette"):
@@ -293,4 +292,5 @@ def _exif(sample: SampleImage) -> bytes:
     """A TIFF with the orientation as its only entry; empty if the image is upright."""
     if sample.orientation == 1:
         return b""
+    # Big-endian, one entry at offset 8: the tag 0x0112 (orientation), of type SHORT, one value.
     return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, sample.orientation, 0, 0)

@@ -98,7 +98,9 @@ class Request:
         omitted = [f"{name}:" for name in ("Content-Type", "Accept") if self.header(name) is None]
         headers = [*(f"{name}: {value}" if value else f"{name};" for name, value in self.headers)]
         words = ["curl", "-sS", "-i", *(["-I"] if self.method == "HEAD" else ["-X", self.method])]
-        words += [word for text in (*headers, *omitted) for word in ("-H", _quoted(text))]
+        for header in (*headers, *omitted):
+            # In double quotes the shell replaces $TOKEN.
+            words += ["-H", f'"{header}"' if "$" in header else shlex.quote(header)]
         before, data = self._data()
         return " ".join([*before, *words, *data, shlex.quote(url)])
 
@@ -116,14 +118,8 @@ class Request:
             return ["printf", "%s", encoded, "|", "base64", "-d", "|"], from_pipe
         if len(self.body) > MAX_ARGUMENT_BYTES:
             return ["printf", "%s", shlex.quote(text), "|"], from_pipe
+        # Not --data, which reads a file if the text begins with @.
         return [], ["--data-raw", shlex.quote(text)]
-
-
-def _quoted(header: str) -> str:
-    """A header for the shell, in double quotes where it inserts the token."""
-    if "$" not in header:
-        return shlex.quote(header)
-    return f'"{header}"'
 
 
 def _text(body: bytes) -> str | None:

@@ -131,8 +131,11 @@ def _out_of_range(
 
 out_of_range_images: Final = st.builds(
     _out_of_range,
-    st.sampled_from((*EDGES, *OUT_OF_RANGE, 1, 20_000)) | st.integers(256, 2048),
-    st.sampled_from(OUT_OF_RANGE) | st.integers(1, 255) | st.integers(2049, 8192) | st.just(20_000),
+    st.sampled_from((*EDGES, *OUT_OF_RANGE, 1, 20_000)) | st.integers(MIN_INPUT_PX, MAX_INPUT_PX),
+    st.sampled_from(OUT_OF_RANGE)
+    | st.integers(1, MIN_INPUT_PX - 1)
+    | st.integers(MAX_INPUT_PX + 1, MAX_OUTPUT_PX)
+    | st.just(20_000),
     st.booleans(),
     st.sampled_from(COMMON_KINDS),
     seeds,
@@ -225,6 +228,8 @@ def _oversized_output(name: str, width: int, height: int, past: int, seed: int) 
     """A request whose output is `past` pixels too long on its longer side."""
     image = SampleImage(width, height, "png", seed, "palette")
     longest = max(width, height)
+    # The smallest values for which that side is rounded up to the size wanted (REQ-16); a scale has
+    # four decimals.
     if name == "scale":
         scale = math.ceil((MAX_OUTPUT_PX + past - 0.5) / longest * 10_000) / 10_000
         return upscaling_request({name: scale}, image)
@@ -233,7 +238,7 @@ def _oversized_output(name: str, width: int, height: int, past: int, seed: int) 
     return upscaling_request({name: max(1, least)}, image)
 
 
-input_sides: Final = st.sampled_from(EDGES) | st.integers(256, 2048)
+input_sides: Final = st.sampled_from(EDGES) | st.integers(MIN_INPUT_PX, MAX_INPUT_PX)
 oversized_outputs: Final = st.builds(
     _oversized_output,
     st.sampled_from(SIZE_FIELDS),

@@ -23,7 +23,7 @@ FIRST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 5.0
 STATUSES: Final = ("pending", "running", "completed")
 MIN_ID_CHARACTERS: Final = 16
-"""Of an id that cannot be guessed."""
+"""The least length of an id that cannot be guessed."""
 UNKNOWN_ID: Final = "00000000-0000-4000-8000-000000000000"
 
 
@@ -113,6 +113,7 @@ def test_each_asynchronous_request_gets_its_own_image(run: Run) -> None:
         return
     ids = [accepted["response_id"] for accepted in accepted_requests]
     run.require(len(set(ids)) == len(ids), "ASY-5", f"several inferences have the same id: {ids}")
+    # In reverse: in the order of the requests, a target that returns the next result would pass.
     for request, accepted in reversed(list(zip(requests, accepted_requests, strict=True))):
         check_result(run, request, wait_for_result(run, accepted))
 

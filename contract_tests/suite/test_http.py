@@ -24,26 +24,20 @@ rule = pytest.mark.rule
 VALID_REQUEST = upscaling_request({"scale": 2}, SampleImage(256, 256, "png", 5, "palette"))
 INVALID_REQUEST = upscaling_request({"scale": "two"})
 NO_TOKENS = (
-    *(
-        None,
-        "",
-        TOKEN_PLACEHOLDER,
-        "Bearer",
-        f"Basic {TOKEN_PLACEHOLDER}",
-        f"Token {TOKEN_PLACEHOLDER}",
-        "Bearer x",
-    ),
-    *(
-        f"Bearer {SHORTER_TOKEN}",
-        f"Bearer {LONGER_TOKEN}",
-        f"Bearer {TOKEN_PLACEHOLDER}{TOKEN_PLACEHOLDER}",
-        f"Bearer x{TOKEN_PLACEHOLDER}",
-    ),
-    *(
-        f"Bearer Bearer {TOKEN_PLACEHOLDER}",
-        f"Bearer {TOKEN_PLACEHOLDER} {TOKEN_PLACEHOLDER}",
-        f"Bearer,{TOKEN_PLACEHOLDER}",
-    ),
+    None,
+    "",
+    TOKEN_PLACEHOLDER,
+    "Bearer",
+    f"Basic {TOKEN_PLACEHOLDER}",
+    f"Token {TOKEN_PLACEHOLDER}",
+    "Bearer x",
+    f"Bearer {SHORTER_TOKEN}",
+    f"Bearer {LONGER_TOKEN}",
+    f"Bearer {TOKEN_PLACEHOLDER}{TOKEN_PLACEHOLDER}",
+    f"Bearer x{TOKEN_PLACEHOLDER}",
+    f"Bearer Bearer {TOKEN_PLACEHOLDER}",
+    f"Bearer {TOKEN_PLACEHOLDER} {TOKEN_PLACEHOLDER}",
+    f"Bearer,{TOKEN_PLACEHOLDER}",
 )
 OTHER_PATHS = (
     *("/upscaling/", "/upscale", "/Upscaling", "/v1/upscaling", "/upscaling/x"),

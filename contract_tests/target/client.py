@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from contract_tests.failures import Inconclusive, Unreachable
+from contract_tests.oracle.oracle import MAX_OUTPUT_PX
 from contract_tests.requests.request import (
     LONGER_TOKEN,
     SHORTER_TOKEN,
@@ -31,8 +32,8 @@ MAX_ATTEMPTS: Final = 6
 """OctoAI's clients retried up to five times (RES-5)."""
 CONNECT_TIMEOUT_S: Final = 10.0
 BETWEEN_PROBES_S: Final = 0.1
-MAX_RESPONSE_BYTES: Final = 2**29
-"""No allowed image is longer: 8192x8192 pixels of noise in base64 are half of it."""
+MAX_RESPONSE_BYTES: Final = 8 * MAX_OUTPUT_PX**2
+"""No allowed image is longer: the largest one, of noise, takes half of it in base64."""
 MAX_REDIRECTS: Final = 20
 """Modal's proxy sends one for each 150 seconds that an image takes."""
 
@@ -143,7 +144,7 @@ class Target:
             msg = f"the target did not respond within {self.options.timeout_s:g} s"
             raise Inconclusive(msg) from error
         except httpx.TransportError as error:
-            self.probe()
+            self.probe()  # if nothing responds at all, the whole run ends as unreachable
             if last:
                 msg = f"the target closed the connection each time: {_reason(error)}"
                 raise Inconclusive(msg) from error
@@ -176,6 +177,7 @@ class Target:
             content=request.body if request.body or request.method == "POST" else None,
         ) as received:
             body = bytearray()
+            # Part by part, since a hostile target may never end its response.
             for part in received.iter_raw():
                 body += part
                 if len(body) > MAX_RESPONSE_BYTES:

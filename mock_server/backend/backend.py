@@ -1,6 +1,7 @@
 """The backend of the mock, whose images are wrong when a fault asks for it."""
 
 from dataclasses import replace
+from typing import Final
 
 from mock_server.backend.nearest import NearestUpscaler
 from mock_server.faults.fault import current
@@ -8,10 +9,11 @@ from upscaler.formats import ImageEncoding
 from upscaler.imaging.jpeg_writer import SMALL
 from upscaler.service.backend import LocalBackend, StageTimer, UpscaleJob, UpscaleResult
 
-OTHER_ENCODING: dict[ImageEncoding, ImageEncoding] = {
-    ImageEncoding.PNG: ImageEncoding.JPEG,
-    ImageEncoding.JPEG: ImageEncoding.PNG,
+OTHER_ENCODING: Final = {
+    right: next(encoding for encoding in ImageEncoding if encoding is not right)
+    for right in ImageEncoding
 }
+"""The encoding that is wrong for each: a JPEG's is PNG, and all others' JPEG."""
 
 
 class MockBackend(LocalBackend):
@@ -32,9 +34,11 @@ class MockBackend(LocalBackend):
 
 def apply_fault(job: UpscaleJob) -> UpscaleJob:
     """Return the job to run instead of `job`, by the fault of its request."""
+    # A context variable, as the service's own code between the two knows nothing of faults.
     flags = current.get().flags
     if "wrong-size" in flags:
         width, height = job.size
+        # No image is 0 pixels wide, so one of a single pixel gets wider instead.
         job = replace(job, size=(width - 1 if width > 1 else 2, height))
     if "wrong-encoding" in flags:
         job = replace(job, encoding=OTHER_ENCODING[job.encoding])

@@ -32,6 +32,7 @@ class PollScript:
     def __post_init__(self) -> None:
         for name in ("pending", "running"):
             polls = getattr(self, name)
+            # Not isinstance: a JSON true would be an int, too.
             if type(polls) is not int or not 0 <= polls <= MAX_POLLS:
                 raise ValueError(f"{name} must be a number of polls, from 0 to {MAX_POLLS}")
         if self.fails is not None and self.fails not in FAILURES:
@@ -84,8 +85,9 @@ class MockJobStore(LocalJobStore):
         except UnknownJob:
             return SelectedFault(OK, "")
 
-    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
-        job_id = await super().start(order)
+    async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
+        job_id = await super().start(scheduled)
+        # Kept with the job, since another request fetches the result, and has another fault.
         fault = current.get().of_result
         selected = SelectedFault(fault, "" if fault == OK else "request")
         self._progress[self.find(job_id)] = JobProgress(self.progress, selected)
@@ -110,7 +112,7 @@ class MockJobStore(LocalJobStore):
     def complete(self, job: Job) -> None:
         status = self._progress[job].script.fails
         if status is not None:
-            job.result, job.failure = None, JobFailed.Told(status, FAILURES[status], {})
+            job.result, job.failure = None, JobFailed.Response(status, FAILURES[status], {})
         super().complete(job)
 
     def begin_lifetime(self, job: Job) -> None:

@@ -29,7 +29,7 @@ FLAGS: Final = {
     "malformed": "the body is not valid JSON, or not an image if the client accepts one",
     "bad-base64": "image_b64 contains a character that is not in base64",
     "wrong-size": "the image is one pixel narrower than it should be",
-    "wrong-encoding": "the image is a JPEG instead of a PNG, or the other way round",
+    "wrong-encoding": "the image is a JPEG, or a PNG in place of a JPEG",
     "removed-for-safety": "removed_for_safety is true and image_b64 is null",
 }
 """The faults without a value, in the order in which they are printed, and what they do."""

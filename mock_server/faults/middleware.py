@@ -85,6 +85,7 @@ class FaultMiddleware:
         token = current.set(fault)
         try:
             send = exchange.send_with(fault)
+            # What the service does not get is read here, so that the journal has its fields.
             if fault.status:
                 await exchange.read_body()
                 await _error_response(fault)(scope, exchange.receive, send)
@@ -113,18 +114,16 @@ class FaultMiddleware:
         # The URL is a capability: the request that follows the redirect needs no token of the API.
         token = secrets.token_hex(12)
         self._attempts[token] = Attempt(dict(scope), body or b"")
-        self._drop_oldest_attempts()
+        # A test may never follow its redirects, so what is kept is limited; the oldest come first.
+        held_bytes = sum(len(attempt.body) for attempt in self._attempts.values())
+        while len(self._attempts) > MAX_ATTEMPTS or held_bytes > MAX_ATTEMPT_BYTES:
+            oldest = self._attempts.pop(next(iter(self._attempts)))
+            held_bytes -= len(oldest.body)
         query = [*parse_qsl(scope["query_string"].decode("latin-1")), (ATTEMPT, token)]
         host = Headers(scope=scope).get("Host", "")
         url = f"{scope['scheme']}://{host}{scope['path']}?{urlencode(query)}"
         headers = {"Location": url, "Content-Length": "0"}
         await Response(None, HTTPStatus.SEE_OTHER, headers)(scope, exchange.receive, send)
-
-    def _drop_oldest_attempts(self) -> None:
-        held_bytes = sum(len(attempt.body) for attempt in self._attempts.values())
-        while len(self._attempts) > MAX_ATTEMPTS or held_bytes > MAX_ATTEMPT_BYTES:
-            oldest = self._attempts.pop(next(iter(self._attempts)))
-            held_bytes -= len(oldest.body)
 
     async def _resume(self, token: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to the request that was redirected here.
@@ -146,6 +145,7 @@ class FaultMiddleware:
                 return {"type": "http.request", "body": bodies.pop(), "more_body": False}
             return await receive()
 
+        # The state and the connection of the request that waits for the response now.
         own = {"state": scope["state"], "extensions": scope.get("extensions", {})}
         await self.app({**attempt.scope, **own}, receive_original, send)
 
@@ -154,6 +154,6 @@ def _error_response(fault: Fault) -> JSONResponse:
     assert fault.status, "called for faults with a status only"
     headers = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
     if fault.status == Unauthorized.status:
-        headers |= Unauthorized().headers
+        headers |= Unauthorized().headers  # a 401 needs a challenge (RFC 9110, 15.5.2)
     detail = DETAILS.get(fault.status, HTTPStatus(fault.status).phrase)
     return JSONResponse({"detail": detail}, fault.status, headers)

@@ -125,6 +125,7 @@ class FaultSchedule:
     def _draw(self) -> Fault:
         if not self._probabilities:
             return OK
+        # One draw for all faults, so that at most one of them happens, each with its probability.
         number = self._random.random()
         for fault, probability in self._probabilities.items():
             number -= probability
@@ -140,6 +141,7 @@ def parse_probabilities(probabilities: Mapping[str, float]) -> dict[Fault, float
         is_number = isinstance(probability, int | float) and not isinstance(probability, bool)
         if not is_number or not 0 <= probability <= 1:
             raise FaultError(f"the probability of {text[:40]} must be a number from 0 to 1")
+        # By the parsed fault: two texts of one fault have one probability.
         parsed[parse_fault(text)] = float(probability)
     if sum(parsed.values()) > 1 + ROUNDING:
         raise FaultError("the probabilities add up to more than 1")

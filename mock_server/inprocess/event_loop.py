@@ -19,6 +19,7 @@ def loop_of(owner: object) -> asyncio.AbstractEventLoop:
     with _lock:
         if owner not in _loops:
             loop, ended = asyncio.new_event_loop(), asyncio.Event()
+            # A daemon, so that a mock that still exists does not keep the process from ending.
             Thread(target=_run, args=(loop, ended), name="upscaling-mock", daemon=True).start()
             finalize(owner, _end, loop, ended)
             _loops[owner] = loop

@@ -139,6 +139,7 @@ class Exchange:
     # Called in the loop of the app
 
     def _start_task(self, app: ASGIApp) -> None:
+        # Kept, since the loop has only a weak reference to a task.
         self._task = asyncio.ensure_future(self._run(app))
 
     async def _run(self, app: ASGIApp) -> None:

@@ -151,6 +151,7 @@ def _compare_pixels(call: Entry, wanted: Image.Image) -> Iterator[Difference]:
     if call.file is None:
         yield Difference("init_image", _describe(wanted), "its file is no longer kept")
         return
+    # Both through the service's decoder, so that modes and colour profiles are treated alike.
     out = io.BytesIO()
     wanted.save(out, "PNG")
     expected, found = read_header(out.getvalue()).pixels(), read_header(call.file).pixels()

@@ -176,6 +176,7 @@ class Journal:
 
     def read_body(self, entry: Entry, body: bytes) -> None:
         """Fill in the fields and the file of `entry` from its whole body."""
+        # The service refuses such a body without parsing it, too (REQ-11).
         if not body or has_too_many_values(body):
             return
         try:

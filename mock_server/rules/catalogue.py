@@ -8,6 +8,18 @@ import textwrap
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from upscaler.api.limits import (
+    ASYNC_MAX_BODY_BYTES,
+    MAX_BODY_BYTES,
+    MAX_INPUT_PX,
+    MAX_OUTPUT_PX,
+    MIN_INPUT_PX,
+    RESULT_LIFETIME_S,
+)
+from upscaler.api.request import UpscalingRequest
+from upscaler.formats import ImageEncoding
+from upscaler.models import MODELS
+
 WIDTH: Final = 96
 """The longest line of `upscaler-mock --rules`."""
 
@@ -42,6 +54,11 @@ class Rule(NamedTuple):
         return tuple(dict.fromkeys(LABELS[word] for word in LABELS if word in self.support))
 
 
+_MIB: Final = 2**20
+_DEFAULT_MODEL: Final = UpscalingRequest.model_fields["model"].default
+_ENCODINGS: Final = " or ".join(ImageEncoding)
+_MEDIA_TYPES: Final = " and ".join(encoding.media_type for encoding in ImageEncoding)
+
 RULES: Final = (
     Rule("REQ-1", "POST /upscaling with one JSON object as its body", "page, schema"),
     Rule(
@@ -72,11 +89,15 @@ RULES: Final = (
         "keeps the aspect ratio",
         "page, schema; the bound is ours",
     ),
-    Rule("REQ-8", "model is one of six names, by default real-esrgan-x4-plus", "page, schema"),
+    Rule(
+        "REQ-8",
+        f"model is one of {len(MODELS)} names, by default {_DEFAULT_MODEL}",
+        "page, schema",
+    ),
     Rule(
         "REQ-9",
-        "output_image_encoding is png or jpeg. Its default is png, as the page has it, and in the "
-        "dialect octoai jpeg, as the schema has it",
+        f"output_image_encoding is {_ENCODINGS}. Its default is png, as the page has it, and in "
+        "the dialect octoai jpeg, as the schema has it",
         "page, schema",
     ),
     Rule(
@@ -94,8 +115,12 @@ RULES: Final = (
         'values are coerced as pydantic 2 does by default: "2.5" is a number, "abc" is not',
         "ours, from the shape of the schema",
     ),
-    Rule("REQ-13", "both sides of the input have 256 to 2048 pixels", "page"),
-    Rule("REQ-14", "both sides of the output have at most 8192 pixels", "page"),
+    Rule(
+        "REQ-13",
+        f"both sides of the input have {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels",
+        "page",
+    ),
+    Rule("REQ-14", f"both sides of the output have at most {MAX_OUTPUT_PX} pixels", "page"),
     Rule(
         "REQ-15",
         "REQ-13 and REQ-14 are checked by the header of the image, before its pixels are decoded",
@@ -127,8 +152,8 @@ RULES: Final = (
     ),
     Rule(
         "RES-2",
-        "image_b64 is standard base64, without line breaks, of one PNG or JPEG of exactly the size "
-        "of REQ-16",
+        f"image_b64 is standard base64, without line breaks, of one {_ENCODINGS.upper()} of "
+        "exactly the size of REQ-16",
         "page, schema",
     ),
     Rule("RES-3", "removed_for_safety: true goes with a null image_b64", "schema, platform"),
@@ -150,13 +175,13 @@ RULES: Final = (
     ),
     Rule(
         "RES-7",
-        'other errors are {"detail": "..."}: 400, 401, 404, 405, 406, 408, 413 (above 32 MiB), '
-        "431, 500, 503",
+        'other errors are {"detail": "..."}: 400, 401, 404, 405, 406, 408, '
+        f"413 (above {MAX_BODY_BYTES // _MIB} MiB), 431, 500, 503",
         "ours",
     ),
     Rule(
         "RES-8",
-        "Accept: application/json, */* or none gets JSON, image/png and image/jpeg the file "
+        f"Accept: application/json, */* or none gets JSON, {_MEDIA_TYPES} the file "
         "itself; 406 if it names no type that a response can have",
         "page; the files are ours",
     ),
@@ -184,8 +209,9 @@ RULES: Final = (
     ),
     Rule(
         "ASY-4",
-        "an asynchronous body has at most 10 MiB, 413 above; results are kept for 24 hours, and "
-        "after that, or for an unknown id: 404",
+        f"an asynchronous body has at most {ASYNC_MAX_BODY_BYTES // _MIB} MiB, 413 above; results "
+        f"are kept for {RESULT_LIFETIME_S // 3600} hours, and after that, or for an unknown id: "
+        "404",
         "platform",
     ),
     Rule("ASY-5", "an ID cannot be guessed, and is useless without a valid token", "ours"),

@@ -18,7 +18,7 @@ RULE_HEADER: Final = "X-Mock-Rule"
 
 STATUSES: Final = {401: "REQ-2", 404: "REQ-1", 406: "RES-8", 429: "RES-5"}
 """The rule of a status. Any other status is RES-7, which lists them."""
-ENDPOINTS: Final = {
+RULES_OF_PATHS: Final = {
     "/v1/requests/": "ASY-2",
     "/v1/responses/": "ASY-3",
     "/healthcheck": "RES-9",
@@ -136,7 +136,7 @@ def rule_of_status(
     that the inference is not completed yet.
     """
     endpoint = next(
-        (rule for prefix, rule in ENDPOINTS.items() if path.startswith(prefix)), "REQ-1"
+        (rule for prefix, rule in RULES_OF_PATHS.items() if path.startswith(prefix)), "REQ-1"
     )
     # An unknown ID is ASY-4 on either URL, and a result that is not completed ASY-3.
     if status == 404 and endpoint in ("ASY-2", "ASY-3"):

@@ -84,6 +84,7 @@ class NetworkGuard:
 
     def _record(self, host: object) -> str:
         """Record a guarded host and return its name; return an empty text for any other."""
+        # Lookups take bytes as well, and a name may end in a dot, which makes it absolute.
         text = host.decode("ascii", "replace") if isinstance(host, bytes | bytearray) else str(host)
         name = text.lower().rstrip(".")
         if not any(f".{name}".endswith(f".{guarded}") for guarded in HOSTS):

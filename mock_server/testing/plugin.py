@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Start the guard."""
     if config.getini("upscaling_guard"):
+        # Before tests are collected: a test module may send requests when it is imported.
         config.stash[GUARD] = guard = NetworkGuard()
         guard.start()
         config.add_cleanup(guard.stop)

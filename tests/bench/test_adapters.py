@@ -27,7 +27,7 @@ LARGEST = {"fp32": 1, "mixed": 10, "bf16": 40}
 LEAST_DB = {"fp32": 80.0, "mixed": 50.0, "bf16": 45.0}
 
 EVERYBODY = [
-    *contenders.field(Device.CPU, bf16=BF16, peers=[]),
+    *contenders.select(Device.CPU, bf16=BF16, peers=[]),
     *(
         pytest.param(contender, marks=needs(peer))
         for peer in Peer

@@ -236,7 +236,7 @@ def test_distance_is_counted_in_levels(
 def test_the_median_is_not_moved_by_one_slow_run() -> None:
     peer = Row("peer", "1", "fp32", seconds=[4.0, 8.0, 6.0])
     row = Row("own", "1", "fp32", seconds=[2.0, 100.0, 1.0])
-    found = bench.summed_up(row, peer, 10**11, 4 * 10**6, PEAKS)
+    found = bench.with_statistics(row, peer, 10**11, 4 * 10**6, PEAKS)
     assert found.median_s == 2
     assert found.ratios == [2, 0.08, 6]
     assert found.median_ratio == 2
@@ -289,7 +289,7 @@ def test_a_wrong_word_is_refused_with_what_it_could_be(
     assert message in capsys.readouterr().err
 
 
-def test_what_cannot_be_measured_with_is_an_error_before_anything_is_measured(
+def test_a_missing_image_or_peer_fails_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main.main(["bench", str(tmp_path / "gone.png")]) == 1

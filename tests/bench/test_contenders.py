@@ -21,17 +21,17 @@ def test_the_largest_map_is_what_the_tail_makes() -> None:
 
 
 def test_on_a_cpu_this_engine_comes_in_what_the_processor_can() -> None:
-    plain = contenders.field(Device.CPU, bf16=False, peers=[])
-    native = contenders.field(Device.CPU, bf16=True, peers=[])
+    plain = contenders.select(Device.CPU, bf16=False, peers=[])
+    native = contenders.select(Device.CPU, bf16=True, peers=[])
     assert [each.name for each in plain] == ["upscaler fp32"]
     assert {"upscaler fp32", "upscaler bf16"} <= {each.name for each in native}
     assert not any(each.precision is Precision.FP16 for each in native)
 
 
 def test_on_cuda_it_is_compared_with_realesrganer_in_half_precision() -> None:
-    own = contenders.field(Device.CUDA, bf16=True, peers=[])
+    own = contenders.select(Device.CUDA, bf16=True, peers=[])
     assert [each.name for each in own] == ["upscaler fp32", "upscaler fp16"]
-    assert contenders.possible(Device.CUDA) == [Peer.REALESRGAN]
+    assert contenders.supported_peers(Device.CUDA) == [Peer.REALESRGAN]
     peers = contenders.variants(Peer.REALESRGAN, Device.CUDA, bf16=True)
     names = [each.name for each in peers]
     assert names == ["RealESRGANer fp16, tile 400", "RealESRGANer fp16, untiled"]
@@ -39,7 +39,7 @@ def test_on_cuda_it_is_compared_with_realesrganer_in_half_precision() -> None:
 
 
 def test_precisions_can_be_chosen() -> None:
-    chosen = contenders.field(Device.CPU, bf16=False, precisions=[Precision.BF16], peers=[])
+    chosen = contenders.select(Device.CPU, bf16=False, precisions=[Precision.BF16], peers=[])
     assert chosen == [Contender(None, Precision.BF16)]
 
 
@@ -47,17 +47,17 @@ def test_a_peer_that_cannot_be_had_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(Unavailable, match=r"OpenVINO does not run on cuda.*--peer openvino"):
-        contenders.field(Device.CUDA, bf16=True, peers=[Peer.OPENVINO])
+        contenders.select(Device.CUDA, bf16=True, peers=[Peer.OPENVINO])
     monkeypatch.setattr(contenders, "version", lambda _name: None)
     with pytest.raises(Unavailable, match=r"OpenVINO is not installed: pip install .*\[bench\]"):
-        contenders.field(Device.CPU, bf16=True, peers=[Peer.OPENVINO])
-    assert all(not each.peer for each in contenders.field(Device.CPU, bf16=True))
+        contenders.select(Device.CPU, bf16=True, peers=[Peer.OPENVINO])
+    assert all(not each.peer for each in contenders.select(Device.CPU, bf16=True))
 
 
 @needs(Peer.OPENVINO)
 def test_openvino_comes_in_bf16_only_where_that_is_native() -> None:
     names = [
-        [each.name for each in contenders.field(Device.CPU, bf16=bf16, peers=[Peer.OPENVINO])][-1]
+        [each.name for each in contenders.select(Device.CPU, bf16=bf16, peers=[Peer.OPENVINO])][-1]
         for bf16 in (False, True)
     ]
     assert names == ["OpenVINO fp32", "OpenVINO bf16"]

@@ -466,7 +466,7 @@ def test_a_file_may_come_by_standard_input(folder: Path) -> None:
     assert size_of(folder / "upscaled" / "stdin.png") == (260, 256)
 
 
-def test_a_picture_on_which_the_network_overflows_is_a_failure_and_not_a_black_one(
+def test_an_image_on_which_the_network_overflows_fails_and_is_not_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = networks.lively(MODELS[UpscalingModel.ANIMEVIDEO_V3])

@@ -44,7 +44,7 @@ def maps(rows: int, width: int, channels: int) -> Tensor:
 
 
 def padded(x: Tensor) -> Tensor:
-    """With a row of zeros above and below, as the picture ends."""
+    """With a row of zeros above and below, as the image ends."""
     return F.pad(x, (0, 0, 0, 0, 1, 1))
 
 
@@ -74,7 +74,7 @@ def expected(layer: nn.Conv2d, slope: Slope, x: Tensor) -> Tensor:
 
 
 def outside(folded: Tensor, width: int) -> Tensor:
-    """What a folded map holds in columns that are not the picture's."""
+    """What a folded map holds in columns that are not the image's."""
     if folded.shape[0] == 1:
         return folded[:, :, width:]
     columns = folded.permute(1, 2, 0, 3).flatten(1, 2)
@@ -88,7 +88,7 @@ def outside(folded: Tensor, width: int) -> Tensor:
     channels=st.tuples(st.sampled_from([1, 3, 12, 64]), st.sampled_from([1, 3, 32, 48])),
     activation=st.sampled_from(["none", "leak", "prelu"]),
 )
-def test_it_is_torchs_convolution(
+def test_convolutions_equal_torch(
     method: Method, rows: int, width: int, channels: tuple[int, int], activation: str
 ) -> None:
     inputs, outputs = channels
@@ -100,7 +100,7 @@ def test_it_is_torchs_convolution(
 
 @every_method
 @given(**rows_and_width)
-def test_the_rows_above_and_below_count(method: Method, rows: int, width: int) -> None:
+def test_rows_above_and_below_are_used(method: Method, rows: int, width: int) -> None:
     """They need not be zeros: most often they are other rows of the map."""
     x, layer = maps(rows + 2, width, 3), conv(3, 8)
     folded = method.convolve(window_of(method, x), method.prepare(layer), width)
@@ -111,7 +111,7 @@ def test_the_rows_above_and_below_count(method: Method, rows: int, width: int) -
 @every_method
 @settings(max_examples=examples(25))
 @given(width=st.integers(1, 40))
-def test_the_largest_kernel_of_the_networks_is_as_close(method: Method, width: int) -> None:
+def test_the_largest_kernel_is_as_accurate(method: Method, width: int) -> None:
     x, layer = maps(3, width, 192), conv(192, 64)
     found = convolved(method, method.prepare(layer), x)
     torch.testing.assert_close(found.double(), expected(layer, None, x), atol=2e-5, rtol=1e-5)
@@ -119,9 +119,7 @@ def test_the_largest_kernel_of_the_networks_is_as_close(method: Method, width: i
 
 @every_method
 @given(**rows_and_width, channels=st.integers(1, 5))
-def test_what_is_folded_unfolds_to_the_same(
-    method: Method, rows: int, width: int, channels: int
-) -> None:
+def test_unfold_reverses_fold(method: Method, rows: int, width: int, channels: int) -> None:
     x = maps(rows, width, channels)
     folded = method.fold(x)
     assert torch.equal(method.unfold(folded, width), x)
@@ -143,7 +141,7 @@ def test_doubling_repeats_every_row_and_column(
 
 @every_method
 @given(**rows_and_width, activation=st.sampled_from(["none", "leak", "prelu"]))
-def test_columns_outside_the_picture_stay_zero(
+def test_columns_outside_the_image_stay_zero(
     method: Method, rows: int, width: int, activation: str
 ) -> None:
     """Whatever the bias: the next convolution pads with them."""
@@ -156,9 +154,7 @@ def test_columns_outside_the_picture_stay_zero(
 
 @every_method
 @given(**rows_and_width)
-def test_a_window_can_be_written_to_some_channels_of_a_larger_one(
-    method: Method, rows: int, width: int
-) -> None:
+def test_transform_can_write_to_a_slice_of_channels(method: Method, rows: int, width: int) -> None:
     x = maps(rows, width, 4)
     larger = torch.full((method.planes, rows, method.tiles(width), 10), 7.0)
     method.transform(method.fold(x), larger[..., 3:7])
@@ -169,7 +165,7 @@ def test_a_window_can_be_written_to_some_channels_of_a_larger_one(
 
 @every_method
 @given(**rows_and_width)
-def test_a_convolution_leaves_its_window_as_it_was(method: Method, rows: int, width: int) -> None:
+def test_a_convolution_does_not_change_its_window(method: Method, rows: int, width: int) -> None:
     window = window_of(method, padded(maps(rows, width, 3)))
     before = window.clone()
     method.convolve(window, method.prepare(conv(3, 8), LEAK), width)
@@ -178,7 +174,7 @@ def test_a_convolution_leaves_its_window_as_it_was(method: Method, rows: int, wi
 
 @pytest.mark.parametrize("sums", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("activation", ["none", "leak", "prelu"])
-def test_products_in_bf16_are_the_same_to_its_rounding(sums: torch.dtype, activation: str) -> None:
+def test_bf16_products_are_equal_to_rounding(sums: torch.dtype, activation: str) -> None:
     """It has 8 bits: a relative error of 1/256 for what is put in and for what comes out."""
     method = Direct(torch.bfloat16, sums, CPU)
     x, layer, slope = maps(5, 21, 64), conv(64, 32), slopes(activation, 32)
@@ -188,7 +184,7 @@ def test_products_in_bf16_are_the_same_to_its_rounding(sums: torch.dtype, activa
     assert (found - exact).abs().max() > 1e-4, "and not in fp32 by mistake"
 
 
-def test_winograd_too_can_multiply_in_bf16() -> None:
+def test_winograd_can_multiply_in_bf16() -> None:
     method = Winograd(torch.bfloat16, CPU)
     x, layer = maps(5, 21, 64), conv(64, 32)
     found = convolved(method, method.prepare(layer, LEAK), x).double()
@@ -205,7 +201,7 @@ def test_winograd_too_can_multiply_in_bf16() -> None:
     ],
     ids=METHODS,
 )
-def test_it_is_the_same_without_onednn(
+def test_results_without_onednn_are_equal(
     make: Callable[[], Method], activation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, layer, slope = maps(5, 23, 12), conv(12, 48), slopes(activation, 48)
@@ -218,7 +214,7 @@ def test_it_is_the_same_without_onednn(
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_onednn_is_used_where_it_is(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onednn_is_used_if_available(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Packed weights are what makes a convolution fast, and nothing but time would show it."""
     plain: list[None] = []
     conv2d = F.conv2d
@@ -235,7 +231,7 @@ def test_onednn_is_used_where_it_is(there: bool, monkeypatch: pytest.MonkeyPatch
 
 
 @every_method
-def test_a_kernel_does_not_follow_later_changes_of_the_network(method: Method) -> None:
+def test_a_kernel_copies_its_weights(method: Method) -> None:
     layer = nn.Conv2d(3, 8, 3, padding=1).requires_grad_(False)
     x = maps(4, 9, 3)
     kernel = method.prepare(layer)

@@ -10,7 +10,7 @@ from upscaler.settings import Device, Precision
 DEVICES = ("cpu", "mps", "cuda")
 
 
-def test_auto_is_cuda_or_else_mps_or_else_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     there = {"cuda", "mps"}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
@@ -33,7 +33,7 @@ def test_auto_is_mixed_only_on_a_cpu_that_multiplies_bf16(
 
 @pytest.mark.parametrize("avx512", [True, False])
 @pytest.mark.parametrize("amx", [True, False])
-def test_either_of_two_features_of_a_cpu_will_do(
+def test_avx512_bf16_or_amx_is_enough(
     avx512: bool, amx: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
@@ -41,7 +41,7 @@ def test_either_of_two_features_of_a_cpu_will_do(
     assert _has_bf16() is (avx512 or amx)
 
 
-def test_what_was_asked_for_is_taken_and_never_something_else(
+def test_an_explicit_precision_is_never_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("upscaler.engine.devices._has_bf16", lambda: False)
@@ -66,7 +66,7 @@ def test_a_cpu_without_avx512_is_too_slow_for_bf16(
     assert pick_precision(Precision.BF16, torch.device("cuda")) is Precision.BF16
 
 
-def test_a_device_that_is_not_here_is_refused() -> None:
+def test_a_missing_device_is_refused() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(DeviceUnavailable, match="cuda"):
             pick_device(Device.CUDA)

@@ -64,9 +64,7 @@ def noise(height: int, width: int, channels: int = 3) -> Pixels:
 
 
 @pytest.mark.parametrize("name", UpscalingModel)
-def test_every_model_makes_a_picture_that_looks_like_its_input(
-    name: UpscalingModel, photo: Pixels
-) -> None:
+def test_every_model_makes_an_image_like_its_input(name: UpscalingModel, photo: Pixels) -> None:
     model = MODELS[name]
     pixels = photo[64:128, 100:196]
 
@@ -87,7 +85,7 @@ def test_every_model_makes_a_picture_that_looks_like_its_input(
     scale=st.floats(0.05, 6),
     channels=st.sampled_from([3, 4]),
 )
-def test_the_size_is_exactly_the_contracts(
+def test_the_size_is_that_of_the_contract(
     height: int, width: int, scale: float, channels: int
 ) -> None:
     """REQ-16."""
@@ -96,7 +94,7 @@ def test_the_size_is_exactly_the_contracts(
     assert enlarged.shape == (expected_height, expected_width, channels)
 
 
-def test_a_requested_size_is_met_and_resized_without_aliasing(photo: Pixels) -> None:
+def test_a_requested_size_is_exact_and_not_aliased(photo: Pixels) -> None:
     pixels = photo[:64, :64]
     native = engine_of().upscale(pixels)
     resized = engine_of().upscale(pixels, size=(100, 150))
@@ -106,13 +104,13 @@ def test_a_requested_size_is_met_and_resized_without_aliasing(photo: Pixels) -> 
 
 @pytest.mark.parametrize("bands", [2, 3, 4, 9])
 @pytest.mark.parametrize("name", COMPACT)
-def test_bands_of_a_compact_network_equal_the_whole_picture(
+def test_bands_of_a_compact_network_equal_the_whole_image(
     name: UpscalingModel, bands: int, photo: Pixels
 ) -> None:
     """Their default halo is their whole receptive field.
 
     One level is left for rounding: a band's columns are not in the same places of Winograd's tiles
-    as those of the whole picture.
+    as those of the whole image.
     """
     engine, pixels = engine_of(name), photo[100:148, 0:301]
     whole = engine.upscale_by_plan(pixels, plan(engine.model, pixels))
@@ -124,7 +122,7 @@ def test_bands_of_a_compact_network_equal_the_whole_picture(
 @needs_bf16
 @pytest.mark.parametrize("bands", [2, 3, 4, 9])
 @pytest.mark.parametrize("name", COMPACT)
-def test_without_winograd_they_equal_it_to_the_last_bit(
+def test_without_winograd_bands_are_bit_identical(
     name: UpscalingModel, bands: int, photo: Pixels
 ) -> None:
     engine, pixels = engine_of(name, Precision.MIXED), photo[100:148, 0:301]
@@ -134,7 +132,7 @@ def test_without_winograd_they_equal_it_to_the_last_bit(
 
 
 @pytest.mark.parametrize("halo", [0, 2])
-def test_a_halo_short_of_the_receptive_field_shows(halo: int, photo: Pixels) -> None:
+def test_a_halo_below_the_receptive_field_is_visible(halo: int, photo: Pixels) -> None:
     """The tests above could not fail if bands never mattered."""
     engine, pixels = engine_of(), photo[100:148, 0:301]
     whole = engine.upscale_by_plan(pixels, plan(engine.model, pixels))
@@ -143,7 +141,7 @@ def test_a_halo_short_of_the_receptive_field_shows(halo: int, photo: Pixels) -> 
 
 
 @pytest.mark.parametrize("name", [UpscalingModel.X4_PLUS, UpscalingModel.X4_PLUS_ANIME])
-def test_bands_of_a_deep_network_hardly_show(name: UpscalingModel, photo: Pixels) -> None:
+def test_bands_of_a_deep_network_are_hardly_visible(name: UpscalingModel, photo: Pixels) -> None:
     """On fur, 70 dB is far below what can be seen, and what `RealESRGANer` cuts is not."""
     engine, pixels = engine_of(name), photo[100:164, 8:296]
     whole = engine.upscale_by_plan(pixels, plan(engine.model, pixels))
@@ -154,7 +152,7 @@ def test_bands_of_a_deep_network_hardly_show(name: UpscalingModel, photo: Pixels
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3])
-def test_scale_2_takes_odd_sides_in_any_bands(bands: int) -> None:
+def test_scale_2_supports_odd_sides_in_any_bands(bands: int) -> None:
     engine, pixels = engine_of(UpscalingModel.X2_PLUS), noise(15, 47)
     whole = engine.upscale(pixels)
     assert whole.shape == (30, 94, 3)
@@ -163,9 +161,7 @@ def test_scale_2_takes_odd_sides_in_any_bands(bands: int) -> None:
 
 
 @pytest.mark.parametrize("name", UpscalingModel)
-def test_any_number_of_rows_at_once_gives_the_picture_of_the_plain_network(
-    name: UpscalingModel, photo: Pixels
-) -> None:
+def test_any_rows_per_step_equal_the_plain_network(name: UpscalingModel, photo: Pixels) -> None:
     """Sides that are odd and no multiples of 4, and 1 level for rounding."""
     engine, pixels = engine_of(name), photo[100:119, 60:91]
     expected = networks.plain(engine.model, network_of(name), pixels)
@@ -179,7 +175,7 @@ def test_any_number_of_rows_at_once_gives_the_picture_of_the_plain_network(
 
 @pytest.mark.parametrize("name", UpscalingModel)
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 5)], ids=str)
-def test_the_smallest_pictures_are_those_of_the_plain_network(
+def test_the_smallest_images_equal_the_plain_network(
     name: UpscalingModel, size: tuple[int, int], photo: Pixels
 ) -> None:
     engine, pixels = engine_of(name), photo[100 : 100 + size[0], 60 : 60 + size[1]]
@@ -189,9 +185,7 @@ def test_the_smallest_pictures_are_those_of_the_plain_network(
 
 @settings(max_examples=examples(20))
 @given(data=st.data(), height=st.integers(1, 20), width=st.integers(1, 40))
-def test_any_plan_gives_the_picture_of_the_plain_network(
-    data: st.DataObject, height: int, width: int
-) -> None:
+def test_any_plan_equals_the_plain_network(data: st.DataObject, height: int, width: int) -> None:
     engine, pixels = engine_of(), noise(height, width)
     found = engine.upscale_by_plan(
         pixels,
@@ -205,7 +199,7 @@ def test_any_plan_gives_the_picture_of_the_plain_network(
     assert largest_difference(found, networks.plain(engine.model, network_of(FAST), pixels)) <= 1
 
 
-def test_the_halo_is_what_the_receptive_field_says() -> None:
+def test_the_halo_follows_the_receptive_field() -> None:
     """One column more is of no use, and the column at its edge counts."""
     engine = engine_of()
     pixels = np.full((4, 120, 3), 100, np.uint8)
@@ -240,7 +234,7 @@ def test_every_precision_is_close_to_the_plain_network(
     assert largest_difference(found, exact) <= 9
 
 
-def test_alpha_is_enlarged_with_the_picture(photo: Pixels) -> None:
+def test_alpha_is_upscaled_with_the_image(photo: Pixels) -> None:
     alpha = np.zeros((64, 64, 1), np.uint8)
     alpha[:, 32:] = 255
     pixels = np.concatenate((photo[:64, :64], alpha), axis=2)
@@ -253,7 +247,7 @@ def test_alpha_is_enlarged_with_the_picture(photo: Pixels) -> None:
     assert enlarged[:, 144:, 3].min() >= 253
 
 
-def test_alpha_is_the_grey_of_what_the_network_made_of_it() -> None:
+def test_alpha_is_the_luma_of_the_networks_output() -> None:
     """Its colours clamped, then weighted by ITU-R BT.601: 155, 40 and 255 are a grey of 98.9."""
     pixels = np.full((8, 8, 4), 100, np.uint8)
     pixels[0, 0, 3] = 101
@@ -272,7 +266,7 @@ def test_samples_are_clamped_and_rounded_to_the_nearest(added: float, level: int
 
 
 @pytest.mark.parametrize("value", [0, 77, 255])
-def test_alpha_that_is_the_same_everywhere_stays_so_and_costs_nothing(value: int) -> None:
+def test_uniform_alpha_is_not_computed(value: int) -> None:
     calls: list[tuple[int, int]] = []
     pixels = noise(32, 32, 4)
     pixels[:, :, 3] = value
@@ -305,7 +299,7 @@ def test_progress_counts_the_rows_of_every_band_and_pass(
     width=st.integers(1, 40),
     opacity=st.sampled_from(["none", "uniform", "varying"]),
 )
-def test_strips_make_up_the_picture(
+def test_strips_make_up_the_image(
     name: UpscalingModel, height: int, width: int, opacity: str
 ) -> None:
     pixels = noise(height, width, 3 if opacity == "none" else 4)
@@ -317,7 +311,7 @@ def test_strips_make_up_the_picture(
     assert np.array_equal(np.concatenate(strips), engine.upscale(pixels))
 
 
-def test_a_strip_is_there_before_the_rows_below_it_are_computed() -> None:
+def test_a_strip_comes_before_the_rows_below_are_computed() -> None:
     told: list[int] = []
     budget = max(plan.bytes for plan in engine_of()._plans(1000, 300, 3))
     strips = engine_of().strips(
@@ -331,14 +325,14 @@ def test_a_strip_is_there_before_the_rows_below_it_are_computed() -> None:
     assert len(first) + sum(map(len, strips)) == 1200
 
 
-def test_what_cannot_be_is_told_before_a_strip_is_asked_for() -> None:
+def test_wrong_arguments_fail_before_the_first_strip() -> None:
     with pytest.raises(ValueError, match="not both"):
         engine_of().strips(noise(8, 8), 2.0, size=(16, 16))
     with pytest.raises(OutOfMemory, match="MiB at least"):
         engine_of().strips(noise(30, 30), memory=1000)
 
 
-def test_the_input_is_left_as_it_was() -> None:
+def test_the_input_is_not_changed() -> None:
     pixels = noise(30, 30, 4)
     before = pixels.copy()
     engine_of().upscale(pixels)
@@ -349,10 +343,8 @@ def test_the_input_is_left_as_it_was() -> None:
     "precision", [Precision.FP32, pytest.param(Precision.MIXED, marks=needs_bf16)]
 )
 @pytest.mark.parametrize("name", [FAST, UpscalingModel.X4_PLUS_ANIME])
-def test_calls_at_once_do_not_disturb_each_other(
-    name: UpscalingModel, precision: Precision
-) -> None:
-    """Different pictures by different plans, and each comes out as if it were alone."""
+def test_concurrent_calls_are_independent(name: UpscalingModel, precision: Precision) -> None:
+    """Different images by different plans, and each comes out as if it were alone."""
     engine = engine_of(name, precision)
     pictures = [noise(6 + n, 44 - 2 * n, 3 + n % 2) for n in range(10 if name is FAST else 4)]
     plans = [
@@ -365,7 +357,7 @@ def test_calls_at_once_do_not_disturb_each_other(
     assert all(map(np.array_equal, alone, together))
 
 
-def test_a_plan_is_what_a_picture_is_enlarged_by(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upscale_uses_the_plan_of_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[tuple[Plan, RowProgress | None]] = []
     engine, pixels = networks.engine(MODELS[FAST]), noise(30, 200, 4)
     strips = engine._strips
@@ -384,7 +376,7 @@ def test_a_plan_is_what_a_picture_is_enlarged_by(monkeypatch: pytest.MonkeyPatch
     assert engine.plan(200, 30, memory=choices[-1].bytes).bytes < choices[-1].bytes
 
 
-def test_the_default_budget_is_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_budget_is_half_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = MODELS[FAST]
     choices = sorted(engine_of()._plans(2000, 2000, 3), key=lambda choice: choice.bytes)
     for free, expected in [(2 * choices[-1].bytes, None), (0, choices[0].bytes)]:
@@ -395,7 +387,7 @@ def test_the_default_budget_is_half_of_what_is_free(monkeypatch: pytest.MonkeyPa
     assert model.scale == 4
 
 
-def test_a_budget_that_is_too_small_is_told_before_any_work() -> None:
+def test_a_budget_that_is_too_small_fails_before_any_work() -> None:
     calls: list[tuple[int, int]] = []
     with pytest.raises(OutOfMemory, match="MiB at least"):
         engine_of().upscale(noise(30, 30), memory=1000, progress=lambda *call: calls.append(call))
@@ -407,7 +399,7 @@ def test_a_budget_that_is_too_small_is_told_before_any_work() -> None:
     [noise(8, 8).astype(np.float32), noise(8, 8)[:, :, 0], noise(8, 8, 2), noise(8, 8, 5)],
     ids=["float", "grey", "two channels", "five channels"],
 )
-def test_anything_but_such_pixels_is_refused(pixels: Pixels) -> None:
+def test_other_pixels_are_refused(pixels: Pixels) -> None:
     with pytest.raises(ValueError, match="uint8 of shape"):
         engine_of().upscale(pixels)
 
@@ -423,7 +415,7 @@ def test_a_scale_and_a_size_together_are_refused() -> None:
         engine_of().upscale(noise(8, 8), 2.0, size=(16, 16))
 
 
-def test_load_finds_the_weights_and_takes_words(photo: Pixels) -> None:
+def test_load_finds_the_weights_and_accepts_names(photo: Pixels) -> None:
     engine = Engine.load("real-esrgan-animevideo-v3", "cpu", "fp32")
     pixels = photo[:40, :40]
     assert np.array_equal(engine.upscale(pixels), engine_of().upscale(pixels))
@@ -433,7 +425,7 @@ def test_load_takes_the_default_model() -> None:
     assert Engine.load(device="cpu").model.name is UpscalingModel.X4_PLUS
 
 
-def test_load_asks_the_folder_it_is_given_or_else_the_environments(
+def test_load_prefers_its_folder_to_the_environments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UPSCALER_WEIGHTS", str(tmp_path / "environment"))
@@ -443,7 +435,7 @@ def test_load_asks_the_folder_it_is_given_or_else_the_environments(
         Engine.load(FAST, "cpu", weights_folder=tmp_path / "given")
 
 
-def test_a_download_is_told_of_by_either_way_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_to_load_report_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
     net = networks.network(MODELS[FAST])
 
     def downloading(

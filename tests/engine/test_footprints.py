@@ -51,7 +51,7 @@ print(status("VmHWM") - before, plan.bytes)
 def assert_as_said(
     right: Callable[[float, int], bool], name: str, precision: str, *numbers: int
 ) -> None:
-    """Hold what a picture takes to what its plan says, both in bytes.
+    """Hold what an image takes to what its plan says, both in bytes.
 
     A busy machine lets a process take more for once, or less: then the median of three counts.
     """
@@ -64,7 +64,7 @@ def assert_as_said(
 
 
 def peak_and_plan(name: str, precision: str, *numbers: int) -> tuple[int, int]:
-    """What a picture took once and what its plan says, in bytes; in a process of its own."""
+    """What an image took once and what its plan says, in bytes; in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", PEAK, name, precision, *map(str, numbers)],
         capture_output=True,
@@ -98,12 +98,12 @@ def peak_and_plan(name: str, precision: str, *numbers: int) -> tuple[int, int]:
         )
     ],
 )
-def test_a_picture_takes_the_memory_that_its_plan_says(
+def test_an_image_takes_the_memory_of_its_plan(
     name: str, precision: str, width: int, height: int, rows: int
 ) -> None:
     """Within 15%, or the 16 MiB by which the heap differs from run to run.
 
-    The compact networks take much less at times, and never more. The pictures are so high that
+    The compact networks take much less at times, and never more. The images are so high that
     every layer has begun to answer.
     """
     less = 0.15 if "plus" in name else 0.35
@@ -118,7 +118,7 @@ def test_a_picture_takes_the_memory_that_its_plan_says(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak since a moment")
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("mixed", marks=needs_bf16)])
 @pytest.mark.parametrize(("channels", "bands"), [(4, 1), (3, 3), (4, 3)])
-def test_alpha_and_bands_take_no_more_than_the_plan_says(
+def test_alpha_and_bands_take_no_more_than_the_plan(
     channels: int, bands: int, precision: str
 ) -> None:
     def right(peak: float, said: int) -> bool:

@@ -94,7 +94,7 @@ def plain(net: nn.Module, x: Tensor) -> Tensor:
 @every_method
 @settings(max_examples=examples(40))
 @given(job=pushes(), width=st.integers(1, 11))
-def test_a_convolution_in_any_pushes_is_that_of_the_whole_map(
+def test_a_convolution_in_any_pushes_equals_the_whole_map(
     method: Method, job: tuple[int, list[int]], width: int
 ) -> None:
     most, counts = job
@@ -110,7 +110,7 @@ def test_a_convolution_in_any_pushes_is_that_of_the_whole_map(
 @every_method
 @settings(max_examples=examples(25))
 @given(job=pushes(), width=st.integers(1, 9))
-def test_a_dense_block_in_any_pushes_is_that_of_the_whole_map(
+def test_a_dense_block_in_any_pushes_equals_the_whole_map(
     method: Method, job: tuple[int, list[int]], width: int
 ) -> None:
     most, counts = job
@@ -126,7 +126,7 @@ def test_a_dense_block_in_any_pushes_is_that_of_the_whole_map(
 @every_method
 @settings(max_examples=examples(20))
 @given(job=pushes(), width=st.integers(1, 9))
-def test_three_dense_blocks_share_the_buffers_of_their_level(
+def test_dense_blocks_share_the_buffers_of_their_level(
     method: Method, job: tuple[int, list[int]], width: int
 ) -> None:
     most, counts = job
@@ -169,7 +169,7 @@ def rows_of(calls: list[tuple[int, int]]) -> dict[int, int]:
 
 @settings(max_examples=examples(25))
 @given(job=pushes())
-def test_no_row_is_computed_twice_and_no_more_at_once_than_allowed(
+def test_each_row_is_computed_once_within_the_limit(
     job: tuple[int, list[int]],
 ) -> None:
     most, counts = job
@@ -183,7 +183,7 @@ def test_no_row_is_computed_twice_and_no_more_at_once_than_allowed(
 
 
 @given(job=pushes())
-def test_rows_come_out_as_soon_as_they_can(job: tuple[int, list[int]]) -> None:
+def test_rows_are_returned_as_soon_as_possible(job: tuple[int, list[int]]) -> None:
     """A convolution is one row behind, a dense block five, until the map has ended."""
     most, counts = job
     height = sum(counts)
@@ -205,7 +205,7 @@ def test_rows_come_out_as_soon_as_they_can(job: tuple[int, list[int]]) -> None:
 
 
 @given(st.integers(1, 12), st.data())
-def test_a_queue_gives_back_in_order_what_was_put(size: int, data: st.DataObject) -> None:
+def test_a_queue_returns_rows_in_order(size: int, data: st.DataObject) -> None:
     queue = Queue(torch.full((2, size, 1), -1), dim=1)
     put = taken = 0
     for _ in range(data.draw(st.integers(1, 20))):
@@ -219,7 +219,7 @@ def test_a_queue_gives_back_in_order_what_was_put(size: int, data: st.DataObject
         taken += count
 
 
-def test_a_queue_that_runs_over_or_dry_is_a_fault() -> None:
+def test_a_queue_raises_on_overflow_and_underflow() -> None:
     queue = Queue(torch.zeros(3, 1), dim=0)
     queue.put(torch.ones(2, 1))
     with pytest.raises(RuntimeError, match="before it was pushed"):
@@ -243,7 +243,7 @@ class Delayed:
         return y
 
 
-def test_a_residual_adds_each_row_to_its_own() -> None:
+def test_a_residual_adds_matching_rows() -> None:
     level = Resolution(6, 3, 2)
     layer = Residual(Delayed(), 0.5, 2, level, DIRECT)
     x = maps(6, 3)
@@ -251,7 +251,7 @@ def test_a_residual_adds_each_row_to_its_own() -> None:
 
 
 @pytest.mark.parametrize(("rows", "pieces"), [(1, [1] * 5), (2, [2, 2, 1]), (9, [5])])
-def test_pieces_are_pushed_one_after_the_other(rows: int, pieces: list[int]) -> None:
+def test_chunked_pushes_one_piece_after_another(rows: int, pieces: list[int]) -> None:
     inner = Delayed()
     layer = Chunked(inner, rows)
     x = maps(5, 3)
@@ -262,7 +262,7 @@ def test_pieces_are_pushed_one_after_the_other(rows: int, pieces: list[int]) -> 
 
 @every_method
 @given(height=st.integers(1, 5), width=st.integers(1, 9))
-def test_doubling_makes_four_pixels_of_one(method: Method, height: int, width: int) -> None:
+def test_doubling_makes_four_pixels_of_each(method: Method, height: int, width: int) -> None:
     level = Resolution(height, width, 3).doubled()
     assert (level.height, level.width, level.rows) == (height * 2, width * 2, 6)
     x = maps(height, width)
@@ -271,7 +271,7 @@ def test_doubling_makes_four_pixels_of_one(method: Method, height: int, width: i
 
 
 @given(height=st.integers(1, 5), width=st.integers(1, 9))
-def test_refolding_goes_from_one_layout_to_the_other(height: int, width: int) -> None:
+def test_convert_layout_unfolds_and_folds(height: int, width: int) -> None:
     level, x = Resolution(height, width, 9), maps(height, width)
     there, back = ConvertLayout(WINOGRAD, DIRECT, level), ConvertLayout(DIRECT, WINOGRAD, level)
     assert there.push(None) is None
@@ -283,7 +283,7 @@ def test_refolding_goes_from_one_layout_to_the_other(height: int, width: int) ->
     assert torch.equal(again, WINOGRAD.fold(x))
 
 
-def test_nothing_comes_of_nothing() -> None:
+def test_none_in_gives_none_out() -> None:
     layer = Convolutions(dense_kernels(1, DIRECT), DIRECT, Resolution(4, 4, 4))
     assert layer.push(None) is None
     assert dense_block(1, DIRECT, Resolution(4, 4, 4)).push(None) is None

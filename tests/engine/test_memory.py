@@ -32,7 +32,7 @@ def container(folder: Path, version: int, limit: str, used: str) -> Path:
         (str(2**63), "1", 2**63 - 1),
     ],
 )
-def test_a_container_has_what_its_limit_leaves(
+def test_free_memory_is_what_a_containers_limit_leaves(
     version: int, limit: str, used: str, left: int | None, tmp_path: Path
 ) -> None:
     assert _left_to_container(container(tmp_path, version, limit, used)) == left
@@ -47,7 +47,7 @@ def test_without_a_container_there_is_no_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("available", "left", "free"), [(100, None, 100), (100, 30, 30), (100, 300, 100), (100, 0, 0)]
 )
-def test_the_machine_and_the_container_both_count(
+def test_free_memory_is_the_less_of_machine_and_container(
     available: int, left: int | None, free: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = psutil.virtual_memory()._replace(available=available)
@@ -56,7 +56,7 @@ def test_the_machine_and_the_container_both_count(
     assert free_bytes(CPU) == free
 
 
-def test_a_gpu_is_asked_itself_and_what_torch_keeps_there_is_free(
+def test_free_memory_of_a_gpu_includes_torchs_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (1000, 4560))
@@ -65,5 +65,5 @@ def test_a_gpu_is_asked_itself_and_what_torch_keeps_there_is_free(
     assert free_bytes(torch.device("cuda")) == 1020
 
 
-def test_this_machine_has_some_free() -> None:
+def test_this_machine_has_free_memory() -> None:
     assert 0 < free_bytes(CPU) < 2**50

@@ -31,7 +31,7 @@ def test_the_compact_networks_features_have_every_output_pixel_folded(scale: int
 
 
 @pytest.mark.parametrize("odd", [X[:, :, 1:], X[:, :, :, 1:]], ids=["height", "width"])
-def test_scale_2_takes_even_sides_only(odd: torch.Tensor) -> None:
+def test_scale_2_requires_even_sides(odd: torch.Tensor) -> None:
     net = RRDBNet(scale=2, num_block=1).requires_grad_(False)
     with pytest.raises(RuntimeError):
         net(odd)

@@ -1,4 +1,4 @@
-"""What happens where the memory does not suffice: a correct picture, or an error that says so."""
+"""Running out of memory: the result is a correct image, or an error that says so."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.alone
 
 MODEL = MODELS[UpscalingModel.ANIMEVIDEO_V3]
 FOOTPRINT = Footprint(1000, column=1000, flow=500, tail=0, step_px=2000, tail_px=1)
-"""With it even small pictures have many plans."""
+"""With it even small images have many plans."""
 
 ON_A_CPU = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
@@ -69,7 +69,7 @@ def whole(channels: int) -> Pixels:
 
 
 class Run:
-    """A picture enlarged while whatever `failing` counts to fails, from 0 on, for memory."""
+    """An image upscaled while whatever `failing` counts to fails, from 0 on, for memory."""
 
     def __init__(
         self, failing: Callable[[int], bool], failure: Callable[[], Exception], channels: int = 3
@@ -124,7 +124,7 @@ def most_tries(channels: int) -> int:
 @pytest.mark.parametrize("kind", FAILURES)
 @settings(max_examples=examples(12))
 @given(failing=st.sets(st.integers(0, 30), max_size=5), channels=st.sampled_from([3, 4]))
-def test_a_failure_anywhere_leaves_a_correct_picture_or_says_so(
+def test_a_failure_anywhere_gives_a_correct_image_or_an_error(
     kind: str, failing: set[int], channels: int
 ) -> None:
     run = Run(failing.__contains__, FAILURES[kind], channels)
@@ -148,7 +148,7 @@ def test_every_single_push_of_every_band_and_pass_may_fail() -> None:
         assert largest_difference(run.result, whole(4)) <= 1
 
 
-def test_each_try_takes_half_of_the_memory_down_to_the_least_and_then_it_is_told() -> None:
+def test_each_retry_halves_the_memory_until_the_smallest_plan_fails() -> None:
     run = Run(lambda _: True, FAILURES["on a CPU"])
     amounts = [plan.bytes for plan in run.plans]
     least = min(plan.bytes for plan in engine()._plans(200, 24, 3))
@@ -161,7 +161,7 @@ def test_each_try_takes_half_of_the_memory_down_to_the_least_and_then_it_is_told
     assert 2 < len(amounts) <= most_tries(3)
 
 
-def test_the_plan_after_a_failure_is_the_cheapest_of_those_for_half_the_memory() -> None:
+def test_the_plan_after_a_failure_is_the_cheapest_for_half_the_memory() -> None:
     run = Run((0).__eq__, FAILURES["on a CPU"])
     first, second = run.plans
     choices = engine()._plans(200, 24, 3)
@@ -174,9 +174,7 @@ def test_the_plan_after_a_failure_is_the_cheapest_of_those_for_half_the_memory()
     [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("memory"), KeyError(1)],
     ids=repr,
 )
-def test_any_other_error_goes_through_at_once(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_errors_are_raised_at_once(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
 
     def failing(*_: object) -> None:
@@ -190,7 +188,7 @@ def test_any_other_error_goes_through_at_once(
     assert len(calls) == 1
 
 
-def test_an_error_of_whoever_is_told_of_progress_goes_through_too() -> None:
+def test_an_error_of_the_progress_callback_is_raised() -> None:
     def failing(_done: int, _total: int) -> None:
         raise InterruptedError
 
@@ -198,7 +196,7 @@ def test_an_error_of_whoever_is_told_of_progress_goes_through_too() -> None:
         engine().upscale(picture(), progress=failing)
 
 
-def test_nothing_of_a_failed_try_is_held_when_the_next_begins(
+def test_a_failed_try_is_freed_before_the_next(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not even by the error's traceback: on a machine that is full it would fail again."""
@@ -223,7 +221,7 @@ def test_nothing_of_a_failed_try_is_held_when_the_next_begins(
     assert held == [0, 0]
 
 
-def test_a_warning_says_what_did_not_fit(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_retry_logs_the_plan_that_did_not_fit(caplog: pytest.LogCaptureFixture) -> None:
     run = Run((0).__eq__, FAILURES["on a CPU"])
     [record] = caplog.records
     assert record.levelname == "WARNING"
@@ -277,7 +275,7 @@ print(json.dumps(outcomes))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory so")
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("mixed", marks=needs_bf16)])
-def test_a_process_that_may_have_no_more_memory_makes_the_picture_or_says_so(
+def test_with_too_little_memory_it_upscales_or_raises_out_of_memory(
     precision: str, tmp_path: Path
 ) -> None:
     """For real: nothing is replaced, torch and oneDNN fail as they fail.

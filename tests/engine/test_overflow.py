@@ -1,4 +1,4 @@
-"""Networks whose numbers overflow: no picture comes of them, and somebody is told."""
+"""Networks that overflow: no image is returned, and the error says so."""
 
 from collections import deque
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def scaled(model: Model, factor: float) -> Net:
 
 
 def dark(net: Net) -> Net:
-    """The same, but overflowing only where the picture is not black."""
+    """The same, but overflowing only where the image is not black."""
     first = net.conv_first if isinstance(net, RRDBNet) else net.body[0]
     assert isinstance(first, torch.nn.Conv2d)
     assert first.bias is not None
@@ -79,7 +79,7 @@ def in_strips(engine: Engine, pixels: Pixels) -> object:
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.MIXED, Precision.BF16])
 @pytest.mark.parametrize("model", [COMPACT, DEEP], ids=["compact", "deep"])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_what_overflows_makes_no_picture(
+def test_an_overflow_returns_no_image(
     model: Model, precision: Precision, channels: int, way: Callable[[Engine, Pixels], object]
 ) -> None:
     engine = Engine(model, scaled(model, 1e12), CPU, precision)
@@ -88,7 +88,7 @@ def test_what_overflows_makes_no_picture(
 
 
 @pytest.mark.parametrize("model", [COMPACT, DEEP], ids=["compact", "deep"])
-def test_a_pixel_is_enough_and_the_next_picture_is_none_the_worse(model: Model) -> None:
+def test_one_pixel_overflows_and_the_next_image_is_unaffected(model: Model) -> None:
     engine = Engine(model, dark(networks.lively(model)), CPU, Precision.FP32)
     black = np.zeros((40, 44, 3), np.uint8)
     expected = engine.upscale(black)
@@ -99,11 +99,11 @@ def test_a_pixel_is_enough_and_the_next_picture_is_none_the_worse(model: Model) 
     assert np.array_equal(engine.upscale(black), expected)
 
 
-def test_pictures_of_extremes_do_not_overflow() -> None:
+def test_extreme_images_do_not_overflow() -> None:
     engine = networks.engine(COMPACT)
     for level in (0, 255):
         engine.upscale(np.full((40, 44, 4), level, np.uint8))
-    assert engine.upscale(module._probe()).std() > 10
+    assert engine.upscale(module._probe_image()).std() > 10
 
 
 # Weights of a user's own
@@ -115,7 +115,7 @@ def saved(net: Net, model: Model, folder: Path) -> Path:
     return path
 
 
-def test_weights_of_ones_own_that_overflow_are_refused_when_they_are_loaded(
+def test_custom_weights_that_overflow_are_refused_when_loaded(
     tmp_path: Path,
 ) -> None:
     path = saved(scaled(COMPACT, 1e12), COMPACT, tmp_path)
@@ -130,7 +130,7 @@ def test_weights_of_ones_own_that_overflow_are_refused_when_they_are_loaded(
             load()
 
 
-def test_where_only_the_precision_is_to_blame_fp32_is_proposed(
+def test_fp32_is_proposed_if_only_the_precision_is_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a method that GPUs have, and that no setting chooses for a CPU."""
@@ -143,7 +143,7 @@ def test_where_only_the_precision_is_to_blame_fp32_is_proposed(
             Engine.from_weights(COMPACT, loaded, CPU, Precision.FP16)
 
 
-def test_weights_of_ones_own_that_are_good_are_taken(tmp_path: Path) -> None:
+def test_own_weights_that_work_are_accepted(tmp_path: Path) -> None:
     net = networks.network(COMPACT)
     saved(net, COMPACT, tmp_path)
     engine = Engine.load(COMPACT.name, "cpu", "fp32", weights_folder=tmp_path)
@@ -152,7 +152,7 @@ def test_weights_of_ones_own_that_are_good_are_taken(tmp_path: Path) -> None:
     assert np.array_equal(engine.upscale(pixels), expected)
 
 
-def test_published_weights_are_not_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_weights_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "upscale", lambda *_: pytest.fail("it was tried out"))
     loaded = Loaded(networks.network(COMPACT), "00")
     assert Engine.from_weights(COMPACT, loaded, CPU, Precision.FP32).model is COMPACT

@@ -1,4 +1,4 @@
-"""The same weights give the same picture here and in the reference, for all six models."""
+"""The same weights give the same image here and in the reference, for all six models."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_networks_equal_the_references(model: Model, photo: Pixels) -> None:
 @needs(Peer.REALESRGAN)
 @every_model
 @pytest.mark.parametrize("shape", [(48, 64, 3), (37, 51, 3), (40, 33, 4)], ids=str)
-def test_whole_pictures_equal_the_references(
+def test_whole_images_equal_the_references(
     model: Model, shape: tuple[int, int, int], photo: Pixels
 ) -> None:
     """Odd sides, which scale 2 has to pad, and alpha, which goes through the network too."""

@@ -33,7 +33,7 @@ def enlarged(engines: EnginePool, size: Size) -> Pixels:
     return np.concatenate(list(engines.upscale(pixels, FAST, size)))
 
 
-def test_what_a_machine_cannot_do_is_said_at_once() -> None:
+def test_unsupported_settings_fail_at_once() -> None:
     with pytest.raises(DeviceUnavailable, match="bf16"):
         EnginePool(Settings(device=Device.CPU, precision=Precision.FP16))
     if not torch.cuda.is_available():
@@ -41,7 +41,7 @@ def test_what_a_machine_cannot_do_is_said_at_once() -> None:
             EnginePool(Settings(device=Device.CUDA))
 
 
-def test_engines_are_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_follow_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     budgets: list[int | None] = []
 
     def noting(choices: list[Plan], memory: int | None, free: int) -> Plan:
@@ -82,7 +82,7 @@ print(before, held("VmHWM:"), held("VmRSS:"))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another keeps memory differently")
-def test_what_a_picture_took_is_given_back() -> None:
+def test_the_memory_of_an_image_is_released() -> None:
     command = [sys.executable, "-c", HELD]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -91,7 +91,7 @@ def test_what_a_picture_took_is_given_back() -> None:
     assert after - before < 25
 
 
-def test_engines_are_loaded_once_however_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_are_loaded_once_by_concurrent_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[UpscalingModel] = []
     load = weights.load
 
@@ -108,7 +108,7 @@ def test_engines_are_loaded_once_however_many_ask(monkeypatch: pytest.MonkeyPatc
     assert enlarged(engines, (33, 44)).shape == (44, 33, 3)
 
 
-def test_a_model_that_takes_long_to_load_keeps_no_other_waiting(
+def test_loading_a_model_does_not_block_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked, arrived = threading.Event(), threading.Event()
@@ -131,7 +131,7 @@ def test_a_model_that_takes_long_to_load_keeps_no_other_waiting(
         assert isinstance(waiting.exception(), WeightsUnavailable)
 
 
-def test_weights_that_cannot_be_had_are_not_asked_for_again_at_once(
+def test_a_failure_to_load_is_repeated_for_a_minute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tries: list[UpscalingModel] = []
@@ -149,7 +149,7 @@ def test_weights_that_cannot_be_had_are_not_asked_for_again_at_once(
         assert tries == [FAST] * tried
 
 
-def test_a_model_that_cannot_be_had_keeps_no_other_from_being_loaded(tmp_path: Path) -> None:
+def test_a_failure_of_one_model_does_not_affect_others(tmp_path: Path) -> None:
     (tmp_path / f"{UpscalingModel.X4_V3}.pth").write_bytes(b"half of it")
     engines = EnginePool(Settings(device=Device.CPU, weights=tmp_path))
     with pytest.raises(WeightsUnavailable, match="does not hold the weights"):
@@ -157,12 +157,12 @@ def test_a_model_that_cannot_be_had_keeps_no_other_from_being_loaded(tmp_path: P
     assert engines.engine(FAST).model.name is FAST
 
 
-def test_a_folder_of_weights_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+def test_a_missing_folder_of_weights_fails_at_once(tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailable, match="not a folder"):
         EnginePool(Settings(weights=tmp_path / "gone"))
 
 
-def test_loading_tells_which_file_the_weights_are_from(tmp_path: Path) -> None:
+def test_load_returns_the_sha256_of_the_weights(tmp_path: Path) -> None:
     engines = EnginePool(Settings(device=Device.CPU))
     found = weights.find(MODELS[FAST])
     assert found is not None
@@ -171,7 +171,7 @@ def test_loading_tells_which_file_the_weights_are_from(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("memory", [None, 2**28, 2**27])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_the_bands_are_those_that_the_engine_would_make(memory: int | None, channels: int) -> None:
+def test_bands_are_those_of_the_engines_plan(memory: int | None, channels: int) -> None:
     engines = EnginePool(Settings(device=Device.CPU, memory=memory))
     for size in ((304, 256), (2048, 300), (511, 333)):
         plan = engines.engine(FAST).plan(*size, channels=channels, memory=memory)
@@ -185,7 +185,7 @@ def test_counting_bands_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engines.bands(UpscalingModel.X4_PLUS, (2048, 256), 3) > 1
 
 
-def test_whoever_is_told_of_the_progress_can_end_the_work() -> None:
+def test_a_progress_callback_can_abort_the_work() -> None:
     engines = EnginePool(Settings(device=Device.CPU))
     pixels = np.zeros((2048, 32, 3), np.uint8)
 

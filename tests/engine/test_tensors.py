@@ -31,7 +31,9 @@ def noise(*shape: int) -> Pixels:
 
 
 @given(height=sides, width=sides, multiple=st.sampled_from([1, 2]))
-def test_a_side_is_made_a_multiple_by_mirroring(height: int, width: int, multiple: int) -> None:
+def test_sides_are_padded_to_a_multiple_by_mirroring(
+    height: int, width: int, multiple: int
+) -> None:
     pixels = noise(height, width, 3)
     found = reflect_pad(pixels, multiple)
     assert found.shape == (height + height % multiple, width + width % multiple, 3)
@@ -42,7 +44,7 @@ def test_a_side_is_made_a_multiple_by_mirroring(height: int, width: int, multipl
         assert np.array_equal(found[:height, width], pixels[:, -2])
 
 
-def test_every_level_comes_back_from_the_network_as_it_went_in() -> None:
+def test_every_level_survives_the_conversion() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     x = to_network(torch.from_numpy(levels))
     assert x.dtype == torch.float32
@@ -51,7 +53,7 @@ def test_every_level_comes_back_from_the_network_as_it_went_in() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_what_lies_outside_is_clamped_in_every_precision(dtype: torch.dtype) -> None:
+def test_values_out_of_range_are_clamped_in_every_precision(dtype: torch.dtype) -> None:
     x = torch.tensor([-3.0, -0.1, 0.0, 0.5, 1.0, 1.1, 300.0], dtype=dtype)
     assert to_uint8(x.clone()).tolist() == [0, 0, 0, 128, 255, 255, 255]
     grey = to_gray_uint8(x[:, None, None].repeat(1, 1, 3))
@@ -59,14 +61,14 @@ def test_what_lies_outside_is_clamped_in_every_precision(dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
-def test_strips_arrive_in_their_order(count: int) -> None:
+def test_strips_arrive_in_order(count: int) -> None:
     strips = [torch.from_numpy(noise(n + 1, 5, 3)) for n in range(count)]
     arrived = list(to_host(strips, CPU))
     assert len(arrived) == count
     assert all(np.array_equal(a, b.numpy()) for a, b in zip(arrived, strips, strict=True))
 
 
-def test_strips_are_under_way_before_the_first_is_waited_for(
+def test_strips_are_copied_ahead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As on CUDA: an event is recorded behind each copy, and waited for two strips later."""
@@ -105,9 +107,7 @@ def test_strips_are_under_way_before_the_first_is_waited_for(
     channels=st.sampled_from([3, 4]),
 )
 @example(old=(60, 60), new=(7, 91), channels=3)
-def test_lanczos_is_that_of_pillow(
-    old: tuple[int, int], new: tuple[int, int], channels: int
-) -> None:
+def test_lanczos_equals_pillow(old: tuple[int, int], new: tuple[int, int], channels: int) -> None:
     """To a level, since Pillow rounds its weights; and with alpha to two of what is seen."""
     pixels = noise(*old, channels)
     found = lanczos(torch.from_numpy(pixels), new).numpy()
@@ -122,7 +122,7 @@ def test_lanczos_is_that_of_pillow(
     assert np.abs(seen).max() < 2
 
 
-def test_transparent_pixels_lend_no_colour() -> None:
+def test_the_colour_of_transparent_pixels_does_not_bleed() -> None:
     pixels = np.zeros((16, 16, 4), np.uint8)
     pixels[:, 8:] = (200, 100, 50, 255)
     pixels[:, :8, :3] = 255
@@ -133,6 +133,6 @@ def test_transparent_pixels_lend_no_colour() -> None:
     assert found[visible][:, 2].max() < 60, "white would have made it brighter"
 
 
-def test_lanczos_of_a_photo_is_that_of_pillow(photo: Pixels) -> None:
+def test_lanczos_of_a_photo_equals_pillow(photo: Pixels) -> None:
     found = lanczos(torch.from_numpy(photo), (200, 170)).numpy()
     assert psnr(found, resize(photo, (200, 170))) > 60

@@ -1,6 +1,6 @@
-"""Memory that was never written is in no picture, whatever has gone wrong before.
+"""Memory that was never written is in no image, whatever has gone wrong before.
 
-What an allocator gives out holds what somebody else had there: another's picture, perhaps. Here it
+What an allocator gives out holds what somebody else had there: another's image, perhaps. Here it
 holds what this file says, and all that comes out must be the same as ever.
 
     python -m tests.engine.test_uninitialised
@@ -43,7 +43,7 @@ from upscaler.settings import Precision
 pytestmark = pytest.mark.alone
 
 FOOTPRINT = Footprint(1000, column=1000, flow=500, tail=500, step_px=2000, tail_px=500)
-"""With it even small pictures have many plans."""
+"""With it even small images have many plans."""
 KINDS = {
     "compact": (UpscalingModel.ANIMEVIDEO_V3, Compact(scale=4, num_conv=2)),
     "deep": (UpscalingModel.X4_PLUS, RRDB(scale=4, num_block=1)),
@@ -60,7 +60,7 @@ SHAPES = [(23, 17, 3), (5, 9, 4), (37, 11, 4)]
 
 
 class Failing(Engine):
-    """An engine that runs out of memory in the middle of a picture, once when it is told to."""
+    """An engine that runs out of memory in the middle of an image, once when it is told to."""
 
     must_fail = False
     failures = 0
@@ -105,7 +105,7 @@ def tried_again(engine: Failing, pixels: Pixels) -> Pixels:
     second = sorted({plan.bytes for plan in engine._plans(width, height, channels)})[:2][-1]
     engine.must_fail = True
     pixels = engine.upscale(pixels, memory=second)
-    engine.must_fail = False  # where the first strip was the whole picture
+    engine.must_fail = False  # where the first strip was the whole image
     return pixels
 
 
@@ -136,7 +136,7 @@ WAYS: tuple[Callable[[Failing, Pixels], Pixels], ...] = (
 
 
 def made(kind: str, precision: Precision) -> dict[str, str]:
-    """The SHA-256 of every picture that a network makes of noise, by how it was made."""
+    """The SHA-256 of every image that a network makes of noise, by how it was made."""
     found = {}
     for shape in SHAPES:
         for way in WAYS:
@@ -188,13 +188,13 @@ def filled() -> Iterator[None]:
     torch.use_deterministic_algorithms(before)
 
 
-def test_torch_fills_what_is_not_initialised(filled: None) -> None:
+def test_torch_fills_uninitialised_memory(filled: None) -> None:
     assert torch.empty(3, 3).isnan().all()
     assert torch.zeros(1, dtype=torch.uint8).new_empty(9).eq(255).all()
 
 
 @pytest.mark.parametrize(("kind", "precision"), NETWORKS)
-def test_no_network_shows_memory_that_it_has_not_written(
+def test_no_network_returns_unwritten_memory(
     kind: str, precision: Precision, request: pytest.FixtureRequest
 ) -> None:
     expected = made(kind, precision)
@@ -203,9 +203,7 @@ def test_no_network_shows_memory_that_it_has_not_written(
     assert made(kind, precision) == expected
 
 
-def test_a_row_that_nobody_has_written_would_be_seen(
-    filled: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritten_row_would_be_detected(filled: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Convolutions,
         "_enter",
@@ -238,7 +236,7 @@ def printed(**environment: str) -> dict[str, str]:
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="of glibc's malloc alone (mallopt(3))"
 )
-def test_nothing_shows_memory_as_the_c_library_gives_it_out() -> None:
+def test_the_result_does_not_depend_on_old_memory() -> None:
     """Whichever byte that is full of."""
     expected = printed(MALLOC_PERTURB_="0")
     assert len(expected) > 30

@@ -42,7 +42,7 @@ def test_a_png_has_the_pixels_of_upscale(source: Path, tmp_path: Path) -> None:
     assert np.array_equal(pixels_of(target), engine().upscale(pixels_of(source)))
 
 
-def test_the_size_is_chosen_as_in_upscale(source: Path, tmp_path: Path) -> None:
+def test_the_size_arguments_are_those_of_upscale(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "result.png"
     engine().upscale_file(source, target, 1.5)
     assert pixels_of(target).shape == (60, 75, 3)
@@ -82,7 +82,7 @@ def test_progress_counts_the_rows(source: Path, tmp_path: Path) -> None:
     assert all(one <= other for one, other in pairwise(calls))
 
 
-def test_sources_that_are_no_images_are_refused(source: Path, tmp_path: Path) -> None:
+def test_sources_that_are_not_images_are_refused(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "result.png"
     text, cut = tmp_path / "notes.png", tmp_path / "cut.png"
     text.write_text("no image")
@@ -114,7 +114,7 @@ def test_a_source_is_not_overwritten(source: Path, tmp_path: Path) -> None:
     assert source.read_bytes() == before
 
 
-def test_a_failure_leaves_the_target_as_it_was(source: Path, tmp_path: Path) -> None:
+def test_a_failure_does_not_change_the_target(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "result.png"
     target.write_bytes(b"an earlier result")
 

@@ -43,9 +43,7 @@ from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
 # Where weights are found
 
 
-def test_the_folder_goes_before_the_cache_and_the_cache_before_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_order_is_folder_cache_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = MODELS[UpscalingModel.ANIMEVIDEO_V3]
     places = [tmp_path / model.official.filename, cache_folder() / model.official.filename]
     for path in places:
@@ -75,7 +73,7 @@ def test_a_folder_may_use_the_name_of_the_api_or_of_the_official_file(
         path.unlink()
 
 
-def test_a_file_of_another_name_is_no_model(tmp_path: Path) -> None:
+def test_files_with_other_names_are_ignored(tmp_path: Path) -> None:
     for name in ("real-esrgan-x4-v3.bin", "real-esrgan-x4-v3-wdn.pth", "x4-v3.pth", STEM):
         (tmp_path / name).touch()
     assert find(MODELS[NAME], tmp_path) is None
@@ -117,7 +115,7 @@ def unreadable(path: Path) -> None:
         (unreadable, "not yours to read"),
     ],
 )
-def test_what_is_no_file_is_not_passed_over_for_other_weights(
+def test_something_other_than_a_file_is_an_error(
     make: Callable[[Path], object],
     reason: str,
     name: str,
@@ -132,13 +130,13 @@ def test_what_is_no_file_is_not_passed_over_for_other_weights(
             act(small(), tmp_path)
 
 
-def test_a_folder_without_the_model_passes_the_question_on(tmp_path: Path) -> None:
+def test_a_folder_without_the_model_is_skipped(tmp_path: Path) -> None:
     path = cached(b"")
     assert find(MODELS[NAME], tmp_path) == weights.Found(path, Source.CACHE, MODELS[NAME].official)
 
 
 @pytest.mark.parametrize("act", [find, load])
-def test_a_folder_that_is_not_there_is_refused_by_name(
+def test_a_missing_folder_is_refused_by_name(
     act: Callable[[Model, Path], object], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -152,9 +150,7 @@ def test_a_folder_that_is_not_there_is_refused_by_name(
 
 @pytest.mark.parametrize("stem", [NAME.value, STEM])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_net_is_loaded_from_the_folder_with_exactly_these_weights(
-    stem: str, suffix: str, tmp_path: Path
-) -> None:
+def test_weights_in_the_folder_are_loaded_exactly(stem: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"{stem}{suffix}"
     if suffix == ".pth":
         torch.save(tensors(1), path)
@@ -207,9 +203,7 @@ def test_what_is_loaded_is_what_was_hashed(
         (("bare",), "bare"),
     ],
 )
-def test_averaged_weights_go_before_others_and_those_before_bare_ones(
-    layers: tuple[str, ...], read: str, tmp_path: Path
-) -> None:
+def test_averaged_weights_are_preferred(layers: tuple[str, ...], read: str, tmp_path: Path) -> None:
     sets = {name: tensors(seed) for seed, name in enumerate(("params_ema", "params", "bare"))}
     content: dict[str, object] = {name: sets[name] for name in layers if name != "bare"}
     content |= sets["bare"] if "bare" in layers else {}
@@ -295,7 +289,7 @@ def test_weights_that_do_not_fit_exactly_are_refused(
 
 
 @pytest.mark.parametrize(("own", "other"), [(2, 4), (4, 2)])
-def test_the_deep_network_of_another_scale_is_refused(own: int, other: int, tmp_path: Path) -> None:
+def test_a_deep_network_of_another_scale_is_refused(own: int, other: int, tmp_path: Path) -> None:
     content = tensors(1, RRDB(scale=other, num_block=1))
     refuse(pickled(content), tmp_path, ".pth", RRDB(scale=own, num_block=1))
 
@@ -305,7 +299,7 @@ def test_the_deep_network_of_another_scale_is_refused(own: int, other: int, tmp_
     "data",
     [b"", b"\0", b"garbage", b"PK\3\4", b"\x80\x02", b"\x80\x02.", b"\x80\x02J\1", bytes(10_000)],
 )
-def test_a_file_that_is_no_weights_is_refused(data: bytes, suffix: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_weights_is_refused(data: bytes, suffix: str, tmp_path: Path) -> None:
     refuse(data, tmp_path, suffix)
 
 
@@ -348,9 +342,7 @@ def plain() -> bytes:
 @settings(max_examples=examples(100))
 @given(at=st.integers(0, 1500), junk=st.binary(min_size=1, max_size=4), end=st.integers(1, 2000))
 @example(at=1000, junk=b"\x80", end=1500)
-def test_whatever_is_damaged_in_a_pth_no_other_error_comes_out(
-    at: int, junk: bytes, end: int
-) -> None:
+def test_a_damaged_pth_raises_no_other_error(at: int, junk: bytes, end: int) -> None:
     data = bytearray(plain()[:end] if end < 1500 else plain())
     data[at : at + len(junk)] = junk
     with tempfile.TemporaryDirectory() as folder:

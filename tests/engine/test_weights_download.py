@@ -133,7 +133,7 @@ def test_the_official_file_is_fetched_into_the_cache_with_one_request() -> None:
     assert fetched(whole) == ONE
 
 
-def test_progress_is_told_growing_counts_that_end_at_the_total() -> None:
+def test_progress_grows_to_the_total() -> None:
     told: list[tuple[int, int]] = []
     with serving(whole) as server:
         fetch(small(), lambda done, total: told.append((done, total)), server.url)
@@ -144,7 +144,7 @@ def test_progress_is_told_growing_counts_that_end_at_the_total() -> None:
     assert counts[-1] == len(released())
 
 
-def test_what_is_there_already_is_not_asked_for() -> None:
+def test_an_existing_file_is_not_downloaded() -> None:
     cached(released())
     assert fetched(whole) == []
 
@@ -167,11 +167,11 @@ def test_redirects_without_end_are_not_followed() -> None:
     assert len(requests) < 100
 
 
-def test_a_body_whose_end_is_not_told_is_fine() -> None:
+def test_a_body_without_a_length_is_accepted() -> None:
     assert fetched(unnumbered(released())) == ONE
 
 
-def test_a_server_that_compresses_where_it_may_is_fine() -> None:
+def test_a_server_that_compresses_is_accepted() -> None:
     assert fetched(compressing) == ONE
 
 
@@ -217,11 +217,11 @@ def test_an_http_error_is_refused_with_its_status_and_advice(status: int) -> Non
 
 
 @pytest.mark.parametrize("first", [broken, answer(status=500), answer(status=503)])
-def test_one_failure_is_made_up_for(first: Answer) -> None:
+def test_one_failure_is_retried(first: Answer) -> None:
     assert fetched(first, whole) == ONE * 2
 
 
-def test_a_second_try_starts_over() -> None:
+def test_a_retry_starts_over() -> None:
     counts: list[int] = []
     with serving(broken, whole) as server:
         fetch(small(), lambda *told: counts.append(told[0]), server.url)
@@ -231,13 +231,13 @@ def test_a_second_try_starts_over() -> None:
     assert again[-1] == len(released())
 
 
-def test_two_broken_connections_are_enough() -> None:
+def test_two_broken_connections_are_a_failure() -> None:
     message, requests = not_fetched(broken, broken, whole)
     assert requests == ONE * 2
     assert "UPSCALER_WEIGHTS" in message
 
 
-def test_a_server_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "DOWNLOAD_TIMEOUT", 0.1)
     done = threading.Event()
 
@@ -256,7 +256,7 @@ def test_a_server_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch)
     assert in_cache() == []
 
 
-def test_a_server_that_is_down_is_told_with_advice() -> None:
+def test_an_unreachable_server_is_reported_with_advice() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(WeightsUnavailable) as caught:
@@ -266,7 +266,7 @@ def test_a_server_that_is_down_is_told_with_advice() -> None:
     assert in_cache() == []
 
 
-def test_a_cache_that_cannot_be_written_is_told_with_advice(
+def test_an_unwritable_cache_is_reported_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -277,9 +277,7 @@ def test_a_cache_that_cannot_be_written_is_told_with_advice(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("before", [[], [f"{STEM}.pth"]])
-def test_an_interruption_leaves_all_as_it_was(
-    error: type[BaseException], before: list[str]
-) -> None:
+def test_an_interruption_changes_nothing(error: type[BaseException], before: list[str]) -> None:
     def interrupt(done: int, total: int) -> None:
         raise error
 
@@ -314,7 +312,7 @@ def fetch_in_a_process(url: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_two_processes_that_fetch_at_once_both_get_the_whole_file() -> None:
+def test_two_processes_can_fetch_at_once() -> None:
     together = threading.Barrier(2, timeout=60)
 
     def both(handler: BaseHTTPRequestHandler) -> None:
@@ -361,7 +359,7 @@ def wait_until(condition: Callable[[], bool], patience_s: float = 30) -> None:
         time.sleep(0.01)
 
 
-def test_weights_that_are_nowhere_are_fetched_and_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_fetched_and_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
     with serving(whole) as server:
         monkeypatch.setattr(weights, "fetch", functools.partial(fetch, releases=server.url))
@@ -374,7 +372,7 @@ def test_weights_that_are_nowhere_are_fetched_and_loaded(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", pickled(tensors(1))])
-def test_weights_that_are_damaged_in_the_cache_are_fetched_anew(
+def test_damaged_weights_in_the_cache_are_fetched_again(
     data: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = cached(data)
@@ -385,7 +383,7 @@ def test_weights_that_are_damaged_in_the_cache_are_fetched_anew(
     assert f"{path} is damaged" in caplog.text
 
 
-def test_weights_that_are_damaged_are_not_loaded_where_there_are_no_others(
+def test_damaged_weights_are_not_loaded_without_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cached(b"garbage")
@@ -395,7 +393,7 @@ def test_weights_that_are_damaged_are_not_loaded_where_there_are_no_others(
             load(small())
 
 
-def test_what_a_killed_process_left_is_swept_up_a_day_later() -> None:
+def test_leftovers_of_a_killed_process_are_removed_after_a_day() -> None:
     cached(b"garbage")
     folder = cache_folder()
     names = [f".{letter * 32}.part" for letter in "ab"] + [".other.part", "a.part"]
@@ -417,7 +415,7 @@ def closed_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[Releases]:
 
 
 @pytest.mark.parametrize("model", [MODELS[NAME], MODELS[UpscalingModel.X2_PLUS]])
-def test_a_model_that_is_nowhere_is_asked_of_its_release(
+def test_a_missing_model_is_fetched_from_its_release(
     model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     url = f"https://github.com/xinntao/Real-ESRGAN/releases/download/{model.official.path}"
@@ -426,7 +424,7 @@ def test_a_model_that_is_nowhere_is_asked_of_its_release(
     assert set(proxy.requests) == {"github.com:443"}
 
 
-def test_a_model_that_is_somewhere_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_model_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     cached(released())
     with closed_off(monkeypatch) as proxy:
         load(small())

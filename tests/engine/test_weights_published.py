@@ -33,7 +33,7 @@ from upscaler.models import Model
 # The cache and the package
 
 
-def test_a_whole_file_in_the_cache_is_loaded() -> None:
+def test_a_complete_file_in_the_cache_is_loaded() -> None:
     cached(released())
     net = load(small()).net
     assert equal(net, tensors(0))
@@ -47,9 +47,7 @@ def package() -> Path:
     return Path(spec.origin).parent
 
 
-def test_the_package_has_these_three_files_as_published_and_no_other_that_enlarges_4_times() -> (
-    None
-):
+def test_the_package_has_exactly_the_published_4x_files() -> None:
     files = {model.ncnn.path: model.ncnn for model in IN_PACKAGE if model.ncnn}
     assert len(files) == 3
     found = {path.relative_to(package()).as_posix() for path in package().rglob("*_UP4X.bin")}
@@ -59,7 +57,7 @@ def test_the_package_has_these_three_files_as_published_and_no_other_that_enlarg
 
 
 @pytest.mark.parametrize("model", IN_PACKAGE, ids=[model.name for model in IN_PACKAGE])
-def test_the_models_of_the_package_load_and_enlarge(model: Model) -> None:
+def test_the_models_of_the_package_load_and_upscale(model: Model) -> None:
     net = load(model).net
     assert_ready(net)
     picture = torch.full((1, 3, 16, 16), 0.5)
@@ -114,7 +112,7 @@ def halved(content: Tensors) -> dict[str, Tensor]:
 
 
 @given(layers())
-def test_what_ncnn_stores_is_read_back(content: Tensors) -> None:
+def test_ncnn_weights_are_read_back(content: Tensors) -> None:
     like = {name: torch.zeros_like(tensor) for name, tensor in content.items()}
     read = weights._read_ncnn(ncnn(content), like)
     assert list(read) == list(content)

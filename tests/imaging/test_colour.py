@@ -333,6 +333,6 @@ def test_a_profile_that_is_not_compressed_as_told_leaves_rgb_as_it_is() -> None:
     assert off_by(decode(png(NOISE, 8, RGB, before=broken)), NOISE) == 0
 
 
-def test_a_turned_picture_with_a_profile_is_both_turned_and_converted() -> None:
+def test_a_turned_image_with_a_profile_is_both_turned_and_converted() -> None:
     data = png(NOISE, 8, RGB, before=iccp(P3) + chunk(b"eXIf", tiff(6)))
     assert off_by(decode(data), by_matrix(as_seen(NOISE, 6), DISPLAY_P3, 2.2)) <= 2

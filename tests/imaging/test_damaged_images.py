@@ -1,8 +1,8 @@
-"""A file that was damaged anywhere is refused, or is still the whole picture.
+"""A file that was damaged anywhere is refused, or is still the whole image.
 
 As far as that can be told. A PNG has checksums of all that its pixels depend on. A WebP says how
 long it is and all of its parts are. A JPEG has neither, so what libjpeg reads without a complaint
-is a picture: here libvips is asked, which brings a libjpeg of its own and takes any complaint for
+is an image: here libvips is asked, which brings a libjpeg of its own and takes any complaint for
 an error.
 """
 
@@ -71,7 +71,7 @@ def is_refused(result: Pixels | str) -> bool:
 
 @given(st.sampled_from([*PNGS.values(), WITH_KEY]), SEEDS)
 @settings(max_examples=examples(400))
-def test_a_damaged_png_is_refused_or_the_whole_picture(data: bytes, random: Random) -> None:
+def test_a_damaged_png_is_refused_or_the_whole_image(data: bytes, random: Random) -> None:
     changed = damaged(data, random)
     result = outcome(changed)
     if b"tRNS" in data and b"tRNS" not in changed:

@@ -169,17 +169,17 @@ def refused_by_its_header(data: bytes) -> str:
 @pytest.mark.parametrize("warned", ["error", "ignore"])
 @pytest.mark.parametrize("bomb", BOMBS)
 @pytest.mark.parametrize("size", [(30000, 30000), (16383, 16383), (12000, 12000), (3000, 256)])
-def test_a_picture_beyond_the_contract_is_refused_without_decoding(
+def test_an_image_beyond_the_contract_is_refused_without_decoding(
     bomb: Callable[[Size], bytes], size: Size, warned: Any
 ) -> None:
-    """However Pillow's own warning of large pictures is taken. A WebP side has 14 bits."""
+    """However Pillow's own warning of large images is taken. A WebP side has 14 bits."""
     data = bomb(min(size, (16383, 16383)) if bomb is webp_of_size else size)
     with warnings.catch_warnings():
         warnings.simplefilter(warned)
         assert refused_by_its_header(data) == "image_too_large"
 
 
-def test_a_picture_below_the_contract_is_refused_without_decoding() -> None:
+def test_an_image_below_the_contract_is_refused_without_decoding() -> None:
     for bomb in BOMBS:
         assert refused_by_its_header(bomb((3000, 100))) == "image_too_small"
 
@@ -217,7 +217,7 @@ carriers = pytest.mark.parametrize("carrier", CARRIERS.values(), ids=CARRIERS)
 
 @carriers
 @pytest.mark.parametrize("orientation", FIRST_SIDES)
-def test_a_picture_is_turned_upright(
+def test_an_image_is_turned_upright(
     carrier: Callable[[Pixels, bytes], bytes], orientation: int
 ) -> None:
     pixels = decode(carrier(BLOCKS, tiff(orientation)))

@@ -1,4 +1,4 @@
-"""Pictures on their way out: PNG and JPEG in strips, and the JSON around them."""
+"""Encoding images as PNG and JPEG in strips, and the JSON response around them."""
 
 import base64
 import io
@@ -55,7 +55,7 @@ any_picture = arrays.arrays(
     np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 20), st.integers(3, 4))
 )
 cuts = st.lists(st.integers(0, 40), max_size=6).map(sorted)
-"""Where a picture is cut apart; some of the strips may be empty."""
+"""Where an image is cut into strips; some of them may be empty."""
 strip_bytes = st.integers(1, 2000)
 """How much the encoder puts into a strip of its own, in place of a megabyte and more."""
 
@@ -90,8 +90,8 @@ def test_a_png_holds_every_pixel_and_every_alpha(pixels: Pixels, at: list[int], 
     assert np.array_equal(np.array(image), pixels)
 
 
-def test_a_row_that_is_the_one_above_it_takes_up_next_to_nothing() -> None:
-    """As in flat parts, and in whatever was enlarged by repeating pixels."""
+def test_repeated_rows_take_almost_no_bytes() -> None:
+    """As in flat parts, and in whatever was upscaled by repeating pixels."""
     once = noise(200, 300, 3)
     thrice = encode(once.repeat(3, axis=0), PNG)
     assert np.array_equal(opened(thrice), once.repeat(3, axis=0))
@@ -99,7 +99,7 @@ def test_a_row_that_is_the_one_above_it_takes_up_next_to_nothing() -> None:
 
 
 @given(st.integers(1, 50), st.sampled_from([3, 4]), st.data())
-def test_a_row_with_one_other_sample_is_not_the_one_above_it(
+def test_rows_that_differ_in_one_sample_are_kept(
     width: int, channels: int, data: st.DataObject
 ) -> None:
     pixels = noise(1, width, channels).repeat(5, axis=0)
@@ -109,7 +109,7 @@ def test_a_row_with_one_other_sample_is_not_the_one_above_it(
 
 
 @pytest.mark.parametrize("times", [2, 3, 4])
-def test_repeated_pixels_make_a_smaller_file_than_the_mean_does(photo: Pixels, times: int) -> None:
+def test_repeated_pixels_use_another_filter_than_the_mean(photo: Pixels, times: int) -> None:
     """By the left neighbour half of them are 0: the same columns without their rows are larger."""
     wide = photo.repeat(times, axis=1)
     large = encode(wide.repeat(times, axis=0), PNG)
@@ -118,7 +118,7 @@ def test_repeated_pixels_make_a_smaller_file_than_the_mean_does(photo: Pixels, t
 
 
 @given(any_picture, cuts, strip_bytes)
-def test_a_jpeg_shows_what_pillows_own_shows(pixels: Pixels, at: list[int], size: int) -> None:
+def test_a_jpeg_equals_pillows(pixels: Pixels, at: list[int], size: int) -> None:
     """To the last bit: with full chroma no block of 8x8 pixels depends on another."""
     data = in_strips(np.split(pixels, at), len(pixels), JPEG, size)
     flat = flatten(Image.fromarray(pixels))
@@ -127,9 +127,7 @@ def test_a_jpeg_shows_what_pillows_own_shows(pixels: Pixels, at: list[int], size
 
 
 @given(any_picture, cuts, strip_bytes)
-def test_a_small_jpeg_shows_what_simplejpegs_own_shows(
-    pixels: Pixels, at: list[int], size: int
-) -> None:
+def test_a_small_jpeg_equals_simplejpegs(pixels: Pixels, at: list[int], size: int) -> None:
     """With half the chroma it is squares of 16x16 pixels that do not depend on each other."""
     data = in_strips(np.split(pixels, at), len(pixels), JPEG, size, SMALL)
     flat = np.array(flatten(Image.fromarray(pixels)))
@@ -141,7 +139,7 @@ def test_a_small_jpeg_shows_what_simplejpegs_own_shows(
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (1, 2000), (2000, 1), (640, 480), (2048, 1024)])
 @pytest.mark.parametrize("levels", [2, 256])
-def test_no_file_has_more_bytes_than_it_is_said_to_have_at_most(
+def test_no_file_exceeds_most_bytes(
     size: Size, channels: int, wanted: ImageEncoding, levels: int
 ) -> None:
     """Of noise, in black and white and in all levels, which nothing compresses."""
@@ -151,7 +149,7 @@ def test_no_file_has_more_bytes_than_it_is_said_to_have_at_most(
 
 
 @given(any_picture, cuts, strip_bytes, st.sampled_from(ImageEncoding))
-def test_how_the_rows_come_makes_no_difference(
+def test_the_division_into_strips_makes_no_difference(
     pixels: Pixels, at: list[int], size: int, wanted: ImageEncoding
 ) -> None:
     whole = in_strips([pixels], len(pixels), wanted, size)
@@ -159,7 +157,7 @@ def test_how_the_rows_come_makes_no_difference(
 
 
 @pytest.mark.parametrize("wanted", ImageEncoding)
-def test_rows_may_come_in_memory_that_is_used_again(wanted: ImageEncoding) -> None:
+def test_the_memory_of_strips_may_be_reused(wanted: ImageEncoding) -> None:
     pixels = noise(300, 50, 3)
 
     def strips() -> Iterator[Pixels]:
@@ -175,7 +173,7 @@ def test_rows_may_come_in_memory_that_is_used_again(wanted: ImageEncoding) -> No
 
 
 @pytest.mark.parametrize("wanted", ImageEncoding)
-def test_rows_need_not_lie_together(wanted: ImageEncoding) -> None:
+def test_rows_need_not_be_contiguous(wanted: ImageEncoding) -> None:
     pixels = noise(40, 60, 4)[::2, 5:55, :3]
     assert encode(pixels, wanted) == encode(np.ascontiguousarray(pixels), wanted)
 
@@ -195,16 +193,14 @@ def test_rows_need_not_lie_together(wanted: ImageEncoding) -> None:
         [noise(10, 5, 3)[:, :0]],
     ],
 )
-def test_strips_that_make_no_picture_are_refused(
-    strips: list[Pixels], wanted: ImageEncoding
-) -> None:
+def test_strips_that_make_no_image_are_refused(strips: list[Pixels], wanted: ImageEncoding) -> None:
     with pytest.raises(ValueError, match=r"strips|pixel"):
         in_strips(strips, 10, wanted, 100)
     assert threads() == []
 
 
 @pytest.mark.parametrize("wanted", ImageEncoding)
-def test_what_is_no_picture_is_refused_before_the_first_piece(wanted: ImageEncoding) -> None:
+def test_a_wrong_shape_is_refused_before_the_first_piece(wanted: ImageEncoding) -> None:
     """So that an answer has not begun when it is found out."""
     with pytest.raises(ValueError, match="strips"):
         encode_strips([np.zeros((4, 4), np.uint8)], 4, wanted)
@@ -222,9 +218,7 @@ def test_a_jpeg_has_no_longer_side_than_the_format_allows() -> None:
 
 @pytest.mark.parametrize("wanted", ImageEncoding)
 @pytest.mark.parametrize("after", [0, 1, 50])
-def test_a_fault_of_whoever_makes_the_strips_is_raised_as_it_is(
-    wanted: ImageEncoding, after: int
-) -> None:
+def test_an_error_of_the_strips_is_raised_unchanged(wanted: ImageEncoding, after: int) -> None:
     fault = MemoryError("no more")
 
     def strips() -> Iterator[Pixels]:
@@ -239,8 +233,8 @@ def test_a_fault_of_whoever_makes_the_strips_is_raised_as_it_is(
 
 
 @pytest.mark.parametrize("wanted", ImageEncoding)
-def test_it_keeps_pace_with_whoever_makes_the_strips(wanted: ImageEncoding) -> None:
-    """The file begins long before the picture ends; and whoever stops reading leaves nothing."""
+def test_pieces_come_while_strips_are_made(wanted: ImageEncoding) -> None:
+    """The file begins long before the image ends; closing it early leaves nothing behind."""
     made = 0
 
     def strips() -> Iterator[Pixels]:
@@ -260,7 +254,7 @@ def test_it_keeps_pace_with_whoever_makes_the_strips(wanted: ImageEncoding) -> N
 
 
 @pytest.mark.parametrize("wanted", ImageEncoding)
-def test_many_pictures_can_be_encoded_at_once(wanted: ImageEncoding) -> None:
+def test_many_images_can_be_encoded_at_once(wanted: ImageEncoding) -> None:
     pictures = [noise(90, width, 3) for width in (30, 40, 50)]
     with mock.patch.object(cutting, "STRIP_BYTES", 2000):
         together = list(zip(*(encode_strips([p], 90, wanted) for p in pictures), strict=False))
@@ -290,7 +284,7 @@ print(length, peak() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells of its memory")
 @pytest.mark.parametrize("wanted", ImageEncoding)
-def test_the_largest_picture_takes_little_memory(wanted: ImageEncoding) -> None:
+def test_the_largest_image_takes_little_memory(wanted: ImageEncoding) -> None:
     """Noise, which makes the largest file there can be."""
     command = [sys.executable, "-c", MEMORY, wanted]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -300,7 +294,7 @@ def test_the_largest_picture_takes_little_memory(wanted: ImageEncoding) -> None:
 
 
 @pytest.mark.parametrize("wanted", ImageEncoding)
-def test_what_a_file_says_about_itself_is_not_passed_on(wanted: ImageEncoding) -> None:
+def test_metadata_is_not_passed_on(wanted: ImageEncoding) -> None:
     told = iccp(P3) + chunk(b"eXIf", tiff(3)) + chunk(b"tEXt", b"Comment\0where I live")
     data = encode(decode(png(NOISE, 8, RGB, before=told)), wanted)
     if wanted is PNG:
@@ -343,24 +337,24 @@ def chunks_of(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_checksums_can_be_combined(first: bytes, second: bytes) -> None:
-    combined = png_writer._adler_combined(zlib.adler32(first), zlib.adler32(second), len(second))
+    combined = png_writer._adler32_combine(zlib.adler32(first), zlib.adler32(second), len(second))
     assert combined == zlib.adler32(first + second)
 
 
 def test_checksums_of_long_texts_can_be_combined() -> None:
     first, second = b"\xff" * 3_000_000, b"\xfe" * 5_000_001
-    combined = png_writer._adler_combined(zlib.adler32(first), zlib.adler32(second), len(second))
+    combined = png_writer._adler32_combine(zlib.adler32(first), zlib.adler32(second), len(second))
     assert combined == zlib.adler32(first + second)
 
 
-def test_zlib_takes_the_place_of_isal() -> None:
+def test_zlib_replaces_isal() -> None:
     pixels = noise(300, 50, 4)
     with mock.patch.object(png_writer, "zlib", zlib):
         assert np.array_equal(opened(in_strips([pixels], 300, PNG, 4000)), pixels)
 
 
-def test_a_png_is_not_much_larger_than_one_that_took_long(photo: Pixels) -> None:
-    """An enlarged photo: of what the file of a plain one holds, most is noise."""
+def test_a_png_is_not_much_larger_than_a_slow_one(photo: Pixels) -> None:
+    """An upscaled photo: of what the file of a plain one holds, most is noise."""
     large = np.array(Image.fromarray(photo).resize((1216, 1024), Image.Resampling.BICUBIC))
     assert len(encode(large, PNG)) < 1.15 * len(saved(large, "PNG"))
 
@@ -368,7 +362,7 @@ def test_a_png_is_not_much_larger_than_one_that_took_long(photo: Pixels) -> None
 # JPEG
 
 
-def test_a_small_jpeg_is_one(photo: Pixels) -> None:
+def test_a_small_jpeg_is_a_jpeg(photo: Pixels) -> None:
     small, best = (in_strips([photo], 256, JPEG, 10**6, style) for style in (SMALL, DEFAULT_JPEG))
     assert JpegImagePlugin.get_sampling(Image.open(io.BytesIO(small))) == 2  # Pillow's for 4:2:0
     assert 2 * len(small) < len(best)
@@ -408,7 +402,7 @@ def test_a_jpeg_is_put_on_white(colour: tuple[int, int, int], alpha: int) -> Non
 
 
 @pytest.mark.parametrize(("height", "lots"), [(16, 1), (17, 2), (32, 2), (400, 25)])
-def test_a_jpeg_restarts_after_every_lot(height: int, lots: int) -> None:
+def test_a_jpeg_restarts_after_every_strip(height: int, lots: int) -> None:
     """ITU-T T.81, B.2.1: restarts are counted from 0 to 7 over and over, in blocks of 8x8."""
     data = in_strips([noise(height, 20, 3)], height, JPEG, 16 * 24 * 3)
     segments = jpeg_segments(data)
@@ -420,7 +414,7 @@ def test_a_jpeg_restarts_after_every_lot(height: int, lots: int) -> None:
     assert restarts == [*(0xD0 + n % 8 for n in range(lots - 1)), 0xD9]
 
 
-def test_a_jpeg_does_without_the_systems_files_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jpeg_needs_no_memfd(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = noise(300, 50, 3)
     wanted = in_strips([pixels], 300, JPEG, 4000)
     monkeypatch.delattr("os.memfd_create", raising=False)
@@ -432,14 +426,14 @@ def test_a_jpeg_does_without_the_systems_files_in_memory(monkeypatch: pytest.Mon
 
 @given(st.lists(st.binary(max_size=10)))
 @settings(max_examples=examples(300))
-def test_the_answer_is_the_json_that_it_always_was(pieces: list[bytes]) -> None:
+def test_the_response_is_the_same_json(pieces: list[bytes]) -> None:
     """RES-1 to RES-3."""
     text = base64.b64encode(b"".join(pieces)).decode()
     wanted = json.dumps({"image_b64": text, "removed_for_safety": False}, separators=(",", ":"))
     assert b"".join(in_json(pieces)) == wanted.encode()
 
 
-def test_the_answer_comes_in_as_many_pieces_as_the_file() -> None:
+def test_the_response_has_as_many_pieces_as_the_file() -> None:
     pieces = iter([b"abcd", b"efgh"])
     answer = in_json(pieces)
     assert next(answer) == b'{"image_b64":"YWJj'

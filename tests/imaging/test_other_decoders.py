@@ -62,12 +62,12 @@ def _many_strips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("decoder", [by_opencv, by_libvips, by_python_alone])
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_png_is_the_same_to_every_decoder(decoder: Callable[[bytes], Pixels], name: str) -> None:
+def test_every_decoder_reads_a_png_alike(decoder: Callable[[bytes], Pixels], name: str) -> None:
     pixels = PICTURES[name]
     assert np.array_equal(decoder(encode(pixels, ImageEncoding.PNG)), pixels)
 
 
-def test_a_long_png_is_the_same_to_every_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_decoder_reads_a_long_png_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     pixels = np.cumsum(noise(700, 4000, 3) % 4, axis=1, dtype=np.uint8)
     data = encode(pixels, ImageEncoding.PNG)
@@ -77,7 +77,7 @@ def test_a_long_png_is_the_same_to_every_decoder(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("decoder", [by_opencv, by_libvips])
 @pytest.mark.parametrize("name", [name for name in PICTURES if "alpha" not in name])
-def test_a_jpeg_is_the_same_to_every_decoder(decoder: Callable[[bytes], Pixels], name: str) -> None:
+def test_every_decoder_reads_a_jpeg_alike(decoder: Callable[[bytes], Pixels], name: str) -> None:
     """To the last bit what it makes of a JPEG that was written in one piece."""
     pixels = PICTURES[name][..., :3]
     data = encode(pixels, ImageEncoding.JPEG)

@@ -27,18 +27,18 @@ def test_results_come_in_the_order_of_the_items() -> None:
     assert left_behind() == []
 
 
-def test_nothing_makes_nothing() -> None:
+def test_no_items_give_no_results() -> None:
     assert list(ordered_map(abs, [])) == []
 
 
-def test_work_is_done_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_runs_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_cores", lambda: 3)
     together = threading.Barrier(3, timeout=30)
     assert sorted(ordered_map(lambda _: together.wait(), range(3))) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("cores", "most"), [(1, 1), (4, 4), (64, parallel.MAX_WORKERS)])
-def test_there_are_as_many_workers_as_cores_but_not_too_many(
+def test_workers_are_limited_by_cores_and_a_maximum(
     monkeypatch: pytest.MonkeyPatch, cores: int, most: int
 ) -> None:
     monkeypatch.setattr(parallel, "_cores", lambda: cores)
@@ -58,7 +58,7 @@ def test_there_are_as_many_workers_as_cores_but_not_too_many(
     results.close()
 
 
-def test_what_is_ready_does_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ready_results_do_not_wait_for_more_items(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a slow producer makes one strip, all but the one before it are on their way."""
     monkeypatch.setattr(parallel, "_cores", lambda: 64)
     seen: list[int] = []
@@ -76,7 +76,7 @@ def test_what_is_ready_does_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -
     assert seen_before[2:] == [1, 2, 3, 4]
 
 
-def test_a_fault_of_the_items_is_raised_as_it_is() -> None:
+def test_an_error_of_the_items_is_raised_unchanged() -> None:
     fault = ZeroDivisionError("out of memory, or whatever")
 
     def items() -> Iterator[int]:
@@ -89,7 +89,7 @@ def test_a_fault_of_the_items_is_raised_as_it_is() -> None:
     assert left_behind() == []
 
 
-def test_a_fault_of_the_work_is_raised_as_it_is() -> None:
+def test_an_error_of_the_work_is_raised_unchanged() -> None:
     results = ordered_map(lambda item: 1 // (3 - item), range(100))
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
@@ -97,7 +97,7 @@ def test_a_fault_of_the_work_is_raised_as_it_is() -> None:
     assert left_behind() == []
 
 
-def test_closing_it_early_leaves_no_thread_and_asks_for_no_more() -> None:
+def test_closing_early_leaves_no_thread() -> None:
     asked = []
 
     def items() -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Files that are damaged, or hold more than one picture: most are PNGs that mislead a decoder."""
+"""Files that are damaged, or hold more than one image: most are PNGs that mislead a decoder."""
 
 import io
 import struct
@@ -42,7 +42,7 @@ from upscaler.imaging.pixels import Pixels
 
 
 @formats
-def test_a_truncated_file_gives_all_its_pixels_or_none(
+def test_a_truncated_file_gives_all_its_pixels_or_an_error(
     kind: str, options: dict[str, Any], photo: Pixels
 ) -> None:
     data = saved(photo[:96, :128], kind, **options)
@@ -89,7 +89,7 @@ def test_a_png_whose_stream_ends_before_its_checksum_is_damaged(missing: int) ->
 @pytest.mark.parametrize(
     ("surplus", "read"), [(1, True), (1000, True), (2**20, True), (2**20 + 2**16, False)]
 )
-def test_a_png_may_have_more_rows_than_it_says(surplus: int, *, read: bool) -> None:
+def test_a_png_may_have_surplus_rows(surplus: int, *, read: bool) -> None:
     stream = zlib.compress(scanlines(NOISE, 8) + bytes(surplus))
     data = png_file((40, 24), 8, RGB, chunk(b"IDAT", stream))
     assert np.array_equal(outcome(data), NOISE) == read
@@ -122,7 +122,7 @@ def test_a_png_whose_stream_ends_before_its_last_row_is_damaged(rows: int) -> No
 
 
 @pytest.mark.parametrize("length", [1000, 2**16, 2**24])
-def test_rows_that_come_in_several_parts_are_all_of_them(length: int) -> None:
+def test_rows_in_several_parts_are_all_read(length: int) -> None:
     """By how long the chunks of the pixels are: many to a part, one, and one for all parts."""
     pixels = noise(600, 700, 3)
     stream = zlib.compress(scanlines(pixels, 8))
@@ -135,7 +135,7 @@ def test_rows_that_come_in_several_parts_are_all_of_them(length: int) -> None:
 
 
 def test_a_png_with_a_frame_smaller_than_itself_is_refused() -> None:
-    """The frame control of an animation may not shrink the picture in IDAT: none may be left out.
+    """The frame control of an animation may not shrink the image in IDAT: none may be left out.
 
     APNG: the first frame's has x and y offsets of 0 and the width and height of the header.
     """
@@ -184,7 +184,7 @@ def test_no_keyword_of_a_text_changes_how_a_png_is_read(key: bytes) -> None:
     assert off_by(decode(png(NOISE, 8, RGB, before=text)), NOISE) == 0
 
 
-# More than one picture
+# More than one image
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
@@ -194,26 +194,26 @@ def test_an_animation_is_refused_without_decoding(kind: str) -> None:
         assert refusal(data).type == "image_animated"
 
 
-def test_the_still_picture_of_a_png_counts_and_not_the_one_frame_behind_it() -> None:
+def test_the_still_image_of_a_png_is_used_and_not_its_frame() -> None:
     control = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 40, 24, 0, 0, 1, 1, 0, 0))
     frame = chunk(b"fdAT", struct.pack(">I", 1) + zlib.compress(scanlines(NOISE[::-1], 8)))
     count = chunk(b"acTL", struct.pack(">II", 1, 0))
     assert off_by(decode(png(NOISE, 8, RGB, before=count, after=control + frame)), NOISE) == 0
 
 
-def test_an_animation_of_one_frame_is_a_still_picture() -> None:
+def test_an_animation_of_one_frame_is_a_still_image() -> None:
     control = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 40, 24, 0, 0, 1, 1, 0, 0))
     count = chunk(b"acTL", struct.pack(">II", 1, 0))
     assert off_by(decode(png(NOISE, 8, RGB, before=count + control)), NOISE) == 0
 
 
-def test_a_jpeg_with_another_behind_it_is_its_first_picture() -> None:
+def test_a_jpeg_followed_by_another_is_its_first_image() -> None:
     data = animation("MPO")
     assert Image.open(io.BytesIO(data)).format == "MPO"
     assert off_by(decode(data), decode(saved(NOISE, "JPEG"))) == 0
 
 
-def test_a_jpeg_may_lack_what_is_behind_its_first_picture() -> None:
+def test_a_jpeg_may_lack_its_further_images() -> None:
     data = animation("MPO")
     second = data.index(b"\xff\xd8\xff", 2)
     assert off_by(decode(data[: second + 100]), decode(data)) == 0

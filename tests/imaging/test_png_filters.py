@@ -47,7 +47,7 @@ def test_every_filter_is_undone(pixel_bytes: int, rows: int, columns: int, seed:
 
 @pytest.mark.parametrize("number", [5, 6, 255])
 @pytest.mark.parametrize("pixel_bytes", PIXEL_BYTES)
-def test_there_is_no_other_filter(pixel_bytes: int, number: int) -> None:
+def test_other_filters_are_refused(pixel_bytes: int, number: int) -> None:
     lines = some_lines(4, 5 * pixel_bytes, 1, (0,))
     lines[2, 0] = number
     with pytest.raises(RuntimeError, match="filter"):
@@ -55,7 +55,7 @@ def test_there_is_no_other_filter(pixel_bytes: int, number: int) -> None:
 
 
 @pytest.mark.parametrize("row_bytes", [65_532, 65_533, 65_534, 131_067, 131_068])
-def test_rows_of_as_much_as_a_block_holds_are_all_there(row_bytes: int) -> None:
+def test_rows_around_the_size_of_a_block_are_complete(row_bytes: int) -> None:
     """Around as much as one block of the file can have, and two: 65,535 bytes each."""
     lines = some_lines(1, row_bytes, row_bytes, (0,))
     rows = unfiltered(lines.tobytes(), bytes(row_bytes), 1)
@@ -63,7 +63,7 @@ def test_rows_of_as_much_as_a_block_holds_are_all_there(row_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_534, 65_535, 65_536, 131_070, 200_000])
-def test_what_is_stored_zlib_reads(size: int) -> None:
+def test_zlib_reads_stored_blocks(size: int) -> None:
     """Two texts, one behind the other; zlib compares the checksum."""
     contents = [np.random.default_rng(size).bytes(each) for each in (size, 3)]
     stream = zlib.decompressobj()

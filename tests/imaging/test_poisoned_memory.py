@@ -41,12 +41,12 @@ def test_results_of_damaged_inputs_do_not_depend_on_old_memory(
 
 
 @needs_glibc
-def test_a_jpeg_that_libjpeg_gives_up_shows_nothing_of_another_picture() -> None:
+def test_a_jpeg_with_a_fatal_error_shows_no_other_image() -> None:
     data = complaint_and_end()
     plain = jpeg.coded(jpeg.strip_segments(data))
     leaked = set()
     for _ in range(100):
-        np.full(SMALL.shape, 0xA7, np.uint8)  # another's picture, a moment ago
+        np.full(SMALL.shape, 0xA7, np.uint8)  # another's image, a moment ago
         leaked.add(b"\xa7" * 50 in simplejpeg.decode_jpeg(plain, strict=False).tobytes())
         np.full(SMALL.shape, 0xA7, np.uint8)
         assert outcome(data) == "image_damaged"

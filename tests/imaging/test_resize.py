@@ -1,4 +1,4 @@
-"""Pixels at other sizes, and the before/after picture."""
+"""Pixels at other sizes, and the before/after image."""
 
 from collections.abc import Callable
 
@@ -53,7 +53,7 @@ def test_resizing_to_the_same_size_changes_no_pixel(pixels: Pixels) -> None:
     assert np.array_equal(resized, pixels)
 
 
-def test_one_colour_stays_one_colour() -> None:
+def test_a_uniform_colour_is_unchanged() -> None:
     pixels = np.full((20, 30, 4), (250, 130, 3, 255), dtype=np.uint8)
     assert np.unique(resize(pixels, (47, 11)).reshape(-1, 4), axis=0).tolist() == [
         [250, 130, 3, 255]
@@ -106,7 +106,7 @@ def test_resizing_is_antialiased_lanczos(size: Size) -> None:
 @pytest.mark.parametrize("step", [1, 5, 1000])
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("size", [(31, 47), (90, 50), (61, 20), (17, 70), (1, 1), (40, 200)])
-def test_resizing_in_parts_makes_no_difference(
+def test_resizing_in_parts_equals_the_whole(
     size: Size, channels: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resizing, "RESIZE_PX", step)
@@ -115,7 +115,7 @@ def test_resizing_in_parts_makes_no_difference(
     assert np.array_equal(resize(pixels, size), np.array(whole))
 
 
-def test_a_part_of_a_larger_picture_can_be_resized() -> None:
+def test_a_part_of_a_larger_image_can_be_resized() -> None:
     pixels = noise(50, 61, 4)[3:40, 5:33, :3]
     assert np.array_equal(resize(pixels, (20, 50)), resize(pixels.copy(), (20, 50)))
 
@@ -128,7 +128,7 @@ def beside(hidden: tuple[int, int, int]) -> Pixels:
 
 
 @pytest.mark.parametrize("size", [(16, 16), (45, 20), (64, 64)])
-def test_transparent_pixels_lend_no_colour_to_their_neighbours(size: Size) -> None:
+def test_the_colour_of_transparent_pixels_does_not_bleed(size: Size) -> None:
     """Lanczos may swing a tenth beyond red, but red it stays, whatever is hidden beside it."""
     resized = resize(beside((0, 255, 0)), size).astype(float)
     share = resized[..., 3:] / 255
@@ -159,7 +159,7 @@ PANELS = (
 
 
 @pytest.mark.parametrize(("small", "large", "panel"), PANELS)
-def test_before_and_after_show_the_same_middle(small: Size, large: Size, panel: Size) -> None:
+def test_before_and_after_show_the_same_crop(small: Size, large: Size, panel: Size) -> None:
     """The levels keep bicubic from swinging below 0 or above 255."""
     before, after = noise(small[1], small[0], 3, low=64), noise(large[1], large[0], 3)
     sheet = before_after(before, after)

@@ -1,4 +1,4 @@
-"""Half a picture is no picture: files of every kind that are cut off, and then closed again."""
+"""Truncated files of every format, also with a valid end added again, are refused."""
 
 import re
 import struct
@@ -139,7 +139,7 @@ def test_a_file_that_is_closed_where_it_ends_is_read(name: str) -> None:
     assert np.array_equal(decode(close(data, end)), decode(data))
 
 
-def test_a_jpeg_with_another_behind_it_is_refused_or_its_first_picture() -> None:
+def test_a_damaged_mpo_is_refused_or_its_first_image() -> None:
     data = animation("MPO")
     second = data.index(b"\xff\xd8\xff", 2)
     whole = [part for part in range(1, 64) if len(data) * part // 64 >= second]

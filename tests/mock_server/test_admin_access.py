@@ -16,7 +16,7 @@ from mock_server.serving import cli
 from tests.support.hostile_requests import SHARED
 from tests.support.mock_servers import mock_child, mocked
 from tests.support.raw_http import Answer, answers, exchange
-from upscaler.authority import is_authority
+from upscaler.host_port import is_authority
 
 LISTED = "mock.example"
 SEQUENCE = b'{"sequence": "503x*"}'

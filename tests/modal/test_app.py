@@ -177,7 +177,7 @@ def test_without_snapshots_there_are_none_and_one_card_is_enough(tmp_path: Path)
         assert in_a_container(plane, GPU, tmp_path, ""), "which it has to know as well"
 
 
-def test_a_value_that_cannot_be_ends_it_in_one_line_before_anything_is_asked() -> None:
+def test_an_invalid_setting_ends_in_one_line_before_any_request() -> None:
     with control_plane() as plane:
         done = deploy(plane, {"UPSCALER_GPU": "L4;T4", "UPSCALER_REGION": ""})
         assert done.returncode == 1
@@ -187,7 +187,7 @@ def test_a_value_that_cannot_be_ends_it_in_one_line_before_anything_is_asked() -
 
 
 @pytest.mark.parametrize("secrets", [{}, {"upscaler-token": {"TOKEN"}}], ids=["none", "no key"])
-def test_without_the_token_nothing_is_deployed_and_it_is_told_how_to_make_one(
+def test_without_the_secret_nothing_is_deployed_and_the_fix_is_printed(
     secrets: dict[str, set[str]],
 ) -> None:
     with control_plane() as plane:
@@ -325,7 +325,7 @@ def copied(tmp_path: Path) -> Path:
     return folder
 
 
-def test_new_sources_build_nothing_anew_and_new_constraints_not_the_weights(
+def test_new_sources_rebuild_nothing_and_new_constraints_not_the_weights(
     deployed: Plane, copied: Path
 ) -> None:
     with control_plane() as plane:

@@ -261,7 +261,7 @@ class Scene:
         return ModalJobStore(method("make"), key, capacity_bytes, clock=lambda: self.now_s)
 
     async def start(self, task: UpscaleJob = TASK) -> str:
-        return await self.jobs.start(self.shop.order(task, StageTimer()))
+        return await self.jobs.start(self.shop.schedule(task, StageTimer()))
 
     async def finish(self, *job_ids: str) -> None:
         """Ask, with a memory of their own, until all are completed."""
@@ -276,7 +276,7 @@ def play(work: Callable[[Scene], Coroutine[Any, Any, None]], scene: Scene | None
     asyncio.run(work(scene or Scene()))
 
 
-def test_a_job_is_pending_until_it_is_completed_whichever_container_is_asked(plane: Plane) -> None:
+def test_a_job_is_pending_until_completed_whichever_container_is_asked(plane: Plane) -> None:
     go_on = threading.Event()
 
     def waiting(*task: Any) -> ResultPayload:
@@ -287,7 +287,7 @@ def test_a_job_is_pending_until_it_is_completed_whichever_container_is_asked(pla
 
     async def act(scene: Scene) -> None:
         job_id = await scene.start()
-        assert scene.shop.admission.line == [], "it waits in Modal's line, and in no other"
+        assert scene.shop.admission.slots == [], "it waits in Modal's line, and in no other"
         other = scene.other()
         for jobs in (scene.jobs, other):
             assert await jobs.status(job_id) is JobStatus.PENDING
@@ -509,7 +509,7 @@ def test_a_job_that_cannot_be_started_leaves_the_line(plane: Plane) -> None:
         plane.failing["FunctionMap"] = LOST
         with pytest.raises(Unreachable):
             await scene.start()
-        assert scene.shop.admission.line == []
+        assert scene.shop.admission.slots == []
         assert scene.shop.admission.held_bytes == 0
 
     play(act)
@@ -602,7 +602,7 @@ def completed(api: httpx.Client, promise: httpx.Response) -> httpx.Response:
     return api.get(poll.json()["response_url"])
 
 
-def test_an_asynchronous_request_is_answered_in_the_end_as_a_synchronous_one(
+def test_an_asynchronous_request_ends_with_its_image_or_its_error(
     plane: Plane, api: httpx.Client
 ) -> None:
     promise = api.post("/upscaling", json=GOOD, headers={ASYNC_HEADER: "1"})

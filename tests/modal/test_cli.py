@@ -255,7 +255,7 @@ def test_each_failure_is_named_in_the_end_and_stops_nothing_else(
         f"{folder}/a.png": "FunctionTimeoutError: more than 600 s",
         f"{folder}/b.png": reasons[f"{folder}/b.png"],
         f"{folder}/broken.webp": reasons[f"{folder}/broken.webp"],
-        f"{folder}/endless.png": "no picture of 2048x2048 pixels is as large as this file",
+        f"{folder}/endless.png": "no image of 2048x2048 pixels is as large as this file",
         f"{tmp_path}/nowhere.png": "there is no such image",
     }
     assert reasons[f"{folder}/b.png"].startswith(f"{out}/b.png: ")
@@ -371,7 +371,7 @@ def test_what_becomes_no_file_on_the_way_is_not_sent(
     assert len(sizes(tmp_path / "out")) == 1
 
 
-def test_a_batch_that_is_interrupted_leaves_whole_files_and_can_be_taken_up_again(
+def test_an_interrupted_batch_leaves_whole_files_and_can_be_continued(
     plane: Plane, folder: Path, tmp_path: Path
 ) -> None:
     out, go_on = tmp_path / "out", threading.Event()
@@ -434,7 +434,7 @@ CONTROL = r"(\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x1b\x07]*(?:\x07|\x1b\\)|\r|\n)"
 """Line ends, and what moves a cursor, erases, colours or links."""
 
 
-def test_on_a_terminal_nothing_that_is_told_is_wiped_away_by_modals_progress(
+def test_modals_progress_display_erases_nothing_that_is_printed(
     plane: Plane, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")

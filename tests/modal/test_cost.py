@@ -146,7 +146,7 @@ def test_a_container_is_busy_while_it_has_an_input(found: tuple[Outcome, Work]) 
 
 @given(arrivals, pools, works)
 @settings(deadline=None)
-def test_nothing_waits_for_the_class_while_a_container_has_room_or_could_be_started(
+def test_nothing_waits_while_a_container_is_free_or_could_start(
     arrivals_s: list[float], gpu: Pool, work: Work
 ) -> None:
     outcome = simulate(arrivals_s, Pool(0, 60, 1, slots=1000), gpu, work)

@@ -69,8 +69,10 @@ def test_reading_leaves_cuda_alone_and_has_all_six(
     worker = Worker()
     with caplog.at_level(logging.INFO):
         worker.load_weights()
-    assert worker._read.keys() == set(UpscalingModel)
-    devices = {each.device.type for read in worker._read.values() for each in read.net.parameters()}
+    assert worker._weights.keys() == set(UpscalingModel)
+    devices = {
+        each.device.type for read in worker._weights.values() for each in read.net.parameters()
+    }
     assert devices == {"cpu"}
     (line,) = [record for record in caplog.records if "cold start: read" in record.message]
     assert vars(line)["imports_s"] > 0

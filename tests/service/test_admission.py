@@ -14,16 +14,16 @@ from upscaler.service.queue import MAX_RETRY_AFTER_S, MIN_RETRY_AFTER_S, Admissi
 
 def test_so_many_may_wait_and_one_has_the_machine() -> None:
     admission = Admission(queue_length=2, memory_bytes=0)
-    with admission.place(5), admission.place(5):
+    with admission.slot(5), admission.slot(5):
         admission.check_room()
-        with admission.place(5):
+        with admission.slot(5):
             assert admission.is_full
-            with pytest.raises(Busy), admission.place(5):
+            with pytest.raises(Busy), admission.slot(5):
                 pytest.fail("it must not be let in")
             with pytest.raises(Busy):
                 admission.check_room()
         admission.check_room()
-    assert admission.line == []
+    assert admission.slots == []
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_refusal_says_when_the_one_at_work_should_be_done(
     estimated_s: float, retry_after_s: int
 ) -> None:
     admission = Admission(queue_length=1, memory_bytes=0)
-    with admission.place(estimated_s), admission.place(1e9), pytest.raises(Busy) as refusal:
+    with admission.slot(estimated_s), admission.slot(1e9), pytest.raises(Busy) as refusal:
         admission.check_room()
     assert refusal.value.headers == {"Retry-After": str(retry_after_s)}
     assert str(retry_after_s) in refusal.value.detail
@@ -42,7 +42,7 @@ def test_a_refusal_says_when_the_one_at_work_should_be_done(
 
 def test_a_place_is_given_back_whatever_happens_to_the_picture() -> None:
     admission = Admission(queue_length=0, memory_bytes=0)
-    with pytest.raises(ZeroDivisionError), admission.place(1):
+    with pytest.raises(ZeroDivisionError), admission.slot(1):
         raise ZeroDivisionError
     admission.check_room()
 
@@ -61,16 +61,16 @@ def test_as_many_have_the_machine_as_may_and_no_more(at_once: int) -> None:
 
         async def one() -> None:
             nonlocal running, most
-            with admission.place(1) as place:
+            with admission.slot(1) as place:
                 async with place.acquire():
                     running += 1
                     most = max(most, running)
-                    assert admission.waiting == len(admission.line) - running
+                    assert admission.waiting == len(admission.slots) - running
                     await asyncio.sleep(0.001)
                     running -= 1
 
         await asyncio.gather(*(one() for _ in range(9)))
-        assert admission.line == []
+        assert admission.slots == []
 
     asyncio.run(act())
     assert most == at_once
@@ -82,7 +82,7 @@ def test_those_at_work_do_not_count_as_waiting(at_once: int) -> None:
     with ExitStack() as places:
         for _ in range(at_once + 1):
             admission.check_room()
-            places.enter_context(admission.place(1))
+            places.enter_context(admission.slot(1))
         with pytest.raises(Busy):
             admission.check_room()
 
@@ -91,11 +91,11 @@ def test_turns_come_one_at_a_time_and_in_order() -> None:
     order: list[str] = []
 
     async def one(admission: Admission, name: str) -> None:
-        with admission.place(1) as place:
+        with admission.slot(1) as place:
             async with place.acquire():
                 order.append(f"{name} begins")
                 await asyncio.sleep(0)
-                assert admission.waiting == len(admission.line) - 1
+                assert admission.waiting == len(admission.slots) - 1
                 order.append(f"{name} ends")
 
     async def all_of_them(admission: Admission) -> None:
@@ -109,11 +109,11 @@ def test_turns_come_one_at_a_time_and_in_order() -> None:
 def test_whoever_goes_away_while_waiting_holds_nobody_up() -> None:
     async def play(admission: Admission) -> None:
         async def wait() -> None:
-            with admission.place(1) as place:
+            with admission.slot(1) as place:
                 async with place.acquire():
                     pytest.fail("its turn must not come")
 
-        with admission.place(1) as first, admission.place(1) as last:
+        with admission.slot(1) as first, admission.slot(1) as last:
             async with first.acquire():
                 impatient = asyncio.create_task(wait())
                 await asyncio.sleep(0)
@@ -132,7 +132,7 @@ def test_no_requests_together_hold_more_than_there_is(steps: list[tuple[int, int
     """Refused or not, what is counted is what the requests were allowed last."""
     admission = Admission(queue_length=0, memory_bytes=100)
     allowed = [0, 0, 0, 0]
-    memories = [admission.holding() for _ in allowed]
+    memories = [admission.reservation() for _ in allowed]
     entered = [memory.__enter__() for memory in memories]
     for who, size in steps:
         others = sum(allowed) - allowed[who]
@@ -150,7 +150,7 @@ def test_no_requests_together_hold_more_than_there_is(steps: list[tuple[int, int
 
 def test_what_was_made_is_counted_even_if_it_is_too_much() -> None:
     admission = Admission(queue_length=0, memory_bytes=100)
-    with admission.holding() as done, admission.holding() as new:
+    with admission.reservation() as done, admission.reservation() as new:
         done.set(150)
         with pytest.raises(Busy):
             new.reserve(1)

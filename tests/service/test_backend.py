@@ -38,9 +38,11 @@ TASK = UpscaleJob(b"", PIXELS, FAST, (120, 80), ImageEncoding.PNG)
 
 
 def scheduler(
-    upscaler: Upscaler, on_made: Callable[[UpscaleResult], None] = lambda _: None
+    upscaler: Upscaler, on_result: Callable[[UpscaleResult], None] = lambda _: None
 ) -> Scheduler:
-    return Scheduler(LocalBackend(upscaler), Admission(queue_length=3, memory_bytes=2**20), on_made)
+    return Scheduler(
+        LocalBackend(upscaler), Admission(queue_length=3, memory_bytes=2**20), on_result
+    )
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -56,8 +58,8 @@ def test_what_is_made_is_the_picture_and_how_it_was_made() -> None:
 
     async def play() -> None:
         shop = scheduler(Resizer(), told.append)
-        with shop.order(TASK, StageTimer()) as order:
-            made = await order.make()
+        with shop.schedule(TASK, StageTimer()) as scheduled:
+            made = await scheduled.run()
         assert told == [made]
         assert b"".join(made.file) == encode(resize(PIXELS, (120, 80)), ImageEncoding.PNG)
         assert made.file_bytes == len(b"".join(made.file))
@@ -96,8 +98,8 @@ def test_each_stage_is_timed_and_the_rest_is_encoding() -> None:
     async def play() -> None:
         timer, shop = StageTimer(), scheduler(Slow(load_s=0.05))
         began_s = time.perf_counter()
-        with shop.order(TASK, timer) as order:
-            made = await order.make()
+        with shop.schedule(TASK, timer) as scheduled:
+            made = await scheduled.run()
         wall_s = time.perf_counter() - began_s
         assert made.seconds == timer.seconds
         assert tuple(made.seconds) == STAGES
@@ -114,8 +116,8 @@ def test_only_the_first_order_of_a_model_loads_its_weights() -> None:
         backend = Slow()
         shop = scheduler(backend)
         for model in (FAST, DEEP, FAST):
-            with shop.order(replace(TASK, model=model), StageTimer()) as order:
-                made = await order.make()
+            with shop.schedule(replace(TASK, model=model), StageTimer()) as scheduled:
+                made = await scheduled.run()
             assert made.weights_sha256 == Resizer().load(model)
         assert backend.loaded == [FAST, DEEP]
 
@@ -127,8 +129,8 @@ def test_the_queue_is_the_time_until_the_others_are_done() -> None:
         shop, watches = scheduler(Slow()), [StageTimer(), StageTimer()]
 
         async def one(timer: StageTimer) -> None:
-            with shop.order(TASK, timer) as order:
-                await order.make()
+            with shop.schedule(TASK, timer) as scheduled:
+                await scheduled.run()
 
         await asyncio.gather(*map(one, watches))
         first, second = (timer.seconds for timer in watches)
@@ -144,16 +146,16 @@ def test_a_cancelled_task_stops_at_the_next_strip_before_others_run() -> None:
         shop = scheduler(backend)
 
         async def one() -> None:
-            with shop.order(TASK, StageTimer()) as order:
-                await order.make()
+            with shop.schedule(TASK, StageTimer()) as scheduled:
+                await scheduled.run()
 
         gone = asyncio.create_task(one())
         assert await asyncio.to_thread(backend.started.wait, 30)
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gone
-        assert shop.admission.line == []
-        assert not shop.admission.machine.locked()
+        assert shop.admission.slots == []
+        assert not shop.admission.semaphore.locked()
         stopped_at = backend.strips
         assert stopped_at < 5
         await one()
@@ -215,8 +217,8 @@ class Deaf(Resizer):
 
 
 async def cancel_once_started(backend: Deaf) -> None:
-    with scheduler(backend).order(TASK, StageTimer()) as order:
-        making = asyncio.create_task(order.make())
+    with scheduler(backend).schedule(TASK, StageTimer()) as scheduled:
+        making = asyncio.create_task(scheduled.run())
         assert await asyncio.to_thread(backend.started.wait, 30)
         making.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -251,18 +253,18 @@ def test_a_fault_while_it_stops_is_not_lost(
 
 def test_an_order_holds_its_pixels_in_memory_and_gives_all_back() -> None:
     shop = scheduler(Resizer())
-    with shop.order(TASK, StageTimer()):
+    with shop.schedule(TASK, StageTimer()):
         assert shop.admission.held_bytes == PIXELS.nbytes
-        assert len(shop.admission.line) == 1
+        assert len(shop.admission.slots) == 1
     assert shop.admission.held_bytes == 0
-    assert shop.admission.line == []
+    assert shop.admission.slots == []
 
 
 def test_an_order_that_memory_does_not_suffice_for_takes_no_place() -> None:
     shop = Scheduler(LocalBackend(Resizer()), Admission(3, PIXELS.nbytes - 1), lambda _: None)
-    with pytest.raises(Busy), shop.order(TASK, StageTimer()):
+    with pytest.raises(Busy), shop.schedule(TASK, StageTimer()):
         pytest.fail("it must not be let in")
-    assert shop.admission.line == []
+    assert shop.admission.slots == []
 
 
 def test_before_anything_was_made_the_pace_is_a_guess() -> None:
@@ -271,25 +273,25 @@ def test_before_anything_was_made_the_pace_is_a_guess() -> None:
 
 
 def test_estimates_follow_what_was_measured_and_grow_with_the_picture() -> None:
-    pace = ThroughputEstimator()
-    pace.note(FAST, (256, 256), 0.5)
-    assert pace.estimate_s(FAST, (256, 256)) == pytest.approx(0.5)
-    assert pace.estimate_s(FAST, (512, 1024)) == pytest.approx(0.5 * 8)
+    estimator = ThroughputEstimator()
+    estimator.record(FAST, (256, 256), 0.5)
+    assert estimator.estimate_s(FAST, (256, 256)) == pytest.approx(0.5)
+    assert estimator.estimate_s(FAST, (512, 1024)) == pytest.approx(0.5 * 8)
     ratio = flop(MODELS[DEEP], 256, 256) / flop(MODELS[FAST], 256, 256)
-    assert pace.estimate_s(DEEP, (256, 256)) == pytest.approx(0.5 * ratio)
+    assert estimator.estimate_s(DEEP, (256, 256)) == pytest.approx(0.5 * ratio)
     for _ in range(20):
-        pace.note(FAST, (256, 256), 0.1)
-    assert pace.estimate_s(FAST, (256, 256)) == pytest.approx(0.1, rel=1e-3)
+        estimator.record(FAST, (256, 256), 0.1)
+    assert estimator.estimate_s(FAST, (256, 256)) == pytest.approx(0.1, rel=1e-3)
 
 
 def test_a_model_keeps_its_own_pace() -> None:
-    pace = ThroughputEstimator()
-    pace.note(DEEP, (256, 256), 30.0)
-    pace.note(FAST, (256, 256), 0.1)
-    assert pace.estimate_s(DEEP, (256, 256)) == pytest.approx(30.0)
+    estimator = ThroughputEstimator()
+    estimator.record(DEEP, (256, 256), 30.0)
+    estimator.record(FAST, (256, 256), 0.1)
+    assert estimator.estimate_s(DEEP, (256, 256)) == pytest.approx(30.0)
 
 
 def test_a_picture_that_took_no_time_at_all_does_no_harm() -> None:
-    pace = ThroughputEstimator()
-    pace.note(FAST, (256, 256), 0.0)
-    assert 0 < pace.estimate_s(FAST, (256, 256)) < 1e-3
+    estimator = ThroughputEstimator()
+    estimator.record(FAST, (256, 256), 0.0)
+    assert 0 < estimator.estimate_s(FAST, (256, 256)) < 1e-3

@@ -455,4 +455,4 @@ def test_no_location_makes_anything_but_a_refusal(location: bytes) -> None:
     some = Downloader(tls=NO_TLS)
     here = some._parsed("http://near.example/x")
     with suppress(InvalidRequest):
-        assert some._redirected(here, response).scheme in ("http", "https")
+        assert some._redirect_target(here, response).scheme in ("http", "https")

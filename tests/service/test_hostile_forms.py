@@ -18,7 +18,7 @@ from tests.support.hostile_requests import (
 )
 from tests.support.request_literals import VALID
 from tests.support.service import decoded
-from upscaler.authority import is_authority
+from upscaler.host_port import is_authority
 
 pytestmark = [pytest.mark.both, pytest.mark.usefixtures("no_fault_of_ours")]
 
@@ -27,7 +27,7 @@ OTHER_TYPE = [("header/Content-Type", "content_type")]
 METHODS = {
     "/": ("GET", "HEAD"),
     "/page/page.js": ("GET", "HEAD"),
-    "/page/facts.json": ("GET", "HEAD"),
+    "/page/config.json": ("GET", "HEAD"),
     "/docs": ("GET", "HEAD"),
     "/docs/swagger-ui-bundle.js": ("GET", "HEAD"),
     "/openapi.json": ("GET", "HEAD"),

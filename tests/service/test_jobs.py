@@ -60,7 +60,7 @@ class Scene:
 
     async def start(self, model: UpscalingModel = UpscalingModel.X4_PLUS) -> str:
         task = UpscaleJob(b"", PIXELS, model, TASK.size, TASK.encoding)
-        return await self.jobs.start(self.shop.order(task, StageTimer()))
+        return await self.jobs.start(self.shop.schedule(task, StageTimer()))
 
     async def finish(self, *job_ids: str) -> None:
         async with asyncio.timeout(30):
@@ -86,7 +86,7 @@ def test_a_job_is_pending_then_running_then_completed() -> None:
         assert (JobStatus.RUNNING, JobStatus.PENDING) in seen
         assert (JobStatus.COMPLETED, JobStatus.RUNNING) in seen
         assert (await scene.jobs.result(first)).size == (60, 40)
-        assert scene.shop.admission.line == []
+        assert scene.shop.admission.slots == []
         assert scene.shop.admission.held_bytes == 0
 
     play(act)
@@ -160,7 +160,7 @@ def test_a_job_that_fails_is_completed_keeps_its_error_and_harms_no_other(
             assert (told.value.status, told.value.detail) == (status, detail)
         for job_id in (before, after):
             assert (await scene.jobs.result(job_id)).size == (60, 40)
-        assert scene.shop.admission.line == []
+        assert scene.shop.admission.slots == []
 
     with caplog.at_level(logging.ERROR):
         play(act)
@@ -199,7 +199,7 @@ def test_results_that_nobody_has_fetched_are_kept_and_new_jobs_refused() -> None
         with pytest.raises(Busy) as refusal:
             await scene.start()
         assert int(refusal.value.headers["Retry-After"]) > 0
-        assert scene.shop.admission.line == [], "a refused job leaves the line"
+        assert scene.shop.admission.slots == [], "a refused job leaves the line"
         assert len({(await scene.jobs.result(each)).size for each in ids}) == 1
         scene.now_s += DAY_S
         await scene.finish(await scene.start())
@@ -258,7 +258,7 @@ def test_with_its_event_loop_ends_what_is_not_completed() -> None:
                 await asyncio.sleep(0.001)
 
     play(act, scene)
-    assert scene.shop.admission.line == []
+    assert scene.shop.admission.slots == []
 
 
 def test_failed_jobs_take_up_no_room() -> None:
@@ -292,7 +292,7 @@ def test_of_a_job_that_failed_nothing_is_kept_but_what_is_told(error: Exception)
         ids = []
         for _ in range(3):
             task = replace(TASK, pixels=PIXELS.copy())
-            ids.append(await scene.jobs.start(scene.shop.order(task, StageTimer())))
+            ids.append(await scene.jobs.start(scene.shop.schedule(task, StageTimer())))
             del task
             await scene.finish(ids[-1])
         for _ in range(2):  # nor is anything that was kept while it was told
@@ -313,7 +313,7 @@ def test_a_job_that_failed_tells_what_its_error_would_have_told() -> None:
     """Of every kind of error, and with its headers."""
     found = Busy("full", 7), InvalidRequest(FieldError(("body", "x"), "wrong", "kind"))
     for error in found:
-        told = JobFailed(JobFailed.Told(error.status, error.detail, error.headers))
+        told = JobFailed(JobFailed.Response(error.status, error.detail, error.headers))
         again = pickle.loads(pickle.dumps(told))
         for each in (told, again):
             assert (each.status, each.detail) == (error.status, error.detail)
@@ -394,9 +394,9 @@ def test_making_room_takes_time_for_what_is_forgotten_alone() -> None:
             jobs._jobs[job.id] = jobs._fetched[job.id] = job
             jobs.complete(job)
         assert jobs.held_bytes == module.MAX_JOBS * made.file_bytes
-        with scene.shop.order(TASK, StageTimer()) as order:
+        with scene.shop.schedule(TASK, StageTimer()) as scheduled:
             began_s = time.process_time()
-            jobs._make_room(jobs.capacity_bytes, order)
+            jobs._make_room(jobs.capacity_bytes, scheduled)
             assert time.process_time() - began_s < 0.5, "it took a few seconds"
         assert jobs.held_bytes == len(jobs._jobs) == len(jobs._expiring) == 0
 
@@ -422,7 +422,7 @@ def test_what_is_held_is_what_is_said_at_each_stage() -> None:
         ids = []
         for number in range(1, 4):
             copies = replace(task, source=bytes(10**6), pixels=pixels.copy())
-            ids.append(await scene.jobs.start(scene.shop.order(copies, StageTimer())))
+            ids.append(await scene.jobs.start(scene.shop.schedule(copies, StageTimer())))
             del copies
             assert held() == number * 4 * 10**6
         gate.opened.set()

@@ -188,7 +188,9 @@ def failing(found: Callable[[Picture], None]) -> None:
 def test_a_line_that_waits_keeps_nothing_of_its_request(
     stream: Stalled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = [found for found in logging.getLogger().handlers if isinstance(found, logs.Queued)]
+    ours = [
+        found for found in logging.getLogger().handlers if isinstance(found, logs.BackgroundHandler)
+    ]
     monkeypatch.setattr(logging.getLogger(), "handlers", ours)  # pytest's keep all
     logging.getLogger("x").info("first")
     assert stream.reached.wait(30)
@@ -207,9 +209,7 @@ def test_what_waits_has_a_bound_and_what_is_beyond_it_is_told(stream: Stalled) -
     for number in range(300):
         x.info("%s", line, extra={"number": number})
     missed = logs.dropped()
-    assert (
-        300 - logs.MAX_WAITING_BYTES / 10_000 <= missed < 300 - 0.9 * logs.MAX_WAITING_BYTES / 1e4
-    )
+    assert 300 - logs.MAX_QUEUED_BYTES / 10_000 <= missed < 300 - 0.9 * logs.MAX_QUEUED_BYTES / 1e4
     stream.may.set()
     logs.flush()
     x.info("after")

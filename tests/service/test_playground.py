@@ -11,7 +11,7 @@ from upscaler.api.request import UpscalingRequest
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.service import playground
 
-PATHS = ["/", "/page/facts.json", *(f"/page/{name}" for name in playground.FILES)]
+PATHS = ["/", "/page/config.json", *(f"/page/{name}" for name in playground.FILES)]
 SOURCES = {path.name: path.read_text() for path in Path(playground.__file__).parent.glob("*.*")}
 
 
@@ -41,7 +41,7 @@ def test_a_file_comes_with_strict_headers_and_without_a_token(
         ("/page/page.css", "text/css; charset=utf-8"),
         ("/page/page.js", "text/javascript; charset=utf-8"),
         ("/page/icon.svg", "image/svg+xml"),
-        ("/page/facts.json", "application/json"),
+        ("/page/config.json", "application/json"),
     ],
 )
 def test_a_file_has_its_media_type(anonymous: httpx.Client, path: str, media_type: str) -> None:
@@ -86,17 +86,17 @@ def test_the_page_is_no_part_of_the_api(anonymous: httpx.Client) -> None:
     assert "/" not in anonymous.get("/openapi.json").json()["paths"]
 
 
-def test_the_page_is_told_the_limits_and_models(anonymous: httpx.Client) -> None:
-    facts = anonymous.get("/page/facts.json").json()
-    assert facts["min_input_px"] == MIN_INPUT_PX
-    assert facts["max_input_px"] == MAX_INPUT_PX
-    assert facts["max_output_px"] == MAX_OUTPUT_PX
-    assert facts["max_body_bytes"] == MAX_BODY_BYTES
-    assert facts["default_model"] == UpscalingRequest.model_fields["model"].default
-    assert [model["name"] for model in facts["models"]] == list(UpscalingModel)
-    for model in facts["models"]:
+def test_the_page_gets_the_limits_and_models(anonymous: httpx.Client) -> None:
+    config = anonymous.get("/page/config.json").json()
+    assert config["min_input_px"] == MIN_INPUT_PX
+    assert config["max_input_px"] == MAX_INPUT_PX
+    assert config["max_output_px"] == MAX_OUTPUT_PX
+    assert config["max_body_bytes"] == MAX_BODY_BYTES
+    assert config["default_model"] == UpscalingRequest.model_fields["model"].default
+    assert [model["name"] for model in config["models"]] == list(UpscalingModel)
+    for model in config["models"]:
         assert model["scale"] == MODELS[model["name"]].scale
-        assert model["made_for"].endswith(".")
+        assert model["description"].endswith(".")
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))

@@ -14,7 +14,7 @@ from upscaler.service import responses
 @example([], 1)
 def test_small_pieces_are_sent_together_and_none_is_lost(pieces: list[bytes], least: int) -> None:
     async def sent() -> list[bytes]:
-        return [part async for part in responses._sent(pieces)]
+        return [part async for part in responses._merged(pieces)]
 
     with mock.patch.object(responses, "SENT_BYTES", least):
         parts = asyncio.run(sent())

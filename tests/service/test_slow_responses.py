@@ -77,8 +77,8 @@ def test_the_log_tells_of_its_picture_as_of_any(caplog: pytest.LogCaptureFixture
 def test_time_to_make_the_image_does_not_count_against_the_client(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection, "ANSWER_GRACE_S", 0.5)
-    monkeypatch.setattr(connection, "ANSWER_BYTES_PER_S", 10**9)
+    monkeypatch.setattr(connection, "RESPONSE_GRACE_S", 0.5)
+    monkeypatch.setattr(connection, "RESPONSE_BYTES_PER_S", 10**9)
     with serving(Slow(1.5), HURRIED) as api, arriving(api, scale=16) as answer:
         answer.read()
         assert len(answer.content) > 2**22, "more than the system takes before the client does"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.support.both_servers import SERVERS, api_of
 from tests.support.raw_http import CLOSE, answers
 from tests.support.service import GOOD, SETTINGS, TOKENS, Resizer, serving
-from upscaler.authority import is_authority
 from upscaler.errors import InvalidSetting
+from upscaler.host_port import is_authority
 from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend
 from upscaler.settings import Settings

@@ -1,9 +1,9 @@
-"""Look the pinned versions up among the published vulnerabilities, where those can be reached.
+"""Look up the pinned versions in a database of vulnerabilities, if it can be reached.
 
     python -m tests.support.audit
 
-pip-audit itself ends well if it could look up nothing at all, so what it found is read here. It is
-a failure if a version is known to be vulnerable, and it is said plainly if nothing was looked up.
+pip-audit itself succeeds even if it could look up nothing, so its report is read here. A version
+that is known to be vulnerable is a failure, and the message says so if nothing was looked up.
 """
 
 import json
@@ -19,7 +19,7 @@ NEWLINE: Final = "\n"
 
 
 def verdict(report: dict[str, Any]) -> tuple[int, str]:
-    """The exit status and what to say of a report of pip-audit's."""
+    """The exit status and the message for a report of pip-audit."""
     packages = report["dependencies"]
     audited = [package for package in packages if "skip_reason" not in package]
     told = [

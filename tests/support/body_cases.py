@@ -1,4 +1,4 @@
-"""Whole requests that mean harm, as bytes: what must come of each, and how it is sent."""
+"""Malicious requests as bytes, the outcome that each must have, and how they are sent."""
 
 import json
 import time
@@ -40,7 +40,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Sent:
-    """What came of a request. `memory` is the most that was held over what is held at rest."""
+    """The outcome of a request. `memory` is the peak in bytes over the memory at rest."""
 
     answer: Answer
     sent_bytes: int
@@ -53,7 +53,7 @@ def body(data: bytes) -> Iterator[bytes]:
 
 
 def filled(start: str, part: str, end: str) -> Callable[[], Iterator[bytes]]:
-    """A body of as many `part`s as there is room for."""
+    """A body of as many `part`s as fit."""
 
     def pieces() -> Iterator[bytes]:
         return body((start + part * ((FULL - len(start)) // len(part)) + end).encode())
@@ -62,12 +62,12 @@ def filled(start: str, part: str, end: str) -> Callable[[], Iterator[bytes]]:
 
 
 def surplus(count: int) -> Callable[[], Iterator[bytes]]:
-    """So many fields that do not exist."""
+    """A number of fields that do not exist."""
     return lambda: body(json.dumps(dict.fromkeys(map(str, range(count)), 0)).encode())
 
 
 def chunked(size_bytes: int, chunk_bytes: int) -> Callable[[], Iterator[bytes]]:
-    """Spaces in chunks of so many bytes."""
+    """Spaces in chunks of a number of bytes."""
 
     def pieces() -> Iterator[bytes]:
         yield HEAD + CLOSE + b"Transfer-Encoding: chunked" + END
@@ -80,7 +80,7 @@ def chunked(size_bytes: int, chunk_bytes: int) -> Callable[[], Iterator[bytes]]:
 
 
 def longer_than_said() -> Iterator[bytes]:
-    """A body of which Content-Length names a part; the rest is no request."""
+    """A body that is longer than its Content-Length; the rest is not a valid request."""
     data = json.dumps({**GOOD, "scale": 1}).encode()
     yield HEAD + b"Content-Length: %d" % len(data) + END + data + data
 
@@ -151,7 +151,7 @@ def send(case: Case, service: Child, resting: int) -> Sent:
 
 
 def warmed(service: Child) -> int:
-    """What is resident at rest, once everything is loaded that is loaded once."""
+    """The resident memory at rest in bytes, after everything is loaded that is loaded once."""
     for _ in range(3):
         answer = httpx.post(f"{service.url}/upscaling", json=GOOD, headers=HEADERS, timeout=60)
         assert answer.status_code == 200
@@ -159,7 +159,7 @@ def warmed(service: Child) -> int:
 
 
 def told(sent: Sent) -> str:
-    """The status, and the types of the errors if there are some."""
+    """The status, and the types of the errors if there are any."""
     if sent.answer.status != 422:
         return str(sent.answer.status)
     kinds = {error["type"] for error in json.loads(sent.answer.body)["detail"]}
@@ -167,7 +167,7 @@ def told(sent: Sent) -> str:
 
 
 def check(case: Case, sent: Sent) -> None:
-    """Fail unless that came of it which must."""
+    """Fail unless the outcome is the expected one."""
     assert sent.answer.status == case.status, sent.answer
     assert case.error in told(sent)
     assert len(sent.answer.body) < 2 * PIECE, "nothing is echoed"

@@ -1,4 +1,4 @@
-"""The two servers that keep the contract, for tests that ask each of them the same."""
+"""The two servers that keep the contract, for tests that send the same requests to both."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

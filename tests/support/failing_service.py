@@ -2,7 +2,7 @@
 
     python -m tests.support.failing_service RELEASES PATH BYTES SHA256 [FOLDER]
 
-Weights that could not be had are asked for again soon, so that tests need not wait for a minute.
+Failed downloads of weights are retried soon, so that tests need not wait for a minute.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""All hostile files: those of the formats that are read, of others, of two at once, and turned."""
+"""All hostile files: in the supported formats, in others, in two at once, and rotated by EXIF."""
 
 import io
 import zipfile

@@ -1,4 +1,4 @@
-"""JPEG files that mean harm, or mislead: bombs, lies about what is in them, and rules broken."""
+"""Malicious or misleading JPEG files: bombs, false headers, and violations of the format."""
 
 import struct
 from collections.abc import Callable
@@ -208,7 +208,7 @@ def ycck() -> bytes:
 
 
 def one_by_one() -> bytes:
-    """A restart behind each block."""
+    """A restart marker behind each block."""
     return saved(SMALL, "JPEG", restart_marker_blocks=1)
 
 

@@ -1,4 +1,4 @@
-"""PNG files that mean harm, or mislead: bombs, lies about what is in them, and rules broken."""
+"""Malicious or misleading PNG files: bombs, false headers, and violations of the format."""
 
 import struct
 import zlib
@@ -90,7 +90,7 @@ def slow_stream() -> bytes:
 
 
 def crumbs(stream: bytes, count: int) -> bytes:
-    """The pixels in that many chunks."""
+    """The pixels, split into that many chunks."""
     ends = [len(stream) * i // count for i in range(count + 1)]
     return b"".join(chunk(b"IDAT", stream[i:j]) for i, j in pairwise(ends))
 
@@ -102,7 +102,7 @@ def behind_the_end() -> bytes:
 
 
 def interlaced() -> bytes:
-    """As large as can be: 33 MB of rows in seven passes."""
+    """The largest possible: 33 MB of rows in seven passes."""
     samples = np.zeros((2048, 2048, 4), np.uint16)
     passes = b"".join(scanlines(samples[y::dy, x::dx], 16) for x, y, dx, dy in ADAM7)
     stream = chunk(b"IDAT", zlib.compress(passes))
@@ -121,7 +121,7 @@ def compressed(kind: bytes, start: bytes) -> Callable[[], bytes]:
 
 
 def frames(count: int) -> bytes:
-    """An animation of so many frames that are all the first one."""
+    """An animation whose frames are all the first one."""
     control = struct.pack(">IIIIHHBB", *SIZE, 0, 0, 1, 1, 0, 0)
     frame = zlib.compress(bytes((1 + 3 * SIZE[0]) * SIZE[1]))
     parts = [chunk(b"acTL", struct.pack(">II", count, 0)), PIXELS]

@@ -1,4 +1,4 @@
-"""Colour profiles that mean harm: programs without end, and tables without measure."""
+"""Malicious colour profiles: very long programs, and very large tables."""
 
 import struct
 
@@ -17,7 +17,7 @@ def program(elements: int) -> bytes:
 
 
 def with_tag(icc: bytes, name: bytes, value: bytes) -> bytes:
-    """A profile with one tag more."""
+    """A profile with one more tag."""
     (count,) = struct.unpack_from(">I", icc, 128)
     table, body = icc[132 : 132 + 12 * count], icc[132 + 12 * count :]
     old = (struct.unpack_from(">4sII", table, 12 * i) for i in range(count))

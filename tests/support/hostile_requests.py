@@ -1,4 +1,4 @@
-"""Who is sent what no client should send, and what is asked of every answer to it."""
+"""Servers that get invalid requests, and what every response to them must satisfy."""
 
 import importlib.util
 import json
@@ -57,7 +57,7 @@ def unharmed(api: httpx.Client, caplog: pytest.LogCaptureFixture) -> Iterator[No
 
 
 def stay_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no name or address but this machine's be found: strings may look like real URLs."""
+    """Resolve no names or addresses but this machine's: strings may look like real URLs."""
     find = socket.getaddrinfo
 
     def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> Any:
@@ -100,7 +100,7 @@ def completed(api: httpx.Client, headers: dict[str, bytes]) -> tuple[str, str]:
 
 
 def asked(api: httpx.Client, headers: dict[str, bytes]) -> httpx.Response:
-    """The answer to a right request but for these headers."""
+    """The response to a request that is valid except for these headers."""
     all_headers = {b"Content-Type": b"application/json"}
     all_headers |= {name.encode(): value for name, value in headers.items()}
     return api.post("/upscaling", content=body(), headers=all_headers)
@@ -114,7 +114,7 @@ def _path(url: str) -> str:
 
 
 def check(answer: httpx.Response, case: object) -> None:
-    """One of the contract's answers to a client, in its shape (RES-4, RES-6, RES-7)."""
+    """Fail unless a response has a status and shape of the contract (RES-4, RES-6, RES-7)."""
     told = f"{case!r} is answered with {answer.status_code}: {answer.text[:300]}"
     assert answer.status_code in (200, 401, 404, 405, 406, 413, 422), told
     assert re.fullmatch("[A-Za-z0-9.:_-]{1,128}", answer.headers[REQUEST_ID_HEADER]), told
@@ -135,7 +135,7 @@ def check(answer: httpx.Response, case: object) -> None:
 
 
 def errors(answer: httpx.Response) -> list[tuple[str, str]]:
-    """Where and of which type each error of a 422 is; nothing for any other answer."""
+    """The location and type of each error in a 422; empty for any other response."""
     if answer.status_code != 422:
         return []
     detail = answer.json()["detail"]
@@ -143,7 +143,7 @@ def errors(answer: httpx.Response) -> list[tuple[str, str]]:
 
 
 def check_silent(answer: httpx.Response, value: str, case: object) -> None:
-    """No answer repeats what was sent, but for the id of the request (RES-4, RES-6)."""
+    """Fail if a response repeats what was sent, except for the id of the request (RES-4, RES-6)."""
     if len(value) < SHORTEST_ECHO:
         return
     headers = [text for name, text in answer.headers.items() if name != REQUEST_ID_HEADER.lower()]

@@ -1,4 +1,4 @@
-"""WebP files that mean harm, or mislead: bombs, lies about what is in them, and rules broken."""
+"""Malicious or misleading WebP files: bombs, false headers, and violations of the format."""
 
 import struct
 from dataclasses import replace
@@ -56,7 +56,7 @@ def frame(width: int, height: int, content: bytes) -> bytes:
 
 
 def says_more() -> bytes:
-    """A frame of 16x16 that has it that it covers its canvas."""
+    """A frame of 16x16 whose header claims to cover the canvas."""
     small = frame(256, 256, pixels(16, 16))
     return extended(ANIMATED, 256, 256, chunk(b"ANIM", bytes(6)), small)
 

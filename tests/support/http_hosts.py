@@ -1,4 +1,4 @@
-"""Both sides of a download: servers on loopback addresses of their own, and who asks them."""
+"""Both sides of a download: servers on their own loopback addresses, and their clients."""
 
 import asyncio
 import socket
@@ -46,7 +46,7 @@ Answer = Callable[[socket.socket], None]
 def answer(
     body: bytes = b"", status: int = 200, *, size: int | None = None, **headers: str
 ) -> Answer:
-    """An answer with `body` and a Content-Length of `size`, which may be a lie."""
+    """A response with `body` and a Content-Length of `size`, which may be false."""
     lines = [f"HTTP/1.1 {status} Any"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     lines += [f"Content-Length: {len(body) if size is None else size}", "", ""]
@@ -62,7 +62,7 @@ def raw(data: bytes) -> Answer:
 
 
 def silent(connection: socket.socket) -> None:
-    """Say nothing more until the other side hangs up."""
+    """Send nothing more until the client disconnects."""
     connection.recv(1)
 
 
@@ -197,7 +197,7 @@ def run(download: Awaitable[bytes]) -> bytes:
 
 
 def refusal(download: Awaitable[bytes]) -> FieldError:
-    """How a download fails, which tells nothing of the other side."""
+    """The error that a download fails with, whose message must not describe the other host."""
     with pytest.raises(InvalidRequest) as caught:
         run(download)
     (error,) = caught.value.errors
@@ -208,6 +208,6 @@ def refusal(download: Awaitable[bytes]) -> FieldError:
 
 
 def outcome(*answers: Answer, path: str = "/", deadline_s: float = PATIENCE_S) -> str:
-    """The type of the error that a download from a server with these answers ends with."""
+    """The type of the error with which a download from a server with these responses ends."""
     with serving(*answers) as host:
         return refusal(fetcher(host.port, deadline_s=deadline_s).fetch(host.url + path)).type

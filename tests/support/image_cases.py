@@ -1,4 +1,4 @@
-"""What a hostile picture is, what must come of it, and how it is sent."""
+"""Hostile images: the outcome that each must have, and how they are sent."""
 
 import base64
 import io
@@ -60,7 +60,7 @@ def right(name: str, make: Callable[[], bytes], pixels: Samples, within: float =
 
 @dataclass(frozen=True)
 class Sent:
-    """A request that was answered."""
+    """The response to a request, with its time and memory."""
 
     answer: httpx.Response
     file_bytes: int
@@ -71,7 +71,7 @@ class Sent:
 
 
 def warmed(server: Child) -> int:
-    """What `server` holds at rest, once everything is loaded that is loaded once."""
+    """The resident memory of `server` at rest in bytes, after everything is loaded once."""
     for kind in ("PNG", "JPEG", "WEBP", "GIF"):
         send(Case(kind, partial(saved, SMALL, kind)), server, 0)
     return server.memory_bytes()
@@ -92,7 +92,7 @@ def send(case: Case, server: Child, resting: int) -> Sent:
 
 
 def told(sent: Sent) -> str:
-    """What came of it: the type of a refusal, the size of a picture, or another status."""
+    """The outcome: the type of a refusal, the size of an image, or another status."""
     if sent.answer.status_code == 422:
         (error,) = sent.answer.json()["detail"]
         assert error["loc"] == ["body", "init_image"]
@@ -103,7 +103,7 @@ def told(sent: Sent) -> str:
 
 
 def check(case: Case, sent: Sent) -> None:
-    """Fail unless that came of it which must."""
+    """Fail unless the outcome is the expected one."""
     if case.pixels is None:
         assert told(sent) == case.error
         return

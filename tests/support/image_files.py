@@ -1,4 +1,4 @@
-"""Picture files for tests, and what holds for the reading of any file.
+"""Image files for tests, and checks that apply to the decoding of any file.
 
 Odd files are written byte by byte, because no library writes them. Expectations are derived from
 a format's own rules.
@@ -136,7 +136,7 @@ def riff(chunks: bytes) -> bytes:
 
 
 def saved(pixels: Samples, kind: str, mode: str | None = None, **options: Any) -> bytes:
-    """What Pillow writes, at its best quality unless told otherwise."""
+    """The file that Pillow writes, by default at its best quality."""
     if kind == "JPEG":
         options = {"quality": 100, "subsampling": 0, **options}
     image = Image.fromarray(pixels)
@@ -169,7 +169,7 @@ def entry(kind: int, count: int, value: bytes) -> bytes:
 
 
 def decode(data: bytes) -> Pixels:
-    """The pixels of a file, after a look at what holds for those of any file."""
+    """The pixels of a file, after checks that apply to any file."""
     picture = read_header(data)
     told = picture.channels
     pixels = picture.pixels()
@@ -199,7 +199,7 @@ def outcome(data: bytes) -> Pixels | str:
 
 
 def off_by(pixels: Pixels, expected: Samples) -> float:
-    """The largest difference between two pictures, in levels."""
+    """The largest difference between two images, 0 to 255."""
     assert pixels.shape == expected.shape
     return float(np.abs(pixels.astype(float) - expected).max())
 
@@ -215,7 +215,7 @@ def eight_bits(samples: Samples, bits: int) -> Samples:
 
 @contextmanager
 def no_decoding() -> Iterator[None]:
-    """Whoever decodes pixels in here fails the test, past any `except Exception`."""
+    """Fail the test if pixels are decoded in the block, also within an `except Exception`."""
 
     def fail(*_: object, **__: object) -> NoReturn:
         pytest.fail("pixels were decoded")
@@ -242,7 +242,7 @@ FIRST_SIDES = {
 
 
 def as_seen(stored: Pixels, orientation: int) -> Pixels:
-    """The upright picture of what a file stores with that orientation."""
+    """The upright image of the pixels that a file stores with that orientation."""
     sides = FIRST_SIDES[orientation]
     seen = stored.swapaxes(0, 1) if sides[0] in ("left", "right") else stored
     seen = seen[::-1] if "bottom" in sides else seen

@@ -124,7 +124,7 @@ class Plane:
 
     @property
     def environment(self) -> dict[str, str]:
-        """That of a process whose client talks to this plane, and has settings of nobody's."""
+        """The environment of a process whose client uses this plane and no user's settings."""
         ours = {name: os.environ[name] for name in os.environ if not UNWANTED.fullmatch(name)}
         return ours | {
             "MODAL_SERVER_URL": self.url,
@@ -135,7 +135,7 @@ class Plane:
         }
 
     def asked(self, rpc: str) -> list[Any]:
-        """The requests of that name, in the order in which they came."""
+        """The requests of that name, in the order of arrival."""
         return [request for name, request in self.received if name == rpc]
 
     def variants(self, name: str) -> list[Any]:
@@ -161,7 +161,7 @@ class Plane:
         return self._files_of(layer.context_mount_id) if layer.context_mount_id else {}
 
     def end(self) -> None:
-        """Hang up, and answer no more."""
+        """Close all connections, and respond no more."""
         self.over.set()
         self.thread.join()
 
@@ -207,7 +207,7 @@ class Plane:
         return api_pb2.AppPublishResponse(url=f"{self.url}/app", deployed_at=time.time())
 
     async def app_get_logs(self, request: Any) -> Any:
-        """Nothing is logged until the app is over."""
+        """There are no logs until the app has ended."""
         await self._disconnected[request.app_id].wait()
         return api_pb2.TaskLogsBatch(app_done=True, entry_id="1-0")
 
@@ -451,7 +451,7 @@ def _servicer(plane: Plane) -> ModalClientBase:
 
 
 class _Server(grpclib.server.Server):
-    """One that hangs up in the end, and does not wait until its clients do."""
+    """A server that closes its connections on stopping, instead of waiting for its clients."""
 
     def __init__(self, servicer: ModalClientBase) -> None:
         super().__init__([servicer])
@@ -494,7 +494,7 @@ async def _serve(plane: Plane, started: threading.Event) -> None:
 
 @contextmanager
 def control_plane() -> Iterator[Plane]:
-    """A plane at work, until the end or until somebody ends it."""
+    """A running plane, until the end of the block or a call of `end`."""
     plane, started = Plane(), threading.Event()
     plane.thread = threading.Thread(target=lambda: asyncio.run(_serve(plane, started)))
     plane.thread.start()
@@ -512,7 +512,7 @@ def command(*words: str, alone: bool = True) -> list[str]:
 
 
 def ran(words: list[str], folder: Path, environment: dict[str, str]) -> Ran:
-    """What a process did that was run to its end."""
+    """The result of a process that was run to its end."""
     return subprocess.run(
         words,
         check=False,
@@ -527,7 +527,7 @@ def ran(words: list[str], folder: Path, environment: dict[str, str]) -> Ran:
 
 @contextmanager
 def client_of(plane: Plane) -> Iterator[None]:
-    """Let Modal's client in this process talk to `plane`, and to nothing else."""
+    """Connect Modal's client in this process to `plane` alone."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ.keys() - plane.environment.keys():
             patch.delenv(name)

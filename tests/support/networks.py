@@ -1,4 +1,4 @@
-"""Networks for tests: with trained weights where this machine has them, else with lively ones."""
+"""Networks for tests, with trained weights if this machine has them, else with `lively` ones."""
 
 import os
 from pathlib import Path
@@ -67,7 +67,7 @@ def plan(
     tail_rows: int | None = None,
     halo: int | None = None,
 ) -> Plan:
-    """A plan of one's own for a picture: in so many bands, so many rows at once."""
+    """A plan for an image, by its number of bands and the rows that are computed at once."""
     height, width = (side + -side % model.multiple for side in pixels.shape[:2])
     reach = model.halo if halo is None else halo
     tiles = tuple(planning.bands(width, height, bands, reach, model.multiple))
@@ -75,7 +75,7 @@ def plan(
 
 
 def plain(model: Model, net: Net, pixels: Pixels) -> Pixels:
-    """What `net` makes of a picture in one piece: what every engine has to come to."""
+    """The output of `net` for a whole image, which every engine has to reproduce."""
     height, width, _ = pixels.shape
     borders = (0, -height % model.multiple), (0, -width % model.multiple), (0, 0)
     with torch.inference_mode():
@@ -95,11 +95,11 @@ def to_levels(output: Tensor) -> Pixels:
 
 
 def largest_difference(one: Pixels, other: Pixels) -> int:
-    """The most levels of 255 by which two pictures differ anywhere."""
+    """The largest difference between two images, 0 to 255."""
     return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
 def psnr(one: Pixels, other: Pixels) -> float:
-    """The peak signal-to-noise ratio of two pictures in dB; 99 where they are equal."""
+    """The peak signal-to-noise ratio of two images in dB; 99 if they are equal."""
     error = float(np.mean((one.astype(float) - other) ** 2))
     return 10 * np.log10(255**2 / error) if error else 99.0

@@ -36,7 +36,7 @@ Outcome = Pixels | bytes | str
 
 
 def told(result: Outcome) -> str:
-    """What came of an input in a line."""
+    """The outcome of an input as a line."""
     if isinstance(result, str):
         return result
     shape = len(result) if isinstance(result, bytes) else result.shape
@@ -44,7 +44,7 @@ def told(result: Outcome) -> str:
 
 
 def or_error(work: Callable[[], Any]) -> Outcome:
-    """What some work returns, or the kind of error that it raises."""
+    """The result of a function, or the type of the error that it raises."""
     try:
         result: Outcome = work()
     except Exception as error:  # whatever a library raises

@@ -1,9 +1,9 @@
-"""The service in a process of its own, so that what it takes of the system can be seen.
+"""The service in a process of its own, so that its use of resources can be measured.
 
     python -m tests.support.processes
 
-serves, on top of a backend without a network, until its standard input is closed. What is seen is
-seen by Linux's /proc.
+serves, with a backend without a network, until its standard input is closed. Resources are measured
+by Linux's /proc.
 """
 
 import asyncio
@@ -38,19 +38,19 @@ class Child:
     said: Path
 
     def memory_bytes(self) -> int:
-        """What is resident now."""
+        """The resident memory in bytes."""
         return self._status("VmRSS")
 
     def peak_bytes(self) -> int:
-        """The most that was resident since `forget_peak`."""
+        """The peak of the resident memory since `forget_peak`, in bytes."""
         return self._status("VmHWM")
 
     def forget_peak(self) -> None:
-        """Let the peak count from here."""
+        """Reset the peak."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def processor_seconds(self) -> float:
-        """How long it has kept cores busy so far, by itself and in the kernel (proc(5), stat)."""
+        """Its CPU time in seconds, in user mode and in the kernel (proc(5), stat)."""
         _, _, fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")
         by_itself, in_kernel = fields.split()[11:13]
         return (int(by_itself) + int(in_kernel)) / os.sysconf("SC_CLK_TCK")

@@ -20,7 +20,7 @@ END = b"\r\n\r\n"
 
 
 class Answer(NamedTuple):
-    """What came on a connection, up to its end, with the names of the headers in lower case."""
+    """A response as received up to its end, with header names in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -44,14 +44,14 @@ def request(fields: dict[str, Any] = GOOD, head: bytes = HEAD) -> bytes:
 
 
 def send(api: httpx.Client, fields: dict[str, Any] = GOOD) -> socket.socket:
-    """A connection on which a whole request was sent and no answer awaited."""
+    """A connection on which a whole request was sent; the response is not awaited."""
     connection = connected(api)
     connection.sendall(request(fields))
     return connection
 
 
 def rest(connection: socket.socket) -> bytes:
-    """Everything that still comes, until the other side ends it or nothing comes for long."""
+    """All bytes that still arrive, until the server closes or a timeout."""
     data = bytearray()
     with suppress(OSError):
         while part := connection.recv(2**16):
@@ -60,7 +60,7 @@ def rest(connection: socket.socket) -> bytes:
 
 
 def answers(data: bytes) -> list[Answer]:
-    """The answers in `data`, but for those that only say to go on; the last may lack some body."""
+    """The responses in `data` except interim ones; the body of the last may be incomplete."""
     found = []
     while END in data:
         head, _, data = data.partition(END)
@@ -76,7 +76,7 @@ def answers(data: bytes) -> list[Answer]:
 
 
 def exchange(api: httpx.Client, data: bytes, patience_s: float = 30) -> bytes:
-    """What comes back for `data` on a connection of its own, as `rest` has it."""
+    """The bytes that `data` gets in response on a connection of its own: see `rest`."""
     with connected(api) as connection:
         connection.settimeout(patience_s)
         with suppress(OSError):  # who is refused early may not get all of it across

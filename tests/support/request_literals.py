@@ -1,4 +1,4 @@
-"""Requests to break rules with, and what is asked of every answer."""
+"""Requests that break rules, and checks of every response."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def json_object(members: dict[str, str]) -> bytes:
 
 
 def body(field: str, literal: str) -> bytes:
-    """A request that gives `field` as this JSON literal, and is right in everything else."""
+    """A request with `field` as this JSON literal, and valid in everything else."""
     siblings = next((group for group in (IMAGE_GROUP, SIZE_GROUP) if field in group), ())
     others = {key: VALID[key] for key in ("init_image", "scale") if key not in siblings}
     return json_object(others | {field: literal})

@@ -1,4 +1,4 @@
-"""A real server on a real socket, and a backend that enlarges without a network."""
+"""A real server on a real socket, and a backend that upscales without a network."""
 
 import base64
 import hashlib
@@ -51,7 +51,7 @@ class Resizer:
 
 
 class Moody(Resizer):
-    """A backend with a model whose weights cannot be had, and one that has a bug."""
+    """A backend with a model without weights, and a model that raises an unexpected error."""
 
     def upscale(
         self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
@@ -64,7 +64,7 @@ class Moody(Resizer):
 
 
 class Slow(Resizer):
-    """Takes its time, as long as somebody waits."""
+    """A slow backend, which stops when the job is cancelled."""
 
     def __init__(self, seconds: float, error: Exception | None = None) -> None:
         self.seconds = seconds
@@ -89,7 +89,7 @@ class Slow(Resizer):
 
 @contextmanager
 def running(app: FastAPI, connection: type[Connection] | None = None) -> Iterator[str]:
-    """Serve `app` on a free port of this machine, and give the URL."""
+    """Serve `app` on a free port of this machine, and yield the URL."""
     served = server(app, "127.0.0.1", 0, connection)
     thread = threading.Thread(target=served.run)
     thread.start()
@@ -106,7 +106,7 @@ def running(app: FastAPI, connection: type[Connection] | None = None) -> Iterato
 
 @contextmanager
 def logged_without(*secrets: str) -> Iterator[None]:
-    """Let all that is logged go where it goes in a service, and nowhere else."""
+    """Send log records only to the handlers of a service."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     root.handlers[:] = []

@@ -37,7 +37,7 @@ class StubServer:
 
 @contextmanager
 def stub_server(reply: Callable[[ReceivedRequest], Reply]) -> Iterator[StubServer]:
-    """A server on a free port of this machine that answers as `reply` says."""
+    """A server on a free port of this machine that responds with `reply`."""
     known = StubServer()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -81,7 +81,7 @@ def stub_server(reply: Callable[[ReceivedRequest], Reply]) -> Iterator[StubServe
 
 
 def in_turn(*replies: Reply) -> Callable[[ReceivedRequest], Reply]:
-    """A server's replies, one after the other, and the last one again and again."""
+    """A server's replies in turn, and then always the last one."""
     left = list(replies)
 
     def reply(received: ReceivedRequest) -> Reply:
@@ -93,11 +93,11 @@ def in_turn(*replies: Reply) -> Callable[[ReceivedRequest], Reply]:
 
 
 def status_only(status: int, **headers: str) -> Reply:
-    """An answer that is no picture."""
+    """A response without an image."""
     return status, {name.replace("_", "-"): value for name, value in headers.items()}, b""
 
 
 def unused_url() -> str:
-    """A URL at which nothing answers."""
+    """A URL at which nothing responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"

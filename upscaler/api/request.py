@@ -1,7 +1,6 @@
-"""The request of the Upscaling API: its fields, and how a body of JSON becomes one.
+"""The request of the Upscaling API: its fields, and how it is parsed from JSON.
 
-Rules are cited by id. REQ-1 to REQ-19 and RES-1 to RES-9 are listed, with their sources, in
-docs/CONTRACT.md.
+Rules are cited by id: docs/CONTRACT.md lists REQ-1 to REQ-19 and RES-1 to RES-9 with their sources.
 """
 
 import re
@@ -18,7 +17,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, from_json
+from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
 
 from upscaler.api.limits import MAX_COMMAS, MAX_FIELDS, MAX_NAME_SHOWN
 from upscaler.errors import FieldError, InvalidRequest
@@ -26,7 +25,7 @@ from upscaler.formats import ImageEncoding
 from upscaler.models import UpscalingModel
 
 TOO_MANY_VALUES: Final = "this JSON holds far more values than a request"
-"""What is told of more."""
+"""The message of the error beyond MAX_COMMAS."""
 IMAGE_FIELDS: Final = ("init_image", "init_image_url")
 """A request gives exactly one of these (REQ-4)."""
 SIZE_FIELDS: Final = ("scale", "output_image_height", "output_image_width")
@@ -36,9 +35,9 @@ _DATA_PREFIX: Final = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE |
 
 
 def _decode_base64(value: object) -> object:
-    """The bytes behind standard base64 text, tolerant of what REQ-17 tolerates and no more.
+    """Decode standard base64 with what REQ-17 tolerates: line breaks and a `data:` prefix.
 
-    Bytes pass as they are: a caller in the same process has the file itself.
+    Bytes are returned unchanged: callers in the same process pass the file itself.
     """
     if isinstance(value, bytes):
         return value
@@ -46,10 +45,10 @@ def _decode_base64(value: object) -> object:
         raise PydanticCustomError("string_type", "Input should be a valid string")
     prefix = _DATA_PREFIX.match(value)
     text = value[prefix.end() if prefix else 0 :]
-    if "\n" in text or "\r" in text:  # which is found out sooner than replaced
+    if "\n" in text or "\r" in text:  # two searches are faster than two copies
         text = text.replace("\n", "").replace("\r", "")
     invalid = PydanticCustomError("base64_invalid", "this is not standard base64")
-    if len(text) % 4 or text.endswith("==="):  # which some decoders let pass
+    if len(text) % 4 or text.endswith("==="):  # some decoders accept both
         raise invalid
     try:
         image = pybase64.b64decode(text, validate=True)
@@ -61,7 +60,7 @@ def _decode_base64(value: object) -> object:
 
 
 def _as_published(schema: dict[str, Any]) -> None:
-    """Write the request's schema as the published one is: no default where null means absent."""
+    """Make the schema equal to the published one: no default where null means absent."""
     schema["description"] = (
         "What to upscale, how far, with which model, and the file format of the result."
     )
@@ -71,10 +70,10 @@ def _as_published(schema: dict[str, Any]) -> None:
 
 
 class UpscalingRequest(BaseModel):
-    """What to enlarge, how far, with which model and into which file format.
+    """What to upscale, by how much, with which model and into which file format.
 
-    Values are coerced as pydantic's lax mode does (REQ-12), and unknown fields are refused
-    (REQ-11). Raises pydantic's ValidationError, with all broken rules of one request together.
+    Values are converted as in pydantic's lax mode (REQ-12), and unknown fields are refused
+    (REQ-11). Raises pydantic's ValidationError with all errors of a request together.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_as_published)
@@ -134,7 +133,7 @@ class UpscalingRequest(BaseModel):
         ImageEncoding,
         Field(
             title="Output Image Encoding",
-            description="The file format of the answer.",
+            description="The file format of the result.",
             examples=["jpeg"],
         ),
     ] = ImageEncoding.PNG
@@ -149,41 +148,42 @@ class UpscalingRequest(BaseModel):
     ] = False
 
     def with_default_encoding(self, default: ImageEncoding) -> Self:
-        """The same, with `default` for an output_image_encoding that was not given (REQ-9)."""
+        """Return the request with `default` as its output_image_encoding if it has none (REQ-9)."""
         if "output_image_encoding" in self.model_fields_set:
             return self
         return self.model_copy(update={"output_image_encoding": default})
 
     @property
     def image_field(self) -> str:
-        """Which field gave the image, for errors about it."""
+        """The field with the image, for errors about it."""
         return next(name for name in IMAGE_FIELDS if getattr(self, name) is not None)
 
     @property
     def size_field(self) -> str:
-        """Which field asked for the size, for errors about it."""
+        """The field with the requested size, for errors about it."""
         return next(name for name in SIZE_FIELDS if getattr(self, name) is not None)
 
     @model_validator(mode="wrap")
     @classmethod
     def _collect_all_errors(cls, data: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Check the exclusive groups beside the fields, not after them (REQ-19).
+        """Check the exclusive groups together with the fields (REQ-19).
 
-        A plain "after" validator would run only once every field is right, and so tell a client
-        of its second mistake only when the first is mended.
+        An "after" validator would run only if every field is valid, and so report the second
+        mistake of a client only after it has corrected the first.
         """
         errors = _group_errors(data) if isinstance(data, dict) else []
         try:
             request = handler(data)
         except pydantic.ValidationError as error:
-            errors = [_copy(field) for field in error.errors(include_url=False)] + errors
+            fields = error.errors(include_url=False, include_input=False)
+            errors = [_detail(each["loc"], each["msg"], each["type"]) for each in fields] + errors
         if errors:
             raise pydantic.ValidationError.from_exception_data(cls.__name__, errors)
         return request
 
 
 def _group_errors(data: dict[str, Any]) -> list[InitErrorDetails]:
-    """One error per field that is missing from, or surplus in, an exclusive group."""
+    """One error per field that is missing from an exclusive group or conflicts with another."""
     errors = []
     for group in (IMAGE_FIELDS, SIZE_FIELDS):
         choice = f"exactly one of {', '.join(group[:-1])} and {group[-1]} must be given"
@@ -194,22 +194,18 @@ def _group_errors(data: dict[str, Any]) -> list[InitErrorDetails]:
     return errors
 
 
-def _copy(error: ErrorDetails) -> InitErrorDetails:
-    return _detail(error["loc"], error["msg"], error["type"])
-
-
 def _detail(loc: tuple[int | str, ...], msg: str, kind: str) -> InitErrorDetails:
-    """An error for pydantic to raise; it carries no input, so that none can be echoed."""
+    """An error for pydantic to raise; without the input, so that no response can repeat it."""
     error = PydanticCustomError(kind, msg)
     return InitErrorDetails(type=error, loc=loc, input=None)
 
 
 def parse_request(body: bytes | bytearray) -> UpscalingRequest:
-    """The request in a JSON body, or InvalidRequest with every field error in it.
+    """Parse a JSON body. Raises InvalidRequest with all field errors.
 
-    JSON is read strictly: NaN, Infinity, lone surrogates and unbounded nesting are refused, since
-    none of them could be written back in an answer; and so is a body of very many values, which
-    would take far more time and memory than any request.
+    NaN, Infinity, lone surrogates and very deep nesting are refused, since none of them could be
+    written in a response. So are bodies of very many values, which would take far more time and
+    memory than any valid request.
     """
     if has_too_many_values(body):
         raise InvalidRequest(FieldError(("body",), TOO_MANY_VALUES, "json_invalid"))
@@ -222,9 +218,9 @@ def parse_request(body: bytes | bytearray) -> UpscalingRequest:
 
 
 def has_too_many_values(body: bytes | bytearray) -> bool:
-    """Whether a body of JSON holds more than MAX_COMMAS commas.
+    """Whether a JSON body has more than MAX_COMMAS commas.
 
-    Looked for one by one, which is far sooner done than counting where there are few.
+    Searching one by one is far faster than `count` if there are few: `find` scans by memchr.
     """
     at = -1
     for _ in range(MAX_COMMAS + 1):
@@ -235,22 +231,20 @@ def has_too_many_values(body: bytes | bytearray) -> bool:
 
 
 def validate_request(fields: object) -> UpscalingRequest:
-    """The request that a mapping of field names to raw values makes, or InvalidRequest."""
+    """Validate a mapping of field names to raw values. Raises InvalidRequest."""
     if not isinstance(fields, dict):
         raise InvalidRequest(FieldError(("body",), "send a JSON object", "model_type"))
-    if len(fields) > MAX_FIELDS:
+    if len(fields) > MAX_FIELDS:  # pydantic would build an error for each unknown one
         msg = f"a request has {len(UpscalingRequest.model_fields)} fields, and not {len(fields)}"
         raise InvalidRequest(FieldError(("body",), msg, "too_many_fields"))
     try:
         return UpscalingRequest.model_validate(fields)
     except pydantic.ValidationError as error:
-        raise InvalidRequest(
-            *(
-                FieldError(("body", *map(_shown, field["loc"])), field["msg"], field["type"])
-                for field in error.errors(include_url=False, include_input=False)
+        errors = []
+        for field in error.errors(include_url=False, include_input=False):
+            # The name of an unknown field is the client's: up to 32 MiB long.
+            names = (
+                each[:MAX_NAME_SHOWN] if isinstance(each, str) else each for each in field["loc"]
             )
-        ) from error
-
-
-def _shown(part: str | int) -> str | int:
-    return part[:MAX_NAME_SHOWN] if isinstance(part, str) else part
+            errors.append(FieldError(("body", *names), field["msg"], field["type"]))
+        raise InvalidRequest(*errors) from error

@@ -1,4 +1,4 @@
-"""The Upscaling API's answers, as its clients and its description in OpenAPI have them."""
+"""The responses of the Upscaling API, as clients receive and OpenAPI describes them."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -9,7 +9,7 @@ from upscaler.models import UpscalingModel
 
 
 class ImageResponse(BaseModel):
-    """The answer to an upscaling request (RES-1 to RES-3)."""
+    """The response to an upscaling request (RES-1 to RES-3)."""
 
     image_b64: Annotated[
         str | None,
@@ -25,7 +25,7 @@ class ImageResponse(BaseModel):
 
 
 class DryRunResponse(BaseModel):
-    """What would come of a request, as far as that can be told without inference."""
+    """What a request would result in, as far as that is known without inference."""
 
     output_width: Annotated[int, Field(title="Output Width", description="In pixels.")]
     output_height: Annotated[int, Field(title="Output Height", description="In pixels.")]
@@ -41,7 +41,7 @@ class DryRunResponse(BaseModel):
         int,
         Field(
             title="Tiles",
-            description="The number of overlapping tiles that the image would be cut into; "
+            description="The number of overlapping tiles that the image would be split into; "
             "1 if it goes through the network whole.",
         ),
     ]
@@ -49,21 +49,21 @@ class DryRunResponse(BaseModel):
         float,
         Field(
             title="Estimated Seconds",
-            description="Of work, without what may wait in line before it; by the pictures that "
-            "this service has made since it started, and a guess before the first.",
+            description="Of work, without the time in the queue; estimated from the images that "
+            "this service has upscaled since it started, and a guess before the first.",
         ),
     ]
 
 
 class AsyncResponse(BaseModel):
-    """The answer to an asynchronous request (ASY-1)."""
+    """The response to an asynchronous request (ASY-1)."""
 
     response_id: Annotated[str, Field(title="Response ID")]
-    poll_url: Annotated[str, Field(title="Poll URL", description="Where to ask how far it is.")]
+    poll_url: Annotated[str, Field(title="Poll URL", description="Where to poll for the status.")]
 
 
 class JobStatus(StrEnum):
-    """How far an asynchronous inference is; a failed one is completed, with an error to fetch."""
+    """The status of an asynchronous inference; a failed one is completed, with an error."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -71,17 +71,17 @@ class JobStatus(StrEnum):
 
 
 class PollResponse(BaseModel):
-    """How far an asynchronous inference is (ASY-2)."""
+    """The status of an asynchronous inference (ASY-2)."""
 
     status: Annotated[JobStatus, Field(title="Status")]
     response_url: Annotated[
         str | None,
-        Field(title="Response URL", description="Where the answer is, once it is completed."),
+        Field(title="Response URL", description="Where the result is, once it is completed."),
     ] = None
 
 
 class ErrorResponse(BaseModel):
-    """The answer to whatever is wrong but the fields of a request (RES-7)."""
+    """The response to any other error than a broken rule (RES-7)."""
 
     detail: Annotated[str, Field(title="Detail", description="What is wrong, for people.")]
 
@@ -95,6 +95,6 @@ class ValidationError(BaseModel):
 
 
 class HTTPValidationError(BaseModel):
-    """The answer to a request that breaks rules: all of them (RES-4)."""
+    """The response to a request that breaks rules, with all of them (RES-4)."""
 
     detail: Annotated[list[ValidationError], Field(title="Detail", description="The broken rules.")]

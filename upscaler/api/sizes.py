@@ -1,4 +1,4 @@
-"""Which sizes of images are taken, and which size a request asks for (REQ-13 to REQ-16)."""
+"""The permitted sizes of images, and the size that a request asks for (REQ-13 to REQ-16)."""
 
 from fractions import Fraction
 from math import ceil, floor
@@ -12,11 +12,11 @@ Size = tuple[int, int]
 
 
 def output_size(request: UpscalingRequest, input_size: Size) -> Size:
-    """The exact size of the picture that `request` asks for, given the size of its input.
+    """Return the exact size of the output of `request`, given the size of its input.
 
-    Raises InvalidRequest for an input outside REQ-13, named on the image's field, and for an
-    output beyond REQ-14, named on the field that asked for it. Call it with the size from the
-    image's header, before any pixel is decoded (REQ-15).
+    Raises InvalidRequest on the image's field for an input outside REQ-13, and on the field of the
+    requested size for an output beyond REQ-14. `input_size` should be from the image's header, so
+    that nothing is decoded for a request that is refused (REQ-15).
     """
     check_input_size(input_size, request.image_field)
     size = _requested_size(request, input_size)
@@ -31,7 +31,7 @@ def output_size(request: UpscalingRequest, input_size: Size) -> Size:
 
 
 def check_input_size(size: Size, field: str) -> None:
-    """Raise InvalidRequest on `field` unless both sides are 256 to 2048 pixels (REQ-13)."""
+    """Raise InvalidRequest on `field` unless both sides are within the limits (REQ-13)."""
     if min(size) >= MIN_INPUT_PX and max(size) <= MAX_INPUT_PX:
         return
     kind = "image_too_small" if min(size) < MIN_INPUT_PX else "image_too_large"
@@ -43,10 +43,10 @@ def check_input_size(size: Size, field: str) -> None:
 
 
 def scaled_size(size: Size, scale: float) -> Size:
-    """`size` times `scale`, each side rounded half up and at least 1 (REQ-16).
+    """Return `size` times `scale`, each side rounded half up and at least 1 (REQ-16).
 
-    The arithmetic is exact on the shortest decimal that reads as `scale`, so that 290 pixels times
-    0.35 is 101.5, and 102 pixels, although the binary number nearest to 0.35 lies below it.
+    The arithmetic is exact on the shortest decimal that is parsed as `scale`: 290 pixels times 0.35
+    is 101.5, rounded to 102, although the float nearest to 0.35 is smaller than 0.35.
     """
     factor = Fraction(str(scale))
     return _half_up(size[0] * factor), _half_up(size[1] * factor)
@@ -71,9 +71,9 @@ def _half_up(side: Fraction) -> int:
 
 
 def _largest(field: str, size: Size) -> str:
-    """The largest value of a size field that keeps the output of this input within REQ-14."""
+    """The largest value of a size field for which the output of this input meets REQ-14."""
     width, height = size
-    reach = MAX_OUTPUT_PX + Fraction(1, 2)  # every side below this is rounded to the limit or less
+    reach = MAX_OUTPUT_PX + Fraction(1, 2)  # any smaller side is rounded down to the limit
     if field == "output_image_height":
         return str(min(MAX_OUTPUT_PX, ceil(reach * height / width) - 1))
     if field == "output_image_width":

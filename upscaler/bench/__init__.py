@@ -1,1 +1,1 @@
-"""What `upscaler bench` is made of: the engine and its peers, measured by turns."""
+"""What `upscaler bench` runs: this engine and its peers, measured in interleaved runs."""

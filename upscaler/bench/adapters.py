@@ -1,8 +1,8 @@
-"""The contenders of a benchmark behind one small interface: pixels in, pixels out.
+"""The contenders of a benchmark behind one interface: uint8 pixels in, uint8 pixels out.
 
-Each is set up as its own documentation says is best for one image at a time, with as many threads
-as torch has, and each gets its weights from `weights.load`. What it does from uint8 pixels to uint8
-pixels counts, conversions and all.
+Each is configured as its own documentation recommends for one image at a time, with as many threads
+as torch has. All load the same weights with `weights.load`. The conversions between uint8 and the
+network's floats are part of the measured time.
 """
 
 import io
@@ -25,25 +25,25 @@ from upscaler.planning import Plan
 from upscaler.settings import Settings
 
 MOST_VALUES = 2**31
-"""Of one tensor, for libraries that count with 32 bits."""
+"""The largest tensor that libraries with signed 32-bit indices can address."""
 EXAMPLE_PX = 64
-"""The sides of what a network is traced with; what comes of it takes any size."""
+"""The sides of the image that a network is traced with; the traced network accepts any size."""
 OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 """The values of OpenVINO's INFERENCE_PRECISION_HINT."""
 
 
 class Runner(Protocol):
-    """A contender that is loaded.
+    """A loaded contender.
 
-    `plan` says in a line how it divides the last image it was prepared for, and `overhead` which
-    share of its pixels it computes more than once; None where nobody knows.
+    `plan` describes in one line how it tiles the image that it was last prepared for. `overhead` is
+    the share of input pixels that it computes more than once. Both are None if unknown.
     """
 
     plan: str | None
     overhead: float | None
 
     def prepare(self, width: int, height: int) -> None:
-        """Do once whatever an image of that size needs done once."""
+        """Do the work that is needed once per image size, in input pixels; it is not timed."""
 
     def run(self, pixels: Pixels) -> Pixels:
         """Upscale uint8 RGB of shape (height, width, 3) by the network's own scale."""
@@ -52,7 +52,7 @@ class Runner(Protocol):
 def load(contender: Contender, model: Model, device: torch.device, memory: int | None) -> Runner:
     """The contender with the weights of `model`; `memory` is this engine's budget in bytes.
 
-    Raises WeightsUnavailable, DeviceUnavailable, and ImportError for what is not installed.
+    Raises WeightsUnavailable, DeviceUnavailable, or ImportError if a package is not installed.
     """
     if contender.peer is None:
         return ThisEngine(contender, model, device, memory)
@@ -65,7 +65,7 @@ def load(contender: Contender, model: Model, device: torch.device, memory: int |
 
 
 class ThisEngine:
-    """`upscaler.engine.engine`, by the plan that it makes for itself."""
+    """The project's own engine, which plans its own tiles."""
 
     def __init__(
         self, contender: Contender, model: Model, device: torch.device, memory: int | None
@@ -77,17 +77,17 @@ class ThisEngine:
         self._plan: Plan | None = None
 
     def prepare(self, width: int, height: int) -> None:
-        """Plan now, before other contenders take memory: a plan depends on what is free."""
+        """Plan before other contenders allocate memory: a plan depends on how much is free."""
         plan = self.engine.plan(width, height, memory=self.memory)
         self._plan, self.plan, self.overhead = plan, str(plan), plan.overhead
 
     def run(self, pixels: Pixels) -> Pixels:
-        assert self._plan, "prepared first"
+        assert self._plan, "call prepare() first"
         return self.engine.upscale_by_plan(pixels, self._plan)
 
 
 class RealESRGANer:
-    """`realesrgan.RealESRGANer`, in half precision on CUDA, with tiles as customary or without."""
+    """`realesrgan.RealESRGANer`, in half precision on CUDA, with customary tiles or untiled."""
 
     def __init__(
         self, contender: Contender, model: Model, net: nn.Module, device: torch.device
@@ -102,14 +102,14 @@ class RealESRGANer:
 
     def prepare(self, width: int, height: int) -> None:
         if self.tile:
-            pixels = self._shown(width) * self._shown(height)
+            pixels = self._tiled_length(width) * self._tiled_length(height)
             self.overhead = pixels / (width * height) - 1
 
-    def _shown(self, length: int) -> int:
-        """The sides of all tiles and their padding along an image's side, in pixels."""
+    def _tiled_length(self, length: int) -> int:
+        """The sum of all tiles' sides, padding included, along a side of `length` pixels."""
         edges = -(-length // self.tile) - 1
         last = length - edges * self.tile
-        # The tile before the last may find less to its right than its padding.
+        # Padding ends at the image's edge, so a narrow last tile shortens its neighbour's.
         return length + edges * 2 * CUSTOMARY_PAD_PX - max(CUSTOMARY_PAD_PX - last, 0)
 
     def run(self, pixels: Pixels) -> Pixels:
@@ -117,7 +117,7 @@ class RealESRGANer:
 
 
 class Converted:
-    """What OpenVINO and onnxruntime have in common: fp32 arrays of a whole image in and out."""
+    """The common part of OpenVINO and onnxruntime: whole images as fp32 arrays."""
 
     plan: str | None = None
     overhead: float | None = 0.0
@@ -132,12 +132,12 @@ class Converted:
     def run(self, pixels: Pixels) -> Pixels:
         height, width, _ = pixels.shape
         x = to_tensor(_padded(pixels, self.model.multiple))
-        levels = to_pixels(torch.from_numpy(self.infer(x.numpy())))
-        return levels[: height * self.model.scale, : width * self.model.scale]
+        upscaled = to_pixels(torch.from_numpy(self.infer(x.numpy())))
+        return upscaled[: height * self.model.scale, : width * self.model.scale]
 
 
 class OpenVINO(Converted):
-    """OpenVINO on the CPU with the hint for latency, compiled for the image's very size."""
+    """OpenVINO on the CPU with its latency hint, compiled for exactly the image's size."""
 
     def __init__(self, contender: Contender, model: Model, net: nn.Module) -> None:
         import openvino
@@ -150,7 +150,8 @@ class OpenVINO(Converted):
             "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[contender.precision],
         }
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch.jit, which OpenVINO traces with
+            # OpenVINO traces with torch.jit, which warns.
+            warnings.simplefilter("ignore")
             self.network = openvino.convert_model(
                 net, example_input=_example(), input=[1, 3, -1, -1]
             )
@@ -160,12 +161,12 @@ class OpenVINO(Converted):
         shape = [1, 3, height + -height % multiple, width + -width % multiple]
         self.network.reshape(shape)
         request = self.core.compile_model(self.network, "CPU", self.options).create_infer_request()
-        # The result is read where it lies, which is the documented way without a copy.
+        # Sharing inputs and outputs is OpenVINO's documented way to avoid copies.
         self.infer = lambda x: request.infer([x], share_inputs=True, share_outputs=True)[0]
 
 
 class OnnxRuntime(Converted):
-    """onnxruntime's CPU provider with all its optimizations of the graph, in fp32."""
+    """onnxruntime's CPU provider in fp32, with all graph optimizations, its default level."""
 
     def __init__(self, model: Model, net: nn.Module) -> None:
         import onnxruntime
@@ -180,25 +181,27 @@ class OnnxRuntime(Converted):
 
 
 class Truth:
-    """The plain network over the whole image in fp32: what all others are held against."""
+    """The plain network on the whole image in fp32: all contenders are compared with its output."""
 
     def __init__(self, model: Model, device: torch.device) -> None:
-        torch.backends.cudnn.allow_tf32 = False  # or what is called fp32 has ten bits of fraction
+        # TF32 multiplies with 10 bits of fraction instead of 23, and cuDNN uses it by default.
+        torch.backends.cudnn.allow_tf32 = False
         self.model = model
         self.device = device
         self.net = weights.load(model, Settings.from_environment().weights).net.to(device)
 
     def run(self, pixels: Pixels) -> Pixels:
-        """The image. Raises MemoryError at once where the device has not what it takes."""
+        """Upscale; raises MemoryError before it starts if the device has too little memory."""
         height, width, _ = pixels.shape
         x = to_tensor(_padded(pixels, self.model.multiple))
         self._check_memory(largest_map(self.model, x.shape[3], x.shape[2]))
         with torch.inference_mode():
-            levels = to_pixels(self.net(x.to(self.device)))
-        return levels[: height * self.model.scale, : width * self.model.scale]
+            upscaled = to_pixels(self.net(x.to(self.device)))
+        return upscaled[: height * self.model.scale, : width * self.model.scale]
 
     def _check_memory(self, values: int) -> None:
-        """`values` are those of the network's largest map."""
+        """Raise MemoryError if there is too little; `values` is the size of the largest map."""
+        # Checked in advance: where main memory runs out, the system kills without an exception.
         need = MAPS_AT_ONCE * 4 * values
         cuda = self.device.type == "cuda"
         free = torch.cuda.mem_get_info()[0] if cuda else machine.available_bytes()
@@ -211,20 +214,20 @@ class Truth:
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
-    """Pixels as the networks take them: contiguous float of shape (1, 3, height, width) in 0..1."""
+    """The networks' input: contiguous float32 of shape (1, 3, height, width) in 0..1."""
     x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
     return x.float().div_(255).contiguous()
 
 
 def to_pixels(output: Tensor) -> Pixels:
     """A network's output, float of shape (1, 3, height, width), as uint8 (height, width, 3)."""
-    levels = output[0].permute(1, 2, 0).mul(255).round_().clamp_(0, 255).to(torch.uint8)
-    pixels: Pixels = levels.cpu().contiguous().numpy()
+    rounded = output[0].permute(1, 2, 0).mul(255).round_().clamp_(0, 255).to(torch.uint8)
+    pixels: Pixels = rounded.cpu().contiguous().numpy()
     return pixels
 
 
 def _padded(pixels: Pixels, multiple: int) -> Pixels:
-    """With sides that divide by `multiple`, the last pixels mirrored, as the reference does it."""
+    """Pad the sides to multiples of `multiple` by reflection, as RealESRGANer does."""
     height, width, _ = pixels.shape
     return np.pad(pixels, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="reflect")
 
@@ -236,8 +239,8 @@ def _example() -> Tensor:
 def _onnx(net: nn.Module) -> bytes:
     """The network as an ONNX file.
 
-    By torch's older exporter: the newer one needs a package more, and both give the same graph of
-    convolutions.
+    By torch's older exporter: the newer one needs another package, and both produce the same graph
+    of convolutions.
     """
     file = io.BytesIO()
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Which engines a benchmark compares, and how much there is to compute. Needs no torch."""
+"""Which engines a benchmark compares, and how large their networks' maps are. Needs no torch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ CUSTOMARY_TILE_PX: Final = 400
 CUSTOMARY_PAD_PX: Final = 10
 """The `tile_pad` that `RealESRGANer` has by default."""
 MAPS_AT_ONCE: Final = 4
-"""How many of its largest maps a plain network holds: what a convolution reads and writes, and a
-copy of each in the layout that it is computed in."""
+"""How many of its largest maps a plain network holds at once: a convolution's input and output, and
+a copy of each in the memory layout that the convolution uses."""
 
 
 class Peer(StrEnum):
@@ -39,7 +39,7 @@ DISTRIBUTIONS: Final = {
     Peer.OPENVINO: ("openvino",),
     Peer.ONNXRUNTIME: ("onnxruntime", "onnx"),
 }
-"""What has to be installed; the first is the one whose version counts."""
+"""The packages that each needs; the version of the first is reported."""
 INSTALL: Final = {
     Peer.REALESRGAN: (
         "pip install 'octo-upscaler[reference]', then "
@@ -54,8 +54,8 @@ INSTALL: Final = {
 class Contender:
     """One engine at one precision; `peer` is None for this engine.
 
-    `tile` is in input pixels per side, 0 for the image in one piece. It is for RealESRGANer:
-    this engine plans by itself, and the others are given the image whole.
+    `tile` is in input pixels per side, and 0 means untiled. Only RealESRGANer uses it: this engine
+    plans its own tiles, and the others run untiled.
     """
 
     peer: Peer | None
@@ -77,12 +77,13 @@ class Contender:
 
     @property
     def matrix_precision(self) -> str:
-        """The precision of the bulk of its multiplications, fp32, bf16 or fp16."""
+        """The precision of most of its multiplications: fp32, bf16 or fp16."""
+        # In `mixed` the tail of a deep network, at most a quarter of its work, is fp32.
         return "bf16" if self.precision == "mixed" else str(self.precision)
 
 
 def native_bf16(machine: Machine) -> bool:
-    """Whether the CPU multiplies bf16 in hardware; without that bf16 is slower than fp32."""
+    """Whether the CPU multiplies bf16 in hardware; without that, bf16 is slower than fp32."""
     return not BF16_FLAGS.isdisjoint(machine.flags)
 
 
@@ -91,12 +92,12 @@ def installed(peer: Peer) -> bool:
     return all(version(name) for name in DISTRIBUTIONS[peer])
 
 
-def possible(device: Device) -> list[Peer]:
+def supported_peers(device: Device) -> list[Peer]:
     """The peers that run on `device`, installed or not."""
     return [Peer.REALESRGAN] if device is Device.CUDA else list(Peer)
 
 
-def field(
+def select(
     device: Device,
     *,
     bf16: bool,
@@ -105,14 +106,17 @@ def field(
 ) -> list[Contender]:
     """The contenders on `device`, this engine first.
 
-    `precisions` are this engine's, by default all that the machine can do; `peers` are by default
-    those installed. Raises Unavailable for a peer that is asked for and cannot be had.
+    `precisions` are this engine's, by default all that are useful on the machine, where `bf16` is
+    whether its CPU has native bf16. `peers` are by default all that are installed. Raises
+    Unavailable for a requested peer that does not run on `device` or is not installed.
     """
-    wanted = [peer for peer in possible(device) if installed(peer)] if peers is None else peers
-    own = list(precisions) or _precisions(device, bf16=bf16)
+    supported = supported_peers(device)
+    if peers is None:
+        peers = [peer for peer in supported if installed(peer)]
+    own = list(precisions) or _useful_precisions(device, bf16=bf16)
     contenders = [Contender(None, precision) for precision in own]
-    for peer in wanted:
-        if peer not in possible(device):
+    for peer in peers:
+        if peer not in supported:
             raise Unavailable(f"{TITLES[peer]} does not run on {device}: leave out --peer {peer}")
         if not installed(peer):
             raise Unavailable(f"{TITLES[peer]} is not installed: {INSTALL[peer]}")
@@ -120,16 +124,17 @@ def field(
     return contenders
 
 
-def _precisions(device: Device, *, bf16: bool) -> list[Precision]:
-    """What this engine can compute in on such a machine."""
-    words = ["fp32", "fp16"] if device is Device.CUDA else ["fp32"]
+def _useful_precisions(device: Device, *, bf16: bool) -> list[Precision]:
+    """The precisions in which this engine is fast on such a machine."""
+    if device is Device.CUDA:
+        return [Precision.FP32, Precision.FP16]
     if device is Device.CPU and bf16:
-        words += ["mixed", "bf16"]
-    return [Precision(word) for word in words if word in list(Precision)]
+        return [Precision.FP32, Precision.MIXED, Precision.BF16]
+    return [Precision.FP32]
 
 
 def variants(peer: Peer, device: Device, *, bf16: bool) -> Sequence[Contender]:
-    """What `peer` can be on `device`: its ways to tile, or its precisions."""
+    """The variants of `peer` to measure on `device`: tiled and untiled, or its precisions."""
     if peer is Peer.REALESRGAN:
         precision = Precision.FP16 if device is Device.CUDA else Precision.FP32
         return [Contender(peer, precision, tile) for tile in (CUSTOMARY_TILE_PX, 0)]
@@ -139,7 +144,8 @@ def variants(peer: Peer, device: Device, *, bf16: bool) -> Sequence[Contender]:
 
 
 def largest_map(model: Model, width: int, height: int) -> int:
-    """How many values the network's largest map has, of 64 channels, in one piece."""
+    """The number of values in the network's largest map of 64 channels, for an untiled image."""
     shape = model.network
-    scale = shape.scale if isinstance(shape, RRDB) else 1  # the compact ones upscale at the end
+    # The compact networks compute at the input's size, and upscale by one shuffle at the end.
+    scale = shape.scale if isinstance(shape, RRDB) else 1
     return 64 * width * height * scale**2

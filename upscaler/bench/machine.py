@@ -1,12 +1,11 @@
-"""What this machine is: its processor, its memory and what is installed, without torch.
+"""The machine's processor, memory and installed versions, without torch.
 
-Linux tells most; elsewhere what is not known is left out.
+Most of it comes from Linux's /proc; on other systems unknown facts are left out.
 """
 
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,7 @@ from typing import Final
 CPUINFO: Final = Path("/proc/cpuinfo")
 MEMINFO: Final = Path("/proc/meminfo")
 TELLING_FLAGS: Final = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "bf16")
-"""Which of a processor's many flags decide how fast a convolution is."""
+"""The processor flags that decide how fast a convolution is."""
 DISTRIBUTIONS: Final = (
     "octo-upscaler",
     "torch",
@@ -27,7 +26,7 @@ DISTRIBUTIONS: Final = (
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine a figure comes from; `flags` are those of TELLING_FLAGS that it has."""
+    """The machine that was measured; `flags` are those of TELLING_FLAGS that it has."""
 
     processor: str
     flags: tuple[str, ...]
@@ -41,20 +40,29 @@ class Machine:
 def describe() -> Machine:
     """The machine that this runs on."""
     info = _cpuinfo()
-    flags = (info.get("flags") or info.get("Features") or "").split()
+    flags = (info.get("flags") or info.get("Features") or "").split()  # on x86, on ARM
+    processor = info.get("model name") or platform.processor() or platform.machine()
+    if "cpu family" in info:
+        # In a virtual machine the model name may be no more than the maker's name.
+        processor += f" (family {info['cpu family']}, model {info.get('model', '?')})"
+    # A container or taskset may allow this process fewer cores than the machine has.
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    versions = {name: version(name) for name in DISTRIBUTIONS}
     return Machine(
-        processor=_processor(info),
+        processor=processor,
         flags=tuple(flag for flag in TELLING_FLAGS if flag in flags),
-        cores=_cores(),
+        cores=cores,
         memory_bytes=_meminfo("MemTotal"),
         system=platform.platform(),
         python=platform.python_version(),
-        versions=dict(_versions()),
+        versions={name: found for name, found in versions.items() if found},
     )
 
 
 def available_bytes() -> int | None:
-    """How much memory a new job can have before the machine swaps or kills."""
+    """The memory that can be allocated without swapping or being killed; None if unknown."""
+    # MemFree would not count the page cache, which the kernel gives up when memory is needed.
     return _meminfo("MemAvailable")
 
 
@@ -66,34 +74,13 @@ def version(distribution: str) -> str | None:
         return None
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in DISTRIBUTIONS:
-        found = version(name)
-        if found:
-            yield name, found
-
-
-def _cores() -> int:
-    """How many cores this process may use, which in a container are fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _cpuinfo() -> dict[str, str]:
-    """What the kernel says of the first processor."""
+    """The kernel's description of the first processor; empty where there is no /proc/cpuinfo."""
     if not CPUINFO.is_file():
         return {}
     first = CPUINFO.read_text().partition("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _processor(info: dict[str, str]) -> str:
-    name = info.get("model name") or platform.processor() or platform.machine()
-    if "cpu family" in info:  # a virtual machine's name for it may be no more than the maker's
-        name += f" (family {info['cpu family']}, model {info.get('model', '?')})"
-    return name
 
 
 def _meminfo(key: str) -> int | None:

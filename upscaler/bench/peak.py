@@ -1,8 +1,8 @@
-"""The matrix peak of a machine: the most operations per second that torch reaches on it.
+"""The matrix peak of a machine: the highest rate of operations that torch reaches on it.
 
-Tried are large products of matrices and, on a CPU, convolutions of the networks' own shape on
-images small enough for its caches. The best rate counts, so that what disturbs a measurement
-makes it lower and a fraction of the peak higher, never the other way round.
+It is measured on large matrix products and, on a CPU, on convolutions of the networks' shape on
+images that fit into its caches. The best rate counts. A disturbed measurement can only lower it,
+and then the reported fractions of the peak are too high, never too low.
 """
 
 import time
@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  torch's own documentation calls it so
 
 SECONDS: Final = 0.2
-"""How long each shape is tried."""
+"""How long each shape is repeated."""
 CPU_SIDES: Final = (1024, 2048)
 CUDA_SIDES: Final = (4096, 8192)
-"""Of square matrices, large enough that the multiplications outweigh all else."""
-PICTURE_SIDES: Final = (32, 48, 64, 96)
+"""The sides of square matrices, large enough that overhead besides multiplication is negligible."""
+IMAGE_SIDES: Final = (32, 48, 64, 96)
 CHANNELS: Final = 64
 
 Work = Callable[[], Tensor]
@@ -28,39 +28,43 @@ def measure(device: torch.device, precisions: list[str]) -> dict[str, float]:
     """FLOP per second of `device` in each of `precisions`: fp32, bf16 or fp16."""
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     with torch.inference_mode():
-        return {name: _best(device, dtypes[name]) for name in precisions}
+        return {
+            name: max(
+                flop / _shortest_time(work, device)
+                for flop, work in _workloads(device, dtypes[name])
+            )
+            for name in precisions
+        }
 
 
-def _best(device: torch.device, dtype: torch.dtype) -> float:
-    return max(flop / _seconds(work, device) for flop, work in _works(device, dtype))
-
-
-def _works(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[int, Work]]:
-    """Operations, and what performs them."""
+def _workloads(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[int, Work]]:
+    """Pairs of a number of operations and the function that performs them."""
     for side in CUDA_SIDES if device.type == "cuda" else CPU_SIDES:
         a = torch.randn(side, side, device=device).to(dtype)
+        # Bound as a default: the next round would rebind a name that the lambda only refers to.
         yield 2 * side**3, lambda a=a: a @ a  # type: ignore[misc]
     if device.type == "cuda":
         return
     weight = torch.randn(CHANNELS, CHANNELS, 3, 3).to(dtype)
-    for side in PICTURE_SIDES:
+    for side in IMAGE_SIDES:
         x = torch.randn(1, CHANNELS, side, side).to(dtype, memory_format=torch.channels_last)
         flop = 2 * 9 * CHANNELS**2 * side**2
         yield flop, lambda x=x: F.conv2d(x, weight, padding=1)  # type: ignore[misc]
 
 
-def _seconds(work: Work, device: torch.device) -> float:
-    """The shortest time of many; on CUDA the clock starts and stops on the device."""
-    work()
+def _shortest_time(work: Work, device: torch.device) -> float:
+    """The shortest time of `work` in seconds, over many runs."""
+    work()  # the first run is slower: kernels are loaded and memory is allocated
     best = float("inf")
     until = time.perf_counter() + SECONDS
     while time.perf_counter() < until:
-        best = min(best, _once(work, device))
+        best = min(best, _time_once(work, device))
     return best
 
 
-def _once(work: Work, device: torch.device) -> float:
+def _time_once(work: Work, device: torch.device) -> float:
     if device.type == "cuda":
+        # Kernels run asynchronously, so the device itself has to take the time.
         start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         start.record()

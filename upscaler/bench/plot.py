@@ -1,4 +1,4 @@
-"""An image of a benchmark: time and memory over the size of the input."""
+"""The plot of a benchmark: time and memory over the size of the input."""
 
 import io
 import math
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 OWN: Final = ("#0b5fa5", "#1f8fd6", "#63b8ee", "#0a8f8f")
-"""This engine stands out in blue; the peers follow in colours that differ from it and in grey."""
+"""Shades of blue, so that this engine stands out from the peers in grey and other colours."""
 PEERS: Final = {
     "RealESRGANer": ("#4d4d4d", "#9a9a9a"),
     "OpenVINO": ("#c4570c", "#f0a04b"),
@@ -19,7 +19,7 @@ PEERS: Final = {
 }
 PANEL_INCHES: Final = (7.2, 4.4)
 LABEL_GAP: Final = 0.058
-"""The least distance of two labels, as a share of the panel's height."""
+"""The minimum distance of two labels, as a share of the panel's height."""
 INK: Final = "#222222"
 FAINT: Final = "#dddddd"
 
@@ -40,30 +40,25 @@ def png(report: Report) -> bytes:
     for (left, right), model in zip(grid, models, strict=True):
         cases = [case for case in report.cases if case.model == model]
         _panel(left, cases, f"{model}: time per image", _seconds_label, lambda row: row.median_s)
-        _panel(right, cases, f"{model}: peak memory", _bytes_label, _memory)
+        # Zero has no place on a logarithmic axis.
+        _panel(
+            right, cases, f"{model}: peak memory", _bytes_label, lambda row: row.peak_bytes or None
+        )
+    # The title and the bottom labels have a fixed height in inches, whatever the number of rows.
     total = figure.get_figheight()
     figure.subplots_adjust(
         left=0.05, right=0.84, wspace=0.68, hspace=0.36, top=1 - 0.95 / total, bottom=0.55 / total
     )
-    figure.text(
-        0.012, 1 - 0.18 / total, _title(report), color=INK, size=9.5, va="top", linespacing=1.5
+    machine = report.machine
+    processor = report.gpu or f"{machine.processor}, {report.threads} threads"
+    title = (
+        f"{processor}, torch {machine.versions.get('torch', '?')}\n"
+        f"Median of {report.runs} interleaved runs; memory over the loaded model"
     )
+    figure.text(0.012, 1 - 0.18 / total, title, color=INK, size=9.5, va="top", linespacing=1.5)
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
-
-
-def _title(report: Report) -> str:
-    machine = report.machine
-    where = report.gpu or f"{machine.processor}, {report.threads} threads"
-    return (
-        f"{where}, torch {machine.versions.get('torch', '?')}\n"
-        f"Median of {report.runs} runs by turns; memory over the loaded model"
-    )
-
-
-def _memory(row: Row) -> float | None:
-    return row.peak_bytes or None  # zero has no place on a logarithmic axis
 
 
 def _panel(
@@ -74,7 +69,12 @@ def _panel(
     colours = _colours(names)
     ends = []
     for name in names:
-        points = list(_points(cases, name, value))
+        points = [
+            (case.size_px, found)
+            for case in cases
+            for row in case.rows
+            if row.name == name and not row.error and (found := value(row)) is not None
+        ]
         if points:
             x, y = zip(*points, strict=True)
             own = name.startswith("upscaler")
@@ -85,23 +85,15 @@ def _panel(
     _label(axes, ends, colours)
 
 
-def _points(cases: Iterable[Case], name: str, value: Value) -> Iterable[tuple[int, float]]:
-    for case in cases:
-        for row in case.rows:
-            found = value(row)
-            if row.name == name and not row.error and found is not None:
-                yield case.size_px, found
-
-
 def _colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour per contender, those of one engine alike."""
-    given: dict[str, int] = {}
+    """A colour per contender; the variants of one engine have shades of one colour."""
+    used: dict[str, int] = {}
     colours = {}
     for name in names:
         engine = name.split()[0]
         shades = PEERS.get(engine, OWN)
-        colours[name] = shades[given.get(engine, 0) % len(shades)]
-        given[engine] = given.get(engine, 0) + 1
+        colours[name] = shades[used.get(engine, 0) % len(shades)]
+        used[engine] = used.get(engine, 0) + 1
     return colours
 
 
@@ -128,9 +120,9 @@ def _style(axes: "Axes", title: str, sizes: list[int], label: Callable[[float], 
 
 
 def _label(axes: "Axes", ends: list[tuple[float, int, str]], colours: dict[str, str]) -> None:
-    """Each line's name to the right of the panel, at its end's height or as near as there is room.
+    """Write each line's name to the right of the panel, as close to the line's end as fits.
 
-    A hair leads from the end to the name, so that names that had to move are still found.
+    A thin line connects the two, for names that had to move.
     """
     to_share: Any = axes.transScale + axes.transLimits
     ends = sorted(ends)
@@ -153,10 +145,11 @@ def _label(axes: "Axes", ends: list[tuple[float, int, str]], colours: dict[str, 
 
 
 def spread(wanted: list[float], gap: float) -> list[float]:
-    """Heights at least `gap` apart, in the same rising order and about as high as `wanted`.
+    """Heights at least `gap` apart, close to `wanted` and in its ascending order.
 
-    Those that crowd are laid out evenly about their common middle, and all are kept below 1.
+    Heights that are too close are spaced evenly around their mean, and all are kept at most 1.
     """
+    # The middle and the number of heights of each group. A new height joins groups it overlaps.
     groups: list[tuple[float, int]] = []
     for height in wanted:
         middle, count = height, 1
@@ -186,5 +179,5 @@ def _bytes_label(count: float) -> str:
 
 
 def _plain(value: float) -> str:
-    """A round value without what the logarithm of a float leaves behind its point."""
+    """A value of the axis without the rounding error that its logarithm left."""
     return f"{round(value, 3 - math.floor(math.log10(value))):g}"

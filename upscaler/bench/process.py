@@ -1,4 +1,4 @@
-"""Starts and talks to the processes of `upscaler.bench.worker`."""
+"""Starts processes of `upscaler.bench.worker` and exchanges messages with them."""
 
 import contextlib
 import json
@@ -12,10 +12,10 @@ from upscaler.errors import WorkerFailed
 
 
 class WorkerProcess:
-    """A process that does one job. Leaving its context ends it."""
+    """A process that does one job. Leaving its context kills it."""
 
     def __init__(self, job: dict[str, Any], log: Path) -> None:
-        """Start it; whatever it prints goes to the file `log`."""
+        """Start it; its standard error goes to the file `log`."""
         self._log = log
         with log.open("wb") as errors:
             self._process = subprocess.Popen(  # noqa: S603  our own module
@@ -36,19 +36,20 @@ class WorkerProcess:
         self.end()
 
     def answer(self) -> dict[str, Any]:
-        """The next answer, after which the worker is stopped. Raises WorkerFailed."""
+        """Read the next answer, then stop the process. Raises WorkerFailed."""
         line = self._answers.readline()
         if not line:
             raise WorkerFailed(self._cause_of_death())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerFailed(answer["error"])
+        # Idle threads may spin, which would slow down the contender whose turn it is.
         if hasattr(signal, "SIGSTOP"):
             self._process.send_signal(signal.SIGSTOP)
         return answer
 
     def ask(self, **question: object) -> dict[str, Any]:
-        """The answer to one question. Raises WorkerFailed."""
+        """Continue the process, send it a question and return its answer. Raises WorkerFailed."""
         if hasattr(signal, "SIGCONT"):
             self._process.send_signal(signal.SIGCONT)
         try:
@@ -62,6 +63,7 @@ class WorkerProcess:
         self._process.kill()
         self._process.wait()
         self._answers.close()
+        # Closing flushes a question that the dead process did not read.
         with contextlib.suppress(BrokenPipeError):
             self._questions.close()
 

@@ -1,9 +1,9 @@
-"""The reference: the `realesrgan` and `basicsr` packages, brought to import with a current torch.
+"""The reference: the `realesrgan` and `basicsr` packages, made importable with a current torch.
 
-Neither package's `__init__` can run: they import training code, a part of torchvision that is gone,
-and compiled extensions. What is compared with needs none of that, so the packages are entered in
-`sys.modules` as bare containers of their files, and the one module that would pull in the rest is
-replaced by the few functions that the networks use of it.
+Neither package's `__init__` can run: they import training code, a removed part of torchvision, and
+compiled extensions. The networks and `RealESRGANer` need none of that. So the packages are added to
+`sys.modules` as empty modules with the right search path, and the one module that would import the
+rest is replaced by a stub with the few functions that the networks use.
 """
 
 import contextlib
@@ -26,18 +26,18 @@ PACKAGES: Final = ("basicsr", "basicsr.archs", "basicsr.utils", "realesrgan", "r
 
 
 class Upsampler(Protocol):
-    """What is used of `RealESRGANer`."""
+    """The part of `RealESRGANer` that is used here."""
 
     def enhance(self, img: Pixels) -> tuple[Pixels, str]:
-        """Enlarged pixels, channels in OpenCV's order in and out, and what kind they are."""
+        """Upscaled pixels and their mode, such as RGB; channels are in OpenCV's order (BGR)."""
 
 
 def network(model: Model) -> nn.Module:
-    """The reference's own network of `model`, its weights not yet read.
+    """The reference's own network of `model`, without its weights.
 
-    Raises importlib.metadata.PackageNotFoundError where the packages are not installed.
+    Raises importlib.metadata.PackageNotFoundError if the packages are not installed.
     """
-    _enter_packages()
+    _register_packages()
     from basicsr.archs.rrdbnet_arch import RRDBNet
     from realesrgan.archs.srvgg_arch import SRVGGNetCompact
 
@@ -58,19 +58,19 @@ def upsampler(
     tile_pad: int = 10,
     half: bool = False,
 ) -> Upsampler:
-    """A `RealESRGANer` with those weights, otherwise as Real-ESRGAN's own script sets it up.
+    """A `RealESRGANer` with these weights, otherwise configured as by Real-ESRGAN's own script.
 
-    `tile` and `tile_pad` are in input pixels per side, and `tile` 0 takes the image whole. It
-    keeps the state of a call in itself: one call at a time.
+    `tile` and `tile_pad` are in input pixels per side, and `tile` 0 means untiled. It keeps the
+    state of a call in its attributes, so only one call at a time is safe.
     """
     net = network(model)
     from realesrgan.utils import RealESRGANer
 
     with tempfile.TemporaryDirectory() as folder:
-        # A checkpoint in the official layout is the only thing it reads.
+        # RealESRGANer loads weights only from a checkpoint file in the official layout.
         checkpoint = Path(folder) / "reference.pth"
         torch.save({"params_ema": weights.state_dict()}, checkpoint)
-        whole: Upsampler = RealESRGANer(
+        created: Upsampler = RealESRGANer(
             model.scale,
             str(checkpoint),
             model=net,
@@ -80,17 +80,18 @@ def upsampler(
             half=half,
             device=device,
         )
-    return whole
+    return created
 
 
 def enhance(upsampler: Upsampler, pixels: Pixels) -> Pixels:
-    """What a `RealESRGANer` makes of RGB or RGBA `pixels`, as large as its network makes it.
+    """Upscale RGB or RGBA `pixels` with a `RealESRGANer`, by its network's own scale.
 
-    Raises RuntimeError for a tile that failed: it only prints that, and shows the tile before.
+    Raises RuntimeError if a tile failed: RealESRGANer only prints the error, and repeats the pixels
+    of the previous tile.
     """
     printed = io.StringIO()
     upscaled: Pixels | None = None
-    # Without a tile before the one that failed, it stumbles over a name without a value.
+    # If the first tile fails, it uses a variable that is not assigned yet.
     with contextlib.redirect_stdout(printed), contextlib.suppress(UnboundLocalError):
         upscaled, _ = upsampler.enhance(_swap_red_and_blue(pixels))
     failures = [line for line in printed.getvalue().splitlines() if line.startswith("Error")]
@@ -100,19 +101,19 @@ def enhance(upsampler: Upsampler, pixels: Pixels) -> Pixels:
 
 
 def _swap_red_and_blue(pixels: Pixels) -> Pixels:
-    """RGB from OpenCV's order of channels, or the other way round."""
+    """Convert RGB(A) to OpenCV's order of channels, or back."""
     return np.ascontiguousarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
 
 
 def _pixel_unshuffle(x: torch.Tensor, scale: int) -> torch.Tensor:
-    """Fold blocks of `scale` x `scale` pixels into channels, each channel's pixels together."""
+    """Move blocks of `scale` x `scale` pixels into channels; one channel's pixels stay adjacent."""
     batch, channels, height, width = x.shape
     blocks = x.reshape(batch, channels, height // scale, scale, width // scale, scale)
     folded = blocks.permute(0, 1, 3, 5, 2, 4)
     return folded.reshape(batch, channels * scale**2, height // scale, width // scale)
 
 
-def _enter_packages() -> None:
+def _register_packages() -> None:
     if "basicsr" in sys.modules:
         return
     for name in PACKAGES:
@@ -126,9 +127,11 @@ def _enter_packages() -> None:
             *(block(**options) for _ in range(count))
         ),
         pixel_unshuffle=_pixel_unshuffle,
+        # The initial weights do not matter: a checkpoint replaces them.
         default_init_weights=lambda *_args, **_options: None,
     )
     sys.modules[helpers.__name__] = helpers
+    # Imported by realesrgan.utils, but only called for a model path that is a URL.
     download = ModuleType("basicsr.utils.download_util")
     download.__dict__["load_file_from_url"] = None
     sys.modules[download.__name__] = download

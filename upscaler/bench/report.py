@@ -1,4 +1,4 @@
-"""What a benchmark found, for people and for programs: tables in Markdown, and JSON."""
+"""The results of a benchmark, as Markdown tables for people and as JSON for programs."""
 
 import json
 import math
@@ -6,8 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from upscaler.bench.contenders import INSTALL, TITLES, installed, possible
-from upscaler.bench.machine import Machine
+from upscaler.bench.contenders import INSTALL, TITLES, installed, supported_peers
 from upscaler.bench.runner import Case, Report, Row
 
 HEADINGS = (
@@ -26,14 +25,14 @@ UNKNOWN = "-"
 
 
 def to_json(report: Report) -> str:
-    """Everything, each single run's seconds too; what is not known is null."""
+    """All results, with the seconds of each run; unknown values are null."""
     return json.dumps(asdict(report), indent=2) + "\n"
 
 
 def notes(report: Report) -> str:
-    """What the columns are."""
+    """An explanation of the table's columns."""
     return textwrap.fill(
-        f"time: median of {report.runs} runs by turns, pixels to pixels. Mpx/s: output. "
+        f"time: median of {report.runs} interleaved runs, pixels to pixels. Mpx/s: output. "
         "faster: than the row with 1, round by round: median (least to most). "
         "of peak: direct-convolution FLOP per second over the measured matrix peak; an engine that "
         "transforms convolutions needs fewer, and may have more than 100%. memory: peak over the "
@@ -44,29 +43,27 @@ def notes(report: Report) -> str:
 
 
 def heading(report: Report) -> str:
-    """What the figures come from: the machine, the versions, and who is not installed."""
+    """A list of the machine, its versions, its matrix peak, and the peers not installed."""
     machine = report.machine
-    lines = [report.gpu or "", _processor(machine, report.threads)]
+    facts = [machine.processor, *machine.flags]
+    facts += [f"{machine.cores} cores", f"{report.threads} threads"]
+    if machine.memory_bytes:
+        facts.append(f"{machine.memory_bytes / 1e9:.1f} GB")
+    facts += [machine.system, f"Python {machine.python}"]
+    lines = [report.gpu or "", ", ".join(facts)]
     lines.append(", ".join(f"{name} {version}" for name, version in machine.versions.items()))
     rates = ", ".join(f"{name} {_rate(rate)}" for name, rate in report.peaks.items())
     lines.append(f"Matrix peak measured on {report.device}: {rates}")
     lines += [
         f"Not installed: {TITLES[peer]} ({INSTALL[peer]})"
-        for peer in possible(report.device)
+        for peer in supported_peers(report.device)
         if not installed(peer)
     ]
     return "\n".join(f"- {line}" for line in lines if line)
 
 
-def _processor(machine: Machine, threads: int) -> str:
-    facts = [machine.processor, *machine.flags, f"{machine.cores} cores", f"{threads} threads"]
-    if machine.memory_bytes:
-        facts.append(f"{machine.memory_bytes / 1e9:.1f} GB")
-    return ", ".join([*facts, machine.system, f"Python {machine.python}"])
-
-
 def section(case: Case) -> str:
-    """One case: a table, the plans, and what went wrong."""
+    """One case in Markdown: a table, then failures and plans."""
     side = case.size_px * case.scale
     title = (
         f"### {case.model}, {case.size_px}x{case.size_px} to {side}x{side}, "
@@ -146,5 +143,6 @@ def significant(value: float) -> str:
     """Three significant digits, without an exponent."""
     if value <= 0:
         return "0"
-    rounded = float(f"{value:.3g}")  # which may have reached the next power of ten
+    # Rounded first: 9.996 becomes 10, which has one decimal fewer.
+    rounded = float(f"{value:.3g}")
     return f"{rounded:.{max(2 - math.floor(math.log10(rounded)), 0)}f}"

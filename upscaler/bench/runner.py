@@ -1,9 +1,9 @@
-"""The benchmark: this engine and its peers on the same weights and image, taking turns in one run.
+"""The benchmark: interleaved runs of this engine and its peers on the same weights and image.
 
 Machines are noisy, and times measured minutes apart cannot be compared. So every contender waits in
 a process of its own, loaded and warm, and runs once per round; ratios are taken within a round. The
-order is shuffled per round, so that no contender always runs after the same one. Only one works at
-a time: the waiting processes are stopped, so that none of their idle threads spins.
+order is shuffled per round, so that no contender always runs after the same one. Only one process
+runs at a time: the others are stopped, so that their idle threads do not spin.
 """
 
 import random
@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -27,16 +27,20 @@ from upscaler.models import Model, flop
 from upscaler.settings import Device
 
 Log = Callable[[str], None]
-"""Called with a line of text on what is being done."""
+"""Called with a line of text on the current step."""
 
-PSNR_LEVELS: Final = 255
+MAX_SAMPLE: Final = 255
 ROWS_AT_ONCE: Final = 256
-"""How many rows of two images are compared at a time, so that it needs little memory."""
+"""How many rows of two images are compared at a time, which limits the memory needed."""
 
 
 @dataclass(frozen=True)
 class BenchTask:
-    """What to measure; `sizes` are in pixels per side, `memory` this engine's budget in bytes."""
+    """What to measure.
+
+    `image` is uint8 RGB or RGBA of shape (height, width, channels), `sizes` are the inputs' pixels
+    per side, and `memory` is this engine's budget in bytes.
+    """
 
     image: Pixels
     models: Sequence[Model]
@@ -49,7 +53,10 @@ class BenchTask:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How far an image is from untiled fp32, in levels of 255; `psnr_db` is None if equal."""
+    """The difference of an image from untiled fp32; `psnr_db` is None if they are equal.
+
+    99.9% of the samples differ by at most `p999`, and all by at most `largest`, in 0..255.
+    """
 
     psnr_db: float | None
     p999: int
@@ -58,10 +65,11 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Row:
-    """One contender on one image. With an `error`, the other fields are from before it.
+    """One contender on one image. With an `error`, the other fields have values from before it.
 
-    `ratios` are how many times faster it was than the baseline, round by round, and `peak_fraction`
-    is of the matrix peak in its precision.
+    `ratios` tell how many times as fast as the baseline it was, one per round. `peak_fraction` is
+    the share of the matrix peak in its precision. `peak_bytes` is over the loaded model, and
+    `reserved_bytes` is what torch's allocator reserved of a GPU for it.
     """
 
     name: str
@@ -84,7 +92,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """One model on one image of `size_px` pixels per side; `truth` is why there is no reference."""
+    """One model on one image of `size_px` pixels per side.
+
+    `baseline` is the name of the row that `ratios` refer to. `truth` is the reason why there is no
+    reference image, None if there is one.
+    """
 
     model: str
     size_px: int
@@ -97,7 +109,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Report:
-    """The results of a benchmark; `peaks` are FLOP per second by precision."""
+    """The results of a benchmark; `peaks` are FLOP per second by precision, as measured."""
 
     machine: Machine
     device: Device
@@ -109,9 +121,9 @@ class Report:
 
 
 def begin(task: BenchTask, log: Log) -> Report:
-    """The report of `task` without any case yet: what the machine is, and its matrix peak.
+    """The report of `task` without cases: the machine and its matrix peak.
 
-    Raises WorkerFailed if that cannot be measured, and then nothing else can.
+    Raises WorkerFailed if the peak cannot be measured; then nothing else can be either.
     """
     log("measuring the machine's matrix peak")
     precisions = list(dict.fromkeys(each.matrix_precision for each in task.contenders))
@@ -125,9 +137,9 @@ def begin(task: BenchTask, log: Log) -> Report:
 
 
 def cases(task: BenchTask, peaks: dict[str, float], log: Log) -> Iterator[Case]:
-    """Every model at every size, small ones first, each as soon as it is measured.
+    """Measure every model at every size, small sizes first; yield each case when it is done.
 
-    `peaks` are those of `begin`, and `log` is called at every step.
+    `peaks` are those of the report that `begin` returned.
     """
     for model in task.models:
         for size in sorted(set(task.sizes)):
@@ -137,7 +149,7 @@ def cases(task: BenchTask, peaks: dict[str, float], log: Log) -> Iterator[Case]:
 
 @dataclass
 class _Case:
-    """One case while it is being measured; `folder` is a folder for its images."""
+    """One case while it is being measured; its images and logs are in `folder`."""
 
     task: BenchTask
     model: Model
@@ -157,7 +169,7 @@ class _Case:
                 rows[index] = self._load(rows[index], contender, index, running, workers)
             for number in range(self.task.runs):
                 for index in shuffled(running, number):
-                    rows[index] = self._turn(rows[index], number, index, running)
+                    rows[index] = self._measure(rows[index], number, index, running)
         operations = flop(self.model, self.size, self.size)
         pixels = (self.size * self.model.scale) ** 2
         baseline = _baseline(self.task.contenders, rows)
@@ -166,14 +178,14 @@ class _Case:
             size_px=self.size,
             scale=self.model.scale,
             flop=operations,
-            rows=[summed_up(row, baseline, operations, pixels, peaks) for row in rows],
+            rows=[with_statistics(row, baseline, operations, pixels, peaks) for row in rows],
             baseline=baseline.name if baseline else None,
             truth=truth,
         )
 
     def _truth(self) -> str | None:
-        """Write the reference image; return the error if that failed."""
-        self._log("untiled fp32, to compare with")
+        """Write the reference image; return the error message if that failed."""
+        self._log("untiled fp32, as the reference")
         try:
             with self._worker("truth", result=self._path("truth")) as worker:
                 worker.answer()
@@ -200,11 +212,12 @@ class _Case:
         running[index] = worker
         return row
 
-    def _turn(self, row: Row, number: int, index: int, running: dict[int, WorkerProcess]) -> Row:
-        """The row after one more run. Only the first image is kept and compared."""
-        result = self._path("result") if number == 0 else None
+    def _measure(self, row: Row, number: int, index: int, running: dict[int, WorkerProcess]) -> Row:
+        """The row with one more run; a contender that fails is removed from `running`."""
+        result = self._path("result") if number == 0 else None  # one image is enough to compare
         try:
-            answer = self._checked(running[index].ask(result=result))
+            answer = running[index].ask(result=result)
+            self._check_shape(answer["shape"])
         except WorkerFailed as failure:
             running.pop(index).end()
             return self._failed(row, failure)
@@ -215,30 +228,29 @@ class _Case:
         return replace(
             row,
             seconds=[*row.seconds, seconds],
-            peak_bytes=_more(row.peak_bytes, answer["peak_bytes"]),
-            reserved_bytes=_more(row.reserved_bytes, answer["reserved_bytes"]),
+            peak_bytes=_max_known(row.peak_bytes, answer["peak_bytes"]),
+            reserved_bytes=_max_known(row.reserved_bytes, answer["reserved_bytes"]),
         )
 
-    def _checked(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """The answer. Raises WorkerFailed if its image has another shape than the network makes."""
+    def _check_shape(self, shape: list[int]) -> None:
+        """Raise WorkerFailed if an image does not have the size that the network makes."""
         side = self.size * self.model.scale
-        if answer["shape"] != [side, side, 3]:
-            raise WorkerFailed(f"its image has the shape {answer['shape']}")
-        return answer
+        if shape != [side, side, 3]:
+            raise WorkerFailed(f"its image has the shape {shape}")
 
     def _failed(self, row: Row, failure: WorkerFailed) -> Row:
         self._log(f"{row.name} failed: {failure}")
         return replace(row, error=str(failure))
 
     def _worker(self, role: str, name: str = "truth", **job: object) -> WorkerProcess:
-        whole = {
+        described = {
             "role": role,
             "model": self.model.name,
             "device": self.task.device,
             "image": self._path("image"),
             **job,
         }
-        return WorkerProcess(whole, self.folder / f"{name}.log")
+        return WorkerProcess(described, self.folder / f"{name}.log")
 
     def _path(self, name: str) -> str:
         return str(self.folder / f"{name}.npy")
@@ -250,12 +262,13 @@ class _Case:
 def shuffled(running: Iterable[int], number: int) -> list[int]:
     """The contenders in the order of round `number`, which is the same in every benchmark."""
     order = sorted(running)
+    # Seeded with the round, so that a benchmark can be repeated exactly.
     random.Random(number).shuffle(order)  # noqa: S311  not for security
     return order
 
 
 def square(pixels: Pixels, side: int) -> Pixels:
-    """The middle square of RGB or RGBA `pixels` as RGB at `side` pixels, by Lanczos."""
+    """The central square of RGB or RGBA `pixels` as RGB, resized to `side` pixels by Lanczos."""
     height, width = pixels.shape[:2]
     length = min(height, width)
     top, left = (height - length) // 2, (width - length) // 2
@@ -264,17 +277,18 @@ def square(pixels: Pixels, side: int) -> Pixels:
 
 
 def fidelity(truth: str, result: str) -> Fidelity:
-    """How far the image in the .npy file `result` is from that in `truth`, of the same shape."""
-    levels = np.zeros(PSNR_LEVELS + 1, np.int64)
+    """Compare the image in the .npy file `result` with that in `truth`, of the same shape."""
+    # A histogram of the differences is enough for all three values, and small for any image.
+    counts = np.zeros(MAX_SAMPLE + 1, np.int64)
     for one, other in zip(_strips(truth), _strips(result), strict=True):
         difference = np.abs(one.astype(np.int16) - other).ravel()
-        levels += np.bincount(difference, minlength=len(levels))
-    total = levels.sum()
-    error = float(levels @ np.arange(len(levels)) ** 2 / total)
+        counts += np.bincount(difference, minlength=len(counts))
+    total = counts.sum()
+    squared_error = float(counts @ np.arange(len(counts)) ** 2 / total)
     return Fidelity(
-        psnr_db=float(10 * np.log10(PSNR_LEVELS**2 / error)) if error else None,
-        p999=int(np.searchsorted(levels.cumsum(), 0.999 * total)),
-        largest=int(np.flatnonzero(levels)[-1]),
+        psnr_db=float(10 * np.log10(MAX_SAMPLE**2 / squared_error)) if squared_error else None,
+        p999=int(np.searchsorted(counts.cumsum(), 0.999 * total)),
+        largest=int(np.flatnonzero(counts)[-1]),
     )
 
 
@@ -284,38 +298,44 @@ def _strips(path: str) -> Iterator[Pixels]:
         yield pixels[top : top + ROWS_AT_ONCE]
 
 
-def summed_up(
+def with_statistics(
     row: Row, baseline: Row | None, operations: int, pixels: int, peaks: dict[str, float]
 ) -> Row:
-    """The row with all that follows from its measurements; `pixels` are those of the result."""
+    """The row with the fields that are computed from its seconds.
+
+    `operations` are those of the network for the image, and `pixels` those of the result.
+    """
     if row.error or not row.seconds:
         return row
-    middle = median(row.seconds)
+    median_s = median(row.seconds)
     ratios = [b / own for b, own in zip(baseline.seconds if baseline else [], row.seconds)]  # noqa: B905
     return replace(
         row,
-        median_s=middle,
+        median_s=median_s,
         ratios=ratios,
         median_ratio=median(ratios) if ratios else None,
-        megapixels_per_s=pixels / 1e6 / middle,
-        peak_fraction=operations / middle / peaks[row.precision],
+        megapixels_per_s=pixels / 1e6 / median_s,
+        peak_fraction=operations / median_s / peaks[row.precision],
     )
 
 
 def _baseline(contenders: Sequence[Contender], rows: Sequence[Row]) -> Row | None:
-    """What the others are compared with: RealESRGANer with the usual tiles, if it did not fail."""
-    fine = [(c, row) for c, row in zip(contenders, rows, strict=True) if not row.error]
-    peers = [row for contender, row in fine if contender.peer is Peer.REALESRGAN]
-    return next(iter(peers or [row for _, row in fine]), None)
+    """The row that others are compared with: RealESRGANer's first that did not fail, or any first.
+
+    Its variant with tiles comes first, which is how it is commonly used.
+    """
+    succeeded = [(c, row) for c, row in zip(contenders, rows, strict=True) if not row.error]
+    peers = [row for contender, row in succeeded if contender.peer is Peer.REALESRGAN]
+    return next(iter(peers or [row for _, row in succeeded]), None)
 
 
-def _more(one: int | None, other: int | None) -> int | None:
+def _max_known(one: int | None, other: int | None) -> int | None:
     known = [value for value in (one, other) if value is not None]
     return max(known, default=None)
 
 
 def photograph() -> Path:
-    """The default photo: the repository's, or its copy in a wheel."""
+    """The path of the default photo, in the installed package or else in the repository."""
     package = Path(__file__).parents[1]
-    packaged = package / "photo.png"
+    packaged = package / "photo.png"  # pyproject.toml adds it to the wheel
     return packaged if packaged.is_file() else package.parent / "docs" / "photo.png"

@@ -1,9 +1,9 @@
 """The worker process of a benchmark, one for each contender.
 
-`python -m upscaler.bench.worker JOB`, where JOB is a JSON object with a `role`. It answers with one
-JSON object per line on standard output. A contender answers once when it is loaded, and then to
-every line it reads with what an image took; the other roles answer once. Whatever fails is
-answered with an `error`.
+`python -m upscaler.bench.worker JOB`, where JOB is a JSON object with a `role`. It writes one JSON
+object per line to standard output. A contender answers once when it is loaded, and then upscales
+the image for every line that it reads, and answers with the time and memory that this took. The
+other roles answer once. After a failure the answer has an `error`.
 """
 
 import contextlib
@@ -35,13 +35,13 @@ Answer = Callable[..., None]
 WARM_UP_PX: Final = 64
 """The longest side of the image that each contender is warmed up with."""
 QUICK_S: Final = 1.0
-"""A run that takes no longer is repeated, and the second one counts."""
+"""A shorter run is repeated, and the second one counts."""
 PR_SET_PDEATHSIG: Final = 1
-"""Linux's prctl option for the signal to receive when the parent dies."""
+"""The option of Linux's prctl for the signal to receive when the parent dies."""
 
 
 def main() -> int:
-    """Do the job in the arguments; 1 if it fails."""
+    """Do the job in the arguments; return 1 if it fails."""
     job = json.loads(sys.argv[1])
     answers = _private_stdout()
 
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def _machine(job: dict[str, Any], answer: Answer) -> None:
-    """Measure the machine's matrix peak, and name its GPU."""
+    """Measure the machine's matrix peak; answer with it, the number of threads and the GPU."""
     device = torch.device(job["device"])
     fields: dict[str, object] = {"threads": torch.get_num_threads(), "gpu": None}
     if device.type == "cuda":
@@ -69,7 +69,7 @@ def _machine(job: dict[str, Any], answer: Answer) -> None:
 
 
 def _truth(job: dict[str, Any], answer: Answer) -> None:
-    """Write what the plain network makes of the image."""
+    """Write the reference image: the plain network's output."""
     truth = adapters.Truth(MODELS[UpscalingModel(job["model"])], torch.device(job["device"]))
     np.save(job["result"], truth.run(np.load(job["image"])))
     answer()
@@ -88,30 +88,27 @@ def _contender(job: dict[str, Any], answer: Answer) -> None:
     started = time.perf_counter()
     runner = adapters.load(contender, MODELS[UpscalingModel(job["model"])], device, job["memory"])
     load_s = time.perf_counter() - started
-    _run(runner, np.ascontiguousarray(pixels[:WARM_UP_PX, :WARM_UP_PX]))
+    # Loads kernels and starts threads, which is neither time nor memory of an image.
+    warm_up = np.ascontiguousarray(pixels[:WARM_UP_PX, :WARM_UP_PX])
+    runner.prepare(warm_up.shape[1], warm_up.shape[0])
+    runner.run(warm_up)
     memory = _Memory.now(device)
     runner.prepare(pixels.shape[1], pixels.shape[0])
     answer(load_s=load_s, plan=runner.plan, overhead=runner.overhead)
     for line in sys.stdin:
-        answer(**_turn(runner, pixels, memory, json.loads(line)["result"]))
+        answer(**_measure(runner, pixels, memory, json.loads(line)["result"]))
 
 
-def _run(runner: adapters.Runner, pixels: Pixels) -> None:
-    runner.prepare(pixels.shape[1], pixels.shape[0])
-    runner.run(pixels)
-
-
-def _turn(
+def _measure(
     runner: adapters.Runner, pixels: Pixels, memory: "_Memory", result: str | None
 ) -> dict[str, object]:
-    """Time one run, and write its image to `result` if that is a path.
-
-    A quick run is repeated, since the other contenders have replaced what was in the caches.
-    """
+    """Measure one run, and write its image to `result` if that is a path."""
     memory.reset()
-    seconds, upscaled = _clocked(runner, pixels, memory.device)
+    seconds, upscaled = _timed_run(runner, pixels, memory.device)
+    # The other contenders have replaced what was in the caches, which a short run would notice. On
+    # CUDA the first run also has to allocate what `empty_cache` below gave back.
     if seconds < QUICK_S or memory.device.type == "cuda":
-        seconds, upscaled = _clocked(runner, pixels, memory.device)
+        seconds, upscaled = _timed_run(runner, pixels, memory.device)
     peaks = memory.peaks()
     if result:
         np.save(result, upscaled)
@@ -120,18 +117,20 @@ def _turn(
     return {"seconds": seconds, "shape": upscaled.shape, **peaks}
 
 
-def _clocked(runner: adapters.Runner, pixels: Pixels, device: torch.device) -> tuple[float, Pixels]:
+def _timed_run(
+    runner: adapters.Runner, pixels: Pixels, device: torch.device
+) -> tuple[float, Pixels]:
     """The seconds that a run took, and its image."""
     started = time.perf_counter()
     upscaled = runner.run(pixels)
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize()  # CUDA's calls return before the GPU has done the work
     return time.perf_counter() - started, upscaled
 
 
 @dataclass(frozen=True)
 class _Memory:
-    """The memory of a process with its model loaded, from which peaks are counted."""
+    """The memory that a process uses with its model loaded; peaks are relative to it."""
 
     device: torch.device
     bytes: int | None
@@ -150,24 +149,27 @@ class _Memory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             return
-        trim_heap()
+        trim_heap()  # freed memory that the allocator keeps would hide a part of the next peak
         if sys.platform == "linux":
-            with contextlib.suppress(OSError):  # where that is not allowed, loading counts too
+            # If this is not permitted, the peak of loading the model counts as well.
+            with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
 
     def peaks(self) -> dict[str, int | None]:
-        """The most there was since `reset`; what torch reserved of a card may be more."""
+        """The peak since `reset`; torch may have reserved more of a GPU than it allocated."""
         if self.device.type == "cuda":
             most, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
             return {"peak_bytes": self._over(most), "reserved_bytes": self._over(reserved)}
         return {"peak_bytes": self._over(_status_bytes("VmHWM")), "reserved_bytes": None}
 
-    def _over(self, most: int | None) -> int | None:
-        return None if most is None or self.bytes is None else max(most - self.bytes, 0)
+    def _over(self, peak_bytes: int | None) -> int | None:
+        if peak_bytes is None or self.bytes is None:
+            return None
+        return max(peak_bytes - self.bytes, 0)
 
 
 def _status_bytes(key: str) -> int | None:
-    """A line of /proc/self/status; None where there is no such file."""
+    """The value of a line in /proc/self/status in bytes; None on other systems than Linux."""
     if sys.platform != "linux":
         return None
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -178,17 +180,21 @@ def _status_bytes(key: str) -> int | None:
 
 
 def _private_stdout() -> TextIO:
-    """Standard output for answers alone: whatever else is printed goes to standard error."""
+    """A file that writes to standard output, while all that is printed goes to standard error.
+
+    Redirected as file descriptors, because native libraries print as well.
+    """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers
 
 
 def _configure_process() -> None:
-    """Ignore Ctrl+C, die with the parent, and be the first that the OOM killer picks."""
+    """Ignore Ctrl+C, die with the parent, and be the OOM killer's first choice."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # The parent has to survive, so that it can report which contender ran out of memory.
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
 

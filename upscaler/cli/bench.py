@@ -1,4 +1,4 @@
-"""`upscaler bench`: measure this engine beside its peers."""
+"""`upscaler bench`: compare this engine with its peers."""
 
 import argparse
 import importlib.util
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, and print each table as soon as it is known; 1 if this engine failed anywhere."""
+    """Measure, and print each table when it is complete; return 1 if this engine ever failed."""
     from upscaler.bench import plot, report, runner
 
+    # Checked first: the plot is drawn after what may be hours of measuring.
     if args.plot and importlib.util.find_spec("matplotlib") is None:
         return fail("--plot needs matplotlib: pip install 'octo-upscaler[bench]'", 1)
     task = _task(args)
@@ -50,17 +51,18 @@ def _task(args: argparse.Namespace) -> "BenchTask":
 
     settings = Settings.from_environment()
     device = Device(pick_device(args.device or settings.device).type)
-    # Opened here and not by files.read_file: a pipe is allowed.
+    # Not read by files.read_image_file, which refuses pipes.
     with (args.image or runner.photograph()).open("rb") as file:
         data = file.read(files.MAX_FILE_BYTES)
     names = args.model or [UpscalingModel.X4_PLUS]
     models = [model for model in MODELS.values() if {model.name, "all"} & set(names)]
-    field = contenders.field(
+    selected = contenders.select(
         device,
         bf16=contenders.native_bf16(machine.describe()),
         precisions=args.precision or (),
         peers=args.peer and [peer for peer in args.peer if peer != options.NO_PEER],
     )
+    # Downloaded here, where progress is shown: in a worker it would count as loading time.
     for model in models:
         if weights.find(model, settings.weights) is None:
             with progress_bar(f"fetching {model.name}", "B", quiet=args.quiet) as progress:
@@ -70,7 +72,7 @@ def _task(args: argparse.Namespace) -> "BenchTask":
         models=models,
         sizes=args.size or ([512, 1024, 2048] if device is Device.CUDA else [512]),
         device=device,
-        contenders=field,
+        contenders=selected,
         runs=args.runs,
         memory=args.memory,
     )

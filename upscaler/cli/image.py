@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         except Exception as error:  # any error: one image must not stop the others
             failures.append(_report_failure(args, str(job.source), error))
             continue
+        # Flushed, so that a reader of a pipe sees each image when it is done.
         if args.json:
             print(json.dumps(result), flush=True)
             continue
@@ -70,6 +71,7 @@ def _upscale(
     image = decode.read_header(request.init_image or b"")
     size = output_size(request, image.size)
     pixels = image.pixels()
+    # Loaded after the image is decoded, so that a broken one does not cause a download.
     with progress_bar(f"fetching {request.model}", "B", quiet=args.quiet) as progress:
         engines.load(request.model, progress)
     encoding = request.output_image_encoding
@@ -82,6 +84,7 @@ def _upscale(
             with atomic_write(job.comparison) as file:
                 file.writelines(encode.encode_strips([sheet], len(sheet), encoding))
             strips = iter([whole])
+        # Written while it is upscaled: the whole result is never in memory.
         with atomic_write(job.target) as file:
             file.writelines(encode.encode_strips(strips, size[1], encoding))
     result: dict[str, Any] = {
@@ -98,7 +101,7 @@ def _upscale(
 
 
 def _report_failure(args: argparse.Namespace, path: str, error: Exception) -> str:
-    """The failure of one image as a line for the summary; with `--json` also printed at once."""
+    """Return the failure of one image as a line for the summary; with `--json`, print it too."""
     text = error_text(error)
     if args.json:
         print(json.dumps({"input": path, "error": text}), flush=True)

@@ -1,7 +1,7 @@
 """The command line: `upscaler image`, `serve`, `weights` and `bench`.
 
-Each command imports torch and FastAPI only when it runs, so that the others start at once. Exit
-status 0 means that all went well, 1 that something failed, 2 that the command is wrong.
+Each command imports torch and FastAPI only when it runs, so that the others start fast. The exit
+status is 0 for success, 1 for a failure, and 2 for an invalid command or input.
 """
 
 import os
@@ -23,23 +23,24 @@ COMMANDS: Final = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command in `argv`, by default the process's own arguments; return its status."""
+    """Run the command in `argv`, by default the process's arguments; return the exit status."""
     # A SystemExit unwinds the stack, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     args = options.parser().parse_args(argv)
     try:
         return COMMANDS[args.command](args)
     except ModuleNotFoundError as error:
+        # Any other missing module is a bug or a broken installation, which needs its traceback.
         if error.name not in ("torch", "safetensors"):
             raise
         return fail("this needs the engine: pip install 'octo-upscaler[engine]'", 1)
     except BrokenPipeError:
-        # The reader of our output has closed it, as `head` does. Without this, Python's flush at
-        # exit would fail, too, and print a traceback.
+        # The reader of our output closed the pipe, as `head` does. Without this, Python's flush at
+        # exit would fail as well and print a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (UpscalerError, OSError) as error:
         wrong_command = isinstance(error, InvalidRequest | ImageError | FileRefused)
         return fail(error_text(error), 2 if wrong_command else 1)
     except KeyboardInterrupt:
-        return fail("interrupted", 130)
+        return fail("interrupted", 130)  # 128 + SIGINT, as shells report it

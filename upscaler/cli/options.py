@@ -18,20 +18,20 @@ NO_PEER: Final = "none"
 PRECISIONS: Final = tuple(word for word in Precision if word is not Precision.AUTO)
 MIN_BENCH_PX: Final = 32
 MAX_BENCH_PX: Final = 8192
-"""The sides of a benchmark's image. A contender that runs out of memory has that in its row."""
+"""The largest side of a benchmark's image; a contender without enough memory for it fails."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; the command's name is left in `command`."""
-    whole = argparse.ArgumentParser(
+    """The parser of the whole command line; it stores the command's name in `command`."""
+    root = argparse.ArgumentParser(
         prog="upscaler", description="Upscale images with Real-ESRGAN, locally or over HTTP."
     )
-    commands = whole.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    commands = root.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_image(commands.add_parser("image", help="upscale files, folders and globs"))
     _add_serve(commands.add_parser("serve", help="serve the Upscaling API"))
     _add_weights(commands.add_parser("weights", help="list or fetch the models' weights"))
     _add_bench(commands.add_parser("bench", help="compare this engine with its peers"))
-    return whole
+    return root
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
@@ -56,7 +56,9 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(UpscalingModel)
     add("--model", type=_one_of(UpscalingModel), default=UpscalingModel.X4_PLUS, metavar="NAME",
         help=f"one of: {names}")  # fmt: skip
-    add("--encoding", type=_one_of(ImageEncoding), metavar="NAME", help="png (default) or jpeg")
+    add("--encoding", type=_one_of(ImageEncoding), metavar="NAME",
+        help=f"one of: {', '.join(ImageEncoding)}; default: the one that --output's name says, "
+        f"or else {ImageEncoding.PNG}")  # fmt: skip
     add("--before-after", action="store_true", help="also write a comparison with bicubic resizing")
     add("--json", action="store_true", help="print a JSON object per image")
     add("--quiet", action="store_true", help="show no progress")
@@ -117,6 +119,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 def _one_of(choices: Iterable[Word]) -> Callable[[str], Word]:
     """An argument type that accepts the words of `choices`; its error message lists them."""
+    # With an enum as the type, argparse itself says no more than "invalid ImageEncoding value".
     words = {str(choice): choice for choice in choices}
 
     def word(text: str) -> Word:

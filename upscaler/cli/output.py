@@ -1,6 +1,6 @@
-"""What the commands print: progress bars, the wording of errors, and the line that ends a failure.
+"""The output of the commands: progress bars, error messages, and the last line of a failure.
 
-Results go to standard output, all else to standard error, so that results can be piped.
+Results go to standard output and everything else to standard error, so that results can be piped.
 """
 
 import sys
@@ -17,17 +17,17 @@ OPTIONS: Final = {
     "output_image_width": "--width: ",
     "output_image_height": "--height: ",
 }
-"""What the API's fields are called on the command line, as it begins an error message."""
+"""The options for the API's fields, as prefixes of error messages."""
 
 
 def fail(text: str, status: int) -> int:
-    """Print why the command failed; return the exit status that was passed in."""
+    """Print why the command failed; return `status`."""
     print(f"upscaler: {text}", file=sys.stderr, flush=True)
     return status
 
 
 def error_text(error: Exception) -> str:
-    """The message of an error, with the API's fields called by the names of the options."""
+    """The message of an error, with the options' names in place of the API's fields."""
     if isinstance(error, InvalidRequest):
         return "; ".join(f"{OPTIONS.get(str(e.loc[-1]), '')}{e.msg}" for e in error.errors)
     if isinstance(error, UpscalerError):
@@ -49,7 +49,7 @@ def progress_bar(
 
     def update(done: int, total: int) -> None:
         if not bars:
-            scaled = unit == "B"
+            scaled = unit == "B"  # bytes are shown as kB and MB
             bars.append(tqdm(desc=title, total=total, unit=unit, unit_scale=scaled, disable=quiet))
         bars[0].update(done - bars[0].n)
 

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     engines = EnginePool(settings)
     if not settings.tokens:
-        # An open server would be used by whoever finds it, so there is always a token.
+        # Anyone who finds a server without a token could use it, so there always is one.
         settings = replace(settings, tokens=(secrets.token_urlsafe(24),))
         print(
             f"UPSCALER_TOKEN is not set. The token of this run is:\n  {settings.tokens[0]}",
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     running = server(create_app(LocalBackend(engines), settings), args.host, args.port)
     try:
         running.run()
-    except SystemExit as stop:  # how uvicorn reports that it could not start
-        logs.flush()  # print uvicorn's reason before ours
+    except SystemExit as stop:  # uvicorn exits this way if it cannot start
+        logs.flush()  # logs are written by a thread: print uvicorn's reason before this message
         return 0 if running.started else fail(f"the server could not be started ({stop})", 1)
     return 0

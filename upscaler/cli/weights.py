@@ -1,4 +1,4 @@
-"""`upscaler weights`: list the models' weights, or download them."""
+"""`upscaler weights`: list or download the models' weights."""
 
 import argparse
 
@@ -9,12 +9,12 @@ from upscaler.settings import Settings
 
 
 def run(args: argparse.Namespace) -> int:
-    """List the weights that each model uses, or fetch those that are named."""
+    """List the weights that each model uses, or fetch those of the given models."""
     return _fetch(args) if args.action == "fetch" else _list()
 
 
 def _list() -> int:
-    """Print where each model's weights are; 1 if a file is damaged or cannot be read."""
+    """Print where each model's weights are; return 1 if a file is damaged or unreadable."""
     from upscaler.engine import weights
 
     folder = Settings.from_environment().weights

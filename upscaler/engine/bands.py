@@ -1,4 +1,4 @@
-"""A network over an image, band by band as a plan says: rows of pixels in, upscaled rows out."""
+"""Run a network over an image, band by band as a plan says."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -15,27 +15,28 @@ from upscaler.planning import Plan, Tile
 from upscaler.settings import Precision
 
 Convert = Callable[[Tensor], Tensor]
-"""Makes uint8 samples of a network's float rows, of the same height and width."""
+"""Converts a network's float rows to uint8 samples of the same height and width."""
 
 
 class BandedNetwork(NamedTuple):
-    """The network of `model`, ready to run in `precision`. It holds nothing of any image."""
+    """The network of `model`, ready to run in `precision`. It keeps no state of any image."""
 
     model: Model
     network: Streamed
     precision: Precision
 
     def upscale(self, source: Tensor, plan: Plan, convert: Convert) -> Iterator[Tensor]:
-        """Strips of rows of `source`, uint8 of shape (height, width, 3), upscaled.
+        """Upscale `source`, uint8 of shape (height, width, 3); yield strips of rows, top to bottom.
 
-        With one band the strips come while the rows below are still to be computed. With several
-        there is one strip, the whole image: its rows are complete only with the last band.
+        With one band each strip is yielded as soon as it is computed. With several bands there is
+        one strip, the whole image, because no row is complete before the last band is. Raises
+        Overflow if the network's output is not finite.
         """
         if len(plan.tiles) == 1:
             yield from self._upscale_band(source, plan.tiles[0], plan, convert)
             return
         scale = self.model.scale
-        whole: Tensor | None = None
+        whole: Tensor | None = None  # allocated once `convert` has shown its number of channels
         for tile in plan.tiles:
             columns = tile.core.scaled(scale).slices[1]
             row = 0
@@ -51,14 +52,14 @@ class BandedNetwork(NamedTuple):
     def _upscale_band(
         self, source: Tensor, tile: Tile, plan: Plan, convert: Convert
     ) -> Iterator[Tensor]:
-        """Strips of a tile's core, upscaled. Raises Overflow after the last of them."""
+        """Upscale a tile's core; yield strips. Raises Overflow instead of the last strip."""
         multiple, scale = self.model.multiple, self.model.scale
         region = source[tile.surround.slices]
         height, width, _ = region.shape
         level = Resolution(height // multiple, width // multiple, plan.rows)
         columns = tile.core.within(tile.surround).scaled(scale).slices[1]
         stream = self.network.open(level, plan.tail_rows)
-        pushed, left = 0, height * scale
+        pushed, left = 0, height * scale  # rows of the input, and rows of the output
         total = torch.zeros((), device=source.device)
         while left:
             with torch.inference_mode():
@@ -66,13 +67,13 @@ class BandedNetwork(NamedTuple):
                 pushed += len(rows)
                 result = stream.push(to_network(rows) if len(rows) else None)
                 if result is None:
-                    continue
+                    continue  # the network lags behind its input and has no rows yet
                 core = result[:, columns]
                 total += core.sum(dtype=torch.float32)
                 samples = convert(core)
             left -= len(samples)
-            # One value that is not finite makes the sum so. It is read only at the end, since to
-            # read it is to wait for the GPU.
+            # A single value that is not finite makes the sum infinite or NaN. The sum is read only
+            # once, at the end, because reading it waits for the GPU.
             if not left and not total.isfinite():
                 raise Overflow(
                     f"{self.model.name} overflows on this image in {self.precision}: "

@@ -1,4 +1,4 @@
-"""Which device and precision to compute with, and what follows from that for the convolutions."""
+"""Which device and precision to use, and which convolution methods follow from them."""
 
 from typing import Final
 
@@ -17,26 +17,33 @@ DTYPES: Final = {
 
 
 def pick_device(device: Device) -> torch.device:
-    """The torch device; raises DeviceUnavailable if this machine has none."""
-    there = {
+    """The torch device for a setting; AUTO picks the first available of CUDA, MPS and CPU.
+
+    Raises DeviceUnavailable if this machine does not have the device.
+    """
+    available = {
         Device.CUDA: torch.cuda.is_available(),
         Device.MPS: torch.backends.mps.is_available(),
         Device.CPU: True,
     }
     if device is Device.AUTO:
-        device = next(name for name, available in there.items() if available)
-    if not there[device]:
+        device = next(name for name, usable in available.items() if usable)
+    if not available[device]:
         raise DeviceUnavailable(f"torch finds no {device} device on this machine: use cpu or auto")
     return torch.device(device)
 
 
 def name_of(device: torch.device) -> str:
-    """The device's name, such as NVIDIA L4; for a CPU just cpu."""
+    """The name of a CUDA device, such as "NVIDIA L4"; for others the type, such as "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def pick_precision(precision: Precision, device: torch.device) -> Precision:
-    """What to compute in; raises DeviceUnavailable for what the device cannot do or is slow at."""
+    """The precision for a setting.
+
+    AUTO is FP16 on CUDA, MIXED on a CPU that multiplies bf16 in hardware, and FP32 elsewhere.
+    Raises DeviceUnavailable for a precision that the device does not support or is slow at.
+    """
     if precision is Precision.AUTO:
         if device.type == "cuda":
             return Precision.FP16
@@ -56,21 +63,24 @@ def pick_precision(precision: Precision, device: torch.device) -> Precision:
 
 
 def _has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware; elsewhere it would be slower than fp32."""
-    avx512: bool = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001  nothing public says it
+    """Whether this CPU multiplies bf16 in hardware; elsewhere bf16 is slower than fp32."""
+    avx512: bool = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001  there is no public way
     amx: bool = torch.cpu._is_amx_tile_supported()  # noqa: SLF001
     return avx512 or amx
 
 
 def methods(precision: Precision, device: torch.device) -> Methods:
-    """How the parts of a network are computed.
+    """The convolution methods for the parts of a network.
 
-    In bf16 the image itself would lose its last bits, so the first convolution is never computed
-    in it, nor are the sums of the body: neither takes much of the time. The tail does.
+    bf16 has 8 significant bits, as many as a sample of an image, so rounding to it shows. On a CPU
+    the first convolution, which reads the image, and the sums of the body are therefore always
+    fp32; they take little of the time. The tail takes more: MIXED computes it in fp32, BF16 does
+    not.
     """
     if device.type != "cpu":
         same = Direct(DTYPES[precision], DTYPES[precision], device)
         return Methods(same, same, same)
+    # bf16 is computed directly: there Winograd gained less in speed than it lost in accuracy.
     winograd = Winograd(torch.float32, device)
     if precision is Precision.FP32:
         return Methods(winograd, winograd, winograd)

@@ -1,4 +1,4 @@
-"""The engine: images through a network, and antialiased Lanczos to the size that is asked for."""
+"""The engine: upscale images with a network, then resize to the requested size by Lanczos."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -36,18 +36,18 @@ from upscaler.planning import Plan, cheapest, footprint, plans
 from upscaler.settings import Device, Precision, Settings
 
 RowProgress = Callable[[int, int], None]
-"""Called with how many rows of the image are done, first with 0, and how many there are to do. Each
-band counts its rows, and so does alpha, so that the total may be more than the image's height."""
+"""Called with the rows of the image that are done, at first 0, and the rows in total. Each band
+counts its own rows, and so does alpha, so the total may exceed the image's height."""
 
 PROBE_PX: Final = 16
-"""The side of the image that a user's own weights are tried on. On two cores that takes a compact
+"""The side of the image on which a user's own weights are tried. On two cores it takes a compact
 network 30 to 70 ms and the largest up to 0.8 s: too long for weights that are known to be good."""
 
 
 class Engine:
     """One model on one device, ready to upscale images.
 
-    It holds a network and nothing of any image, so that several threads may use it at once.
+    It keeps no state of any image, so several threads may use it at the same time.
 
         import numpy as np
         from PIL import Image
@@ -62,7 +62,7 @@ class Engine:
     """
 
     def __init__(self, model: Model, net: Net, device: torch.device, precision: Precision) -> None:
-        """Move `net` to `device` and prepare it; use `Engine.load` unless you have a network."""
+        """Move `net` to `device` and prepare it. Use `Engine.load` unless you have a network."""
         self.model = model
         self.device = device
         self.precision = precision
@@ -80,12 +80,12 @@ class Engine:
         weights_folder: Path | None = None,
         progress: weights.DownloadProgress | None = None,
     ) -> Self:
-        """The engine of a model, whose weights are downloaded if they are not on this machine.
+        """Load a model; its weights are downloaded if they are not on this machine.
 
         `model`, `device` and `precision` are the API's names, such as "real-esrgan-x4-plus", "cuda"
         and "fp16"; "auto" picks the fastest that the machine has. `weights_folder` is searched
-        first and defaults to UPSCALER_WEIGHTS. `progress` is called with the bytes that are
-        downloaded and the bytes in all.
+        first and defaults to UPSCALER_WEIGHTS. `progress` is called with the bytes downloaded so
+        far and the bytes in total.
 
         Raises ValueError for an unknown name, DeviceUnavailable for a device or precision that this
         machine lacks, WeightsUnavailable for weights that are damaged or cannot be downloaded, and
@@ -101,19 +101,20 @@ class Engine:
     def from_weights(
         cls, model: Model, loaded: weights.Loaded, device: torch.device, precision: Precision
     ) -> Self:
-        """The engine of a network with its weights, as `weights.load` returns it.
+        """Make an engine of a network with its weights, as `weights.load` returns it.
 
         A user's own weights are tried on a small image; published ones are known to work. Raises
-        WeightsUnavailable if what they compute overflows in `precision`.
+        WeightsUnavailable if the network overflows with them in `precision`.
         """
         engine = cls(model, loaded.net, device, precision)
         if loaded.own is None:
             return engine
-        probe = _probe()
+        probe = _probe_image()
         try:
             engine.upscale(probe)
         except Overflow as error:
             fault = f"{loaded.own} cannot be used: what it computes overflows in {precision}"
+            # Tried in fp32 too, to tell whether the precision or the weights are the cause.
             with torch.inference_mode():
                 image = to_network(torch.from_numpy(probe).to(device)).permute(2, 0, 1)[None]
                 exact = loaded.net(image)
@@ -130,19 +131,18 @@ class Engine:
         memory: int | None = None,
         progress: RowProgress | None = None,
     ) -> Pixels:
-        """An upscaled copy of `pixels`: uint8 of the same number of channels.
+        """Upscale `pixels`: returns uint8 with the same number of channels.
 
-        Both sides are `outscale` times as long, rounded half up (any factor above 0, such as 1.5),
-        or the result has exactly `size` (width, height); by default it is as large as the network
-        makes it, `model.scale` times. The network upscales alpha, too. `memory` is how many bytes
-        this may take beside the loaded model, by default half of what the device has free.
-        `progress` is called with the rows that are done and the rows in all. The result may be a
+        Both sides become `outscale` times as long, rounded half up (any factor above 0, such as
+        1.5), or the result has exactly `size` (width, height). By default it has the network's own
+        size, `model.scale` times. Alpha is upscaled by the network, too. `memory` is how many bytes
+        this may take beyond the loaded model, by default half of what the device has free.
+        `progress` is called with the rows that are done and the rows in total. The result may be a
         view of a larger array.
 
         Raises ValueError for pixels of another dtype or shape, for an `outscale` that is not a
-        positive number, and for both `outscale` and `size`; OutOfMemory when the memory does not
-        suffice, after retries with smaller and smaller plans; and Overflow when the network
-        computes no number.
+        positive number, and for both `outscale` and `size`; OutOfMemory when memory runs out even
+        with the smallest plan; and Overflow when the network's output is infinite or NaN.
         """
         strips = self.strips(pixels, outscale, size=size, memory=memory, progress=progress)
         _, height = self._output_size(pixels, outscale, size)
@@ -158,12 +158,13 @@ class Engine:
         memory: int | None = None,
         progress: RowProgress | None = None,
     ) -> Iterator[Pixels]:
-        """What `upscale` returns, in strips of rows from top to bottom, as they are computed.
+        """What `upscale` returns, as strips of rows from top to bottom.
 
-        Each is uint8 of shape (any number of rows, width, channels). They come while the rows below
-        are still to be computed, unless the image has to be resized or is upscaled in bands: then
-        there is one. Raises what `upscale` raises, a ValueError at once and the others on the way.
+        Each strip is uint8 of shape (any number of rows, width, channels) and is yielded as soon as
+        it is computed. If the image has to be resized or is upscaled in bands, there is a single
+        strip. Raises what `upscale` raises: ValueError at once, the others during iteration.
         """
+        # Not a generator itself, so that wrong arguments are refused here, not at the first strip.
         wanted = self._output_size(pixels, outscale, size)
         height, width, channels = pixels.shape
         choices = self._plans(width, height, channels)
@@ -189,10 +190,10 @@ class Engine:
         """Upscale the image file `source` and write the result to `target`.
 
         `source` is a PNG, JPEG or WebP file of at most 64 MiB, turned upright by its EXIF
-        orientation and converted to sRGB by its profile. `target` is encoded as its suffix says:
-        .png, .jpg or .jpeg; JPEG shows transparency as white. It is written as the rows are
-        computed and replaces an existing file only when it is complete; missing folders are made.
-        The other arguments are those of `upscale`.
+        orientation and converted to sRGB by its profile. The suffix of `target` (.png, .jpg or
+        .jpeg) is its format; JPEG shows transparency as white. It is written while the rows are
+        computed and replaces an existing file only when it is complete; missing folders are
+        created. The other arguments are those of `upscale`.
 
         Raises FileRefused for a source that cannot be read or decoded, and for a target with
         another suffix or that is the source itself; OSError where the target cannot be written;
@@ -218,23 +219,23 @@ class Engine:
     def plan(
         self, width: int, height: int, *, channels: int = 3, memory: int | None = None
     ) -> Plan:
-        """How `upscale` would divide an image of that size in pixels, within `memory` bytes."""
+        """The plan by which `upscale` would process an image of that size within `memory` bytes."""
         choices = self._plans(width, height, channels)
         return cheapest(choices, memory, free_bytes(self.device))
 
     def upscale_by_plan(
         self, pixels: Pixels, plan: Plan, progress: RowProgress | None = None
     ) -> Pixels:
-        """`pixels` as large as the network makes them, by that plan and no other.
+        """Upscale `pixels` to the network's own size by that plan, without retries.
 
-        Raises what torch raises where the memory does not suffice.
+        Raises what torch raises when memory runs out.
         """
         strips = to_host(self._strips(pixels, plan, progress), self.device)
         height = len(pixels) * self.model.scale
         return assemble(map(torch.from_numpy, strips), height).numpy()
 
     def _output_size(self, pixels: Pixels, outscale: float | None, size: Size | None) -> Size:
-        """The size of the result; raises ValueError as `upscale` says."""
+        """The size of the result in pixels; raises the ValueErrors of `upscale`."""
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
             raise ValueError("pixels must be uint8 of shape (height, width, 3 or 4)")
         if outscale is not None and size is not None:
@@ -248,7 +249,11 @@ class Engine:
         return plans(self.model, (width, height), channels, self.footprint)
 
     def _resized(self, strips: Iterator[Tensor], height: int, size: Size) -> Iterator[Pixels]:
-        """The image that `strips` make up, at `size`. A GPU resizes faster than it copies."""
+        """Join `strips` to an image and resize it to `size`; yield it as one strip.
+
+        On CUDA it is resized before it is copied to the host, since a GPU resizes faster than it
+        copies.
+        """
         with as_out_of_memory("the image at the requested size"):
             whole = assemble(strips, height)
             if self.device.type == "cuda":
@@ -257,15 +262,15 @@ class Engine:
                 yield resize(whole.cpu().numpy(), size)
 
     def _strips(self, pixels: Pixels, plan: Plan, progress: RowProgress | None) -> Iterator[Tensor]:
-        """What `upscale_by_plan` returns, in uint8 strips on the device, from top to bottom.
+        """What `upscale_by_plan` returns, as uint8 strips on the device, from top to bottom.
 
-        Alpha goes through the network as a grey image of its own, as in the reference, unless it is
-        the same everywhere.
+        Alpha is upscaled by the network as a grey image of its own, as in the reference, unless it
+        is the same everywhere.
         """
         height, width, channels = pixels.shape
         scale = self.model.scale
         padded = reflect_pad(pixels, self.model.multiple)
-        # All of it at once: copying to a GPU row by row would wait for what it computes.
+        # The whole image is copied at once. A copy per step would wait for the GPU to compute.
         source = torch.from_numpy(padded).to(self.device)
         colours, alpha = source[:, :, :3], source[:, :, 3:]
         uniform = channels == 3 or padded[:, :, 3].min() == padded[:, :, 3].max()
@@ -280,6 +285,7 @@ class Engine:
             report(done // scale, total)
             return rows
 
+        # The whole alpha comes first, since each strip of the result needs its rows.
         opacity = None
         if not uniform:
             grey = alpha.expand(-1, -1, 3)
@@ -296,8 +302,8 @@ class Engine:
             row += len(rows)
 
 
-def _probe() -> Pixels:
-    """A small image of what is hard on a network: black, white, a checkerboard, and noise."""
+def _probe_image() -> Pixels:
+    """A small image that is hard on a network: black, white, a checkerboard, and noise."""
     probe = np.random.default_rng(0).integers(0, 256, (PROBE_PX, PROBE_PX, 3), np.uint8)
     probe[: PROBE_PX // 4] = 0
     probe[PROBE_PX // 4 : PROBE_PX // 2] = 255

@@ -1,4 +1,4 @@
-"""How much memory a device has free, and what running out of it looks like."""
+"""How much memory a device has free, and how to recognise that it has run out."""
 
 import ctypes
 import os
@@ -14,50 +14,57 @@ import torch
 from upscaler.errors import OutOfMemory
 
 CGROUP: Final = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may use."""
+"""Where Linux publishes the memory limit of a container."""
 LIMIT_AND_USE: Final = (
     ("memory.max", "memory.current"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
 )
-"""The files there that say it, in the second and the first version of this interface."""
+"""The files there with the limit and the current use: of cgroup v2, then of cgroup v1."""
 ONEDNN_FAILED: Final = "could not create a primitive"
-"""What oneDNN says when it gets no memory for the code that it makes. Nothing else makes it fail:
-it has no code for these convolutions that depends on more than the processor."""
+"""oneDNN's message when it cannot allocate memory for the code that it generates. It fails for no
+other reason here: whether it has code for these convolutions depends on the processor alone."""
 THREADS_BYTES, THREAD_BYTES = 2**27, 2**24
-"""Address space that should be left before threads are started: in all, and for each."""
+"""The address space that must be free before threads are started: in total, and per thread."""
 
 
 def free_bytes(device: torch.device) -> int:
-    """How many bytes can be allocated without anything else being evicted."""
+    """How many bytes can be allocated on `device` without swapping or evicting anything.
+
+    On CUDA that includes what torch's allocator keeps cached for its next tensors. Elsewhere it is
+    the machine's available memory, or less if this process is in a container with a limit.
+    """
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept  # by torch, for what comes next
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    # psutil sees the whole machine, not the container's limit.
     available: int = psutil.virtual_memory().available
     left = _left_to_container()
     return available if left is None else min(available, left)
 
 
 def trim_heap() -> None:
-    """Return memory that was freed to the operating system, where the C library can do so.
+    """Return freed memory to the operating system, where the C library can (glibc).
 
     It takes milliseconds. Without it a process keeps the memory of its largest image, and its heap
-    grows with each image that follows, as it becomes fragmented.
+    becomes fragmented and grows with every further image.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim:  # only in glibc
+    if trim:
         trim(0)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out: torch has a class for that on GPUs, but only a message on CPUs."""
+    """Whether `error` means that memory ran out, on a GPU or a CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    # On CPUs torch raises a plain RuntimeError: only its message tells.
     words = ("DefaultCPUAllocator", "bad_alloc", "out of memory", ONEDNN_FAILED)
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def room_for_threads(count: int) -> bool:
     """Whether there is enough memory to start `count` threads, each with its stack and heap."""
+    # Allocated and freed at once: np.empty reserves address space without touching its pages.
     try:
         np.empty(THREADS_BYTES + count * THREAD_BYTES, np.uint8)
     except MemoryError:
@@ -67,7 +74,7 @@ def room_for_threads(count: int) -> bool:
 
 @contextmanager
 def as_out_of_memory(what: str) -> Iterator[None]:
-    """Raise OutOfMemory, naming `what` there was no memory for, if it runs out in the block."""
+    """Turn any out-of-memory error in the block into OutOfMemory: no memory for `what`."""
     try:
         yield
     except Exception as error:
@@ -79,7 +86,7 @@ def as_out_of_memory(what: str) -> Iterator[None]:
 
 
 def _left_to_container(folder: Path = CGROUP) -> int | None:
-    """What the container's limit leaves, None where there is no container or no limit."""
+    """The bytes that the container's limit leaves; None outside a container or without a limit."""
     for limit_name, use_name in LIMIT_AND_USE:
         try:
             limit, used = (folder / limit_name).read_text(), (folder / use_name).read_text()

@@ -1,9 +1,13 @@
 """The two networks of Real-ESRGAN, in the layouts of the official checkpoints.
 
 Both take a float tensor of shape (batch, 3, height, width) with RGB in 0..1 and return one of
-shape (batch, 3, height * scale, width * scale) in about the same range, unclamped. Attribute names
-are those of the checkpoints' keys and so are not ours to choose. The forward pass of each is split
-where its last map at the input's resolution is done: `features` before, `upsample` after.
+shape (batch, 3, height * scale, width * scale) in about the same range, unclamped. The attributes
+have the names of the checkpoints' keys (BasicSR and Real-ESRGAN), so they cannot be chosen freely.
+Each forward pass is split after its last map at the input's resolution: `features` computes that
+map, and `upsample` the image.
+
+The engine takes the weights from these modules and computes with `streams`. The forward passes here
+define the result: tests compare the engine with them.
 """
 
 import torch
@@ -13,15 +17,15 @@ from torch.nn import functional as F  # noqa: N812  torch's own documentation ca
 from upscaler.models import RRDB, Compact
 
 NUM_FEAT = 64
-"""Feature maps in the trunk of every one of the six networks."""
+"""The channels of the trunk, in every network."""
 NUM_GROW_CH = 32
-"""Feature maps that each convolution of a dense block adds."""
+"""The channels that each convolution of a dense block adds ("growth channels")."""
 RESIDUAL = 0.2
-"""How much of a block's result is added to its input (ESRGAN, arXiv:1809.00219)."""
+"""The factor of a block's output when it is added to its input (ESRGAN, arXiv:1809.00219)."""
 
 
 class ResidualDenseBlock(nn.Module):
-    """Five convolutions, each of which sees the block's input and all results before its own."""
+    """Five convolutions; each reads the block's input and the outputs of those before it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +43,7 @@ class ResidualDenseBlock(nn.Module):
 
 
 class RRDBBlock(nn.Module):
-    """Three dense blocks in a row, and a residual around them."""
+    """A residual-in-residual dense block: three dense blocks in sequence, and a residual."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,8 +58,8 @@ class RRDBBlock(nn.Module):
 class RRDBNet(nn.Module):
     """The network of real-esrgan-x4-plus, -x4-plus-anime and -x2-plus.
 
-    It upscales four times; for scale 2 it first folds 2x2 pixels into channels, and so takes even
-    heights and widths only.
+    It always upscales its first map four times. For scale 2 it first folds blocks of 2x2 pixels
+    into channels (pixel-unshuffle), so height and width must be even.
     """
 
     def __init__(self, *, scale: int, num_block: int) -> None:
@@ -73,13 +77,13 @@ class RRDBNet(nn.Module):
         return self.upsample(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
-        """(batch, 64, height, width) for scale 4, half of both sides for scale 2."""
+        """Features of shape (batch, 64, height, width); for scale 2 both sides are halved."""
         shallow: Tensor = self.conv_first(F.pixel_unshuffle(x, self.unshuffle))
         deep: Tensor = self.conv_body(self.body(shallow))
         return shallow + deep
 
     def upsample(self, features: Tensor) -> Tensor:
-        """The image, four times the sides of `features`."""
+        """The image, whose sides are four times those of `features`."""
         x = _leaky(self.conv_up1(F.interpolate(features, scale_factor=2.0, mode="nearest")))
         x = _leaky(self.conv_up2(F.interpolate(x, scale_factor=2.0, mode="nearest")))
         image: Tensor = self.conv_last(_leaky(self.conv_hr(x)))
@@ -89,8 +93,8 @@ class RRDBNet(nn.Module):
 class SRVGGNetCompact(nn.Module):
     """The network of real-esrgan-x4-v3, -x4-v3-wdn and -animevideo-v3.
 
-    A plain chain of convolutions at the input's resolution; what it computes is added to the input
-    upscaled by repeating pixels.
+    A plain chain of convolutions at the input's resolution. Its output is added to the input,
+    which is upscaled by repeating pixels.
     """
 
     def __init__(self, *, scale: int, num_conv: int) -> None:
@@ -105,12 +109,12 @@ class SRVGGNetCompact(nn.Module):
         return self.upsample(self.features(x), x)
 
     def features(self, x: Tensor) -> Tensor:
-        """(batch, 3 * scale * scale, height, width): every output pixel, folded into channels."""
+        """Shape (batch, 3 * scale**2, height, width): the output pixels, folded into channels."""
         features: Tensor = self.body(x)
         return features
 
     def upsample(self, features: Tensor, x: Tensor) -> Tensor:
-        """The image: `features` unfolded, added to the upscaled input `x`."""
+        """The image: `features` unfolded into pixels, plus the upscaled input `x`."""
         upscaled = F.interpolate(x, scale_factor=float(self.scale), mode="nearest")
         return F.pixel_shuffle(features, self.scale) + upscaled
 
@@ -119,10 +123,12 @@ Net = RRDBNet | SRVGGNetCompact
 
 
 def build(network: RRDB | Compact) -> Net:
-    """The network of that shape, its weights not yet read."""
-    if isinstance(network, RRDB):
-        return RRDBNet(scale=network.scale, num_block=network.num_block)
-    return SRVGGNetCompact(scale=network.scale, num_conv=network.num_conv)
+    """Build the network of that shape, with random weights."""
+    match network:
+        case RRDB():
+            return RRDBNet(scale=network.scale, num_block=network.num_block)
+        case Compact():
+            return SRVGGNetCompact(scale=network.scale, num_conv=network.num_conv)
 
 
 def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -1,4 +1,4 @@
-"""The models on one device: what the service and the command line run on."""
+"""All models on one device, each loaded on first use, for the service and the command line."""
 
 import math
 import threading
@@ -18,21 +18,21 @@ from upscaler.planning import cheapest, footprint, plans
 from upscaler.settings import Settings
 
 RETRY_AFTER_S: Final = 60.0
-"""How long a failure to load weights is remembered before another try."""
+"""How long a failure to load weights is repeated before the next attempt."""
 
 
 class EnginePool:
-    """The `Upscaler` of `service.backend`: each model is loaded when it is asked for, and kept."""
+    """The `Upscaler` of `service.backend`: it loads each model on first use and keeps it."""
 
     face_enhance = False
 
     def __init__(
         self, settings: Settings, read: Mapping[UpscalingModel, weights.Loaded] | None = None
     ) -> None:
-        """Load nothing yet. `read` are networks whose weights are already in memory.
+        """Check the settings, and load nothing. `read` has networks that are already in memory.
 
-        Raises DeviceUnavailable and WeightsUnavailable here, and not at the first image, for
-        settings that this machine cannot fulfil.
+        Raises DeviceUnavailable and WeightsUnavailable for settings that this machine cannot
+        fulfil, so that they fail here and not at the first image.
         """
         self.settings = settings
         self._device = pick_device(settings.device)
@@ -50,22 +50,22 @@ class EnginePool:
         return name_of(self._device)
 
     def load(self, model: UpscalingModel, progress: weights.DownloadProgress | None = None) -> str:
-        """Load `model` once, however many threads ask; return the SHA-256 of its weights' file.
+        """Load `model` unless it is loaded; return the SHA-256 of its weights' file in hex.
 
-        Each model has its own lock. `progress` is called with the bytes of a download. Raises
-        WeightsUnavailable, and for a minute again without another try, so that requests do not
-        queue behind a network that is down.
+        Thread-safe: one thread loads a model, the others wait. `progress` is called with the bytes
+        of a download. Raises WeightsUnavailable, and repeats it for RETRY_AFTER_S without another
+        attempt, so that requests do not queue behind a network that is down.
         """
         return self._ready(model, progress)[1]
 
     def engine(self, model: UpscalingModel) -> Engine:
-        """The engine of `model`, loaded if it is not yet. Raises what `load` raises."""
+        """The engine of `model`, loaded if necessary. Raises what `load` raises."""
         return self._ready(model)[0]
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
-        """How many bands an image of that size in pixels would be upscaled in; loads nothing.
+        """The number of bands for an image of that size in pixels. Loads nothing.
 
-        Raises OutOfMemory where no plan fits into the memory that the settings allow.
+        Raises OutOfMemory if no plan fits into the memory that the settings allow.
         """
         spec = MODELS[model]
         needs = footprint(spec.network, self._precision, self._device.type)
@@ -80,9 +80,9 @@ class EnginePool:
         size: Size,
         progress: RowProgress | None = None,
     ) -> Iterator[Pixels]:
-        """Strips of `pixels` upscaled by `model` to exactly `size`; see `Engine.strips`.
+        """Upscale `pixels` by `model` to exactly `size` and yield strips, as `Engine.strips` does.
 
-        Afterwards the process holds no more memory than before.
+        When the iterator ends, the memory of the image is returned to the operating system.
         """
         memory = self.settings.memory
         try:
@@ -94,22 +94,20 @@ class EnginePool:
     def _ready(
         self, model: UpscalingModel, progress: weights.DownloadProgress | None = None
     ) -> tuple[Engine, str]:
+        # A lock per model: loading one of them does not delay requests for the others.
         with self._loading[model]:
-            if model not in self._loaded:
-                self._loaded[model] = self._load(model, progress)
+            if model in self._loaded:
+                return self._loaded[model]
+            failed_s, failure = self._failures.get(model, (-math.inf, None))
+            if failure and time.monotonic() - failed_s < RETRY_AFTER_S:
+                raise failure
+            spec = MODELS[model]
+            try:
+                loaded = self._read.pop(model, None)
+                loaded = loaded or weights.load(spec, self.settings.weights, progress)
+                engine = Engine.from_weights(spec, loaded, self._device, self._precision)
+            except WeightsUnavailable as error:
+                self._failures[model] = time.monotonic(), error
+                raise
+            self._loaded[model] = engine, loaded.sha256
             return self._loaded[model]
-
-    def _load(
-        self, model: UpscalingModel, progress: weights.DownloadProgress | None
-    ) -> tuple[Engine, str]:
-        failed_s, failure = self._failures.get(model, (-math.inf, None))
-        if failure and time.monotonic() - failed_s < RETRY_AFTER_S:
-            raise failure
-        spec = MODELS[model]
-        try:
-            read = self._read.pop(model, None)
-            loaded = read or weights.load(spec, self.settings.weights, progress)
-            return Engine.from_weights(spec, loaded, self._device, self._precision), loaded.sha256
-        except WeightsUnavailable as error:
-            self._failures[model] = time.monotonic(), error
-            raise

@@ -1,4 +1,4 @@
-"""What happens when the memory runs out: the image is upscaled again by a smaller plan."""
+"""Retries after running out of memory: the image is upscaled again by a smaller plan."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -12,17 +12,17 @@ from upscaler.errors import OutOfMemory
 from upscaler.planning import MIB, Plan
 
 Run = Callable[[Plan], Iterator[Tensor]]
-"""Upscales an image by a plan: strips of rows from top to bottom."""
+"""Upscales an image by a plan and yields strips of rows from top to bottom."""
 
 log = logging.getLogger(__name__)
 
 
 def strips_with_retries(run: Run, plan: Plan, choices: Sequence[Plan]) -> Iterator[Tensor]:
-    """The strips of `run(plan)`, or of smaller plans from where the memory runs out.
+    """Yield the strips of `run(plan)`; when memory runs out, continue with smaller plans.
 
-    Each retry starts at the top, and its strips are yielded from the row where the failed one
-    stopped: above it the rows are equal, to rounding. `choices` are all plans for the image,
-    cheapest first. Raises OutOfMemory when the smallest of them fails, too.
+    A retry computes the image from the top and skips the rows that were already yielded: whatever
+    the plan, rows are equal to rounding. `choices` are all plans for the image, cheapest first.
+    Raises OutOfMemory if the smallest plan fails, too.
     """
     start = run
     yielded = 0
@@ -34,13 +34,16 @@ def strips_with_retries(run: Run, plan: Plan, choices: Sequence[Plan]) -> Iterat
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            # Only the text is kept: the error's traceback refers to the failed run's tensors.
             reason = str(error)
         else:
             return
-        # Here, outside of the except block, the failed run's frames and their tensors are freed.
+        # After the except block the error is deleted, and with it the tensors of the failed run.
+        # So the next run has that memory.
         log.warning("out of memory (%s), with the plan: %s", reason, plan)
         if ONEDNN_FAILED in reason and start is run:
-            # An earlier failure may have left this thread's oneDNN unusable: see _in_thread.
+            # An earlier failure may have left oneDNN unusable in this thread, so the same plan is
+            # tried once more in another: see _in_thread.
             start = _in_thread(run)
             continue
         smaller = _smaller(choices, plan)
@@ -53,16 +56,17 @@ def strips_with_retries(run: Run, plan: Plan, choices: Sequence[Plan]) -> Iterat
 
 
 def _in_thread(run: Run) -> Run:
-    """`run` in a new thread. A thread in which oneDNN ran out of memory fails from then on.
+    """`run` in a new thread. In a thread where oneDNN ran out of memory once, it always fails.
 
-    Raises OutOfMemory if there is no memory for the thread: OpenMP and the C library end the whole
-    process when they cannot start one.
+    Raises OutOfMemory if there is no memory to start the thread and those of OpenMP: when they
+    cannot start a thread, OpenMP and the C library end the whole process.
     """
 
     def run_in_thread(plan: Plan) -> Iterator[Tensor]:
         if not room_for_threads(torch.get_num_threads()):
             raise OutOfMemory("there is not enough memory to start a thread: free some")
         strips = run(plan)
+        # One worker: all strips are computed in the same thread, which ends with them.
         with ThreadPoolExecutor(1) as pool:
             while (strip := pool.submit(next, strips, None).result()) is not None:
                 yield strip
@@ -71,7 +75,10 @@ def _in_thread(run: Run) -> Run:
 
 
 def _smaller(choices: Sequence[Plan], plan: Plan) -> Plan | None:
-    """The cheapest plan for half the memory, or the smallest; None if `plan` is the smallest."""
+    """The cheapest plan with half the memory of `plan`, else the smallest; None if it is `plan`.
+
+    Halving keeps the number of retries small.
+    """
     smallest = min(choices, key=lambda choice: choice.bytes)
     if plan.bytes <= smallest.bytes:
         return None
@@ -79,7 +86,7 @@ def _smaller(choices: Sequence[Plan], plan: Plan) -> Plan | None:
 
 
 def _skip_rows(count: int, strips: Iterator[Tensor]) -> Iterator[Tensor]:
-    """`strips` without the first `count` of their rows."""
+    """`strips` without their first `count` rows."""
     for strip in strips:
         if count < len(strip):
             yield strip[count:]

@@ -1,8 +1,8 @@
-"""The networks as streams: rows of an image go in at the top, upscaled rows come out.
+"""The networks as streams: rows of an image go in, upscaled rows come out.
 
-A whole network keeps so few rows that it needs memory for the width of an image and hardly for its
-height, and works on what is still in the cache. No row of any map is computed twice, and there is
-nothing to be stitched: the result is that of the whole image, to rounding.
+A network keeps only a few rows per layer, so its memory grows with the width of an image and hardly
+with its height, and each layer works on data that is still in the processor's cache. No row of any
+map is computed twice and no seams arise: the result equals that of the whole image, to rounding.
 """
 
 from typing import NamedTuple, Protocol
@@ -34,7 +34,7 @@ from upscaler.engine.networks import (
 
 
 class Methods(NamedTuple):
-    """How a network is computed: its first convolution, its body and its tail."""
+    """The convolution methods of a network's first convolution, its body and its tail."""
 
     first: Method
     body: Method
@@ -42,34 +42,39 @@ class Methods(NamedTuple):
 
 
 class Stream(Protocol):
-    """A network at work on one image."""
+    """A network that is processing one image."""
 
     def push(self, image: Tensor | None) -> Tensor | None:
-        """Rows of the image, float of shape (rows, width, 3) in 0..1, to upscaled rows.
+        """Take rows of the image, float of shape (rows, width, 3) in 0..1; return upscaled rows.
 
-        None asks for those that are still on their way. The answer is None when there are none yet.
+        None as the argument asks for the rows that are still due. Returns None if no rows are ready
+        yet, otherwise float rows of shape (rows, width * scale, 3), unclamped.
         """
 
 
 class Streamed(Protocol):
-    """A network made ready to be streamed, as often and by as many threads at once as you like."""
+    """A network prepared for streaming. Any number of streams may be open, in several threads."""
 
     def open(self, level: Resolution, tail_rows: int) -> Stream:
-        """A stream for one image, of which `level` is the map that the body works on.
+        """Open a stream for one image, whose map in the body has the resolution `level`.
 
-        The tail, whose maps are the largest, takes `tail_rows` of the body's rows at once.
+        The tail, whose maps are the largest, processes `tail_rows` of the body's rows at a time.
         """
 
 
 class StreamedRRDB:
-    """An RRDBNet."""
+    """An RRDBNet prepared for streaming."""
 
     def __init__(self, net: RRDBNet, methods: Methods) -> None:
         self.methods = methods
         self.unshuffle = net.unshuffle
         first, body, tail = methods
         self.first = first.prepare(net.conv_first)
-        self.blocks = [_kernels(block, body) for block in net.body if isinstance(block, RRDBBlock)]
+        self.blocks = [
+            [_dense_kernels(dense, body) for dense in (block.rdb1, block.rdb2, block.rdb3)]
+            for block in net.body
+            if isinstance(block, RRDBBlock)  # they all are: this is for mypy
+        ]
         self.last = body.prepare(net.conv_body)
         self.up = [tail.prepare(conv, LEAK) for conv in (net.conv_up1, net.conv_up2)]
         self.tail = [tail.prepare(net.conv_hr, LEAK), tail.prepare(net.conv_last)]
@@ -78,6 +83,7 @@ class StreamedRRDB:
         first, body, tail = self.methods
         blocks = (self._block(kernels, level) for kernels in self.blocks)
         last = Convolutions([self.last], body, level)
+        # The lag of the body's residual is the number of its convolutions, 15 per block and one.
         layer = Chain(
             Convolutions([self.first], first, level),
             ConvertLayout(first, body, level),
@@ -88,13 +94,21 @@ class StreamedRRDB:
         return RRDBStream(self, layer, level.width * 4)
 
     def _block(self, kernels: list[list[Kernel]], level: Resolution) -> Layer:
-        """Three dense blocks; each of their five convolutions is a row behind the one before."""
+        """A residual-in-residual dense block: three dense blocks, each with its own residual.
+
+        Each of the five convolutions of a dense block lags a row behind the one before it, so a
+        dense block lags 5 rows and the whole block 15.
+        """
         body = self.methods.body
         dense = (Convolutions(each, body, level) for each in kernels)
         residuals = (Residual(each, RESIDUAL, 5, level, body) for each in dense)
         return Residual(Chain(*residuals), RESIDUAL, 15, level, body)
 
     def _tail(self, level: Resolution, rows: int) -> Layer:
+        """Two upsamplings by two, each with a convolution, and the last two convolutions.
+
+        `rows` is how many rows of the body go through at a time.
+        """
         tail = self.methods.tail
         layers: list[Layer] = []
         level = Resolution(level.height, level.width, rows)
@@ -106,7 +120,7 @@ class StreamedRRDB:
 
 
 class RRDBStream:
-    """An RRDBNet at work on one image, whose upscaled image is `width` pixels wide."""
+    """An RRDBNet that is processing one image; the upscaled image is `width` pixels wide."""
 
     def __init__(self, network: StreamedRRDB, layer: Layer, width: int) -> None:
         self.network = network
@@ -115,18 +129,21 @@ class RRDBStream:
 
     def push(self, image: Tensor | None) -> Tensor | None:
         first, _, tail = self.network.methods
-        x = None if image is None else first.fold(_unshuffled(image, self.network.unshuffle))
-        y = self.layer.push(x)
+        factor = self.network.unshuffle
+        if image is not None and factor > 1:
+            # Scale 2: blocks of 2x2 pixels become channels, and the network upscales four times.
+            image = F.pixel_unshuffle(image.permute(2, 0, 1), factor).permute(1, 2, 0)
+        y = self.layer.push(None if image is None else first.fold(image))
         return None if y is None else tail.unfold(y, self.width)
 
 
 class StreamedCompact:
-    """An SRVGGNetCompact, which has no tail: all but the first convolution are its body."""
+    """An SRVGGNetCompact prepared for streaming. It has no tail, only a first layer and a body."""
 
     def __init__(self, net: SRVGGNetCompact, methods: Methods) -> None:
         self.methods = methods
         self.scale = net.scale
-        *chain, last = net.body
+        *chain, last = net.body  # convolutions and activations in turn, and a last convolution
         assert isinstance(last, nn.Conv2d)
         pairs = zip(chain[::2], chain[1::2], strict=True)
         (first, first_slopes), *others = (
@@ -136,7 +153,7 @@ class StreamedCompact:
         )
         self.first = methods.first.prepare(first, first_slopes)
         self.body = [methods.body.prepare(conv, slopes) for conv, slopes in others]
-        self.body.append(methods.body.prepare(_by_places(last, net.scale)))
+        self.body.append(methods.body.prepare(_in_pixel_order(last, net.scale)))
 
     def open(self, level: Resolution, tail_rows: int) -> Stream:  # noqa: ARG002
         first, body, _ = self.methods
@@ -149,7 +166,11 @@ class StreamedCompact:
 
 
 class CompactStream:
-    """An SRVGGNetCompact at work on one image; each convolution is a row behind."""
+    """An SRVGGNetCompact that is processing one image.
+
+    Each convolution lags a row behind the one before it. Meanwhile the input rows wait in a queue,
+    since the network adds the input, upscaled by repeating pixels, to its output.
+    """
 
     def __init__(self, network: StreamedCompact, layer: Layer, level: Resolution) -> None:
         self.network = network
@@ -168,44 +189,34 @@ class CompactStream:
             return None
         rows = methods.body.unfold(y, self.width)
         height, width, _ = rows.shape
-        # Every pixel is `scale` rows of `scale` pixels: the places of its block, in order.
+        # The channels of a pixel are its block of scale x scale output pixels: (row, column,
+        # colour). So `blocks` is (height, scale, width, scale * 3), which is the upscaled image in
+        # memory order, and `nearest` is (height, width, scale * 3).
         blocks = rows.view(height, width, scale, -1).transpose(1, 2)
         nearest = torch.cat(self.queue.take(height)).repeat(1, 1, scale)
+        # fp32 even if `rows` are bf16, so that the image itself is not rounded to bf16.
         upscaled = torch.empty(blocks.shape, device=rows.device)
         torch.add(blocks, nearest[:, None], out=upscaled)
         return upscaled.view(height * scale, width * scale, 3)
 
 
 def streamed(net: Net, methods: Methods) -> Streamed:
-    """`net` made ready. Its weights are copied: it is not needed any longer."""
+    """Prepare `net` for streaming. The weights are copied, so `net` is not needed afterwards."""
     if isinstance(net, RRDBNet):
         return StreamedRRDB(net, methods)
     return StreamedCompact(net, methods)
 
 
-def _kernels(block: RRDBBlock, method: Method) -> list[list[Kernel]]:
-    """The kernels of a block's three dense blocks."""
-    return [_dense(dense, method) for dense in (block.rdb1, block.rdb2, block.rdb3)]
-
-
-def _dense(block: ResidualDenseBlock, method: Method) -> list[Kernel]:
+def _dense_kernels(block: ResidualDenseBlock, method: Method) -> list[Kernel]:
     growing = (block.conv1, block.conv2, block.conv3, block.conv4)
     return [*(method.prepare(conv, LEAK) for conv in growing), method.prepare(block.conv5)]
 
 
-def _unshuffled(image: Tensor, factor: int) -> Tensor:
-    """Blocks of `factor` x `factor` pixels folded into channels."""
-    if factor == 1:
-        return image
-    folded: Tensor = F.pixel_unshuffle(image.permute(2, 0, 1), factor)
-    return folded.permute(1, 2, 0)
+def _in_pixel_order(conv: nn.Conv2d, scale: int) -> nn.Conv2d:
+    """The same convolution with its output channels in the order (row, column, colour).
 
-
-def _by_places(conv: nn.Conv2d, scale: int) -> nn.Conv2d:
-    """A convolution whose channels are in the order of a block's rows, columns and colours.
-
-    That is how pixels lie in memory. The network's own order, which pixel-shuffle expects, is that
-    of colours, rows and columns.
+    That is the order of pixels in memory, so that pixel-shuffle becomes a plain view. The network's
+    own order, which pixel-shuffle expects, is (colour, row, column).
     """
     assert conv.bias is not None, "every convolution of these networks has one"
     reordered = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1)

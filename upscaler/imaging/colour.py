@@ -1,9 +1,10 @@
-"""Colours to sRGB, and transparency to white.
+"""Convert colours to sRGB, and transparency to white.
 
-A colour profile may hold a program of any number of elements (ICC.1:2022, the tags DToB0 to
-DToB3 and the multiProcessElementsType). Little CMS prefers it to the profile's tables and runs it
-for tens of thousands of colours: one of a megabyte takes minutes. The tables have a fixed cost, and
-a profile with a program has them, too, for engines that know no programs.
+An ICC profile may contain a program of any number of elements (ICC.1:2022, the tags DToB0 to DToB3
+and the multiProcessElementsType). Little CMS prefers the program to the profile's tables and runs
+it for tens of thousands of colours, so a program of one megabyte takes minutes. Programs are
+therefore disabled: tables have a fixed cost, and every profile with a program has them as well, for
+engines that do not support programs.
 """
 
 import io
@@ -15,29 +16,37 @@ from PIL import Image, ImageCms
 from upscaler.imaging.pixels import Pixels
 
 PROGRAMS: Final = b"D2B"
-"""How the tags of programs from a device's colours to the profile's own begin."""
+"""The start of the tag signatures D2B0 to D2B3: programs from device colours to the profile's."""
 
 _COUNT_AT: Final = 128
+"""The offset of the tag count: the tag table follows a header of 128 bytes (ICC.1:2022, 7.3)."""
 _TAG_BYTES: Final = 12
-_MOST_TAGS: Final = 100
-"""Little CMS reads no profile with more."""
+_MAX_TAGS: Final = 100
+"""Little CMS rejects profiles with more tags."""
 
 
 def without_programs(profile: bytes) -> bytes:
-    """The same profile with its programs under names that no engine looks for."""
-    tame = bytearray(profile)
+    """The same profile with its programs renamed to signatures that no engine looks for.
+
+    Renaming leaves all offsets in the profile as they are.
+    """
+    renamed = bytearray(profile)
     tags_at = _COUNT_AT + 4
-    count = int.from_bytes(tame[_COUNT_AT:tags_at], "big")
-    for at in range(tags_at, tags_at + min(count, _MOST_TAGS) * _TAG_BYTES, _TAG_BYTES):
-        if tame[at : at + 3] == PROGRAMS:
-            tame[at : at + 3] = b"---"
-    return bytes(tame)
+    count = int.from_bytes(renamed[_COUNT_AT:tags_at], "big")
+    for at in range(tags_at, tags_at + min(count, _MAX_TAGS) * _TAG_BYTES, _TAG_BYTES):
+        if renamed[at : at + 3] == PROGRAMS:
+            renamed[at : at + 3] = b"---"
+    return bytes(renamed)
 
 
 def to_srgb(samples: Pixels, mode: str, profile: bytes | None) -> Pixels:
-    """RGB, or RGBA if there is alpha in `samples`; in sRGB, by the ICC profile if there is one."""
+    """Convert to RGB, or RGBA if `mode` has alpha, in sRGB by the ICC profile if there is one.
+
+    `samples` is of shape (height, width, samples in a pixel); `mode` is Pillow's name for them.
+    """
     if mode in ("RGB", "RGBA") and not profile:
         return samples
+    # Alpha is set aside and put back unchanged: only colours are converted.
     image = Image.fromarray(samples.squeeze(axis=2) if mode == "L" else samples, mode)
     colours = image.convert(mode.removesuffix("A")) if mode.endswith("A") else image
     colours = _apply_profile(colours, profile) if profile else colours.convert("RGB")
@@ -47,10 +56,10 @@ def to_srgb(samples: Pixels, mode: str, profile: bytes | None) -> Pixels:
 
 
 def _apply_profile(colours: Image.Image, profile: bytes) -> Image.Image:
-    """RGB in sRGB, by the file's ICC profile if it is usable.
+    """Convert to RGB in sRGB by the file's ICC profile if it is usable.
 
-    A profile that is damaged, or is for another kind of samples, is left out of account, as
-    browsers do: such files are common and their pixels are fine.
+    A profile that is damaged, or is for another colour model, is ignored, as in browsers: such
+    files are common and their pixels are fine.
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(without_programs(profile)))
@@ -58,12 +67,12 @@ def _apply_profile(colours: Image.Image, profile: bytes) -> Image.Image:
         converted = ImageCms.profileToProfile(colours, source, srgb, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         return colours.convert("RGB")
-    assert converted is not None, "only a conversion in place returns nothing"
+    assert converted is not None, "only an in-place conversion returns None"
     return converted
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """RGB of an RGB or RGBA image, its transparency replaced by white."""
+    """Put an RGBA image on white; an RGB image is returned as it is."""
     if image.mode != "RGBA":
         return image
     white = Image.new("RGB", image.size, "white")

@@ -1,8 +1,7 @@
-"""Untrusted image files to pixels, and pixels to other sizes.
+"""Decode untrusted PNG, JPEG and WebP files to pixels.
 
 Pixels are C-contiguous uint8 arrays of shape (height, width, 3) for RGB or (height, width, 4) for
-RGBA with straight alpha, always upright and in sRGB. Files come in as PNG, JPEG and WebP; how they
-go out is in `upscaler.imaging.encode`.
+RGBA with straight alpha, always upright and in sRGB. The reverse is in `upscaler.imaging.encode`.
 """
 
 import io
@@ -21,14 +20,14 @@ from upscaler.imaging.colour import to_srgb
 from upscaler.imaging.pixels import Pixels
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
-"""What is read. Pillow knows many more formats, each of them another parser to attack."""
+"""The formats that are read. Pillow supports many more, each of them another parser to attack."""
 SIGNATURES: Final = (png_chunks.SIGNATURE, jpeg.SIGNATURE, b"RIFF")
-"""How they begin."""
+"""The first bytes of files in these formats."""
 MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-"""What pixels are made of, in Pillow's terms, by how many samples they have."""
+"""Pillow's mode by the number of samples in a pixel."""
 _MAX_EXIF_BYTES: Final = 65_536
-"""As much EXIF is read: a JPEG has no more in a segment, and what says which side is up comes
-first. Pillow takes seconds for a list of millions of numbers in that place."""
+"""At most this much EXIF is read. A JPEG cannot have more in a segment, and the orientation is
+among the first tags. Without a limit Pillow takes seconds for a tag of millions of numbers."""
 _ORIENTATION_TAG: Final = 0x0112
 _TRANSPOSE: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,24 +38,25 @@ _TRANSPOSE: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by its EXIF orientation."""
+"""The operation that turns an image upright, by its EXIF orientation; 1 needs none."""
 _SIDEWAYS: Final = (5, 6, 7, 8)
 """The orientations that swap width and height."""
 
-# Pillow refuses a PNG whose profile is larger than this, by default than 1 MiB, as some printers'
-# are. A JPEG can hold so much of a profile: 255 parts (ICC.1:2022, annex B).
+# Pillow rejects a PNG whose profile is larger than this. Its default is 1 MiB, and the profiles of
+# some printers are larger. This is the most that a JPEG can hold: 255 parts (ICC.1:2022, annex B).
 PngImagePlugin.MAX_TEXT_CHUNK = 255 * 65_519
 
 _WEBP: Final = Lock()
-"""Held while a WebP is decoded. libwebp makes tables for each of up to 65,536 groups of codes, in
-all 700 MiB, and nobody can tell before it does: never for two files at once."""
+"""Held while a WebP is decoded. libwebp may allocate tables for up to 65,536 groups of codes, in
+total 700 MiB, which cannot be predicted: so never for two files at the same time."""
 
 
 @dataclass(frozen=True)
 class EncodedImage:
     """An image file of which only the header has been read.
 
-    `size` is the upright width and height in pixels, and `orientation` the EXIF's, 1 to 8.
+    `size` is the width and height in pixels once it is upright, and `orientation` is the EXIF
+    orientation, 1 to 8.
     """
 
     image: Image.Image
@@ -66,33 +66,36 @@ class EncodedImage:
 
     @property
     def channels(self) -> int:
-        """4 if the file has transparency, so that its pixels will be RGBA, and else 3."""
+        """4 if the file has transparency, so that its pixels will be RGBA; otherwise 3."""
+        # "transparency" is the transparent colour of a PNG without an alpha channel.
         transparent = "A" in self.image.mode or "transparency" in self.image.info
         return 4 if transparent else 3
 
     def pixels(self) -> Pixels:
         """Decode: upright, in sRGB, with alpha only if the file has transparency.
 
-        16-bit samples keep their upper eight bits, grey becomes RGB, a palette its colours, and
-        CMYK is converted by its profile or else by the complement. Raises ImageError for a
-        file that is truncated or damaged. Reads the file once: call it once.
+        16-bit samples keep their upper eight bits, grey becomes RGB, palette indices become their
+        colours, and CMYK is converted by its profile or, without one, by the complement. Raises
+        ImageError for a file that is truncated or damaged. Call it once: it consumes the file.
         """
         try:
-            samples = _samples(self.image, self.data)
+            samples = _decode_samples(self.image, self.data)
             mode = "CMYK" if self.image.mode == "CMYK" else MODES[samples.shape[2]]
             pixels = to_srgb(samples, mode, self.image.info.get("icc_profile"))
-            return _apply_orientation(pixels, self.orientation)
+            if self.orientation not in _TRANSPOSE:
+                return pixels
+            return np.array(Image.fromarray(pixels).transpose(_TRANSPOSE[self.orientation]))
         except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
             raise ImageError("this image file is truncated or damaged", "image_damaged") from error
 
 
 def read_header(data: bytes) -> EncodedImage:
-    """The picture in an encoded file, its size known and its pixels not yet decoded.
+    """Read the header of an image file: the size is known, the pixels are not decoded yet.
 
-    Raises ImageError for anything but one still PNG, JPEG or WebP image.
+    Raises ImageError for anything but a single still PNG, JPEG or WebP image.
     """
     try:
-        data, image = _opened(data)
+        data, image = _open(data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         msg = f"each side may have at most {MAX_INPUT_PX} pixels, and this image has far more"
         raise ImageError(msg, "image_too_large") from error
@@ -108,23 +111,25 @@ def read_header(data: bytes) -> EncodedImage:
     return EncodedImage(image, data, size, orientation)
 
 
-def _opened(data: bytes) -> tuple[bytes, Image.Image]:
-    """What makes up the picture in a file, and the same to Pillow.
+def _open(data: bytes) -> tuple[bytes, Image.Image]:
+    """The file reduced to the parts that make up the image, and Pillow's image of those.
 
-    A JPEG with others behind it, as many cameras write it (MPO), is its first picture.
+    Of a JPEG followed by others, as many cameras write it (MPO), this is the first image.
     """
+    # Before Pillow reads it: what it does with the other parts is listed in these two modules.
     if data.startswith(png_chunks.SIGNATURE):
         data = png_chunks.strip_chunks(data)
     elif data.startswith(jpeg.SIGNATURE):
         data = jpeg.strip_segments(data)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
+    # Animations of several frames are refused by read_header, with a message of their own.
     if image.format == "WEBP" and getattr(image, "n_frames", 1) == 1:
         webp.check_canvas(data)
     return data, image
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, without decoding a pixel; 1 if the EXIF cannot be read."""
+    """The EXIF orientation, 1 to 8, without decoding any pixels; 1 if the EXIF is unreadable."""
     exif = Image.Exif()
     try:
         exif.load(image.info.get("exif", b"")[:_MAX_EXIF_BYTES])
@@ -134,19 +139,13 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _samples(image: Image.Image, data: bytes) -> Pixels:
-    """What the file has for each pixel, of shape (height, width, samples)."""
+def _decode_samples(image: Image.Image, data: bytes) -> Pixels:
+    """The samples as the file has them, of shape (height, width, samples in a pixel)."""
     if image.format == "PNG":
         return png.decode(data)
     if image.format == "JPEG":
         samples = jpeg.decode(data, (image.height, image.width, len(image.getbands())))
-        # Adobe's programs, the only ones to write CMYK, write its complement.
+        # Only Adobe's programs write CMYK, and they write its complement.
         return ~samples if image.mode == "CMYK" else samples
     with _WEBP:
         return np.array(image)
-
-
-def _apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
-    if orientation not in _TRANSPOSE:
-        return pixels
-    return np.array(Image.fromarray(pixels).transpose(_TRANSPOSE[orientation]))

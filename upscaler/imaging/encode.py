@@ -1,8 +1,8 @@
-"""Pixels to image files, strip by strip.
+"""Encode pixels to image files, strip by strip.
 
-An image is cut into strips of rows, which are encoded on several cores at once, and every piece of
-the file is given out as soon as it is known: neither the file nor a second copy of the image is
-ever in memory as a whole. How the rows were handed in makes no difference to the file.
+An image is cut into strips of rows, which are encoded on several cores at the same time. Each piece
+of the file is yielded as soon as it is ready, so neither the whole file nor a second copy of the
+image is ever in memory. The file does not depend on how the caller divided the rows.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,28 +22,31 @@ WRITERS: Final[dict[ImageEncoding, Writer]] = {
     ImageEncoding.JPEG: write_jpeg,
     ImageEncoding.PNG: lambda strips, shape, _: write_png(strips, shape),
 }
-"""What writes each format. The options are those of JPEGs; other writers may ignore them."""
-if missing := set(ImageEncoding) - set(WRITERS):  # at import: or a file would be of another format
+"""The writer of each format. The options are those of JPEG; other writers may ignore them."""
+# Checked at import, so that a format without a writer is noticed before it is requested.
+if missing := set(ImageEncoding) - set(WRITERS):
     raise NotImplementedError(f"formats without a writer in {__name__}: {', '.join(missing)}")
 
 
 def encode(pixels: Pixels, encoding: ImageEncoding) -> bytes:
-    """A file of `pixels`, uint8 of shape (height, width, 3 or 4), as `encode_strips` makes it."""
+    """Encode `pixels`, uint8 of shape (height, width, 3 or 4), as `encode_strips` does."""
     return b"".join(encode_strips([pixels], len(pixels), encoding))
 
 
 def encode_strips(
     strips: Iterable[Pixels], height: int, encoding: ImageEncoding, jpeg: JpegOptions = DEFAULT_JPEG
 ) -> Pieces:
-    """The pieces of a file of a picture whose rows come in `strips`, from top to bottom.
+    """Encode an image whose rows come in `strips`, from top to bottom; yield pieces of the file.
 
-    Each strip is uint8 of shape (any number of rows, width, 3 for RGB or 4 for RGBA), all of them
-    of the same width and samples, with `height` rows in all. It is read before the next is asked
-    for, so its memory may be used again then. PNG keeps alpha; JPEG, encoded as `jpeg` says, is put
-    on white. Raises ValueError for other strips, for more or fewer rows, and for
-    a side that is too long for the format; and unchanged whatever `strips` raises. No thread
-    outlives the iterator.
+    Each strip is uint8 of shape (any number of rows, width, 3 for RGB or 4 for RGBA). All have the
+    same width and number of samples, and `height` rows in total. A strip is copied before the next
+    one is requested, so its memory may be reused then. PNG keeps alpha; JPEG, encoded as `jpeg`
+    says, shows it on white.
+
+    Raises ValueError for other strips, for another number of rows, and for a side that is too long
+    for the format. Exceptions of `strips` are passed on unchanged. No thread outlives the iterator.
     """
+    # The first strip is read here, so that wrong strips fail before any piece is yielded.
     strips = iter(strips)
     first = next(strips, None)
     if first is None or first.ndim != 3 or first.shape[2] not in (3, 4):
@@ -59,10 +62,11 @@ def encode_strips(
 
 
 def most_bytes(size: Size, channels: int) -> int:
-    """What a file of a picture of that size (width, height) takes at most, even of noise.
+    """The most bytes that a file of that size (width, height) can have, even of noise.
 
-    A PNG's strips are stored as they are at worst, with a byte for each row's filter and a few for
-    each strip. The best JPEG comes close to that, and consists of whole blocks.
+    In the worst case a PNG stores its strips uncompressed, with a byte per row for the filter and a
+    few bytes per strip. A JPEG of the highest quality is not larger than that, once its sides are
+    rounded up to whole blocks.
     """
     width, height = (side + -side % BLOCK_PX for side in size)
     return (width * channels + 1) * height * 129 // 128 + 4096

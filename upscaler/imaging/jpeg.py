@@ -1,15 +1,14 @@
-"""JPEG files: what must be known of one before anything reads it, and its pixels.
+"""Reduce JPEG files to what makes up their image, check that they are whole, and decode them.
 
-Pillow keeps every segment, joins the parts of an EXIF in a time that grows with the square of their
-number, and passes through each scan of a progressive picture, be they a million. So a file is first
-reduced to the segments that make up its picture. Markers and segments are those of ITU-T T.81,
-annex B.
+Pillow keeps every segment, joins the parts of an EXIF in quadratic time, and processes every scan
+of a progressive image, even a million of them. So a file is first reduced to the segments that make
+up its image. Markers and segments are those of ITU-T T.81, annex B.
 
-A file is whole if all bits of each component have a scan (`check_scans`), and if libjpeg reads all
-of it without a complaint: of an interval that is missing or stands in another's place, of bits that
-are missing at the end of one, of bytes that are left over. Nothing else can be asked: a JPEG has no
-checksum, and one whose bytes were changed so that all of this still holds is another picture, to
-any decoder.
+A file is whole if every bit of each component has a scan (`check_scans`), and if libjpeg reads all
+of it without a warning, such as of a restart interval that is missing or in the wrong place, of
+bits that are missing at the end of an interval, or of bytes that are left over. More cannot be
+checked, because a JPEG has no checksum: a file whose bytes were changed so that all of this still
+holds is another valid image to any decoder.
 """
 
 import re
@@ -27,60 +26,61 @@ from upscaler.imaging.parallel import ordered_map
 
 SIGNATURE: Final = b"\xff\xd8\xff"
 MAX_SEGMENTS: Final = 4096
-"""The largest file that a request can hold has room for 400 segments of full length."""
+"""The largest file that fits into a request has room for 400 segments of full length."""
 MAX_SCANS: Final = 100
-"""Encoders make about 10, and each takes a decoder through the whole picture: libjpeg-turbo's "Two
-Issues with the JPEG Standard" advises a limit, and nvImageCodec has one of 256."""
+"""Encoders write about 10 scans, and a decoder processes the whole image for each: libjpeg-turbo's
+"Two Issues with the JPEG Standard" recommends a limit, and nvImageCodec's is 256."""
 
 FRAMES: Final = (0xC0, 0xC1, 0xC2)
-"""Baseline, extended and progressive with Huffman's coding: those that browsers show."""
+"""SOF0, SOF1 and SOF2: baseline, extended and progressive with Huffman coding, as browsers show."""
 PROGRESSIVE: Final = 0xC2
 TABLES: Final = (0xC4, 0xDB, 0xDD)
-"""Huffman's tables, those of quantization, and the restart interval."""
+"""DHT, DQT and DRI: Huffman tables, quantization tables, and the restart interval."""
 MAX_TABLE_BYTES: Final = 4 + 8 * (17 + 256)
-"""As long is a segment with all of Huffman's tables that there can be (B.2.4.2)."""
+"""The length of a segment with all 8 Huffman tables that can exist, at full size (B.2.4.2)."""
 SCAN: Final = 0xDA
 _WHOLE_BLOCKS: Final = bytes((0, 63, 0))
-"""How the header of a scan ends that has all coefficients with all their bits (B.2.3)."""
+"""The end of the header of a scan with all coefficients and all of their bits (B.2.3)."""
 END: Final = 0xD9
 _END: Final = bytes((0xFF, END))
 EXIF: Final = 0xE1
 PROFILE: Final = 0xE2
 COLOURS: Final = (0xE0, 0xEE)
-"""JFIF's segment and Adobe's, which say what the components are."""
+"""APP0 (JFIF) and APP14 (Adobe), which say what the components are."""
 NOT_NEEDED: Final = (*range(0xE0, 0xF0), 0xFE, 0xCC, 0xDC)
-"""Applications' own segments, comments, what only arithmetic coding uses, and a number of lines
-behind the first scan, which libjpeg passes over, too."""
+"""Segments to leave out: APP0 to APP15, comments, DAC (used by arithmetic coding alone), and DNL, a
+number of lines after the first scan, which libjpeg ignores, too."""
 
 _MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""All but those of restarts, which belong to the coded pixels."""
-_TELLS: Final = re.compile(rb"Adobe|Exif\0|ICC_PROFILE\0")
-"""How the segments begin without which a picture has other colours, or lies on its side, and no
+"""All markers but RST0 to RST7, which belong to the coded pixels."""
+_ESSENTIAL: Final = re.compile(rb"Adobe|Exif\0|ICC_PROFILE\0")
+"""How those segments begin without which an image has other colours or is not upright, while no
 decoder complains."""
-MOST_SPARE_BYTES: Final = 19
-"""So many bytes between two segments may be anything: some programs leave a few there, and all
-decoders pass over them. A table without its marker is longer, and libjpeg would take its own."""
+MAX_SPARE_BYTES: Final = 19
+"""Up to this many bytes between two segments may be anything: some programs leave a few there, and
+all decoders skip them. A table that has lost its marker is longer. It must not be skipped, since
+libjpeg would use a default table instead."""
 _LEFT_OVER: Final = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
-"""libjpeg's complaint (JWRN_EXTRANEOUS_DATA) of bytes between the last pixels and the end. What it
-tells is the first complaint, or a fatal one: so there was no other before."""
+"""libjpeg's warning (JWRN_EXTRANEOUS_DATA) of bytes between the last pixels and the end. libjpeg
+reports its first warning, or a fatal error: so if it is this one, there was none before it."""
 SAMPLES: Final = {1: "GRAY", 3: "RGB", 4: "CMYK"}
-"""What simplejpeg calls pixels of so many samples."""
+"""simplejpeg's name of the colour space, by the number of samples in a pixel."""
 
 
 def strip_segments(data: bytes) -> bytes:
-    """The same picture without any other segment, or anything behind its end.
+    """Remove all segments that the image does not need, and everything after its end.
 
-    Raises ValueError for a frame that is none of FRAMES, more frames than one, tables of more than
+    Raises ValueError for a frame that is none of FRAMES, more than one frame, tables of more than
     MAX_TABLE_BYTES, and more than MAX_SEGMENTS segments or MAX_SCANS scans.
     """
     kept = [SIGNATURE[:2]]
     markers: list[int] = []
     for marker, segment, coded in _segments(data):
-        if marker in (*FRAMES, *TABLES, SCAN, END) or _tells_colours_or_side(segment, markers):
+        if marker in (*FRAMES, *TABLES, SCAN, END) or _is_essential(segment, markers):
             markers.append(marker)
             kept += (segment, coded)
         elif marker not in NOT_NEEDED:
-            raise ValueError(f"marker {marker:02X}")
+            raise ValueError(f"marker {marker:02X}")  # such as SOF9, an arithmetic-coded frame
         if marker in TABLES and len(segment) > MAX_TABLE_BYTES:
             raise ValueError("tables beyond number")
     if sum(map(markers.count, FRAMES)) > 1:
@@ -91,26 +91,28 @@ def strip_segments(data: bytes) -> bytes:
 
 
 def decode(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The samples of a `strip_segments` file, of `shape`: height, width, and grey, RGB or CMYK.
+    """Decode a `strip_segments` file to `shape`: height, width, and 1 (grey), 3 (RGB) or 4 (CMYK).
 
-    Decoded twice at the same time, into memory that was filled with one value and with another. So
-    whatever a decoder leaves as it was, or takes from memory that nobody wrote, is no part of a
-    picture. Raises ValueError unless the file is whole.
+    The file is decoded twice in parallel, into memory that was filled with two different values.
+    Whatever the decoder leaves unwritten, or copies from uninitialised memory, differs between the
+    two results, so it is never shown. Raises ValueError unless the file is whole.
     """
     check_scans(data)
     file = coded(data)
+    # The file decides the values, so that decoding it again gives the same result.
     fill = zlib.crc32(file) & 0xFF
-    samples, again = ordered_map(partial(_decoded, file, shape), (fill, fill ^ 0xFF))
+    samples, again = ordered_map(partial(_decode_into_fill, file, shape), (fill, fill ^ 0xFF))
     if not np.array_equal(samples, again):
         raise ValueError("not all of it was decoded")
     return samples
 
 
 def coded(data: bytes) -> bytes:
-    """The same picture without what only says how to show it.
+    """Remove what says how to show the image, and repair what libjpeg warns of without need.
 
-    Some files that are not progressive say nothing, or nonsense, where a progressive one has a
-    scan's coefficients and bits. That means nothing there (B.2.3), and libjpeg complains of it.
+    A scan's header has fields for coefficients and bits, which only progressive files use (B.2.3).
+    In other files some programs leave them empty or wrong, and libjpeg warns of it. So those fields
+    are set to what they stand for: all of them.
     """
     kept = [SIGNATURE[:2]]
     progressive = False
@@ -124,11 +126,12 @@ def coded(data: bytes) -> bytes:
 
 
 def check_scans(data: bytes) -> None:
-    """Raise ValueError unless each component is there, with all coefficients to their last bits.
+    """Raise ValueError unless every component has all bits of all coefficients, and EOI is there.
 
-    To a decoder a progressive picture is a sound one without its last scans, only blurred. The
-    mark of the end must be there, too.
+    Without its last scans a progressive image is still valid to a decoder, only blurred.
     """
+    # `missing` has the bits that are missing of each of the 64 coefficients of each component;
+    # without a frame it is never empty.
     ids, missing = b"", [[1]]
     progressive = False
     marker = None
@@ -138,48 +141,54 @@ def check_scans(data: bytes) -> None:
             ids = segment[10::3]
             missing = [[1] * 64 for _ in ids]
         elif marker == SCAN:
-            behind = 5 + 2 * segment[4]
+            behind = 5 + 2 * segment[4]  # two bytes for each component of the scan
             first, last, bits = segment[behind : behind + 3] if progressive else (0, 63, 0)
-            for component in _meant(segment[5:behind:2], ids):
+            for component in _find_components(segment[5:behind:2], ids):
+                # The low half of `bits` (Al) is how many of the lowest bits the scan leaves out.
                 missing[component][first : last + 1] = [bits & 15] * (last + 1 - first)
     if any(map(any, missing)) or marker != END:
         raise ValueError("scans are missing, or their end")
 
 
-def _meant(named: bytes, ids: bytes) -> list[int]:
-    """Which components of a frame a scan names. Some files give several the same id, against B.2.2.
+def _find_components(named: bytes, ids: bytes) -> list[int]:
+    """The indices in the frame's `ids` of the components that a scan names.
 
-    As to libjpeg, the second with an id in a scan is the second with it in the frame. Raises
-    ValueError for one that is not there.
+    Some files give several components the same id, against B.2.2. As in libjpeg, the second one
+    with an id in a scan is the second one with it in the frame. Raises ValueError for an id that
+    the frame does not have.
     """
     found: list[int] = []
     for wanted in named:
-        left = (place for place, id_ in enumerate(ids) if id_ == wanted and place not in found)
-        if (place := next(left, None)) is None:
+        left = (index for index, id_ in enumerate(ids) if id_ == wanted and index not in found)
+        if (index := next(left, None)) is None:
             raise ValueError("a scan of a component that is not there")
-        found.append(place)
+        found.append(index)
     return found
 
 
-def _decoded(file: bytes, shape: tuple[int, int, int], fill: int) -> NDArray[np.uint8]:
-    """The samples, in memory that was full of `fill`. Raises ValueError for any complaint.
+def _decode_into_fill(file: bytes, shape: tuple[int, int, int], fill: int) -> NDArray[np.uint8]:
+    """Decode into memory that was filled with `fill`. Raises ValueError for any warning.
 
-    Without being strict simplejpeg returns its memory as it was where a complaint comes before a
-    fatal error, which TurboJPEG takes for another complaint.
+    Strictly, because otherwise simplejpeg returns unwritten memory for a file with a warning before
+    a fatal error, which TurboJPEG takes for another warning.
     """
     memory = np.full(shape, fill, np.uint8)
     try:
         simplejpeg.decode_jpeg(file, SAMPLES[shape[2]], buffer=memory, strict=True)
     except ValueError as error:
         found = _LEFT_OVER.fullmatch(str(error))
-        # Some cameras fill up their files. What is left of pixels is hardly ever all zero.
+        # Some cameras pad their files with zeros, so those are accepted. If pixels are left over,
+        # after a damage, their bytes are hardly ever all zero.
         if not found or any(file[-len(_END) - int(found[1]) : -len(_END)]):
             raise
     return memory
 
 
-def _tells_colours_or_side(segment: bytes, before: list[int]) -> bool:
-    """Whether an application's segment says what the samples mean, or which side is up."""
+def _is_essential(segment: bytes, before: list[int]) -> bool:
+    """Whether an APPn segment says what the samples mean or how the image is oriented.
+
+    `before` are the markers that were kept. Only the first EXIF counts; a profile may be in parts.
+    """
     marker, content = segment[1], segment[4:]
     if marker == EXIF:
         return content.startswith(b"Exif\0\0") and EXIF not in before
@@ -189,15 +198,18 @@ def _tells_colours_or_side(segment: bytes, before: list[int]) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Each segment's marker, all of it, and the coded pixels behind it if it begins a scan."""
+    """Each segment: its marker, the whole segment, and for a scan the coded pixels after it.
+
+    Raises ValueError for a segment whose marker is damaged, and for more than MAX_SEGMENTS.
+    """
     at = 2
     for _ in range(MAX_SEGMENTS):
         found = _MARKER.search(data, at)
         if not found:
             return
         start, marker = found.start(), found[0][1]
-        lost = start - at > MOST_SPARE_BYTES and data[at:start].strip(b"\0\xff")
-        if lost or _TELLS.search(data, at, start):
+        lost = start - at > MAX_SPARE_BYTES and data[at:start].strip(b"\0\xff")
+        if lost or _ESSENTIAL.search(data, at, start):
             raise ValueError("a segment whose marker was damaged")
         if marker == END:
             yield marker, found[0], b""

@@ -1,4 +1,4 @@
-"""Work on many cores at once, its results in order, and only a few of them in memory."""
+"""Run work on several cores: results in order, and only a few of them in memory."""
 
 import os
 from collections import deque
@@ -10,34 +10,34 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_WORKERS: Final = 8
-"""More would be waiting for whatever gives them work, and would hold more in memory."""
+"""More workers would only wait for their input, and hold more of it in memory."""
 THREAD_NAME: Final = "parallel"
 
 
 def ordered_map(
     work: Callable[[Item], Result], items: Iterable[Item]
 ) -> Generator[Result, None, None]:
-    """What `work` makes of each of `items`, in their order, each as soon as it is known.
+    """Yield `work(item)` for each of `items`, in their order, each result as soon as it is ready.
 
-    `work` runs in threads, so it gains from many cores only where it lets go of Python's lock.
-    `items` is read in the caller's thread, never more than a few ahead of what was yielded.
-    Whatever `items` or `work` raises is raised here unchanged. No thread outlives this iterator,
-    be it exhausted, failed or closed.
+    `work` runs in threads, so several cores help only where it releases the GIL. `items` is read in
+    the caller's thread, at most a few items ahead of the results that were yielded. Exceptions of
+    `items` and `work` are raised unchanged. No thread outlives this iterator, whether it is
+    exhausted, fails or is closed.
     """
     workers = min(_cores(), MAX_WORKERS)
-    begun: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, THREAD_NAME) as pool:
         for item in items:
-            begun.append(pool.submit(work, item))
-            # One more than there are workers, so that none has to wait while the caller is busy.
-            while begun and (begun[0].done() or len(begun) > workers):
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+            pending.append(pool.submit(work, item))
+            # One item more than there are workers, so that none idles while the caller is busy.
+            while pending and (pending[0].done() or len(pending) > workers):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def _cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+    """How many cores this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # macOS and Windows do not have it
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

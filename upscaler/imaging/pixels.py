@@ -1,4 +1,4 @@
-"""What images are in memory."""
+"""The representation of images in memory."""
 
 import numpy as np
 from numpy.typing import NDArray

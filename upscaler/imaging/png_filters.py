@@ -1,7 +1,7 @@
-"""The scanlines of a PNG: rows of a picture as its filters made them, and libspng unmakes them.
+"""Undo the filters of PNG scanlines, by libspng.
 
-libspng reads nothing but whole files, so some scanlines become one, which is not even compressed:
-it never sees anything else of what was sent. Filters are those of the W3C's PNG specification,
+libspng only reads whole files, so each group of scanlines is wrapped into a new uncompressed PNG.
+It never sees any other part of an untrusted file. Filters are those of the W3C's PNG specification,
 third edition, 9.
 """
 
@@ -20,28 +20,30 @@ from upscaler.imaging.png_chunks import SIGNATURE, Piece, pieces_of_chunk
 ZLIB_HEADER: Final = b"\x78\x01"
 """Deflate with a window of 32 KiB, the fastest level (RFC 1950, 2.2)."""
 LAST_BLOCK: Final = b"\x03\x00"
-"""An empty block that is marked as the last (RFC 1951, 3.2.6), so that no other needs to be."""
+"""An empty block with the flag of the last one (RFC 1951, 3.2.6), so that no other needs it."""
 MAX_STORED_BYTES: Final = 65_535
-"""The most that a block holds which is not compressed (RFC 1951, 3.2.4)."""
+"""The maximum size of an uncompressed block (RFC 1951, 3.2.4)."""
 NO_FILTER: Final = b"\0"
 COLOUR_TYPES: Final = {1: 0, 3: 2, 4: 6}
-"""Those whose pixels have so many bytes: grey, RGB, and RGB with alpha, of eight bits (11.2.1)."""
+"""The 8-bit colour types by the bytes of a pixel: grey, RGB and RGBA (11.2.1)."""
 
 Rows = NDArray[np.uint8]
-"""Of shape (rows, bytes in a row)."""
+"""Rows of shape (rows, bytes in a row)."""
 
 
 def unfiltered(lines: bytes, above: bytes, pixel_bytes: int) -> Rows:
-    """The rows in `lines`, each of which is the number of a filter and a filtered row.
+    """Undo the filters of `lines`, each of which is a filter's number and a filtered row.
 
-    `above` is the row over the first, and `pixel_bytes` (1, 2, 3, 4, 6 or 8) how far a byte is from
-    that on its left by which it was filtered. Raises RuntimeError for a filter that is not defined.
+    `above` is the row above the first one. `pixel_bytes` (1, 2, 3, 4, 6 or 8) is the distance from
+    a byte to the one on its left by which it was filtered. Raises RuntimeError for an undefined
+    filter.
 
-    pyspng's memory cannot be filled beforehand. So behind the rows comes one that is known, another
-    for other rows: where it comes out, libspng has been through all that is above it.
+    Unlike simplejpeg's, the memory of pyspng cannot be filled beforehand. So a known row is added
+    at the end, which depends on the others: if it comes out, libspng has processed all of them.
     """
     if pixel_bytes not in COLOUR_TYPES:
         return _in_halves(lines, above, pixel_bytes)
+    # `above` becomes the first row of the file, and the known row the last.
     width, height = len(above) // pixel_bytes, 2 + len(lines) // (1 + len(above))
     header = pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[pixel_bytes], 0, 0, 0)
     last = (pack(">I", zlib.crc32(lines)) * (len(above) // 4 + 1))[: len(above)]
@@ -53,20 +55,24 @@ def unfiltered(lines: bytes, above: bytes, pixel_bytes: int) -> Rows:
     )
     rows: Rows = pyspng.load(b"".join((SIGNATURE, *chain(*chunks)))).reshape(height, -1)
     if rows[-1].tobytes() != last:
-        raise RuntimeError("libspng has not come to the last row")
+        raise RuntimeError("libspng has not reached the last row")
     return rows[1:-1]
 
 
 def _in_halves(lines: bytes, above: bytes, pixel_bytes: int) -> Rows:
-    """The same for pixels of twice as many bytes: to a filter their halves are two pictures."""
-    lot = np.frombuffer(lines, np.uint8).reshape(-1, 1 + len(above))
-    height, half = len(lot), pixel_bytes // 2
-    filtered = lot[:, 1:].reshape(height, -1, 2, half)
-    over = np.frombuffer(above, np.uint8).reshape(-1, 2, half)
+    """The same for pixels of twice as many bytes, such as those of 16-bit samples.
+
+    A filter relates each byte to the byte at the same place in neighbouring pixels. So the two
+    halves of all pixels are like two images, whose filters are undone separately.
+    """
+    scanlines = np.frombuffer(lines, np.uint8).reshape(-1, 1 + len(above))
+    height, half = len(scanlines), pixel_bytes // 2
+    filtered = scanlines[:, 1:].reshape(height, -1, 2, half)
+    row_above = np.frombuffer(above, np.uint8).reshape(-1, 2, half)
     halves = (
         unfiltered(
-            np.hstack((lot[:, :1], filtered[:, :, i].reshape(height, -1))).tobytes(),
-            over[:, i].tobytes(),
+            np.hstack((scanlines[:, :1], filtered[:, :, i].reshape(height, -1))).tobytes(),
+            row_above[:, i].tobytes(),
             half,
         ).reshape(height, -1, 1, half)
         for i in range(2)
@@ -75,9 +81,9 @@ def _in_halves(lines: bytes, above: bytes, pixel_bytes: int) -> Rows:
 
 
 def _stored(*contents: bytes) -> Iterator[Piece]:
-    """The pieces of a zlib stream of `contents`, one behind the other, as they are.
+    """The pieces of a zlib stream with `contents` in sequence, uncompressed.
 
-    zlib could write it as well, and takes several times as long.
+    zlib could write it as well, but takes several times as long.
     """
     checksum = zlib.adler32(b"")
     yield ZLIB_HEADER
@@ -85,6 +91,7 @@ def _stored(*contents: bytes) -> Iterator[Piece]:
         checksum = zlib.adler32(content, checksum)
         for at in range(0, len(content), MAX_STORED_BYTES):
             block = memoryview(content)[at : at + MAX_STORED_BYTES]
+            # "Not the last block, stored", the length, and its complement (RFC 1951, 3.2.4).
             yield pack("<BHH", 0, len(block), len(block) ^ 0xFFFF)
             yield block
     yield LAST_BLOCK + pack(">I", checksum)

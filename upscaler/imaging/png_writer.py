@@ -1,7 +1,7 @@
-"""PNG files, strip by strip.
+"""Write PNG files, strip by strip.
 
-A PNG is one zlib stream of strips that were deflated apart: each ends with a flush, which fills its
-last byte, and none refers to what came before it (RFC 1951; pigz does the same).
+The strips are compressed independently and joined to a single zlib stream: each ends with a flush,
+which fills up its last byte, and none refers to data before it (RFC 1951; pigz does the same).
 """
 
 import math
@@ -22,17 +22,17 @@ from upscaler.imaging.strips import Pieces, Shape, rechunk, rows_in_strip
 
 DEFLATE_LEVEL: Final = 1
 ADLER_BASE: Final = 65521
-"""Adler-32 counts modulo this prime (RFC 1950, 8.2)."""
+"""The prime modulus of Adler-32 (RFC 1950, 8.2)."""
 FILTER_SUB, FILTER_UP, FILTER_AVERAGE = 1, 2, 3
-"""Filters of rows (PNG, third edition, 9.2): each sample less the one on its left, the one above
-it, or the mean of both. On enlarged photos and drawings the mean makes smaller files than any other
-single filter. A row that is the same as the one above it is all 0 by FILTER_UP."""
+"""Row filters (PNG, third edition, 9.2) that subtract from each sample the one on its left, the one
+above it, or the mean of both. On upscaled photos and drawings FILTER_AVERAGE makes smaller files
+than any other single filter. With FILTER_UP a row that equals the one above becomes all zeros."""
 COLOUR_TYPES: Final = {3: 2, 4: 6}
-"""PNG's numbers for RGB and RGBA, by how many samples a pixel has."""
+"""PNG's colour types of RGB and RGBA, by the number of channels."""
 
 
 class Deflated(NamedTuple):
-    """A part of a zlib stream: an IDAT chunk, and what it holds: its checksum and length."""
+    """A strip as an IDAT chunk, and the Adler-32 and the length of its uncompressed data."""
 
     chunk: bytes
     adler: int
@@ -40,42 +40,46 @@ class Deflated(NamedTuple):
 
 
 def write_png(strips: Iterable[Pixels], shape: Shape) -> Pieces:
-    """The pieces of a PNG of `shape`, whose rows come in `strips`; see `encode.encode_strips`."""
+    """Yield the pieces of a PNG of `shape`, whose rows come in `strips`; see `encode_strips`."""
     height, width, channels = shape
     rows = rows_in_strip(width * channels)
     header = pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
     yield SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", ZLIB_HEADER)
     adler = 1
-    with closing(ordered_map(_deflated, rechunk(strips, shape, rows))) as parts:
+    with closing(ordered_map(_deflate, rechunk(strips, shape, rows))) as parts:
         for part in parts:
             yield part.chunk
-            adler = _adler_combined(adler, part.adler, part.length)
+            adler = _adler32_combine(adler, part.adler, part.length)
     yield chunk(b"IDAT", LAST_BLOCK + pack(">I", adler)) + chunk(b"IEND", b"")
 
 
-def _deflated(lot: Pixels) -> Deflated:
-    filtered = _filtered(lot)
+def _deflate(chunk_of_rows: Pixels) -> Deflated:
+    """Filter and compress all rows of a chunk but the first, which is the row above them."""
+    filtered = _filter(chunk_of_rows)
+    # Raw deflate (negative window bits): the zlib header and checksum are those of the whole file.
     stream = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     content = stream.compress(filtered) + stream.flush(zlib.Z_SYNC_FLUSH)
     return Deflated(chunk(b"IDAT", content), zlib.adler32(filtered), filtered.size)
 
 
-def _filtered(lot: Pixels) -> Pixels:
-    """All rows but the first, each with the number of its filter before its filtered samples."""
-    channels = lot.shape[2]
-    samples = lot.reshape(len(lot), -1)
+def _filter(chunk_of_rows: Pixels) -> Pixels:
+    """The scanlines of all rows but the first: a filter's number and the filtered samples."""
+    channels = chunk_of_rows.shape[2]
+    samples = chunk_of_rows.reshape(len(chunk_of_rows), -1)
     above, rows = samples[:-1], samples[1:]
     result = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
     differences = result[:, 1:]
-    repeated = _repeated(samples)
-    if 4 * np.count_nonzero(repeated) >= len(rows):  # then so are many pixels in a row
+    repeated = _equal_row_above(samples)
+    # Where a quarter of the rows are repeated, so are many pixels along the rows (an image that was
+    # upscaled by repeating pixels). FILTER_SUB makes those zero.
+    if 4 * np.count_nonzero(repeated) >= len(rows):
         result[:, 0] = FILTER_SUB
         differences[:, :channels] = rows[:, :channels]
         np.subtract(rows[:, channels:], rows[:, :-channels], out=differences[:, channels:])
     else:
         result[:, 0] = FILTER_AVERAGE
         differences[:, :channels] = rows[:, :channels] - (above[:, :channels] >> 1)
-        # The mean, rounded down and without a ninth bit: what both have, and half of what one has.
+        # The mean, rounded down, without overflowing uint8: a + b == 2 * (a & b) + (a ^ b).
         left, above = rows[:, :-channels], above[:, channels:]
         mean = left ^ above
         mean >>= 1
@@ -86,10 +90,10 @@ def _filtered(lot: Pixels) -> Pixels:
     return result
 
 
-def _repeated(rows: Pixels) -> NDArray[np.bool_]:
-    """Of each row but the first, whether it is the same as the one above it.
+def _equal_row_above(rows: Pixels) -> NDArray[np.bool_]:
+    """For each row but the first, whether it equals the row above it.
 
-    They are compared as the longest numbers that make up a row: that takes the least time.
+    Rows are compared as the widest integers that divide them, which is the fastest.
     """
     number_bytes = math.gcd(rows.shape[1], 8)
     numbers = rows.view(f"u{number_bytes}")
@@ -97,12 +101,13 @@ def _repeated(rows: Pixels) -> NDArray[np.bool_]:
     return same
 
 
-def _adler_combined(first: int, second: int, length: int) -> int:
-    """The Adler-32 of two texts in a row, of which the second has `length` bytes.
+def _adler32_combine(first: int, second: int, length: int) -> int:
+    """The Adler-32 of two texts in sequence, of which the second has `length` bytes.
 
-    By RFC 1950, 8.2: the low half is 1 and the sum of all bytes, the high half the sum of what the
-    low half was after each. So behind the first text each of the second's low halves is larger by
-    the first's, less the 1 that it began with. zlib's adler32_combine computes the same.
+    As zlib's function of that name, which Python does not offer. By RFC 1950, 8.2, the low half is
+    1 plus the sum of all bytes, and the high half is the sum of the low halves after each byte. In
+    the joined text each low half of the second is larger by the low half of the first, minus the 1
+    with which it began.
     """
     low, high = first & 0xFFFF, first >> 16
     total_low = low + (second & 0xFFFF) - 1

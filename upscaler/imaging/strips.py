@@ -1,4 +1,4 @@
-"""Strips of rows: how an image is cut up so that its parts are encoded on several cores at once."""
+"""Cut an image into strips of rows that can be encoded independently, on several cores."""
 
 from collections.abc import Generator, Iterable, Iterator
 from typing import Final
@@ -8,26 +8,28 @@ import numpy as np
 from upscaler.imaging.pixels import Pixels
 
 STRIP_BYTES: Final = 3 * 2**19
-"""About how many bytes of pixels a strip has: 64 rows of the widest RGB picture. Smaller strips
-are handed around too often, and larger ones take longer until the first byte."""
+"""The approximate size of a strip: 64 rows of the widest RGB image that the API returns. Smaller
+strips cost more overhead for threads, and larger ones delay the first byte of the file."""
 Pieces = Generator[bytes, None, None]
-"""Of a file or an answer. Closing it ends the threads that are at work on the next ones."""
+"""Pieces of a file or a response. Closing it ends the threads that work on the next pieces."""
 Shape = tuple[int, int, int]
-"""Of a whole picture: height, width, and 3 or 4 samples."""
+"""The shape of a whole image: height, width, and 3 or 4 channels."""
 
 
 def rows_in_strip(row_bytes: int) -> int:
-    """How many rows a strip has, at least one."""
+    """How many rows of `row_bytes` a strip has: at least one."""
     return max(1, STRIP_BYTES // row_bytes)
 
 
 def rechunk(strips: Iterable[Pixels], shape: Shape, rows: int) -> Iterator[Pixels]:
-    """The same rows in copies of `rows` rows, the last of them perhaps fewer.
+    """Copy the rows of `strips` into arrays of 1 + `rows` rows; the last may have fewer.
 
-    Above its rows each copy has the one that comes before them, at first a black one.
+    The first row of each array is the row of the image above the others, for PNG's filters, and
+    black above the top of the image. Raises ValueError for strips that are not uint8, have another
+    width or number of channels, or do not add up to the height.
     """
     height, *rest = shape
-    lot = np.zeros((1 + rows, *rest), np.uint8)
+    chunk = np.zeros((1 + rows, *rest), np.uint8)
     filled, total = 1, 0
     for strip in strips:
         total += len(strip)
@@ -35,14 +37,15 @@ def rechunk(strips: Iterable[Pixels], shape: Shape, rows: int) -> Iterator[Pixel
             raise ValueError(f"strips must be uint8 and make up an image of shape {shape}")
         top = 0
         while top < len(strip):
-            part = strip[top : top + len(lot) - filled]
-            lot[filled : filled + len(part)] = part
+            part = strip[top : top + len(chunk) - filled]
+            chunk[filled : filled + len(part)] = part
             top, filled = top + len(part), filled + len(part)
-            if filled == len(lot):
-                yield lot
-                lot, full = np.empty_like(lot), lot
-                lot[0], filled = full[-1], 1
+            if filled == len(chunk):
+                yield chunk
+                # A new array each time: threads may still be encoding the one that was yielded.
+                chunk, full = np.empty_like(chunk), chunk
+                chunk[0], filled = full[-1], 1
     if total < height:
         raise ValueError(f"strips of {total} rows in all, not {height}")
     if filled > 1:
-        yield lot[:filled]
+        yield chunk[:filled]

@@ -31,9 +31,9 @@ Method = modal.Function[..., Any, Any]
 SMALLEST_CARD_BYTES: Final = 15 * 2**30
 """The free memory of a T4, the smallest of Modal's GPUs."""
 FIRST_GUESS_FLOPS: Final = 4e13
-"""Operations per second until one is measured: a third of an L4's peak in fp16."""
+"""Operations per second until the first image is measured: a third of an L4's peak in fp16."""
 SIGNATURE_BYTES: Final = 24
-"""Too many to guess (ASY-5)."""
+"""192 bits, so that ids cannot be guessed (ASY-5)."""
 
 CALL_FAILED: Final = (
     faults.ExecutionError,
@@ -41,11 +41,11 @@ CALL_FAILED: Final = (
     faults.InternalFailure,
     faults.RemoteError,
 )
-"""What Modal raises when a container died or timed out; its other errors are its own failures."""
+"""Modal's errors for a container that died or timed out; its other errors are failures of Modal."""
 
 
 def to_payload(result: UpscaleResult, device: str) -> ResultPayload:
-    """What a container returns for a result that was just computed on `device`."""
+    """The payload of a result that was computed on `device` just now."""
     return {
         "file": result.file,
         "encoding": result.encoding.value,
@@ -61,7 +61,7 @@ def to_payload(result: UpscaleResult, device: str) -> ResultPayload:
 
 
 def from_payload(payload: ResultPayload) -> UpscaleResult:
-    """The service's view of what a container returned."""
+    """The result that a container returned as a payload."""
     return UpscaleResult(
         file=payload["file"],
         encoding=ImageEncoding(payload["encoding"]),
@@ -80,9 +80,10 @@ def arguments(task: UpscaleJob) -> tuple[bytes, str, Size, str, bool]:
 
 
 class ModalBackend:
-    """A backend that calls `make` in GPU containers, as many as Modal starts.
+    """A backend that calls `make` in GPU containers; Modal decides how many there are.
 
-    `make` takes what `arguments` returns, and returns a ResultPayload.
+    `make` takes what `arguments` returns, and returns a ResultPayload. `at_once` is the number of
+    jobs that may run at the same time.
     """
 
     face_enhance = False
@@ -93,7 +94,8 @@ class ModalBackend:
         self._make = make
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
-        """Into how many bands the smallest card would cut an image of that size in pixels."""
+        """The number of bands that the smallest GPU would need for an input of `size` in pixels."""
+        # Any GPU of the deployment may run the job, so the estimate is for the smallest.
         spec = MODELS[model]
         needs = footprint(spec.network, Precision.FP16, "cuda")
         choices = plans(spec, size, channels, needs)
@@ -103,9 +105,9 @@ class ModalBackend:
         """Do nothing: a container loads all models before its first job."""
 
     async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
-        """Upscale in a container. Raises what is raised there, RemoteFailed and Unreachable.
+        """Upscale in a container. Raises UpscalerErrors from there, RemoteFailed and Unreachable.
 
-        The stage `queue` is all but the work: the network, Modal's queue, perhaps a cold start.
+        The stage `queue` is all time but the work: the network, Modal's queue, maybe a cold start.
         """
         began_s = time.perf_counter()
         with map_modal_errors():
@@ -114,6 +116,7 @@ class ModalBackend:
         work = payload["seconds"]
         for stage, seconds in work.items():
             timer.seconds[stage] += seconds
+        # The two times are measured on two machines, so the difference may be below zero.
         timer.seconds["queue"] += max(0.0, took_s - sum(work.values()))
         return from_payload({**payload, "seconds": timer.seconds})
 
@@ -122,8 +125,9 @@ class ModalJobStore:
     """Jobs in Modal's own queue, which keeps their results for a week.
 
     A job's id is the id of Modal's call with a signature. So every container can look up every job,
-    whichever started it, and clients cannot ask for calls that are not jobs. Only some results are
-    cached here. Modal does not say whether a call waits or runs: a job is pending until completed.
+    whichever started it, and clients cannot ask for calls that are not jobs. Recent results are
+    cached here. Modal does not tell waiting calls from running ones, so that a job's status is
+    `pending` until it is `completed`.
     """
 
     def __init__(
@@ -134,22 +138,24 @@ class ModalJobStore:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Keep results of at most `capacity_bytes`; `key` is secret, and signs ids."""
+        """Cache results of at most `capacity_bytes`; `key` is the secret that signs ids."""
         self._make = make
+        # A derived key: the prefix separates it from any other use of the token.
         self._key = hashlib.sha256(b"ids of jobs\0" + key).digest()
         self._capacity_bytes = capacity_bytes
         self._clock = clock
         self._cached: OrderedDict[str, ResultPayload] = OrderedDict()
         self._cached_bytes = 0
-        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # A lock exists as long as a request uses it, so that the dictionary does not grow.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def results_bytes(self) -> int:
         return self._cached_bytes
 
-    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
-        with order as entered, map_modal_errors():
-            call = await self._make.spawn.aio(*arguments(entered.task))
+    async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
+        with scheduled as entered, map_modal_errors():
+            call = await self._make.spawn.aio(*arguments(entered.job))
         return self._signed(f"{call.object_id}.{int(self._clock())}")
 
     async def status(self, job_id: str) -> JobStatus:
@@ -161,6 +167,7 @@ class ModalJobStore:
         except (UnknownJob, Unreachable):
             raise
         except Exception:
+            # A failed job is completed: its result is the error (docs/MODAL.md).
             self._check_age(started_s)
         return JobStatus.COMPLETED
 
@@ -178,11 +185,11 @@ class ModalJobStore:
             raise
 
     async def _payload(self, call_id: str) -> ResultPayload:
-        """What a call returned. Raises TimeoutError until then, and what the call raised."""
-        lock = self._asking.get(call_id)
+        """What a call returned. Raises TimeoutError until it is done, or the error it raised."""
+        lock = self._locks.get(call_id)
         if lock is None:
-            self._asking[call_id] = lock = asyncio.Lock()
-        async with lock:  # concurrent polls must not fetch as many copies of one file
+            self._locks[call_id] = lock = asyncio.Lock()
+        async with lock:  # so that concurrent polls do not each fetch the same file
             payload = self._cached.get(call_id)
             if payload is None:
                 payload = await _call_result(call_id)
@@ -195,7 +202,7 @@ class ModalJobStore:
         return payload
 
     def _cache(self, call_id: str, payload: ResultPayload) -> None:
-        """Cache a result: a client that saw it completed will ask for it next."""
+        """Cache a result: a client that polled its status will ask for it next."""
         self._cached[call_id] = payload
         self._cached_bytes += _size(payload)
         while self._cached_bytes > self._capacity_bytes:
@@ -207,7 +214,7 @@ class ModalJobStore:
             self._cached_bytes -= _size(payload)
 
     def _check_age(self, since_s: float) -> None:
-        """Raise UnknownJob for what is older than results are kept (ASY-4)."""
+        """Raise UnknownJob if the lifetime of results has passed since then (ASY-4)."""
         if self._clock() >= since_s + RESULT_LIFETIME_S:
             raise UnknownJob("the result of this inference is no longer kept")
 
@@ -218,6 +225,7 @@ class ModalJobStore:
     def _parsed(self, job_id: str) -> tuple[str, int]:
         """The call's id, and when it was started. Raises UnknownJob for an invalid signature."""
         text, _, _ = job_id.rpartition(".")
+        # Bytes: compare_digest takes no str with other characters than ASCII, which ids may have.
         if not hmac.compare_digest(self._signed(text).encode(), job_id.encode()):
             raise UnknownJob("no inference has this id")
         call_id, _, started_s = text.rpartition(".")
@@ -225,11 +233,11 @@ class ModalJobStore:
 
 
 async def _call_result(call_id: str) -> ResultPayload:
-    """What Modal has for a call. Raises TimeoutError until it is done, UnknownJob, or its error."""
+    """The call's result. Raises TimeoutError until it is done, UnknownJob, or the call's error."""
     call: modal.FunctionCall[Any] = modal.FunctionCall.from_id(call_id)
     with map_modal_errors():
         try:
-            payload: ResultPayload = await call.get.aio(timeout=0)
+            payload: ResultPayload = await call.get.aio(timeout=0)  # ask without waiting
         except (faults.NotFoundError, faults.OutputExpiredError) as error:
             raise UnknownJob("the result of this inference is no longer kept") from error
     return payload

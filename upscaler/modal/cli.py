@@ -1,6 +1,6 @@
 """Upscale files from a terminal on GPU containers: `modal run modal_app.py --image photos/`.
 
-It needs only modal and its dependencies: the container decodes the files and checks the sizes.
+It needs only modal and its dependencies, since containers decode the files and check the sizes.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from upscaler.modal.payload import FileResult
 from upscaler.models import MODELS, UpscalingModel
 
 AT_ONCE: Final = 100
-"""How many images are in flight at the same time: a large folder does not fit into memory."""
+"""How many images are in flight at the same time; a large folder does not fit into memory."""
 
 INTERRUPTED: Final = 128 + 2
 """The exit status of an interrupted process, by the convention of shells: 128 + SIGINT."""
@@ -36,7 +36,7 @@ Method = modal.Function[..., Any, Any]
 
 @dataclass
 class BatchResult:
-    """The results of a batch so far; `seconds` are the seconds of work by device."""
+    """The results of a batch so far; `seconds` are containers' seconds of work, by device."""
 
     written: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -44,10 +44,9 @@ class BatchResult:
 
 
 def main(arguments: Sequence[str], upscale: Method) -> None:
-    """Upscale the files in `arguments` with `upscale`, which takes a key, a file and fields.
+    """Upscale the files in `arguments` with the method `upscale` (see `Worker.upscale`).
 
-    Ends the process with status 1 if an image failed, 2 if the command is wrong, and 130 if it was
-    interrupted.
+    Exits with status 1 if an image failed, 2 if the command is invalid, and 130 if interrupted.
     """
     args = parser().parse_args(arguments)
     try:
@@ -78,18 +77,18 @@ def main(arguments: Sequence[str], upscale: Method) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the options after `modal run modal_app.py`."""
-    whole = argparse.ArgumentParser(
+    root = argparse.ArgumentParser(
         prog="modal run modal_app.py",
         description="Upscale images (PNG, JPEG, WebP) with sides of "
         f"{MIN_INPUT_PX} to {MAX_INPUT_PX} pixels to at most {MAX_OUTPUT_PX}. By default an image "
         "is upscaled by the model's own scale. Results that exist are skipped, so that an "
         "interrupted batch can be continued.",
     )
-    add = whole.add_argument
+    add = root.add_argument
     add("--image", nargs="+", action="extend", required=True, metavar="INPUT",
         help="images, folders of images, and globs")  # fmt: skip
     add("--output", type=Path, metavar="FILE|DIR", help="default: the folder `upscaled`")
-    size = whole.add_mutually_exclusive_group()
+    size = root.add_mutually_exclusive_group()
     size.add_argument(
         "--scale", type=_positive, metavar="F", help="factor for both sides, such as 2.5"
     )
@@ -98,20 +97,22 @@ def parser() -> argparse.ArgumentParser:
     add("--model", choices=[*map(str, UpscalingModel)], default=str(UpscalingModel.X4_PLUS),
         metavar="NAME", help=f"one of: {', '.join(UpscalingModel)}")  # fmt: skip
     add("--encoding", type=ImageEncoding, choices=[*ImageEncoding], metavar="NAME",
-        help="png (default) or jpeg")  # fmt: skip
+        help=f"one of: {', '.join(ImageEncoding)}; default: the one that --output's name says, "
+        f"or else {ImageEncoding.PNG}")  # fmt: skip
     add("--again", action="store_true", help="upscale again what has a result already")
-    return whole
+    return root
 
 
 async def _upscale_all(
     jobs: Sequence[files.FileJob], fields: dict[str, object], upscale: Method, batch: BatchResult
 ) -> None:
-    """Send all files to containers and write each result as it arrives, in any order.
+    """Send all files to containers and write each result when it arrives, in any order.
 
     Modal shows the progress on a terminal.
     """
     pending = dict(enumerate(jobs))
     slots = asyncio.Semaphore(AT_ONCE)
+    # The reasons of failures that Modal does not assign to a file.
     lost: list[str] = []
 
     async def sources() -> AsyncIterator[tuple[int, bytes, dict[str, object]]]:
@@ -130,9 +131,8 @@ async def _upscale_all(
         results = upscale.starmap.aio(sources(), order_outputs=False, return_exceptions=True)
         async for result in results:
             slots.release()
-            if isinstance(
-                result, BaseException
-            ):  # the container failed: nothing says with which file
+            # The container died or timed out, and Modal does not say with which file.
+            if isinstance(result, BaseException):
                 lost.append(f"{type(result).__name__}: {result}")
             else:
                 _write(pending.pop(result["key"]), result, batch)
@@ -164,12 +164,12 @@ def _write(job: files.FileJob, result: FileResult, batch: BatchResult) -> None:
 
 
 def _log(text: str) -> None:
-    """Print to standard error, where Modal's progress bar makes room for it."""
+    """Print to standard error; Modal's progress bar makes room for the line."""
     sys.stderr.write(f"{text}\n")
 
 
 def _fields(args: argparse.Namespace, encoding: ImageEncoding) -> dict[str, object]:
-    """The fields of the request for every image, without the image itself."""
+    """The fields of each image's request, without the image itself."""
     fields: dict[str, object] = {
         "scale": args.scale,
         "output_image_width": args.width,
@@ -181,7 +181,7 @@ def _fields(args: argparse.Namespace, encoding: ImageEncoding) -> dict[str, obje
 
 
 def _summary(batch: BatchResult, wall_s: float) -> str:
-    """Time and cost of the batch, compared with OctoAI's price."""
+    """The time and cost of the batch, compared with OctoAI's price."""
     if not batch.written:
         return "no image was upscaled"
     noun = "image" if batch.written == 1 else "images"
@@ -190,6 +190,7 @@ def _summary(batch: BatchResult, wall_s: float) -> str:
     for device, seconds in batch.seconds.items():
         rate = pricing.container_usd_per_s(device, GPU_CORES, GPU_MEMORY_MIB / 1024)
         usd = None if rate is None else rate * seconds
+        # One unknown price makes the total unknown.
         total_usd = None if usd is None or total_usd is None else total_usd + usd
         cost = "price unknown" if usd is None else f"${usd:.5f}"
         lines.append(f"  {seconds:.1f} s on {device}: {cost}")

@@ -1,7 +1,7 @@
 """The settings of a deployment to Modal, and the secret that it requires.
 
-The machine that deploys reads them. It imports neither torch nor what the service needs: a virtual
-environment with modal alone is enough to deploy from.
+They are read on the machine that deploys. This module imports neither torch nor the service's
+dependencies, so that a virtual environment with only modal is enough to deploy from.
 """
 
 import re
@@ -17,15 +17,15 @@ from upscaler.environment import FromEnvironment, setting
 from upscaler.errors import InvalidSetting
 
 REFUSED: Final = (modal.exception.InvalidError, modal.exception.NotFoundError)
-"""What Modal's client raises for a secret that does not exist or lacks a key."""
+"""The errors of Modal's client for a secret that does not exist or lacks a key."""
 GPU_CORES: Final = 2.0
-"""Of a GPU container: one decodes and encodes while the other feeds the GPU."""
+"""Of a GPU container: one core decodes and encodes while the other feeds the GPU."""
 GPU_MEMORY_MIB: Final = 8192
-"""Of a GPU container: torch and all networks, and the largest image with its file."""
+"""Of a GPU container: it holds torch, all networks, and the largest image with its file."""
 
 
 class Snapshot(StrEnum):
-    """What a container starts from: a snapshot of CPU memory, of GPU memory too, or neither."""
+    """What a container starts from: a snapshot of CPU memory, of CPU and GPU memory, or none."""
 
     CPU = "cpu"
     GPU = "gpu"
@@ -69,12 +69,12 @@ class Deployment(FromEnvironment):
     max_containers: int = setting("UPSCALER_MAX_CONTAINERS", _number(1, 1000), 4)
     """How many containers of each kind may run."""
     window_s: int = setting("UPSCALER_SCALEDOWN_WINDOW", _number(2, 1200), 60)
-    """After how many idle seconds a GPU container shuts down; Modal allows 2 to 1200."""
+    """Idle seconds after which a GPU container shuts down; Modal allows 2 to 1200."""
     snapshot: Snapshot = setting("UPSCALER_SNAPSHOT", _snapshot, Snapshot.CPU)
     region: tuple[str, ...] = setting("UPSCALER_REGION", _words, ())
-    """Modal's names of the regions where both kinds of containers may run."""
+    """Modal's names of the regions where containers of both kinds may run; empty means any."""
     proxy_auth: bool = setting("UPSCALER_PROXY_AUTH", _switch, default=False)
-    """Whether Modal's own tokens are required besides the service's."""
+    """Whether Modal's own tokens are required in addition to the service's."""
 
     @property
     def snapshots(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Deployment(FromEnvironment):
 def settings_or_exit() -> Deployment:
     """The settings of this deployment; exits with a message if one is invalid.
 
-    An exception would be shown with the whole traceback of Modal's import.
+    Modal would show an exception with the whole traceback of its import.
     """
     try:
         return Deployment.from_environment()
@@ -100,8 +100,8 @@ def settings_or_exit() -> Deployment:
 def token_or_exit(name: str, key: str) -> modal.Secret:
     """The secret that holds the service's tokens; exits with a message if it does not exist.
 
-    It is looked up only by Modal's command line: tests and containers, which just import the app,
-    need not be logged in.
+    Only Modal's command line looks it up: tests and containers, which just import the app, need not
+    be logged in.
     """
     secret = modal.Secret.from_name(name, required_keys=[key])
     if modal.is_local() and _deploying():
@@ -115,11 +115,12 @@ def token_or_exit(name: str, key: str) -> modal.Secret:
                 f"(Modal says: {error})"
             )
         except modal.exception.Error:
-            pass  # such as a missing login, which the command itself reports better
+            pass  # such as a missing login, which the command itself reports more clearly
     return secret
 
 
 def _deploying() -> bool:
+    """Whether a command of Modal's is running, which is written with click."""
     import click  # noqa: PLC0415  containers need not have it
 
     return click.get_current_context(silent=True) is not None

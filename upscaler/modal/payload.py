@@ -1,7 +1,7 @@
 """What GPU containers return, as plain values.
 
-So containers of an older and a newer deployment understand each other, and so does a terminal that
-has none of the product's dependencies.
+Modal pickles them. Plain values can be read by containers of an older or newer deployment, and by a
+terminal that has none of the product's dependencies.
 """
 
 from typing import TypedDict
@@ -10,7 +10,8 @@ from typing import TypedDict
 class ResultPayload(TypedDict):
     """A result for the service: see `service.backend.UpscaleResult`.
 
-    `finished_s` is when it was done, in seconds since 1970, and `device` the name of the GPU.
+    `file` is in chunks, `seconds` are by stage, `finished_s` is the time of completion in seconds
+    since 1970, and `device` is the name of the GPU.
     """
 
     file: list[bytes]
@@ -26,9 +27,9 @@ class ResultPayload(TypedDict):
 
 
 class FileResult(TypedDict):
-    """The result for a terminal's image `key`: an error message, or a file.
+    """The result for a terminal's image number `key`: an error message, or a file in chunks.
 
-    `seconds` is how long the container worked on it.
+    `size` is its width and height in pixels, and `seconds` the time that the container took.
     """
 
     key: int

@@ -1,9 +1,9 @@
-"""What Modal charges for containers, in dollars a second, as read in November 2026."""
+"""Modal's prices for containers, in dollars per second, as published in November 2026."""
 
 from typing import Final
 
 OCTOAI_USD: Final = 0.004
-"""What OctoAI charged for a request (docs/CONTRACT.md)."""
+"""OctoAI's price per request (docs/CONTRACT.md)."""
 USD_PER_CORE_S: Final = 0.000_013_1
 USD_PER_GIB_S: Final = 0.000_002_22
 GPU_USD_PER_S: Final = {
@@ -19,10 +19,10 @@ GPU_USD_PER_S: Final = {
 
 
 def card(device: str) -> str | None:
-    """Modal's name for a GPU, from CUDA's name such as NVIDIA L4; None for an unknown one.
+    """Modal's name for a GPU, from CUDA's name such as NVIDIA L4; None for an unknown GPU.
 
-    It is the first word, but some A10 call themselves A10G, and an A100's memory size comes
-    after other words.
+    It is the first word, except that some A10s are called A10G, and that Modal distinguishes A100s
+    by their memory, which follows other words.
     """
     words = device.removeprefix("NVIDIA ").removeprefix("Tesla ")
     first = words.replace("-", " ").partition(" ")[0]
@@ -33,7 +33,7 @@ def card(device: str) -> str | None:
 
 
 def container_usd_per_s(device: str, cores: float, memory_gib: float) -> float | None:
-    """What a container with that device costs per second, or None for a GPU without a price."""
+    """The price of a container with that device in dollars per second; None if it is unknown."""
     name = card(device)
     if name is None and device != "cpu":
         return None

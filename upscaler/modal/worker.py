@@ -1,4 +1,4 @@
-"""What a GPU container does: load the weights, start, and upscale images.
+"""The work of a GPU container: load the weights, start, and upscale images.
 
 Modal takes a snapshot of its memory after the first step, and later containers start from that. So
 `load_weights` must not touch the GPU: CUDA state in a snapshot would belong to another device.
@@ -27,7 +27,7 @@ from upscaler.settings import Settings
 
 START_TRIES: Final = 3
 START_PAUSE_S: Final = 1.0
-"""In a container that has just started, CUDA may not be ready yet."""
+"""How often and after what pause to retry: in a new container CUDA may not be ready yet."""
 WARM_UP_PX: Final = 256
 """The side of the warm-up image: the first image on a GPU waits for kernels to be loaded."""
 
@@ -41,16 +41,16 @@ class Worker:
 
     def __init__(self) -> None:
         self.settings = Settings.from_environment()
-        self._read: dict[UpscalingModel, weights.Loaded] = {}
+        self._weights: dict[UpscalingModel, weights.Loaded] = {}
         self._engines: EnginePool | None = None
 
     def load_weights(self) -> None:
         """Load all weights into CPU memory, and log how long that and the imports took."""
         began_s = time.perf_counter()
-        started_s = time.time() - psutil.Process().create_time()
+        imports_s = time.time() - psutil.Process().create_time()  # what this process did so far
         for spec in MODELS.values():
-            self._read[spec.name] = weights.load(spec, self.settings.weights)
-        _log_times("read", imports_s=started_s, weights_s=time.perf_counter() - began_s)
+            self._weights[spec.name] = weights.load(spec, self.settings.weights)
+        _log_times("read", imports_s=imports_s, weights_s=time.perf_counter() - began_s)
 
     def start(self) -> None:
         """Move the models to the device and warm up; log how long that took."""
@@ -64,7 +64,7 @@ class Worker:
 
     def move_to_device(self) -> None:
         """Move all weights to the device. Raises DeviceUnavailable if none appears in time."""
-        self._engines = _retry_without_device(lambda: EnginePool(self.settings, self._read))
+        self._engines = _retry_without_device(lambda: EnginePool(self.settings, self._weights))
         for model in UpscalingModel:
             self._engines.load(model)
 
@@ -88,9 +88,10 @@ class Worker:
     def make(
         self, source: bytes, model: str, size: Size, encoding: str, as_file: bool
     ) -> ResultPayload:
-        """Run one of the service's jobs; `backend.arguments` made its arguments."""
+        """Run one of the service's jobs; the arguments are those of `backend.arguments`."""
 
         def work(timer: StageTimer) -> UpscaleResult:
+            # The front has decoded it to validate it, but sends the file, which is smaller.
             with timer.stage("decode"):
                 pixels = decode.read_header(source).pixels()
             task = UpscaleJob(
@@ -101,9 +102,9 @@ class Worker:
         return self._payload(work)
 
     def upscale(self, key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
-        """Upscale a file as a request with these fields asks; errors are returned as text.
+        """Upscale a file as a request with these fields would; errors are returned as text.
 
-        They are meant for the user who sent the file, who can fix most of them.
+        Errors are for the user who sent the file, who can fix most of them.
         """
 
         def work(timer: StageTimer) -> UpscaleResult:
@@ -132,9 +133,9 @@ class Worker:
         return run_job(self.engines, task, digest, timer)
 
     def _payload(self, work: Callable[[StageTimer], UpscaleResult]) -> ResultPayload:
-        """The payload of `work`'s result. Raises RemoteFailed for an unexpected error.
+        """The payload of `work`'s result. Raises UpscalerErrors, and RemoteFailed for any other.
 
-        It has the reason as text: its receiver has no torch to unpickle the original error with.
+        RemoteFailed has the error as text: its receiver has no torch to unpickle the original with.
         """
         try:
             result = work(StageTimer())
@@ -142,12 +143,13 @@ class Worker:
             raise
         except Exception as error:
             log.exception("an image failed")
+            # `from None`, or the original error would be pickled as its cause.
             raise RemoteFailed(f"{type(error).__name__}: {error}") from None
         return to_payload(result, self.device)
 
 
 def _retry_without_device(work: Callable[[], Result]) -> Result:
-    """What `work` returns, retried while there is no device."""
+    """The result of `work`, which is retried while it raises DeviceUnavailable."""
     for _ in range(START_TRIES - 1):
         try:
             return work()

@@ -1,8 +1,8 @@
-"""The API over HTTP: `create_app` puts the contract in front of anything that enlarges pictures.
+"""The API over HTTP: `create_app` serves the contract on top of any backend.
 
-`Service.upscaling` reads in the order in which errors are told (REQ-19): method and path by the
-router, then token, body size, JSON, fields, image header, input size, output size; only then is
-work done.
+`Service.upscaling` checks in the order in which errors are reported (REQ-19): method and path, by
+the router, then token, body size, JSON, fields, image header, input size and output size. Only then
+it starts any work.
 """
 
 import asyncio
@@ -24,7 +24,6 @@ from upscaler.api.limits import MAX_BODY_BYTES
 from upscaler.api.request import UpscalingRequest, parse_request
 from upscaler.api.responses import AsyncResponse, DryRunResponse, JobStatus, PollResponse
 from upscaler.api.sizes import Size, output_size
-from upscaler.authority import is_authority
 from upscaler.errors import (
     Busy,
     FieldError,
@@ -35,6 +34,7 @@ from upscaler.errors import (
     TooSlow,
     UpscalerError,
 )
+from upscaler.host_port import is_authority
 from upscaler.imaging import decode
 from upscaler.imaging.decode import EncodedImage
 from upscaler.models import MODELS
@@ -61,12 +61,12 @@ Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
 
 Fetch = Callable[[str, Callable[[int], None]], Awaitable[bytes]]
-"""Returns the bytes at a URL; the second argument is called with how many are held so far."""
+"""Returns the bytes at a URL; calls the second argument with the number of bytes held so far."""
 
 MAX_DOWNLOADS: Final = 32
-"""How many pictures are downloaded at once; each may keep a connection and a thread for a while."""
+"""How many images are downloaded at once; each takes a connection, and sometimes a thread."""
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-"""Of Prometheus's text format."""
+"""The media type of Prometheus's text format."""
 
 log = logging.getLogger(__name__)
 
@@ -78,35 +78,35 @@ def create_app(
     fetch: Fetch | None = None,
     middleware: Sequence[Middleware] = (),
 ) -> FastAPI:
-    """The service on top of `backend`, for the bearer tokens in `settings`.
+    """Return the service on top of `backend`, for clients with one of `settings.tokens`.
 
-    Asynchronous inferences are kept in `jobs`, by default in this process, and pictures come from
-    URLs by `fetch`, by default from the public internet. `middleware` goes around the routes, the
-    first one outermost; outside all of it stays `RequestMiddleware`, so that whatever it responds
-    has a request ID, is logged and is counted. Raises ValueError without any token: a service that
-    lets everybody in is never meant.
+    Asynchronous inferences are kept in `jobs`, by default in this process. `fetch` downloads images
+    from URLs, by default from the public internet. `middleware` wraps the routes, the first one
+    outermost, but inside `RequestMiddleware`, so that its responses also have a request ID, are
+    logged and are counted. Raises ValueError without any token: a service without authentication
+    would be a mistake.
     """
     if not settings.tokens:
         raise ValueError("the service needs at least one token")
     if fetch is None:
-        from upscaler.service.download import Downloader  # noqa: PLC0415  and an HTTP client, which takes its time
+        from upscaler.service.download import Downloader  # noqa: PLC0415  importing httpx is slow, and not every caller needs it
 
         fetch = Downloader(ports=settings.fetch_ports, networks=settings.fetch_networks).fetch
     admission = Admission(settings.queue_length, settings.queue_memory, backend.at_once)
     jobs = jobs or LocalJobStore(settings.results_memory)
     metrics = Metrics(admission, lambda: jobs.results_bytes)
-    scheduler = Scheduler(backend, admission, metrics.made)
+    scheduler = Scheduler(backend, admission, metrics.record_result)
     service = Service(scheduler, settings, jobs, fetch, metrics)
 
     app = FastAPI(
         title="Upscaling API",
         description=openapi.TEXT,
         version="0.1",
-        redirect_slashes=False,
-        # FastAPI's own run scripts of another host's, in the page's origin.
+        redirect_slashes=False,  # Starlette's redirect leads to the host that the Host header names
+        # FastAPI's own pages load scripts from a CDN: they could read a token that is typed in.
         docs_url=None,
         redoc_url=None,
-        exception_handlers={UpscalerError: _answer_error},
+        exception_handlers={UpscalerError: _error_response},
         middleware=[
             Middleware(RequestMiddleware, admission=admission, metrics=metrics),
             *middleware,
@@ -128,7 +128,7 @@ def create_app(
 
 
 class Service:
-    """The routes, and what they share."""
+    """The handlers of the routes, and what they share."""
 
     def __init__(
         self,
@@ -144,151 +144,155 @@ class Service:
         self._settings = settings
         self._fetch = fetch
         self._downloads = anyio.CapacityLimiter(MAX_DOWNLOADS)
-        # JSON and images are taken apart on as many cores as there are: more at once would be no
-        # faster, and each takes several times the memory of what it reads.
+        # JSON and images are parsed in at most one thread per core: more would not be faster, and
+        # each takes several times the memory of its input.
         self._cores = anyio.CapacityLimiter(os.cpu_count() or 1)
 
     async def livez(self) -> dict[str, str]:
-        """Say that the process lives; needs no token."""
+        """Return that the process is alive; needs no token."""
         return {"status": "ok"}
 
     async def healthcheck(self) -> dict[str, str]:
-        """Say whether another picture would be taken now; needs no token."""
+        """Return whether another image would be accepted now, or raise Busy; needs no token."""
         admission = self.scheduler.admission
         admission.check_room()
         admission.check_memory(MAX_BODY_BYTES)
         return {"status": "ok"}
 
     async def measured(self) -> Response:
-        """What was measured, for Prometheus."""
+        """Return the metrics for Prometheus."""
         return Response(self._metrics.text(), media_type=METRICS_TYPE)
 
     async def upscaling(self, request: Request) -> Response:
-        """Upscale the given picture."""
+        """Upscale an image."""
         asynchronous = request.headers.get(ASYNC_HEADER) == "1"
         if asynchronous:
-            base_url(request, self._settings.public_url)  # before anything is done for it
+            # The response will hold URLs: refuse an invalid Host before any work is done.
+            base_url(request, self._settings.public_url)
         body = await read_json_body(request, request.state.memory, asynchronous=asynchronous)
         wanted = await self._in_thread(parse_request, body)
-        del body
+        del body  # or it would stay in memory beside its decoded image for the whole request
         wanted = wanted.with_default_encoding(self._settings.default_encoding)
-        return await cancel_on_disconnect(request, self._answer(request, wanted))
+        return await cancel_on_disconnect(request, self._respond(request, wanted))
 
     async def poll(self, request: Request, response_id: str) -> PollResponse:
-        """Say how far an asynchronous inference is."""
+        """Return the status of an asynchronous inference."""
         url = self._url(request, "result", response_id)
         status = await self.jobs.status(response_id)
         completed = status is JobStatus.COMPLETED
         return PollResponse(status=status, response_url=url if completed else None)
 
     async def result(self, request: Request, response_id: str) -> Response:
-        """Give what the synchronous request would have given."""
+        """Return the response that a synchronous request would have had."""
         return self._image_response(request, await self.jobs.result(response_id))
 
-    async def _answer(self, request: Request, wanted: UpscalingRequest) -> Response:
-        """The answer to a request whose fields are right."""
+    async def _respond(self, request: Request, wanted: UpscalingRequest) -> Response:
+        """Return the response to a request whose fields are valid."""
+        # Facts are set as soon as they are known, so that errors are logged with them, too.
         admission, facts, timer = self.scheduler.admission, request.state.facts, StageTimer()
         facts["model"] = wanted.model.value
         self._check_offered(wanted)
         accept = ", ".join(request.headers.getlist("Accept"))
         kind = negotiate(accept, wanted.output_image_encoding)
         data = await self._image(request, wanted, timer)
-        with timer.stage("decode"), _blame(wanted.image_field):
-            picture = await self._in_thread(decode.read_header, data)
-        facts["input"] = responses.in_pixels(picture.size)
-        size = output_size(wanted, picture.size)
+        with timer.stage("decode"), _name_field(wanted.image_field):
+            image = await self._in_thread(decode.read_header, data)
+        facts["input"] = responses.in_pixels(image.size)
+        size = output_size(wanted, image.size)
         facts["output"] = responses.in_pixels(size)
         if request.headers.get(DRY_RUN_HEADER) == "1":
             facts["dry_run"] = True
-            return self._dry_run(wanted, picture, size)
-        admission.check_room()
-        with timer.stage("decode"), _blame(wanted.image_field):
-            pixels = await self._in_thread(picture.pixels)
+            return self._dry_run(wanted, image, size)
+        admission.check_room()  # once more by `schedule`, but decoding for a full queue is a waste
+        with timer.stage("decode"), _name_field(wanted.image_field):
+            pixels = await self._in_thread(image.pixels)
         encoding = kind or wanted.output_image_encoding
-        task = UpscaleJob(data, pixels, wanted.model, size, encoding, as_file=kind is not None)
-        request.state.memory.set(0)  # from here on the order holds all of it
-        order = self.scheduler.order(task, timer)
+        job = UpscaleJob(data, pixels, wanted.model, size, encoding, as_file=kind is not None)
+        request.state.memory.set(0)  # from here on the scheduled job reserves the memory
+        scheduled = self.scheduler.schedule(job, timer)
         if request.headers.get(ASYNC_HEADER) == "1":
             facts["asynchronous"] = True
-            return self._accepted_response(request, await self.jobs.start(order))
-        making = asyncio.ensure_future(_made(order))
-        return await self._in_time(request, making, as_file=task.as_file)
+            job_id = await self.jobs.start(scheduled)
+            url = self._url(request, "poll", job_id)
+            return JSONResponse(AsyncResponse(response_id=job_id, poll_url=url).model_dump())
+        running = asyncio.ensure_future(_run(scheduled))
+        return await self._with_deadline(request, running, as_file=job.as_file)
 
-    async def _in_time(
-        self, request: Request, making: asyncio.Future[UpscaleResult], *, as_file: bool
+    async def _with_deadline(
+        self, request: Request, running: asyncio.Future[UpscaleResult], *, as_file: bool
     ) -> Response:
-        """The answer that holds what is being made; if it is JSON, it begins before that is there.
+        """Return the response with the result of a running job.
 
-        Clients and proxies give up on an answer of which nothing comes: OctoAI's client after 60
-        seconds, Modal's proxy after 150.
+        Clients and proxies give up if no bytes arrive: OctoAI's client after 60 seconds, Modal's
+        proxy after 150. So a JSON response begins before a slow job is done, and a file, which
+        cannot begin early, is a 503 (TooSlow) beyond its deadline.
         """
-        patience_s = self._settings.deadline_s if as_file else self._settings.first_byte_s
-        if await wait_done(making, patience_s):
-            return self._image_response(request, making.result())
+        deadline_s = self._settings.deadline_s if as_file else self._settings.first_byte_s
+        if await wait_done(running, deadline_s):
+            return self._image_response(request, running.result())
         if not as_file:
-            return responses.KeepAliveJSONResponse(making, lambda made: self._record(request, made))
-        await responses.cancel_and_wait(making)
+            return responses.KeepAliveJSONResponse(
+                running, lambda result: self._record(request, result)
+            )
+        await responses.cancel_and_wait(running)
         raise TooSlow(
-            f"this image takes more than {patience_s:g} seconds: accept {JSON} instead of a "
+            f"this image takes more than {deadline_s:g} seconds: accept {JSON} instead of a "
             f"file, or send the header {ASYNC_HEADER}: 1"
         )
 
     async def _image(self, request: Request, wanted: UpscalingRequest, timer: StageTimer) -> bytes:
-        """The encoded image of a request, downloaded if it gives a URL."""
+        """Return the encoded image of a request; downloads it if the request gives a URL."""
         memory = request.state.memory
         if wanted.init_image_url is None:
-            assert wanted.init_image is not None, "the request's validator lets one of both pass"
+            assert wanted.init_image is not None, "the request's validator requires one of the two"
             memory.set(len(wanted.init_image))
             return wanted.init_image
         with timer.stage("fetch"):
             async with self._downloads:
                 data = await self._fetch(wanted.init_image_url, memory.reserve)
-        # All that is logged of it. No URL that can be fetched is one that this cannot take apart.
+        # Only the host is logged: paths and queries often hold secrets. `urlsplit` cannot fail on
+        # a URL that could be fetched.
         request.state.facts["source"] = urlsplit(wanted.init_image_url).hostname
         return data
 
     def _check_offered(self, wanted: UpscalingRequest) -> None:
-        """Raise InvalidRequest for what the API has and this service does not do."""
+        """Raise InvalidRequest for an option of the API that this backend does not support."""
         if wanted.face_enhance and not self.scheduler.backend.face_enhance:
             msg = "there is no face model here: leave face_enhance out or false"
             error = FieldError(("body", "face_enhance"), msg, "face_enhance_unavailable")
             raise InvalidRequest(error)
 
-    def _dry_run(self, wanted: UpscalingRequest, picture: EncodedImage, size: Size) -> Response:
-        backend, pace = self.scheduler.backend, self.scheduler.pace
-        answer = DryRunResponse(
+    def _dry_run(self, wanted: UpscalingRequest, image: EncodedImage, size: Size) -> Response:
+        backend, throughput = self.scheduler.backend, self.scheduler.throughput
+        dry_run = DryRunResponse(
             output_width=size[0],
             output_height=size[1],
             model=wanted.model,
             native_scale=MODELS[wanted.model].scale,
-            tiles=backend.bands(wanted.model, picture.size, picture.channels),
-            estimated_seconds=round(pace.estimate_s(wanted.model, picture.size), 3),
+            tiles=backend.bands(wanted.model, image.size, image.channels),
+            estimated_seconds=round(throughput.estimate_s(wanted.model, image.size), 3),
         )
-        headers = {INPUT_SIZE_HEADER: responses.in_pixels(picture.size)}
-        return JSONResponse(answer.model_dump(mode="json"), headers=headers)
-
-    def _accepted_response(self, request: Request, job_id: str) -> Response:
-        url = self._url(request, "poll", job_id)
-        return JSONResponse(AsyncResponse(response_id=job_id, poll_url=url).model_dump())
+        headers = {INPUT_SIZE_HEADER: responses.in_pixels(image.size)}
+        return JSONResponse(dry_run.model_dump(mode="json"), headers=headers)
 
     def _url(self, request: Request, route: str, job_id: str) -> str:
-        """Where the client finds that route of its inference."""
+        """Return the absolute URL of a route of an asynchronous inference."""
         path = request.app.url_path_for(route, response_id=job_id)
         return base_url(request, self._settings.public_url) + str(path)
 
-    def _image_response(self, request: Request, made: UpscaleResult) -> Response:
-        """The answer that holds a picture."""
-        self._record(request, made)
-        return responses.image_response(made, self._settings.price_per_second)
+    def _image_response(self, request: Request, result: UpscaleResult) -> Response:
+        """Return the response with an image."""
+        self._record(request, result)
+        return responses.image_response(result, self._settings.price_per_second)
 
-    def _record(self, request: Request, made: UpscaleResult) -> None:
-        """Tell the log of a picture, and the memory that it is kept until it is sent."""
-        request.state.memory.set(made.file_bytes)
+    def _record(self, request: Request, result: UpscaleResult) -> None:
+        """Count the memory of a result until it is sent, and add its facts to the log line."""
+        request.state.memory.set(result.file_bytes)
         request.state.facts |= {
-            "model": made.model.value,
-            "input": responses.in_pixels(made.input_size),
-            "output": responses.in_pixels(made.size),
-            "stages": {stage: round(seconds, 4) for stage, seconds in made.seconds.items()},
+            "model": result.model.value,
+            "input": responses.in_pixels(result.input_size),
+            "output": responses.in_pixels(result.size),
+            "stages": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
         }
 
     async def _in_thread(self, work: Callable[[*Args], Result], *args: *Args) -> Result:
@@ -296,24 +300,23 @@ class Service:
 
 
 @contextmanager
-def _blame(field: str) -> Iterator[None]:
-    """Make an error of an image file one of the request's field that it came in."""
+def _name_field(field: str) -> Iterator[None]:
+    """Raise an ImageError of the block as an InvalidRequest that names the request's field."""
     try:
         yield
     except ImageError as error:
         raise error.of_field(field) from error
 
 
-async def _made(order: AbstractContextManager[ScheduledJob]) -> UpscaleResult:
-    """Enter an order, have it made, and leave it."""
-    with order as entered:
-        return await entered.make()
+async def _run(scheduled: AbstractContextManager[ScheduledJob]) -> UpscaleResult:
+    with scheduled as job:
+        return await job.run()
 
 
 def base_url(request: Request, public_url: str | None) -> str:
-    """What the URLs in an answer begin with: as it was set, or else by the host that was asked.
+    """What the URLs in a response begin with: `public_url`, or else the host of the request.
 
-    Raises NotHTTP for a host that cannot be one: not every server that runs the app has seen to it.
+    Raises NotHTTP for an invalid Host, which other servers than ours may let through.
     """
     if public_url is not None:
         return public_url
@@ -322,9 +325,10 @@ def base_url(request: Request, public_url: str | None) -> str:
     return str(request.base_url).rstrip("/")
 
 
-async def _answer_error(request: Request, error: Exception) -> Response:
-    """The one place where an error that was raised on purpose becomes an answer (RES-4, RES-7)."""
+async def _error_response(request: Request, error: Exception) -> Response:
+    """Turn any error that was raised on purpose into its response (RES-4, RES-7)."""
     assert isinstance(error, UpscalerError), "registered for this class alone"
-    if error.status >= 500 and not isinstance(error, Busy | JobFailed):  # that was logged before
+    # Busy is no fault but load, and counted by its status; a JobFailed was logged by the job store.
+    if error.status >= 500 and not isinstance(error, Busy | JobFailed):
         log.error("request %s failed: %s", request.state.request_id, error, exc_info=error)
     return responses.error(error)

@@ -1,4 +1,4 @@
-"""Bearer tokens: who may use the service."""
+"""Authentication by bearer tokens."""
 
 import hmac
 from collections.abc import Awaitable, Callable
@@ -11,11 +11,11 @@ from upscaler.errors import Unauthorized
 
 UNAUTHORIZED_MESSAGE: Final = "send a valid token in the header: Authorization: Bearer TOKEN"
 AUTHORISED: Final = "authorised"
-"""What a request's state has under this name is True once its token was found to be good."""
+"""The key of a request's state that is True once its token has been verified."""
 
 
 def require_token(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
-    """A dependency that lets only requests with one of `tokens` pass, or raises Unauthorized."""
+    """Return a FastAPI dependency that raises Unauthorized unless a request has one of `tokens`."""
     accepted = [token.encode() for token in tokens]
     bearer = HTTPBearer(auto_error=False, description="One of the tokens in UPSCALER_TOKEN.")
 
@@ -23,9 +23,10 @@ def require_token(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
         request: Request,
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     ) -> None:
-        # Header text is latin-1 by the time it comes here; every token is compared, so that the
-        # time taken does not tell which one was nearly right.
+        # Starlette decodes headers as latin-1: encoding them again gives the bytes that were sent.
         offered = given.credentials.encode("latin-1") if given else b""
+        # Every token is compared in constant time, and `any` sees a list: the time taken must not
+        # reveal which token was nearly right.
         matches = [hmac.compare_digest(offered, token) for token in accepted]
         if not any(matches):
             raise Unauthorized(UNAUTHORIZED_MESSAGE)

@@ -1,6 +1,6 @@
-"""From pixels to a picture's file: the line, the network and the encoder, each of them timed.
+"""Runs upscaling jobs, from pixels to an encoded file: queue, network and encoder, each timed.
 
-This is what a request and an asynchronous job have in common once all is validated.
+Synchronous requests and asynchronous jobs share all of this once they are validated.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeVar
 from anyio import to_thread
 
 from upscaler.api.sizes import Size
-from upscaler.errors import Busy, Cancelled, let_go
+from upscaler.errors import Busy, Cancelled, release_frames
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.encode import encode_strips
 from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, JpegOptions
@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
-"""Called with how many rows are done and how many there are; what it raises ends the work."""
+"""Called with the rows done and the rows in all; an exception that it raises ends the work."""
 
 STAGES: Final = ("fetch", "decode", "load", "queue", "infer", "encode")
-"""What happens to a request, in this order: its URL is downloaded, the file decoded, the model
-loaded, the others' pictures waited for, the rows enlarged, and those encoded. The last is what
-encoding takes longer than the rows: both happen at once."""
+"""The stages of a request, in this order: download its URL, decode the file, load the model, wait
+for other jobs, upscale the rows, encode them. Upscaling and encoding run at the same time, and
+`encode` is only the time by which encoding takes longer."""
 WORK_STAGES: Final = ("decode", "load", "infer", "encode")
 """The stages in which the machine works for the request."""
 FIRST_GUESS_FLOPS: Final = 3e11
@@ -40,39 +40,39 @@ FIRST_GUESS_FLOPS: Final = 3e11
 
 
 class Upscaler(Protocol):
-    """What enlarges pictures in this process. Calls come from worker threads."""
+    """Upscales images in this process. It is called from worker threads."""
 
     face_enhance: bool
     """Whether it can honour `face_enhance` (REQ-10)."""
 
     def load(self, model: UpscalingModel) -> str:
-        """Make `model` ready, however long that takes; called before each `upscale`.
+        """Load `model`, however long that takes; called before `upscale`.
 
-        Returns the SHA-256 of the file that its weights are from, in hex.
+        Returns the SHA-256 of its weights file, in hex.
         """
         ...
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
-        """How many pieces a picture of that size is cut into; called for dry runs alone."""
+        """How many bands an image of that size is split into; called only for dry runs."""
         ...
 
     def upscale(
         self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
     ) -> Iterable[Pixels]:
-        """`pixels` enlarged to exactly `size` (width, height), with as many channels.
+        """Yield `pixels` upscaled to exactly `size` (width, height), with the same channels.
 
-        In strips of any number of rows, from top to bottom, each as soon as it is known.
+        In strips of any number of rows, from top to bottom, each as soon as it is computed.
         """
         ...
 
 
 @dataclass(frozen=True)
 class UpscaleJob:
-    """What to make: `pixels` (see `images`) at `size` by `model`, as a file in `encoding`.
+    """One upscaling: `pixels` to `size` by `model`, encoded as `encoding`.
 
-    `source` is the file that the pixels are from: where another machine does the work, it is
-    less to send. `as_file` says that the client wants the file itself, and not JSON around it
-    (RES-8).
+    `pixels` is uint8 of shape (height, width, 3 or 4). `source` is the file that they were decoded
+    from, since a remote backend sends that: it is smaller. `as_file` says that the client wants the
+    file itself instead of JSON (RES-8).
     """
 
     source: bytes
@@ -89,13 +89,13 @@ class UpscaleJob:
 
     @property
     def held_bytes(self) -> int:
-        """How much memory it takes up."""
+        """The memory that the job takes up, without its result."""
         return len(self.source) + self.pixels.nbytes
 
 
 @dataclass(frozen=True)
 class UpscaleResult:
-    """What was made of a task: the pieces of the file, and how. `seconds` are by stage."""
+    """The encoded file of a job, in pieces, with how it was made and the seconds of each stage."""
 
     file: list[bytes]
     encoding: ImageEncoding
@@ -112,14 +112,14 @@ class UpscaleResult:
 
 
 class StageTimer:
-    """How long each stage of a request took so far, in seconds; 0 for those not come to."""
+    """How long each stage of a request took so far, in seconds; 0 for stages not reached."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time from here to the end, whatever the end is, to a stage."""
+        """Add the duration of the block to a stage, also if it raises."""
         started = time.perf_counter()
         try:
             yield
@@ -128,32 +128,32 @@ class StageTimer:
 
 
 class Backend(Protocol):
-    """What makes files of tasks, here or elsewhere."""
+    """Runs jobs, in this process or elsewhere."""
 
     face_enhance: bool
     """Whether it can honour `face_enhance` (REQ-10)."""
     at_once: int
-    """How many tasks it carries out at the same time; the others wait in line."""
+    """How many jobs it runs at the same time; all others wait in the queue."""
     first_guess_flops: float
     """Operations per second, before anything was measured."""
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
-        """How many pieces a picture of that size is cut into; called for dry runs alone."""
+        """How many bands an image of that size is split into; called only for dry runs."""
         ...
 
     async def load(self, model: UpscalingModel) -> None:
-        """Make `model` ready, however long that takes; called before each `make`."""
+        """Load `model`, however long that takes; called before each `make`."""
         ...
 
-    async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
-        """Carry a task out and tell `timer` of the stages; cancelled, stop as soon as may be."""
+    async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+        """Run a job and add its stages to `timer`; on cancellation, stop as soon as possible."""
         ...
 
 
 class LocalBackend:
-    """The backend that has the work done by this process: one picture at a time, on every core."""
+    """Runs jobs in this process, one at a time."""
 
-    at_once = 1
+    at_once = 1  # a job uses every core, or the whole GPU
     first_guess_flops = FIRST_GUESS_FLOPS
 
     def __init__(self, upscaler: Upscaler, jpeg: JpegOptions = DEFAULT_JPEG) -> None:
@@ -161,7 +161,8 @@ class LocalBackend:
         self.bands = upscaler.bands
         self._upscaler = upscaler
         self._jpeg = jpeg
-        # Whoever waits for weights occupies no thread but the one that fetches them.
+        # A lock per model: without it each waiting job would occupy a thread while the weights are
+        # downloaded, and with a single one jobs of other models would have to wait.
         self._loading = {model: asyncio.Lock() for model in UpscalingModel}
         self._digests: dict[UpscalingModel, str] = {}
 
@@ -172,138 +173,141 @@ class LocalBackend:
                 load = self._upscaler.load
                 self._digests[model] = await to_thread.run_sync(load, model, abandon_on_cancel=True)
 
-    async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
-        """Carry a task out in a thread. Cancelled, it stops at the next rows."""
-        digest = self._digests[task.model]
-        return await _in_thread(
-            lambda stopped: run_job(self._upscaler, task, digest, timer, stopped, jpeg=self._jpeg)
+    async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+        """Run a job in a thread. On cancellation it stops after the current rows."""
+        digest = self._digests[job.model]
+        return await _run_in_thread(
+            lambda stopped: run_job(self._upscaler, job, digest, timer, stopped, jpeg=self._jpeg)
         )
 
 
 def run_job(
     upscaler: Upscaler,
-    task: UpscaleJob,
+    job: UpscaleJob,
     weights_sha256: str,
     timer: StageTimer,
     stopped: threading.Event | None = None,
     *,
     jpeg: JpegOptions = DEFAULT_JPEG,
 ) -> UpscaleResult:
-    """What comes of a task; its file is encoded while the rows below are still being made.
+    """Run a job in the current thread; rows are encoded while those below are being upscaled.
 
-    The weights must have been loaded. A JPEG is encoded as `jpeg` says. Raises what the upscaler
-    raises, and Cancelled at the next rows once `stopped` is set.
+    The model must have been loaded. `jpeg` has the options of a JPEG. Raises what the upscaler
+    raises, and Cancelled after the current rows once `stopped` is set.
     """
 
     def check(_done: int = 0, _total: int = 0) -> None:
         if stopped and stopped.is_set():
-            raise Cancelled("nobody waits for this image any more")
+            raise Cancelled("no client waits for this image any more")
 
     def strips() -> Iterator[Pixels]:
+        # The encoder asks for the strips: only the time spent in `upscale` is that of the network.
         began_s = time.perf_counter()
-        for strip in upscaler.upscale(task.pixels, task.model, task.size, check):
+        for strip in upscaler.upscale(job.pixels, job.model, job.size, check):
             timer.seconds["infer"] += time.perf_counter() - began_s
-            check()
+            check()  # an upscaler need not report progress between strips
             yield strip
             began_s = time.perf_counter()
         timer.seconds["infer"] += time.perf_counter() - began_s
 
     began_s = time.perf_counter()
-    file = list(encode_strips(strips(), task.size[1], task.encoding, jpeg))
+    file = list(encode_strips(strips(), job.size[1], job.encoding, jpeg))
     timer.seconds["encode"] = time.perf_counter() - began_s - timer.seconds["infer"]
     return UpscaleResult(
         file=file,
-        encoding=task.encoding,
-        as_file=task.as_file,
-        model=task.model,
+        encoding=job.encoding,
+        as_file=job.as_file,
+        model=job.model,
         weights_sha256=weights_sha256,
-        input_size=task.input_size,
-        size=task.size,
+        input_size=job.input_size,
+        size=job.size,
         seconds=timer.seconds,
     )
 
 
 class ThroughputEstimator:
-    """How fast the models have been here, to tell how long a picture will take."""
+    """Estimates how long an image will take from how long earlier ones took."""
 
     def __init__(self, first_guess_flops: float = FIRST_GUESS_FLOPS) -> None:
         self._flops: dict[UpscalingModel, float] = {}
         self._latest = first_guess_flops
 
     def estimate_s(self, model: UpscalingModel, size: Size) -> float:
-        """How many seconds `model` takes for a picture of `size`, by those it has made before.
+        """The seconds that `model` will take for an input of `size`.
 
-        By another model's speed, or even by a guess, before it has made any.
+        Before the model's first image, by the speed of the latest model, or else by a guess.
         """
         return flop(MODELS[model], *size) / self._flops.get(model, self._latest)
 
-    def note(self, model: UpscalingModel, size: Size, seconds: float) -> None:
-        """Take note of a picture of `size` that took so long."""
+    def record(self, model: UpscalingModel, size: Size, seconds: float) -> None:
+        """Record how long an input of `size` took."""
         measured = flop(MODELS[model], *size) / max(seconds, 1e-6)
+        # An exponential moving average: after a few images an outlier no longer matters.
         self._flops[model] = (measured + self._flops.get(model, measured)) / 2
         self._latest = measured
 
 
 class Scheduler:
-    """Where orders are taken and carried out, on top of one backend."""
+    """Queues jobs and runs them on one backend."""
 
     def __init__(
-        self, backend: Backend, admission: Admission, on_made: Callable[[UpscaleResult], None]
+        self, backend: Backend, admission: Admission, on_result: Callable[[UpscaleResult], None]
     ) -> None:
-        """Carry out what `admission` lets in; `on_made` is told of each picture, once."""
+        """Run what `admission` admits; `on_result` is called once for each result."""
         self.backend = backend
         self.admission = admission
-        self.on_made = on_made
-        self.pace = ThroughputEstimator(backend.first_guess_flops)
+        self.on_result = on_result
+        self.throughput = ThroughputEstimator(backend.first_guess_flops)
 
     @contextmanager
-    def order(self, task: UpscaleJob, timer: StageTimer) -> Iterator["ScheduledJob"]:
-        """Take `task` on, or raise Busy; it has a place in line until the end."""
-        estimated_s = self.pace.estimate_s(task.model, task.input_size)
-        with self.admission.holding() as memory, self.admission.place(estimated_s) as place:
-            memory.reserve(task.held_bytes)
-            yield ScheduledJob(self, task, timer, place)
+    def schedule(self, job: UpscaleJob, timer: StageTimer) -> Iterator["ScheduledJob"]:
+        """Hold a place in the queue, and memory for `job`, during the block; or raise Busy."""
+        estimated_s = self.throughput.estimate_s(job.model, job.input_size)
+        with self.admission.reservation() as memory, self.admission.slot(estimated_s) as slot:
+            memory.reserve(job.held_bytes)
+            yield ScheduledJob(self, job, timer, slot)
 
 
 class ScheduledJob:
-    """A task that was taken on."""
+    """A job that has a place in the queue."""
 
     def __init__(
-        self, scheduler: Scheduler, task: UpscaleJob, timer: StageTimer, place: QueueSlot
+        self, scheduler: Scheduler, job: UpscaleJob, timer: StageTimer, slot: QueueSlot
     ) -> None:
-        self.task = task
-        self._workshop = scheduler
+        self.job = job
+        self._scheduler = scheduler
         self._timer = timer
-        self._place = place
+        self._slot = slot
 
     def busy(self, reason: str) -> Busy:
-        """A refusal until the picture that is being made should be done."""
-        return self._workshop.admission.busy(reason)
+        """The error to refuse another job with: it may be retried once the running one is done."""
+        return self._scheduler.admission.busy(reason)
 
-    async def make(self, on_start: Callable[[], None] = lambda: None) -> UpscaleResult:
-        """Wait in line, call `on_start`, and have the task carried out.
+    async def run(self, on_start: Callable[[], None] = lambda: None) -> UpscaleResult:
+        """Wait in the queue, call `on_start`, and run the job.
 
         Raises whatever the backend raises.
         """
-        task, timer = self.task, self._timer
-        backend = self._workshop.backend
-        with timer.stage("load"):
-            await backend.load(task.model)
+        job, timer = self.job, self._timer
+        backend = self._scheduler.backend
+        with timer.stage("load"):  # before the queue, so that a download does not block the others
+            await backend.load(job.model)
         began_s = time.perf_counter()
-        async with self._place.acquire():
+        async with self._slot.acquire():
             timer.seconds["queue"] += time.perf_counter() - began_s
             on_start()
-            made = await backend.make(task, timer)
+            result = await backend.make(job, timer)
+        # Not the wall time: on Modal that includes cold starts, which say nothing of the next job.
         spent_s = timer.seconds["infer"] + timer.seconds["encode"]
-        self._workshop.pace.note(task.model, task.input_size, spent_s)
-        self._workshop.on_made(made)
-        return made
+        self._scheduler.throughput.record(job.model, job.input_size, spent_s)
+        self._scheduler.on_result(result)
+        return result
 
 
-async def _in_thread(work: Callable[[threading.Event], Result]) -> Result:
-    """What `work` returns, run in a thread; if this is cancelled, its event is set and awaited.
+async def _run_in_thread(work: Callable[[threading.Event], Result]) -> Result:
+    """Run `work` in a thread; on cancellation set its event, and wait until the thread has ended.
 
-    So that whatever comes next finds the machine idle.
+    So that the next job finds the machine idle.
     """
     stopped = threading.Event()
     running = asyncio.ensure_future(to_thread.run_sync(work, stopped))
@@ -313,11 +317,12 @@ async def _in_thread(work: Callable[[threading.Event], Result]) -> Result:
         stopped.set()
         try:
             await running
-        except Cancelled as error:  # as it was told to
-            let_go(error)
+        except Cancelled as error:  # because of `stopped`
+            release_frames(error)
         except Exception as error:
-            log.exception("an image that nobody waits for failed")
-            let_go(error)
+            log.exception("an image failed after it had been cancelled")
+            release_frames(error)
         raise
     finally:
-        del running  # whose error has this frame in its traceback
+        # A reference cycle otherwise: the future holds its error, whose traceback holds this frame.
+        del running

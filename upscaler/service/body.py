@@ -1,4 +1,4 @@
-"""Reading the body of a request: JSON, no further than it may be long, and no slower."""
+"""Reads the body of a request, which must be JSON, within limits of size and time."""
 
 from typing import Final
 
@@ -11,38 +11,41 @@ from upscaler.service.negotiation import JSON
 from upscaler.service.queue import MemoryReservation
 
 BODY_DEADLINE_S: Final = 120.0
-"""How long a body may take to arrive: the largest one in this time is a line of 2 Mbit/s."""
+"""How long a body may take to arrive: at 2 Mbit/s the largest one takes this long."""
 BODY_GRACE_S: Final = 20.0
 BODY_BYTES_PER_S: Final = 16_000
-"""Nor may it come more slowly than this on average, but for some seconds in which a line may stand
-still: those that only say that they will send something are not waited for. The slowest lines that
-phones have send twice as much."""
+"""The slowest average rate of a body, after a grace period in which a connection may stall. Without
+it a client that announces a body and sends nothing would be waited for until the deadline. The
+slowest mobile connections are twice as fast."""
 
 
 async def read_json_body(
     request: Request, memory: MemoryReservation, *, asynchronous: bool
 ) -> bytearray:
-    """The body, if it is said to be JSON (REQ-3), read no further than it may be long.
+    """Return the body, not yet parsed.
 
-    `memory` is told of it as it comes, and of nothing that is only promised. Raises BodyTooLarge,
-    RequestTimeout, Busy if there is no memory for it, and InvalidRequest for another content type.
+    `memory` is reserved for bytes as they arrive, not by Content-Length: clients that only announce
+    bodies would otherwise reserve all of it. Raises BodyTooLarge, RequestTimeout, Busy if there is
+    no memory, and InvalidRequest for a content type other than JSON (REQ-3).
     """
+    # A number of any length is valid here, and Python refuses to parse one of 4,301 digits.
     declared = request.headers.get("Content-Length", "")
     check_body_size(int(declared[:20]) if declared.isdecimal() else 0, asynchronous=asynchronous)
     body = bytearray()
     began_s = anyio.current_time()
-    with anyio.move_on_after(min(BODY_GRACE_S, BODY_DEADLINE_S)) as waiting:
+    with anyio.move_on_after(min(BODY_GRACE_S, BODY_DEADLINE_S)) as scope:
         async for chunk in request.stream():
             body += chunk
             check_body_size(len(body), asynchronous=asynchronous)
             memory.reserve(len(body))
-            patience_s = BODY_GRACE_S + len(body) / BODY_BYTES_PER_S
-            waiting.deadline = began_s + min(patience_s, BODY_DEADLINE_S)
-    if waiting.cancelled_caught:
+            limit_s = BODY_GRACE_S + len(body) / BODY_BYTES_PER_S
+            scope.deadline = began_s + min(limit_s, BODY_DEADLINE_S)
+    if scope.cancelled_caught:
         raise RequestTimeout(
             f"the body arrived too slowly: send {BODY_BYTES_PER_S // 1000} kB a second on average, "
             f"after the first {BODY_GRACE_S:.0f} seconds, and all of it in {BODY_DEADLINE_S:.0f}"
         )
+    # Only now, since a body that is too large is reported first (REQ-19).
     media_type = request.headers.get("Content-Type", "").partition(";")[0]
     if media_type.strip().lower() != JSON:
         msg = f"send the header Content-Type: {JSON}"

@@ -1,4 +1,4 @@
-"""Waiting for work, and giving it up when the client has gone."""
+"""Waits for work, and cancels it when the client disconnects."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,37 +7,41 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from upscaler.errors import let_go
+from upscaler.errors import release_frames
 from upscaler.service.backend import UpscaleResult
 from upscaler.service.responses import cancel_and_wait
 
 Result = TypeVar("Result")
 
 
-async def wait_done(making: asyncio.Future[UpscaleResult], seconds: float | None) -> bool:
-    """Whether it is done in that time. If this is cancelled, it is given up as well."""
+async def wait_done(running: asyncio.Future[UpscaleResult], seconds: float | None) -> bool:
+    """Return whether `running` is done within the time; None is no limit.
+
+    A cancellation of this cancels `running` as well: `asyncio.wait` itself would leave it running.
+    """
     try:
-        await asyncio.wait({making}, timeout=seconds)
+        await asyncio.wait({running}, timeout=seconds)
     except asyncio.CancelledError:
-        await cancel_and_wait(making)
+        await cancel_and_wait(running)
         raise
-    return making.done()
+    return running.done()
 
 
 async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` returns, unless the client hangs up before: then ClientDisconnect is raised.
+    """Return the result of `work`; raises ClientDisconnect if the client disconnects before.
 
-    The body must have been read. Either way nothing is left running.
+    The body of the request must have been read, since this reads its further messages. `work` has
+    ended in either case.
     """
 
-    async def gone() -> None:
+    async def disconnected() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        if not working.done():  # else it counts, even if the client disconnected as well
             raise ClientDisconnect
         return working.result()
     finally:
@@ -45,5 +49,6 @@ async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Resul
             task.cancel()
         for outcome in await asyncio.gather(working, leaving, return_exceptions=True):
             if isinstance(outcome, BaseException):
-                let_go(outcome)
-        del working, leaving  # whose error has this frame in its traceback
+                release_frames(outcome)
+        # A reference cycle otherwise: their errors have this frame in their tracebacks.
+        del working, leaving

@@ -1,4 +1,4 @@
-"""Connections to other servers that cannot keep the event loop busy, whatever they send."""
+"""Connections to untrusted servers that cannot block the event loop, whatever they send."""
 
 import ssl
 from typing import Final
@@ -9,27 +9,28 @@ import httpcore
 from anyio import to_thread
 
 MAX_HEAD_BYTES: Final = 32 * 1024
-"""How many bytes a server may send before its answer's body, hints (RFC 9110 section 15.2) and
-headers in all: twice what Node.js reads. Longer trailers or extensions of a chunk are not read
-either. Python takes 25 ms or so to parse as many bytes of the shortest headers."""
+"""How many bytes a server may send before the body of its response, informational responses (RFC
+9110 section 15.2) and headers in all: twice the limit of Node.js. Trailers and chunk extensions
+have the same limit. Parsing this many bytes of the shortest headers takes Python about 25 ms."""
 HEAD_PIECE_BYTES: Final = 1024
-"""How much of a head is read at once: the hints in it are parsed in a row, in 1.5 ms."""
+"""How much of a head is read at a time: the informational responses in it are parsed without a
+pause, in 1.5 ms."""
 BODY_PIECE_BYTES: Final = 16 * 1024
-"""How much of a body is read at once: its trailers may be in it, which are parsed like a head."""
+"""How much of a body is read at a time: it may hold trailers, which are parsed like a head."""
 
 
 class BoundedConnection(httpcore.AsyncHTTP11Connection):
-    """Parses less at once than httpcore does by default."""
+    """An HTTP/1.1 connection that parses less at a time than httpcore does by default."""
 
     READ_NUM_BYTES = BODY_PIECE_BYTES
     MAX_INCOMPLETE_EVENT_SIZE = MAX_HEAD_BYTES
 
 
 class TLSStream(httpcore.AsyncNetworkStream):
-    """TLS on a connection, of which the handshake is computed by other threads.
+    """TLS on a connection, with the handshake computed in other threads.
 
-    It takes half a second where the server wants a Diffie-Hellman of 8192 bits. anyio and asyncio
-    would have the event loop compute it.
+    A key exchange takes half a second if the server asks for 8192-bit Diffie-Hellman. anyio and
+    asyncio would compute it on the event loop.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class TLSStream(httpcore.AsyncNetworkStream):
                 return self._tls.read(max_bytes)
             except ssl.SSLWantReadError:
                 await self._receive()
-            except ssl.SSLEOFError:  # a lack of bytes is seen by whoever reads HTTP
+            except ssl.SSLEOFError:
+                # Many servers close without a TLS close_notify. A body that was cut off is found
+                # by the HTTP parser, from its Content-Length or chunks.
                 return b""
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
@@ -65,7 +68,7 @@ class TLSStream(httpcore.AsyncNetworkStream):
         await self._plain.aclose()
 
     async def _receive(self) -> None:
-        await self._send()
+        await self._send()  # the peer may be waiting for this before it sends anything
         data = await self._plain.read(BODY_PIECE_BYTES)
         if data:
             self._incoming.write(data)
@@ -77,11 +80,11 @@ class TLSStream(httpcore.AsyncNetworkStream):
 
 
 class PacedStream(httpcore.AsyncNetworkStream):
-    """A connection to a server that would keep the event loop busy if it could.
+    """A connection that hands out little at a time, so that parsing never blocks the event loop.
 
-    What is read is parsed at once, by httpcore, however many answers it is that only announce
-    another. So little is given out at a time, and only to one download at every turn of the loop:
-    `turn` is what all of them wait for.
+    httpcore parses all that `read` returned without a pause, for example any number of
+    informational responses in a row. So `read` returns little, and to only one download per
+    iteration of the event loop: all downloads share the lock `turn`.
     """
 
     def __init__(self, plain: httpcore.AsyncNetworkStream, turn: anyio.Lock) -> None:
@@ -93,7 +96,7 @@ class PacedStream(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  so named by httpcore
         if self.in_head:
             if self._head_bytes >= MAX_HEAD_BYTES:
-                raise httpcore.RemoteProtocolError("the head of the answer is too long")
+                raise httpcore.RemoteProtocolError("the head of the response is too long")
             max_bytes = HEAD_PIECE_BYTES
         data = await self._plain.read(max_bytes, timeout)
         if self.in_head:

@@ -1,8 +1,8 @@
-"""Which IP addresses belong to the public internet, where anybody's server may be.
+"""Which IP addresses belong to the public internet.
 
 The registries of special-purpose addresses are IANA's, for IPv4 and IPv6 (RFC 6890, RFC 8190).
-Python's `ipaddress.is_global` follows them only in part: it calls multicast public, as well as the
-metadata services of two clouds, and 127.0.0.1 inside of IPv6. So the lists are our own.
+Python's `ipaddress.is_global` follows them only in part: it accepts multicast, the metadata
+services of two clouds, and 127.0.0.1 embedded in IPv6. So the lists are kept here.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -20,7 +20,7 @@ NOT_PUBLIC_V4: Final = (
     IPv4Network("172.16.0.0/12"),  # private: RFC 1918
     IPv4Network("192.0.0.0/24"),  # IETF protocols: RFC 6890; Oracle's metadata, 192.0.0.192
     IPv4Network("192.0.2.0/24"),  # documentation: RFC 5737
-    IPv4Network("192.88.99.0/24"),  # relays from 6to4, given up: RFC 7526
+    IPv4Network("192.88.99.0/24"),  # 6to4 relays, deprecated: RFC 7526
     IPv4Network("192.168.0.0/16"),  # private: RFC 1918
     IPv4Network("198.18.0.0/15"),  # benchmarks: RFC 2544
     IPv4Network("198.51.100.0/24"),  # documentation: RFC 5737
@@ -28,12 +28,12 @@ NOT_PUBLIC_V4: Final = (
     IPv4Network("224.0.0.0/4"),  # multicast: RFC 5771
     IPv4Network("240.0.0.0/4"),  # reserved: RFC 1112 section 4; the broadcast address: RFC 919
 )
-"""All the rest of IPv4 is public."""
+"""All other IPv4 addresses are public."""
 
 PUBLIC_V6: Final = IPv6Network("2000::/3")
-"""Where all addresses come from that IANA gives away (RFC 4291 section 2.4 and its registry). What
-lies outside is loopback, ::127.0.0.1 and the like, unique local (fd00:ec2::254 is Amazon's
-metadata), link-local, site-local and multicast."""
+"""The only range that IANA allocates global unicast addresses from (RFC 4291 section 2.4). Outside
+are loopback, IPv4-compatible addresses such as ::127.0.0.1, unique local addresses (fd00:ec2::254
+is Amazon's metadata service), link-local, site-local and multicast."""
 
 NOT_PUBLIC_V6: Final = (
     IPv6Network("2001::/23"),  # IETF protocols: RFC 2928; Teredo, RFC 4380, is one of them
@@ -41,34 +41,31 @@ NOT_PUBLIC_V6: Final = (
     IPv6Network("2002::/16"),  # 6to4, which leads to the IPv4 address inside: RFC 3056
     IPv6Network("3fff::/20"),  # documentation: RFC 9637
 )
-"""What is not public inside of PUBLIC_V6. Tunnels that hide an IPv4 address, 6to4 and Teredo, are
-among it whole: no server of pictures has only such an address."""
+"""What is not public inside PUBLIC_V6. Tunnels that embed an IPv4 address, 6to4 and Teredo, are
+excluded as a whole: no server of images has only such an address."""
 
 EMBEDDING: Final = (
     IPv6Network("::ffff:0:0/96"),  # IPv4-mapped: RFC 4291 section 2.5.5.2
     IPv6Network("64:ff9b::/96"),  # NAT64: RFC 6052, all that a host without IPv4 sees of IPv4
 )
-"""Where the last 32 bits are the IPv4 address that is reached, and decide. NAT64 of a network's own
-(64:ff9b:1::/48, RFC 8215) is not public, as it lies outside of PUBLIC_V6."""
+"""Ranges whose last 32 bits are the IPv4 address that is reached, which is checked instead.
+Local-use NAT64 (64:ff9b:1::/48, RFC 8215) is not public, since it lies outside PUBLIC_V6."""
 
 ISATAP: Final = 0x5EFE
-"""The third quarter of an address whose last one is the IPv4 address of a tunnel's end: RFC 5214
-section 6.1. The bit 0x2000000 beside it only tells whether that IPv4 address is unique."""
+"""Bits 64 to 95 of an address whose last 32 bits are the IPv4 address of a tunnel endpoint (RFC
+5214 section 6.1), apart from bit 0x2000000, which says only whether that address is unique."""
 
 
 def is_public(address: Address) -> bool:
-    """Whether `address` is one of the public internet, as far as can be told from it alone.
+    """Whether `address` is on the public internet, as far as the address alone shows.
 
-    The scope id of an IPv6 address changes nothing. A NAT64 with a prefix from its operator's own
-    public addresses cannot be told from them.
+    The zone id of an IPv6 address makes no difference. NAT64 with a prefix of the operator's own
+    public addresses cannot be recognised.
     """
     if isinstance(address, IPv4Address):
         return not any(address in network for network in NOT_PUBLIC_V4)
     if any(address in network for network in EMBEDDING):
         return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
-    listed = any(address in network for network in NOT_PUBLIC_V6)
-    return address in PUBLIC_V6 and not listed and not _is_isatap(address)
-
-
-def _is_isatap(address: IPv6Address) -> bool:
-    return int(address) >> 32 & 0xFDFFFFFF == ISATAP
+    is_isatap = int(address) >> 32 & 0xFDFFFFFF == ISATAP
+    is_listed = any(address in network for network in NOT_PUBLIC_V6)
+    return address in PUBLIC_V6 and not is_listed and not is_isatap

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from upscaler.api.limits import RESULT_LIFETIME_S
 from upscaler.api.responses import JobStatus
-from upscaler.errors import Busy, JobFailed, UnknownJob, UpscalerError, let_go
+from upscaler.errors import Busy, JobFailed, UnknownJob, UpscalerError, release_frames
 from upscaler.imaging.encode import most_bytes
 from upscaler.service.backend import ScheduledJob, UpscaleResult
 
@@ -29,8 +29,8 @@ ID_BYTES: Final = 24
 MAX_JOBS: Final = 10_000
 """Failed jobs take hardly any memory, but their number must be limited, too."""
 MAX_RETRY_AFTER_S: Final = 600
-UNFORESEEN: Final = JobFailed.Told(500, "Internal Server Error", {})
-"""What the client is told of an unexpected error."""
+UNEXPECTED: Final = JobFailed.Response(500, "Internal Server Error", {})
+"""The response to an unexpected error: its text could reveal internals."""
 NOT_COMPLETED: Final = "this inference is not completed: ask its poll_url how far it is"
 
 
@@ -42,8 +42,8 @@ class JobStore(Protocol):
         """The size of the results that are kept in this process."""
         ...
 
-    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
-        """Enter `order`, run its job in the background, and return the ID of the job.
+    async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
+        """Enter `scheduled`, run its job in the background, and return an ID for it.
 
         Raises Busy if the queue is full, or there is no room for the result.
         """
@@ -62,16 +62,16 @@ class JobStore(Protocol):
 class Job:
     """One asynchronous inference. `room_bytes` is what it takes up in the store, at most.
 
-    `failure` is what the client is told, not the exception: that would keep the frames it passed
-    through, and with them the image. `done` is set once the work has ended, however it ended, and
-    `expires_s` is infinite until `LocalJobStore.begin_lifetime`.
+    `failure` is the response for the client, not the exception: that would keep the frames it
+    passed through, and with them the image. `done` is set once the work has ended, however it
+    ended, and `expires_s` is infinite until `LocalJobStore.begin_lifetime`.
     """
 
     id: str
     room_bytes: int
     status: JobStatus = JobStatus.PENDING
     result: UpscaleResult | None = None
-    failure: JobFailed.Told | None = None
+    failure: JobFailed.Response | None = None
     expires_s: float = math.inf
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -109,20 +109,21 @@ class LocalJobStore:
         self._forget_expired()
         return self._results_bytes
 
-    async def start(self, order: AbstractContextManager[ScheduledJob]) -> str:
+    async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
         stack = ExitStack()
         try:
-            entered = stack.enter_context(order)
-            task = entered.task
-            job = Job(secrets.token_urlsafe(ID_BYTES), most_bytes(task.size, task.pixels.shape[2]))
-            self._make_room(job.room_bytes, entered)
+            entered = stack.enter_context(scheduled)
+            # Room for the largest file that can result, since only encoding shows how large it is.
+            room_bytes = most_bytes(entered.job.size, entered.job.pixels.shape[2])
+            self._make_room(room_bytes, entered)
+            job = Job(secrets.token_urlsafe(ID_BYTES), room_bytes)
         except BaseException:
             stack.close()
             raise
         self._jobs[job.id] = job
         self._reserved_bytes += job.room_bytes
         running = asyncio.create_task(self._run(job, entered, stack))
-        self._tasks.add(running)
+        self._tasks.add(running)  # the event loop itself holds only weak references to tasks
         running.add_done_callback(self._tasks.discard)
         return job.id
 
@@ -150,7 +151,7 @@ class LocalJobStore:
     def clear(self) -> None:
         """Forget all jobs. The work that is under way goes on, and its results are dropped."""
         # New dictionaries, since a server in another thread may be iterating over the old ones.
-        # Each is in its own order: of start, of the end of the lifetime, and of the last fetch.
+        # They are ordered by start, by expiry, and by the most recent fetch.
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._expiring: OrderedDict[str, Job] = OrderedDict()
         self._fetched: OrderedDict[str, Job] = OrderedDict()
@@ -173,21 +174,21 @@ class LocalJobStore:
             job.expires_s = self._clock() + self._lifetime_s
             self._expiring[job.id] = job
 
-    async def _run(self, job: Job, order: ScheduledJob, stack: ExitStack) -> None:
+    async def _run(self, job: Job, scheduled: ScheduledJob, stack: ExitStack) -> None:
         """Run one job. Whatever it raises ends here, and does not affect the other jobs."""
 
         def running() -> None:
             job.status = JobStatus.RUNNING
 
-        failure = UNFORESEEN
+        failure = UNEXPECTED
         try:
             with stack:
-                job.result = await order.make(running)
+                job.result = await scheduled.run(running)
         except Exception as error:
             log.exception("an asynchronous inference failed")
             if isinstance(error, UpscalerError):
-                failure = JobFailed.Told(error.status, error.detail, error.headers)
-            let_go(error)
+                failure = JobFailed.Response(error.status, error.detail, error.headers)
+            release_frames(error)
         finally:  # also when the work was cancelled
             job.failure = None if job.result else failure
             if self._jobs.get(job.id) is job:  # else `clear` was called meanwhile
@@ -204,22 +205,24 @@ class LocalJobStore:
             jobs.pop(job.id, None)
         self._results_bytes -= job.room_bytes
 
-    def _make_room(self, room_bytes: int, order: ScheduledJob) -> None:
+    def _make_room(self, room_bytes: int, scheduled: ScheduledJob) -> None:
         """Forget fetched jobs until there is room; raises Busy if all of them are not enough."""
         self._forget_expired()
         surplus_bytes = self.held_bytes + room_bytes - self.capacity_bytes
         if surplus_bytes <= 0 and len(self._jobs) < MAX_JOBS:
             return
+        # Decide first: a job that is refused all the same must not cost others their results.
         surplus_bytes -= sum(job.room_bytes for job in self._fetched.values())
         if surplus_bytes > 0 or len(self._jobs) - len(self._fetched) >= MAX_JOBS:
-            raise self._busy(surplus_bytes, order)
+            raise self._busy(surplus_bytes, scheduled)
         while len(self._jobs) >= MAX_JOBS or self.held_bytes + room_bytes > self.capacity_bytes:
             self._forget(next(iter(self._fetched.values())))
 
-    def _busy(self, surplus_bytes: int, order: ScheduledJob) -> Busy:
-        """Return the error for results without room, which those to come or not fetched take."""
+    def _busy(self, surplus_bytes: int, scheduled: ScheduledJob) -> Busy:
+        """Return the error for a job whose result has no room, with when to retry."""
         if 0 < surplus_bytes <= self._reserved_bytes:
-            return order.busy("the results of running jobs may need all the memory for results")
+            # Results are mostly far smaller than reserved: a running job's end will make room.
+            return scheduled.busy("the results of running jobs may need all the memory for results")
         kept = (job for job in self._expiring.values() if job.id not in self._fetched)
         first_s = next((job.expires_s - self._clock() for job in kept), math.inf)
         retry_after_s = max(1, math.ceil(min(MAX_RETRY_AFTER_S, first_s)))

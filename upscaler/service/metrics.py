@@ -1,4 +1,4 @@
-"""What a service tells Prometheus: requests, stages, the line, memory and what was made."""
+"""The metrics of a service for Prometheus: requests, stages, queue, memory and output."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -19,13 +19,14 @@ from upscaler.service.backend import UpscaleResult
 from upscaler.service.queue import Admission
 
 BUCKETS_S: Final = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
-"""From a small picture's decoding to the largest picture on a CPU."""
+"""From decoding a small image to upscaling the largest one on a CPU."""
 
 
 class Metrics:
     """The metrics of one service, in a registry of its own."""
 
     def __init__(self, admission: Admission, results_bytes: Callable[[], int]) -> None:
+        # Not the global registry, which refuses a second service in one process, as in tests.
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
@@ -36,7 +37,7 @@ class Metrics:
         )
         self._request_seconds = Histogram(
             "upscaler_request_seconds",
-            "From the first byte of a request to the last of its answer, by route.",
+            "From the first byte of a request to the last of its response, by route.",
             ("route",),
             buckets=BUCKETS_S,
             registry=self._registry,
@@ -50,41 +51,47 @@ class Metrics:
         )
         self._megapixels = Counter(
             "upscaler_output_megapixels",
-            "Millions of pixels that were made, by model.",
+            "Megapixels of output, by model.",
             ("model",),
             registry=self._registry,
         )
         self._registry.register(_DroppedLines())
-        self._gauge("queue_depth", "Pictures that wait.", lambda: admission.waiting)
-        self._gauge("held_bytes", "What all requests hold in memory.", lambda: admission.held_bytes)
+        self._gauge("queue_depth", "Jobs that wait.", lambda: admission.waiting)
+        self._gauge(
+            "held_bytes", "Bytes that all requests hold in memory.", lambda: admission.held_bytes
+        )
         self._gauge(
             "results_bytes",
-            "What the results of asynchronous inferences take up in memory.",
+            "Bytes of the results of asynchronous inferences in memory.",
             results_bytes,
         )
 
     def _gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Let `upscaler_name` be whatever `value` says when it is asked for."""
+        """Add the gauge `upscaler_{name}`, which calls `value` whenever it is read."""
         Gauge(f"upscaler_{name}", meaning, registry=self._registry).set_function(value)
 
-    def answered(self, route: str, status: int, model: str, seconds: float) -> None:
-        """Count a request; `route` and `model` must be of a few values, not what clients send."""
+    def record_request(self, route: str, status: int, model: str, seconds: float) -> None:
+        """Count a request.
+
+        `route` and `model` must have few values, and none that clients choose freely: Prometheus
+        keeps a time series for each.
+        """
         self._requests.labels(route, status, model).inc()
         self._request_seconds.labels(route).observe(seconds)
 
-    def made(self, made: UpscaleResult) -> None:
-        """Count a picture."""
-        self._megapixels.labels(made.model).inc(made.size[0] * made.size[1] / 1e6)
-        for stage, seconds in made.seconds.items():
-            self._stage_seconds.labels(stage, made.model).observe(seconds)
+    def record_result(self, result: UpscaleResult) -> None:
+        """Count an upscaled image."""
+        self._megapixels.labels(result.model).inc(result.size[0] * result.size[1] / 1e6)
+        for stage, seconds in result.seconds.items():
+            self._stage_seconds.labels(stage, result.model).observe(seconds)
 
     def text(self) -> bytes:
-        """All of it, in Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
 
 class _DroppedLines(Collector):
-    """What `logs` counts by itself, for all of the process."""
+    """The counter of `logs`, which counts for the whole process."""
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily(

@@ -1,7 +1,7 @@
-"""What every request gets: an id, a share of the memory, an answer, a log line, and to be counted.
+"""Gives every request an id, a memory reservation, a response, a log line and a metric.
 
-A fault that nobody foresaw is logged and answered here and goes no further: the server would close
-the connection on it, and a client's next request on that connection would be lost.
+An unexpected exception is logged and answered here and not raised further: the server would close
+the connection, and a client's next request on it would be lost.
 """
 
 import logging
@@ -23,20 +23,20 @@ from upscaler.service.queue import Admission
 log = logging.getLogger(__name__)
 
 SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-"""What a request's id may be, so that it can stand in a header and a log line as it is."""
+"""The ids that are safe to repeat in a header and a log line."""
 CLIENT_CLOSED: Final = 499
-"""The status under which a request is counted whose client hung up, as nginx has it."""
+"""The status that a request is logged with if its client disconnected, as in nginx."""
 MAX_PATH: Final = 200
-"""How many characters a path that does not exist may have, to be logged."""
+"""The longest path that is logged if no such route exists, in characters."""
 MAX_METHOD: Final = 20
-"""How many a method may have: any word is one, and the longest that is registered has 17."""
+"""The longest method that is logged: any token is valid, and the longest registered has 17."""
 
 
 class RequestMiddleware:
-    """Middleware around everything else.
+    """The outermost middleware.
 
-    It puts into the request's state its `request_id`, its `memory` (see `Admission`) and its
-    `facts`: what handlers find out about the request, for the log; `model` is counted, too.
+    It sets in the request's state `request_id`, `memory` (a `MemoryReservation`) and `facts`, a
+    dictionary to which handlers add what the log line should have; `model` also labels the metrics.
     """
 
     def __init__(self, app: ASGIApp, admission: Admission, metrics: Metrics) -> None:
@@ -50,60 +50,64 @@ class RequestMiddleware:
             return
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = given if SANE_ID.fullmatch(given) else uuid4().hex
-        account = RequestRecord(scope, request_id)
-        with self.admission.holding() as memory:
+        record = RequestRecord(scope, request_id)
+        with self.admission.reservation() as memory:
+            # ASGI servers need not set a state.
             scope.setdefault("state", {}).update(
-                request_id=request_id, memory=memory, facts=account.facts
+                request_id=request_id, memory=memory, facts=record.facts
             )
-            said_by = logs.request_id.set(request_id)
+            token = logs.request_id.set(request_id)
             try:
-                await self._answered(account, receive, send)
+                await self._respond(record, receive, send)
             finally:
-                self._close(account)
-                logs.request_id.reset(said_by)
+                self._close(record)
+                logs.request_id.reset(token)
 
-    async def _answered(self, account: "RequestRecord", receive: Receive, send: Send) -> None:
-        async def noting(message: Message) -> None:
-            account.note(message)
+    async def _respond(self, record: "RequestRecord", receive: Receive, send: Send) -> None:
+        async def recording(message: Message) -> None:
+            record.add(message)
             await send(message)
 
         try:
-            await self.app(account.scope, receive, noting)
+            await self.app(record.scope, receive, recording)
         except ClientDisconnect:
-            return  # without an answer, it is counted under a status of its own
+            return  # without a response, it is logged as CLIENT_CLOSED
         except Exception:
-            log.exception("request %s failed", account.request_id)
-            if account.status is not None:
-                raise
-            answer = JSONResponse({"detail": "Internal Server Error"}, 500)
-            await answer(account.scope, receive, noting)
+            log.exception("request %s failed", record.request_id)
+            if record.status is not None:
+                raise  # the response has begun: only closing the connection shows that it failed
+            response = JSONResponse({"detail": "Internal Server Error"}, 500)
+            await response(record.scope, receive, recording)
 
-    def _close(self, account: "RequestRecord") -> None:
-        """Count and log a request that is over."""
-        seconds = time.perf_counter() - account.began_s
-        status = account.status or CLIENT_CLOSED
-        model = str(account.facts.get("model", ""))
-        self.metrics.answered(account.route or "other", status, model, seconds)
+    def _close(self, record: "RequestRecord") -> None:
+        """Count and log a finished request."""
+        seconds = time.perf_counter() - record.began_s
+        status = record.status or CLIENT_CLOSED
+        model = str(record.facts.get("model", ""))
+        self.metrics.record_request(record.route or "other", status, model, seconds)
         log.info(
             "%s %s",
-            _shown(account.scope["method"], MAX_METHOD),
-            account.route or _shown(account.scope["path"], MAX_PATH),
+            _shorten(record.scope["method"], MAX_METHOD),
+            record.route or _shorten(record.scope["path"], MAX_PATH),
             extra={
                 "status": status,
                 "seconds": round(seconds, 4),
-                "sent_bytes": account.sent_bytes,
-                **account.facts,
+                "sent_bytes": record.sent_bytes,
+                **record.facts,
             },
         )
 
 
-def _shown(text: str, most: int) -> str:
-    """A text, or how long it is: in a part of one nobody would find a part of a token."""
+def _shorten(text: str, most: int) -> str:
+    """Return `text`, or only its length if it is too long.
+
+    Not its beginning: the log masks whole tokens, and would not recognise one that was cut.
+    """
     return text if len(text) <= most else f"({len(text)} characters)"
 
 
 class RequestRecord:
-    """What is known of one request and its answer so far."""
+    """What is known of one request and its response so far."""
 
     def __init__(self, scope: Scope, request_id: str) -> None:
         self.scope = scope
@@ -115,12 +119,12 @@ class RequestRecord:
 
     @property
     def route(self) -> str | None:
-        """The path as the service declares it, so that no id of a job is logged or counted."""
+        """The route's path template: without the id of a job, which is a secret."""
         route = self.scope.get("route")
         return getattr(route, "path", None)
 
-    def note(self, message: Message) -> None:
-        """Take note of a message of the answer, and put the id into its headers (RES-6)."""
+    def add(self, message: Message) -> None:
+        """Record a message of the response, and add the request id to its headers (RES-6)."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"].append((REQUEST_ID_HEADER.encode(), self.request_id.encode()))

@@ -1,4 +1,4 @@
-"""Content negotiation: which media type the answer to a request has (RES-8; RFC 9110, 12.5.1)."""
+"""Content negotiation: the media type of a response (RES-8; RFC 9110, 12.5.1)."""
 
 from typing import Final
 
@@ -11,22 +11,23 @@ JSON: Final = "application/json"
 MEDIA_TYPES: Final = {encoding: encoding.media_type for encoding in ImageEncoding}
 
 
-def negotiate(accept: str, asked: ImageEncoding) -> ImageEncoding | None:
-    """Which kind of file a client wants that sends this Accept header, or None for JSON (RES-8).
+def negotiate(accept: str, requested: ImageEncoding) -> ImageEncoding | None:
+    """Return the file format to respond with by this Accept header, or None for JSON (RES-8).
 
-    The one it likes best, by RFC 9110, 12.5.1; of those that it likes equally, the one that it
-    names most exactly, and then JSON before a file, and one as `asked` in the body before another.
-    No header, an empty one, as OctoAI's client for JavaScript sends it, and one that cannot be
-    read all stand for JSON. Raises NotAcceptable if it likes none of them.
+    The highest quality wins (RFC 9110, 12.5.1), then the most specific range, then JSON before
+    files, then `requested`, the body's output_image_encoding, before other formats. JSON is also
+    the response without a header, to an empty one, which OctoAI's JavaScript client sends, and to
+    one that cannot be parsed. Raises NotAcceptable if all have quality 0 or are not listed.
     """
     if not accept.strip(" ,"):
         return None
-    likes = sorted(MEDIA_TYPES, key=lambda encoding: encoding is asked)
+    # `best_match` prefers the last of equals, and compares case-sensitively, unlike RFC 9110.
+    offered = sorted(MEDIA_TYPES, key=lambda encoding: encoding is requested)
     try:
-        best = mimeparse.best_match([*map(MEDIA_TYPES.__getitem__, likes), JSON], accept.lower())
+        best = mimeparse.best_match([*map(MEDIA_TYPES.__getitem__, offered), JSON], accept.lower())
     except mimeparse.MimeTypeParseException:
         return None
     if not best:
-        offered = ", ".join([JSON, *MEDIA_TYPES.values()])
-        raise NotAcceptable(f"an answer can be one of {offered}: accept one of them")
-    return next((encoding for encoding in likes if MEDIA_TYPES[encoding] == best), None)
+        media_types = ", ".join([JSON, *MEDIA_TYPES.values()])
+        raise NotAcceptable(f"a response can be one of {media_types}: accept one of them")
+    return next((encoding for encoding in offered if MEDIA_TYPES[encoding] == best), None)

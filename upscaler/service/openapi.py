@@ -1,4 +1,4 @@
-"""What the service says about itself in OpenAPI: for each route, and the request's schema."""
+"""The OpenAPI description of each route, and the schemas of requests and responses."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -27,21 +27,21 @@ from upscaler.api.responses import (
 from upscaler.formats import ImageEncoding
 
 TEXT: Final = (
-    "A drop-in for OctoAI's image Upscaling API. Every answer has an id in the header "
-    f"{REQUEST_ID_HEADER}: the one that the request gives there, or else a new one."
+    "A drop-in for OctoAI's image Upscaling API. Every response has an id in the header "
+    f"{REQUEST_ID_HEADER}: the one that the request has there, or else a new one."
 )
 SCHEMAS: Final = "#/components/schemas/"
 FILES: Final = " or ".join(encoding.media_type for encoding in ImageEncoding)
 
 UNAUTHORIZED: Final = {401: {"model": ErrorResponse, "description": "No valid token"}}
-NOT_FOUND: Final = {404: {"model": ErrorResponse, "description": "No such id, or none any more"}}
+NOT_FOUND: Final = {404: {"model": ErrorResponse, "description": "No such id, or no longer"}}
 NOT_NOW: Final = {
     503: {
         "model": ErrorResponse,
-        "description": "Not now",
+        "description": "The service is busy, or cannot do this at present",
         "headers": {
             "Retry-After": {
-                "description": "After how many seconds there may be room again.",
+                "description": "After how many seconds to try again.",
                 "schema": {"type": "integer"},
             }
         },
@@ -54,14 +54,14 @@ def _header(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
-def _picture(description: str, *models: type[BaseModel]) -> dict[str, Any]:
-    """A 200 that holds a picture, as the file itself or as JSON; that may be any of `models`."""
+def _image(description: str, *models: type[BaseModel]) -> dict[str, Any]:
+    """A 200 with an image, as the file itself or as JSON of one of `models`."""
     meanings = {
         "Server-Timing": "Milliseconds of each stage: fetch, decode, load, queue, infer, encode.",
         INPUT_SIZE_HEADER: "Size of the input in pixels, such as 304x256.",
         OUTPUT_SIZE_HEADER: "Size of the output.",
         MODEL_HEADER: "The model that upscaled it.",
-        WEIGHTS_HEADER: "Of the file that the network's weights are from.",
+        WEIGHTS_HEADER: "SHA-256 of the file with the model's weights.",
         COST_HEADER: "What the work cost in dollars, if the service knows its price.",
     }
     file = {"schema": {"type": "string", "format": "binary"}}
@@ -84,7 +84,7 @@ HEALTHCHECK: Final[dict[str, Any]] = {"tags": ["operations"], "responses": NOT_N
 METRICS: Final[dict[str, Any]] = {
     "tags": ["operations"],
     "response_class": PlainTextResponse,
-    # Not by its model: FastAPI would say that an error is plain text, too.
+    # With `model`, FastAPI would describe the error as plain text as well: the route's own type.
     "responses": {
         401: {
             "description": UNAUTHORIZED[401]["description"],
@@ -94,7 +94,7 @@ METRICS: Final[dict[str, Any]] = {
 }
 UPSCALING: Final[dict[str, Any]] = {
     "responses": {
-        200: _picture(
+        200: _image(
             "The upscaled image, or the result of a dry run, or where an asynchronous one will be",
             ImageResponse,
             DryRunResponse,
@@ -128,7 +128,7 @@ POLL: Final[dict[str, Any]] = {
 }
 RESULT: Final[dict[str, Any]] = {
     "responses": {
-        200: _picture("The upscaled image", ImageResponse),
+        200: _image("The upscaled image", ImageResponse),
         422: {"model": HTTPValidationError, "description": "Validation Error"},
         **UNAUTHORIZED,
         **NOT_FOUND,
@@ -140,15 +140,15 @@ RESULT: Final[dict[str, Any]] = {
 def with_request_schema(
     openapi: Callable[[], dict[str, Any]], default_encoding: ImageEncoding
 ) -> Callable[[], dict[str, Any]]:
-    """`openapi` with the schemas that no route names by itself, and what those refer to.
+    """Return `openapi`, extended by the schemas that FastAPI cannot derive from the routes.
 
-    A request's output_image_encoding is `default_encoding` by default.
+    The default of a request's output_image_encoding becomes `default_encoding`.
     """
 
     def complete() -> dict[str, Any]:
         document = openapi()
         schemas = document["components"]["schemas"]
-        # The last is there, but in FastAPI's words, with fields that no answer of ours has.
+        # HTTPValidationError replaces FastAPI's own, which has fields that no response here has.
         models = (UpscalingRequest, ImageResponse, DryRunResponse, AsyncResponse)
         for model in (*models, HTTPValidationError):
             schema = model.model_json_schema(ref_template=SCHEMAS + "{model}")

@@ -1,7 +1,7 @@
-"""How much a service takes on: so many pictures in line, and so many bytes held by all requests.
+"""Admission control: limits the queued jobs, and the bytes that all requests hold.
 
-Whatever goes beyond is refused at once with Busy, so that those who wait are served in a time that
-can be told, and memory has a bound whatever the clients do. All calls are from one event loop.
+What exceeds a limit is refused at once with Busy. So waiting times stay predictable, and memory is
+bounded whatever clients do. All calls are from one event loop.
 """
 
 import asyncio
@@ -17,46 +17,47 @@ MAX_RETRY_AFTER_S: Final = 600
 
 
 class Admission:
-    """The line before the machine, which makes few pictures at a time, and the memory of all."""
+    """The queue of a service, and the memory of its requests."""
 
     def __init__(self, queue_length: int, memory_bytes: int, at_once: int = 1) -> None:
-        """Let `queue_length` pictures wait while `at_once` are made."""
+        """Let `queue_length` jobs wait while `at_once` are running."""
         self.queue_length = queue_length
         self.memory_bytes = memory_bytes
         self.held_bytes = 0
-        self.line: list[QueueSlot] = []
+        self.slots: list[QueueSlot] = []
         self.at_once = at_once
-        self.machine = asyncio.Semaphore(at_once)
+        self.semaphore = asyncio.Semaphore(at_once)
 
     @property
     def waiting(self) -> int:
-        """How many pictures wait for the machine, or for their weights."""
-        return sum(not place.has_turn for place in self.line)
+        """How many jobs are not running: they wait for other jobs, or for their weights."""
+        return sum(not slot.is_running for slot in self.slots)
 
     @property
     def is_full(self) -> bool:
-        """Whether another picture would be refused."""
-        return len(self.line) >= self.queue_length + self.at_once
+        """Whether another job would be refused."""
+        return len(self.slots) >= self.queue_length + self.at_once
 
     def check_room(self) -> None:
-        """Raise Busy if another picture would be refused."""
+        """Raise Busy if another job would be refused."""
         if self.is_full:
             raise self.busy("the queue is full")
 
     def check_memory(self, size_bytes: int) -> None:
-        """Raise Busy if a request of so many bytes would be refused."""
+        """Raise Busy if a request could not hold so many bytes more."""
         if self.held_bytes + size_bytes > self.memory_bytes:
             raise self.busy("the requests in progress use all the memory")
 
     def busy(self, reason: str) -> Busy:
-        """A refusal until the picture that is being made should be done."""
-        wait_s = self.line[0].estimated_s if self.line else MIN_RETRY_AFTER_S
+        """The error to refuse a request with, to be retried once the running job should be done."""
+        # First come, first served: the first job should make room first.
+        wait_s = self.slots[0].estimated_s if self.slots else MIN_RETRY_AFTER_S
         retry_after_s = min(MAX_RETRY_AFTER_S, max(MIN_RETRY_AFTER_S, ceil(wait_s)))
         return Busy(f"{reason}: try again in {retry_after_s} s", retry_after_s)
 
     @contextmanager
-    def holding(self) -> Iterator["MemoryReservation"]:
-        """The memory of one request, as it grows and shrinks; afterwards all of it is free."""
+    def reservation(self) -> Iterator["MemoryReservation"]:
+        """The memory of one request, which is released at the end of the block."""
         memory = MemoryReservation(self)
         try:
             yield memory
@@ -64,15 +65,15 @@ class Admission:
             memory.set(0)
 
     @contextmanager
-    def place(self, estimated_s: float) -> Iterator["QueueSlot"]:
-        """A place in line for a picture that takes about so long; Busy if there is none."""
+    def slot(self, estimated_s: float) -> Iterator["QueueSlot"]:
+        """A place in the queue for a job of about so many seconds. Raises Busy if it is full."""
         self.check_room()
-        place = QueueSlot(self.machine, estimated_s)
-        self.line.append(place)
+        slot = QueueSlot(self.semaphore, estimated_s)
+        self.slots.append(slot)
         try:
-            yield place
+            yield slot
         finally:
-            self.line.remove(place)
+            self.slots.remove(slot)
 
 
 class MemoryReservation:
@@ -83,27 +84,27 @@ class MemoryReservation:
         self.held_bytes = 0
 
     def reserve(self, held_bytes: int) -> None:
-        """Say that the request is about to hold so many bytes; Busy if there are not so many."""
+        """Set how many bytes the request is about to hold. Raises Busy if that is too many."""
         self.admission.check_memory(held_bytes - self.held_bytes)
         self.set(held_bytes)
 
     def set(self, held_bytes: int) -> None:
-        """Say that the request holds so many bytes now, be there room for them or not."""
+        """Set how many bytes the request holds, even beyond the limit: they exist already."""
         self.admission.held_bytes += held_bytes - self.held_bytes
         self.held_bytes = held_bytes
 
 
 class QueueSlot:
-    """A place in line."""
+    """A place in the queue."""
 
-    def __init__(self, machine: asyncio.Semaphore, estimated_s: float) -> None:
+    def __init__(self, semaphore: asyncio.Semaphore, estimated_s: float) -> None:
         self.estimated_s = estimated_s
-        self.has_turn = False
-        self._machine = machine
+        self.is_running = False
+        self._semaphore = semaphore
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[None]:
-        """Wait for the machine, first come, first served, and have a share of it."""
-        async with self._machine:
-            self.has_turn = True
+        """Wait until the job may run, first come, first served."""
+        async with self._semaphore:
+            self.is_running = True
             yield

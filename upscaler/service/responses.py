@@ -1,4 +1,4 @@
-"""Pictures and errors as HTTP responses."""
+"""Images and errors as HTTP responses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
@@ -19,125 +19,138 @@ from upscaler.api.headers import (
 )
 from upscaler.api.responses import ImageResponse
 from upscaler.api.sizes import Size
-from upscaler.errors import UpscalerError, let_go
+from upscaler.errors import UpscalerError, release_frames
 from upscaler.service.backend import WORK_STAGES, UpscaleResult
 from upscaler.service.negotiation import JSON, MEDIA_TYPES
 
 BEAT_S: Final = 15.0
-"""How often something is sent of an answer that has begun: OctoAI's client waits 60 s for it."""
+"""How often a space is sent while the image is not done. OctoAI's client gives up after 60 s."""
 SENT_BYTES: Final = 2**20
-"""About how many bytes of an answer are sent at one go."""
+"""About how many bytes of a response are sent at a time."""
 VARY: Final = {"Vary": "Accept"}
+"""For caches: whether the response is JSON or a file depends on the Accept header."""
 
 
 def in_pixels(size: Size) -> str:
-    """A size as headers and logs have it: 608x512."""
+    """Format a size for headers and logs, such as 608x512."""
     return f"{size[0]}x{size[1]}"
 
 
-def image_response(made: UpscaleResult, price_per_second: Decimal | None) -> Response:
-    """The answer that holds a picture: JSON (RES-1) or the file itself (RES-8)."""
+def image_response(result: UpscaleResult, price_per_second: Decimal | None) -> Response:
+    """Return the response with an image: JSON (RES-1) or the file itself (RES-8).
+
+    `price_per_second` is in dollars; without it the response states no cost.
+    """
     headers = {
         **VARY,
-        "Server-Timing": ", ".join(f"{k};dur={1000 * v:.1f}" for k, v in made.seconds.items()),
-        INPUT_SIZE_HEADER: in_pixels(made.input_size),
-        OUTPUT_SIZE_HEADER: in_pixels(made.size),
-        MODEL_HEADER: made.model,
-        WEIGHTS_HEADER: made.weights_sha256,
+        "Server-Timing": ", ".join(f"{k};dur={1000 * v:.1f}" for k, v in result.seconds.items()),
+        INPUT_SIZE_HEADER: in_pixels(result.input_size),
+        OUTPUT_SIZE_HEADER: in_pixels(result.size),
+        MODEL_HEADER: result.model,
+        WEIGHTS_HEADER: result.weights_sha256,
     }
     if price_per_second is not None:
-        headers[COST_HEADER] = f"{cost_usd(made, price_per_second):.8f}"
-    if made.as_file:
-        headers["Content-Length"] = str(made.file_bytes)
-        return StreamingResponse(_sent(made.file), 200, headers, MEDIA_TYPES[made.encoding])
-    headers["Content-Length"] = str(json_bytes(made.file_bytes))
-    return StreamingResponse(_sent(in_json(made.file)), 200, headers, JSON)
+        headers[COST_HEADER] = f"{cost_usd(result, price_per_second):.8f}"
+    if result.as_file:
+        headers["Content-Length"] = str(result.file_bytes)
+        return StreamingResponse(_merged(result.file), 200, headers, MEDIA_TYPES[result.encoding])
+    headers["Content-Length"] = str(json_bytes(result.file_bytes))
+    return StreamingResponse(_merged(in_json(result.file)), 200, headers, JSON)
 
 
 class KeepAliveJSONResponse(StreamingResponse):
-    """The answer in JSON to a request whose picture is still being made.
+    """The JSON response to a request whose job is still running.
 
-    Until it is there, spaces come, which may stand before any JSON (RFC 8259, 2). What fails now
-    can have no status any more: the connection is cut off, and no client takes that for an answer.
+    It begins with spaces, which may precede any JSON (RFC 8259, 2), until the job is done. If the
+    job fails then, the status can no longer say so: the connection is closed before the JSON, and
+    no client takes that for a valid response.
     """
 
     def __init__(
-        self, making: asyncio.Future[UpscaleResult], on_made: Callable[[UpscaleResult], None]
+        self, running: asyncio.Future[UpscaleResult], on_result: Callable[[UpscaleResult], None]
     ) -> None:
-        """Answer with what comes of `making`, which is given up if the client goes."""
-        super().__init__(self._pieces(), 200, VARY, JSON)
-        self._making = making
-        self._on_made = on_made
+        """Respond with the result of `running`, which is cancelled if the client disconnects."""
+        super().__init__(self._spaces_then_json(), 200, VARY, JSON)
+        self._running = running
+        self._on_result = on_result
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         except Exception as error:
-            error.__context__ = None  # Starlette's group of tasks, which has the error as well
-            let_go(error)
+            error.__context__ = None  # the exception group of Starlette's task group, with `error`
+            release_frames(error)
             raise
         finally:
-            await cancel_and_wait(self._making)
-            del self._making
+            await cancel_and_wait(self._running)
+            # The future holds its error, whose traceback holds this frame, and so `self`.
+            del self._running
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        while not self._making.done():
+    async def _spaces_then_json(self) -> AsyncIterator[bytes]:
+        while not self._running.done():
             yield b" "
-            await asyncio.wait({self._making}, timeout=BEAT_S)
-        made = self._making.result()
-        self._on_made(made)
-        async for piece in _sent(in_json(made.file)):
+            await asyncio.wait({self._running}, timeout=BEAT_S)
+        result = self._running.result()
+        self._on_result(result)
+        async for piece in _merged(in_json(result.file)):
             yield piece
 
 
-async def cancel_and_wait(making: asyncio.Future[Any]) -> None:
-    """Cancel what is being made, unless it is done, and wait until it has ended."""
-    making.cancel()
-    await asyncio.gather(making, return_exceptions=True)
-    with suppress(asyncio.CancelledError):  # which is taken out of it by this, and held no longer
-        making.exception()
+async def cancel_and_wait(running: asyncio.Future[Any]) -> None:
+    """Cancel a future, unless it is done, and wait until it has ended."""
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    # A cancelled future holds its CancelledError, with the frames in its traceback, until it is
+    # asked for.
+    with suppress(asyncio.CancelledError):
+        running.exception()
 
 
-def cost_usd(made: UpscaleResult, price_per_second: Decimal) -> Decimal:
-    """What the time cost in which the machine worked for this picture: no waiting, no download."""
-    return price_per_second * Decimal(sum(made.seconds[stage] for stage in WORK_STAGES))
+def cost_usd(result: UpscaleResult, price_per_second: Decimal) -> Decimal:
+    """The cost in dollars of the time that the machine worked, without queue and download."""
+    return price_per_second * Decimal(sum(result.seconds[stage] for stage in WORK_STAGES))
 
 
 def in_json(file: Iterable[bytes]) -> Generator[bytes, None, None]:
-    """The pieces of the answer (RES-1 to RES-3) that holds `file`; nothing is ever withheld."""
-    before, after = _around()
+    """Yield the JSON response (RES-1 to RES-3) with `file`, in pieces.
+
+    `removed_for_safety` is always false: nothing is withheld.
+    """
+    before, after = _json_envelope()
     ready, rest = before, b""
     for piece in file:
         data = rest + piece
-        whole = len(data) - len(data) % 3  # three bytes are four characters; padding ends a text
+        # Three bytes are four characters of base64; padding may only stand at the end.
+        whole = len(data) - len(data) % 3
         yield ready + pybase64.b64encode(memoryview(data)[:whole])
         ready, rest = b"", data[whole:]
     yield ready + pybase64.b64encode(rest) + after
 
 
 def json_bytes(file_bytes: int) -> int:
-    """How long the answer is that holds a file of so many bytes."""
-    before, after = _around()
+    """The length of the JSON response with a file of so many bytes."""
+    before, after = _json_envelope()
     return len(before) + 4 * -(-file_bytes // 3) + len(after)
 
 
-def _around() -> tuple[bytes, bytes]:
-    """What stands before and behind the file's base64 in an answer."""
-    answer = ImageResponse(image_b64="", removed_for_safety=False).model_dump_json()
-    before, after = answer.encode().split(b'""')
+def _json_envelope() -> tuple[bytes, bytes]:
+    """The JSON before and after the base64 of the file."""
+    response = ImageResponse(image_b64="", removed_for_safety=False).model_dump_json()
+    before, after = response.encode().split(b'""')
     return before + b'"', b'"' + after
 
 
 def error(fault: UpscalerError) -> Response:
-    """The answer to an error that was raised on purpose (RES-4, RES-7)."""
+    """Return the response to an error that was raised on purpose (RES-4, RES-7)."""
     return JSONResponse({"detail": fault.detail}, fault.status, fault.headers)
 
 
-async def _sent(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """The pieces as they are sent. Base64 of one takes less time than going to a thread and back.
+async def _merged(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield the same bytes in pieces of about SENT_BYTES.
 
-    Starlette takes a thread for each piece of what is no asynchronous iterator. Small pieces go
-    together: what each has to pass on its way takes as long as some hundred thousand bytes do.
+    Each piece has a fixed cost on its way, as much as sending some hundred thousand bytes. The
+    iterator is asynchronous, since Starlette would fetch each piece of any other in a thread, which
+    takes longer than its base64.
     """
     waiting: list[bytes] = []
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""Files for browsers, as they are answered: under a policy, by their ETag, and part by part."""
+"""Serves files to browsers, with a Content-Security-Policy and an ETag."""
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -23,17 +23,17 @@ POLICY: Final = {
 }
 """The Content-Security-Policy of every page: what it may load and do, and where it may be shown."""
 PART_BYTES: Final = 64 * 2**10
-"""So much of a file is handed on at a time. Before Python 3.12 asyncio copies what it cannot send
-yet: all of the file for each client that takes nothing, and no client needs a token."""
+"""How much of a file is sent at a time. Before Python 3.12 asyncio copies what it cannot send yet:
+for each client that reads nothing it would copy the whole file, and these files need no token."""
 
 
 def headers(policy: Mapping[str, str]) -> dict[str, str]:
-    """What is said of every file of a page, whose policy is this one."""
+    """Return the headers of every file of a page with this policy."""
     return {
         "Content-Security-Policy": "; ".join(f"{what} {from_}" for what, from_ in policy.items()),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
-        # Ask every time: after an upgrade the old page would talk to the new service.
+        # Revalidate every time: after an upgrade, a cached page would talk to the new service.
         "Cache-Control": "no-cache",
     }
 
@@ -45,9 +45,9 @@ def serve(
     media_type: str,
     headers: Mapping[str, str],
 ) -> None:
-    """Answer GET and HEAD of `path` with what `read` gives, or 304 to who has it already.
+    """Add a route for GET and HEAD of `path`, which responds with the bytes that `read` returns.
 
-    It is read once, when it is asked for first.
+    `read` is called once, at the first request. A client that has the file already gets a 304.
     """
 
     @cache
@@ -55,7 +55,7 @@ def serve(
         content = read()
         return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         content, etag = known()
         more = {**headers, "ETag": etag}
         # The header may be a list, and a proxy may have marked each tag as weak: W/"...".
@@ -64,7 +64,7 @@ def serve(
         more["Content-Length"] = str(len(content))
         return StreamingResponse(_parts(content), headers=more, media_type=media_type)
 
-    router.add_api_route(path, answer, methods=["GET", "HEAD"])
+    router.add_api_route(path, respond, methods=["GET", "HEAD"])
 
 
 async def _parts(content: bytes) -> AsyncIterator[bytes]:

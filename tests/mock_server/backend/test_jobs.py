@@ -184,7 +184,7 @@ def test_a_reset_during_a_job_leaves_nothing_counted(*, begun: bool) -> None:
         task = UpscaleJob(
             b"", np.zeros((256, 256, 3), np.uint8), model, (512, 512), ImageEncoding.PNG
         )
-        job_id = await jobs.start(shop.order(task, StageTimer()))
+        job_id = await jobs.start(shop.schedule(task, StageTimer()))
         polling = asyncio.ensure_future(jobs.status(job_id))
         if begun:
             await asyncio.sleep(0)

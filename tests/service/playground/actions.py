@@ -1,4 +1,4 @@
-"""What the tests of the page share: a backend that shows what it did, and what a person does."""
+"""What the page's tests share: a stub of the upscaler, and the steps of a user."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import FilePayload, Page
 
 TOKEN = "zweites-schlüsselwort"
+ASCII_TOKEN = "first"
 RED, CYAN = (200, 40, 40), (55, 215, 215)
 PHONE = {"width": 375, "height": 812}
 DESKTOP = {"width": 1440, "height": 900}
@@ -30,31 +31,28 @@ CHROMIUM = program("chromium", "chromium-browser", "google-chrome")
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
 
 
-class Darkroom(Resizer):
-    """Makes negatives, so that before and after are never confused; waits and fails on demand."""
+class InvertingUpscaler(Resizer):
+    """Inverts colours, so that tests can tell before from after; blocks and fails on demand."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
         self.failure: UpscalerError | None = None
-        self.calls = 0
 
     def reset(self) -> None:
         self.open.set()
         self.failure = None
-        self.calls = 0
 
     def upscale(self, *args: Any, **kwargs: Any) -> list[Any]:
-        self.calls += 1
         assert self.open.wait(30)
         if self.failure:
             raise self.failure
         return [255 - strip for strip in super().upscale(*args, **kwargs)]
 
 
-def picture(size: Size = (300, 280), colour: tuple[int, ...] = RED) -> FilePayload:
+def png(size: Size = (300, 280), colour: tuple[int, ...] = RED) -> FilePayload:
     out = io.BytesIO()
     Image.new("RGB", size, colour).save(out, "PNG")
-    return {"name": "picture.png", "mimeType": "image/png", "buffer": out.getvalue()}
+    return {"name": "input.png", "mimeType": "image/png", "buffer": out.getvalue()}
 
 
 def choose(page: Page, file: FilePayload | Path) -> None:
@@ -65,25 +63,25 @@ def choose(page: Page, file: FilePayload | Path) -> None:
 
 
 def upscale(page: Page, file: FilePayload | Path | None = None) -> None:
-    """From the first sight of the page to the result."""
+    """Fill in a page that has just loaded, and wait for the result."""
     from playwright.sync_api import expect
 
-    choose(page, file or picture())
+    choose(page, file or png())
     page.fill("#token", TOKEN)
     page.click("#start")
     expect(page.locator("#details")).to_be_visible()
 
 
-def box(page: Page) -> tuple[float, float, float, float]:
-    """Where the picture is on the screen: left, top, width and height."""
+def view_box(page: Page) -> tuple[float, float, float, float]:
+    """The image's left, top, width and height on the screen, in CSS pixels."""
     found = page.locator("#view").bounding_box()
     assert found
     return found["x"], found["y"], found["width"], found["height"]
 
 
-def seen(page: Page, x: float) -> tuple[int, ...]:
-    """The colour on the screen at this share of the picture's width, away from what is over it."""
-    left, top, width, height = box(page)
+def colour_at(page: Page, x: float) -> tuple[int, ...]:
+    """The RGB on the screen at `x` of the image's width (0 to 1), clear of the labels and thumb."""
+    left, top, width, height = view_box(page)
     left, top = left + x * width, top + 0.8 * height
     shot = page.screenshot(clip={"x": left, "y": top, "width": 1, "height": 1})
     pixel = Image.open(io.BytesIO(shot)).convert("RGB").getpixel((0, 0))
@@ -102,14 +100,15 @@ def downloaded(page: Page) -> tuple[str, bytes]:
     return download.value.suggested_filename, download.value.path().read_bytes()
 
 
-def words(page: Page, selector: str) -> str:
+def text(page: Page, selector: str) -> str:
+    """The element's text, its no-break spaces as plain ones."""
     return (page.locator(selector).text_content() or "").replace("\u00a0", " ")
 
 
 def run_curl(page: Page, folder: Path) -> dict[str, bytes]:
-    """Run the line in bash in `folder`, and give the files that it has made."""
+    """Run the page's curl command in `folder`, and return the files that it created."""
     before = set(folder.iterdir())
-    line = page.locator("#curl").text_content() or ""
+    command = page.locator("#curl").text_content() or ""
     environment = {"PATH": os.environ["PATH"], "UPSCALER_TOKEN": TOKEN}
-    subprocess.run(["bash", "-euc", line], cwd=folder, env=environment, check=True, timeout=60)
+    subprocess.run(["bash", "-euc", command], cwd=folder, env=environment, check=True, timeout=60)
     return {path.name: path.read_bytes() for path in folder.iterdir() if path not in before}

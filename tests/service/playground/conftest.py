@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.service.playground.actions import CHROMIUM, DESKTOP, TOKEN, Darkroom
+from tests.service.playground.actions import (
+    ASCII_TOKEN,
+    CHROMIUM,
+    DESKTOP,
+    TOKEN,
+    InvertingUpscaler,
+)
 from tests.support.paths import PHOTO
 from tests.support.service import running
 from upscaler.models import UpscalingModel
@@ -27,12 +33,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
-        """Nothing: the test's output is for failures."""
+        """Log nothing: a test's output is for failures."""
 
 
-class Blank(BaseHTTPRequestHandler):
+class BlankPageHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
@@ -40,13 +46,13 @@ class Blank(BaseHTTPRequestHandler):
         self.wfile.write(b"<!doctype html><title>another site</title><body>")
 
     def log_message(self, *args: object) -> None:
-        """Nothing: the test's output is for failures."""
+        """Log nothing: a test's output is for failures."""
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[str]:
-    """Another site on this machine."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Blank) as server:
+def other_site() -> Iterator[str]:
+    """The URL of another site on this machine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BlankPageHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -55,9 +61,9 @@ def site() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[str]:
-    """Another server, with the photo."""
-    handler = partial(Quiet, directory=str(PHOTO.parent))
+def photo_url() -> Iterator[str]:
+    """The URL of the photo on another server."""
+    handler = partial(QuietHandler, directory=str(PHOTO.parent))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -67,20 +73,20 @@ def elsewhere() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def darkroom() -> Darkroom:
-    return Darkroom()
+def stub() -> InvertingUpscaler:
+    return InvertingUpscaler()
 
 
 @pytest.fixture(scope="module")
-def service(darkroom: Darkroom, elsewhere: str) -> Iterator[str]:
+def service(stub: InvertingUpscaler, photo_url: str) -> Iterator[str]:
     settings = Settings(
-        tokens=("first", TOKEN),
-        fetch_ports=(int(re.split("[:/]", elsewhere)[4]),),
+        tokens=(ASCII_TOKEN, TOKEN),
+        fetch_ports=(int(re.split("[:/]", photo_url)[4]),),
         fetch_networks=(ip_network("127.0.0.0/8"),),
     )
-    with running(create_app(LocalBackend(darkroom), settings)) as url:
+    with running(create_app(LocalBackend(stub), settings)) as url:
         yield url
-        darkroom.open.set()
+        stub.open.set()
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +104,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 
 def launched(playwright: Playwright, *more: str) -> Browser:
-    """Chromium, with more options than it always has."""
+    """Chromium, with `more` command-line options."""
     quiet = ["gpu", "quic", "background-networking", "component-update", "sync"]
     options = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
     return playwright.chromium.launch(executable_path=CHROMIUM, args=[*options, *more])
@@ -106,38 +112,38 @@ def launched(playwright: Playwright, *more: str) -> Browser:
 
 @pytest.fixture
 def options() -> dict[str, Any]:
-    """How the browser is set up; a test may ask for others by its parameters."""
+    """Options of the browser context, for tests to parametrize."""
     return {}
 
 
 @pytest.fixture
 def context(
-    browser: Browser, service: str, darkroom: Darkroom, options: dict[str, Any]
+    browser: Browser, service: str, stub: InvertingUpscaler, options: dict[str, Any]
 ) -> Iterator[BrowserContext]:
-    darkroom.reset()
+    stub.reset()
     context = browser.new_context(**{"base_url": service, "viewport": DESKTOP} | options)
     context.set_default_timeout(10_000)
     yield context
-    darkroom.open.set()
+    stub.open.set()
     context.close()
 
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
-    """The page, ready; at the end of the test it must not have complained of anything."""
+    """The page, ready to use. Fails the test if the browser logged an error or a warning."""
     from playwright.sync_api import expect
 
-    complaints: list[str] = []
+    logged: list[str] = []
 
-    def note(message: ConsoleMessage) -> None:
-        # A status of 4xx or 5xx is a complaint of the browser's, not of the page's.
+    def record(message: ConsoleMessage) -> None:
+        # Chromium itself logs each 4xx and 5xx response as an error.
         if message.type in {"error", "warning"} and "Failed to load" not in message.text:
-            complaints.append(message.text)
+            logged.append(message.text)
 
     page = context.new_page()
-    page.on("console", note)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", record)
+    page.on("pageerror", lambda error: logged.append(str(error)))
     page.goto("/")
     expect(page.locator("#model")).to_have_value(UpscalingModel.X4_PLUS)
     yield page
-    assert complaints == []
+    assert logged == []

@@ -1,4 +1,4 @@
-"""The page: by keyboard, on a phone, in the dark, and below a path of another server."""
+"""The page: by keyboard, on a phone, in dark mode, and under a path prefix of a proxy."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 from tests.service.playground.actions import (
     PHONE,
     TOKEN,
-    Darkroom,
+    InvertingUpscaler,
     choose,
     needs_browser,
-    picture,
+    png,
+    text,
     upscale,
-    words,
 )
 from tests.support.paths import PHOTO
 from upscaler.errors import Busy
@@ -27,13 +27,13 @@ def tab_to(page: Page, selector: str) -> None:
         if page.locator(selector).evaluate("e => e === document.activeElement"):
             return
         page.keyboard.press("Tab")
-    raise AssertionError(f"{selector} cannot be reached by Tab")
+    raise AssertionError(f"Tab does not reach {selector}")
 
 
-def test_the_keyboard_alone_is_enough(page: Page) -> None:
-    page.on("filechooser", lambda _: None)  # or the browser may open a window of its own first
+def test_an_image_is_upscaled_by_keyboard_alone(page: Page) -> None:
+    page.on("filechooser", lambda _: None)  # or Chromium may open its own dialog first
     tab_to(page, "#file")
-    expect(page.locator("#file")).to_have_accessible_name("Choose a picture")
+    expect(page.locator("#file")).to_have_accessible_name("Choose an image")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(PHOTO)
@@ -52,9 +52,9 @@ def test_the_keyboard_alone_is_enough(page: Page) -> None:
     expect(page.locator("#start")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#summary")).to_contain_text("became 400 × 337")
-    expect(page.locator("#split")).to_be_focused()
+    expect(page.locator("#slider")).to_be_focused()
     page.keyboard.press("ArrowLeft")
-    assert float(page.locator("#split").input_value()) == 49
+    assert float(page.locator("#slider").input_value()) == 49
     page.keyboard.press("Shift+Tab")
     expect(page.locator("#download")).to_be_focused()
     with page.expect_download() as download:
@@ -63,17 +63,17 @@ def test_the_keyboard_alone_is_enough(page: Page) -> None:
     tab_to(page, "#copy")
 
 
-def test_what_is_in_focus_is_marked(page: Page) -> None:
-    """Also the controls that are drawn by something else than themselves."""
+def test_the_focused_control_has_an_outline(page: Page) -> None:
+    """Some controls are invisible, and another element is drawn in their place."""
     upscale(page)
     for selector, drawn in (
         ("#file", "#choose"),
-        ("#split", ".divider"),
+        ("#slider", ".divider"),
         ("input[name=kind]:checked", "input[name=kind]:checked + span"),
         ("#start", "#start"),
         ("#token", "#token"),
     ):
-        page.keyboard.press("Tab")  # from here on the browser takes it for work by keyboard
+        page.keyboard.press("Tab")  # :focus-visible matches only after a key press
         page.focus(selector)
         pseudo = "::after" if drawn == ".divider" else ""
         style = page.locator(drawn).evaluate(
@@ -95,11 +95,11 @@ FAINT = """() => {
         .map((c) => c / 255)
         .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
         .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-    const ground = (element) => {
+    const background = (element) => {
         for (; element; element = element.parentElement) {
             const colour = channels(getComputedStyle(element).backgroundColor);
             if (colour.length < 4 || colour[3] === 1) return colour;
-            if (colour[3] > 0) return [0, 0, 0];  // the labels over the picture: white on dark
+            if (colour[3] > 0) return [0, 0, 0];  // the labels over the image: white on dark
         }
         return [255, 255, 255];
     };
@@ -110,7 +110,7 @@ FAINT = """() => {
         const element = walker.currentNode.parentElement;
         if (!walker.currentNode.data.trim() || !element.checkVisibility()) continue;
         texts += 1;
-        const pair = [getComputedStyle(element).color, ground(element)];
+        const pair = [getComputedStyle(element).color, background(element)];
         const [light, dark] = [luminance(channels(pair[0])), luminance(pair[1])]
             .sort((a, b) => b - a);
         const ratio = (light + 0.05) / (dark + 0.05);
@@ -121,8 +121,8 @@ FAINT = """() => {
 
 
 @pytest.mark.parametrize("options", [{"color_scheme": "light"}, {"color_scheme": "dark"}], ids=str)
-def test_everything_has_a_name_and_can_be_read(
-    page: Page, darkroom: Darkroom, options: dict[str, Any]
+def test_controls_have_names_and_text_has_contrast(
+    page: Page, stub: InvertingUpscaler, options: dict[str, Any]
 ) -> None:
     def check(at_least: int) -> None:
         assert page.evaluate(UNNAMED) == []
@@ -131,24 +131,24 @@ def test_everything_has_a_name_and_can_be_read(
         assert texts >= at_least
 
     check(20)
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0]")
-    assert (int(ground) > 200) == (options["color_scheme"] == "light")
+    red = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0]")
+    assert (int(red) > 200) == (options["color_scheme"] == "light")
     page.click("#start")
     check(22)
-    darkroom.failure = Busy("busy", 7)
+    stub.failure = Busy("busy", 7)
     choose(page, PHOTO)
     page.fill("#token", TOKEN)
     page.click("#start")
     expect(page.locator("#problem")).to_be_visible()
     check(22)
-    darkroom.failure = None
+    stub.failure = None
     page.click("#start")
     expect(page.locator("#details")).to_be_visible()
     check(35)
 
 
 SMALL = """() =>
-    [...document.querySelectorAll("input:not(.unseen), select, button, a, label.button")]
+    [...document.querySelectorAll("input:not(.visually-hidden), select, button, a, label.button")]
     .filter((element) => element.checkVisibility())
     .map((element) => [element.outerHTML, element.getBoundingClientRect()])
     .filter(([, box]) => box.width < 44 || box.height < 44)
@@ -156,7 +156,7 @@ SMALL = """() =>
 
 
 @pytest.mark.parametrize("options", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}])
-def test_a_phone_is_wide_enough(page: Page, darkroom: Darkroom) -> None:
+def test_the_page_fits_a_phone(page: Page, stub: InvertingUpscaler) -> None:
     def check() -> None:
         assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"]
         assert page.evaluate("innerWidth") == PHONE["width"]
@@ -165,13 +165,13 @@ def test_a_phone_is_wide_enough(page: Page, darkroom: Darkroom) -> None:
     check()
     page.click("#start")
     check()
-    darkroom.failure = Busy("as many pictures wait as there is room for", 7)
-    choose(page, {**picture(), "name": "a-very-long-name" * 20 + ".png"})
+    stub.failure = Busy("the queue is full", 7)
+    choose(page, {**png(), "name": "a-very-long-name" * 20 + ".png"})
     page.fill("#token", TOKEN)
     page.click("#start")
     expect(page.locator("#problem")).to_be_visible()
     check()
-    darkroom.failure = None
+    stub.failure = None
     page.click("#start")
     expect(page.locator("#details")).to_be_visible()
     expect(page.locator("#view")).to_be_in_viewport(ratio=0.9)
@@ -184,15 +184,15 @@ def test_every_model_can_be_chosen(page: Page) -> None:
     for model in MODELS.values():
         page.select_option("#model", model.name)
         expect(page.locator("#number")).to_have_value(str(model.scale))
-        assert f"Its own scale is {model.scale}." in words(page, "#model-hint")
+        assert f"Native scale: {model.scale}." in text(page, "#model-hint")
 
 
 def test_a_file_chosen_before_the_page_is_ready_is_not_lost(context: BrowserContext) -> None:
-    """The page listens once it has the service's limits and models, which may come late."""
+    """The page handles events only once its configuration has loaded, which may take a while."""
     held: list[Route] = []
     page = context.new_page()
     # playwright cannot wrap a builtin method
-    page.route("**/page/facts.json", lambda route: held.append(route))  # noqa: PLW0108
+    page.route("**/page/config.json", lambda route: held.append(route))  # noqa: PLW0108
     page.goto("/")
     page.set_input_files("#file", PHOTO)
     expect(page.locator("#caption")).to_have_text("")
@@ -202,17 +202,17 @@ def test_a_file_chosen_before_the_page_is_ready_is_not_lost(context: BrowserCont
     expect(page.locator("#caption")).to_contain_text("304 × 256")
 
 
-def test_the_page_works_below_a_path_of_another_server(context: BrowserContext) -> None:
-    """All its addresses are relative; so are those of its calls."""
-    asked: list[str] = []
+def test_the_page_works_under_a_path_prefix(context: BrowserContext) -> None:
+    """Its URLs are relative, and so are those of its requests."""
+    requested: list[str] = []
 
     def strip(route: Route) -> None:
-        asked.append(route.request.url)
+        requested.append(route.request.url)
         route.continue_(url=route.request.url.replace("/below/", "/"))
 
     page = context.new_page()
     page.route("**/below/**", strip)
     page.goto("/below/")
     upscale(page)
-    assert "/below/upscaling'" in words(page, "#curl")
-    assert [url for url in asked if url.endswith("/below/upscaling")]
+    assert "/below/upscaling'" in text(page, "#curl")
+    assert [url for url in requested if url.endswith("/below/upscaling")]

@@ -1,4 +1,4 @@
-"""The page: what goes wrong, how far it is, and the same call with curl."""
+"""The page: errors, progress, the curl command, and the token."""
 
 import io
 import re
@@ -15,7 +15,7 @@ from tests.service.playground.actions import (
     HOSTILE_NAME,
     RED,
     TOKEN,
-    Darkroom,
+    InvertingUpscaler,
     choose,
     downloaded,
     needs_browser,
@@ -30,27 +30,27 @@ from upscaler.models import UpscalingModel
 pytestmark = needs_browser
 
 
-def test_nothing_is_sent_before_all_is_given(page: Page) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+def test_an_incomplete_form_is_not_sent(page: Page) -> None:
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     page.click("#start")
-    expect(page.locator("#picture-error")).to_have_text("Choose a picture first.")
-    expect(page.locator("#token-error")).to_contain_text("Give the service’s token.")
+    expect(page.locator("#image-error")).to_have_text("Choose an image first.")
+    expect(page.locator("#token-error")).to_contain_text("Enter the service’s token.")
     expect(page.locator("#file")).to_be_focused()
     choose(page, PHOTO)
     page.click("#start")
     expect(page.locator("#token")).to_be_focused()
-    assert not [url for url in asked if url.endswith("/upscaling")]
+    assert not [url for url in requested if url.endswith("/upscaling")]
 
 
-def test_a_wrong_token_is_told_at_its_field(page: Page) -> None:
+def test_a_wrong_token_is_reported_at_its_field(page: Page) -> None:
     choose(page, PHOTO)
     page.fill("#token", "wrong")
     page.click("#start")
-    expect(page.locator("#token-error")).to_contain_text("The service does not know this token.")
+    expect(page.locator("#token-error")).to_contain_text("The service does not accept this token.")
     expect(page.locator("#token")).to_be_focused()
     expect(page.locator("#token")).to_have_attribute("aria-invalid", "true")
-    expect(page.locator("#request-id")).to_have_text(re.compile(r"Request [\w-]{8,}"))
+    expect(page.locator("#request-id")).to_have_text(re.compile(r"Request ID [\w-]{8,}"))
     page.keyboard.insert_text(TOKEN)
     expect(page.locator("#token-error")).to_be_empty()
     page.fill("#token", f"  {TOKEN} ")
@@ -58,48 +58,48 @@ def test_a_wrong_token_is_told_at_its_field(page: Page) -> None:
     expect(page.locator("#details")).to_be_visible()
 
 
-def test_what_only_the_service_sees_is_told_at_its_field(page: Page) -> None:
-    """An animation, which a browser shows like any other picture."""
+def test_an_error_from_the_service_is_reported_at_its_field(page: Page) -> None:
+    """An animation: the browser shows it, and only the service rejects it."""
     out = io.BytesIO()
     frames = [Image.new("RGB", (300, 300), colour) for colour in (RED, CYAN)]
     frames[0].save(out, "WEBP", save_all=True, append_images=frames[1:])
     choose(page, {"name": "moving.webp", "mimeType": "image/webp", "buffer": out.getvalue()})
-    expect(page.locator("#picture-error")).to_be_empty()
+    expect(page.locator("#image-error")).to_be_empty()
     page.fill("#token", TOKEN)
     page.click("#start")
-    expect(page.locator("#picture-error")).to_contain_text("animated")
+    expect(page.locator("#image-error")).to_contain_text("animated")
     expect(page.locator("#file")).to_be_focused()
 
 
-def test_an_address_that_leads_nowhere_is_told_at_its_field(page: Page, elsewhere: str) -> None:
-    page.fill("#address", elsewhere.replace("photo", "nothing"))
-    page.click("#address-form button")
-    expect(page.locator("#picture-note")).not_to_be_empty()
+def test_a_failed_download_is_reported_at_the_url(page: Page, photo_url: str) -> None:
+    page.fill("#image-url", photo_url.replace("photo", "nothing"))
+    page.click("#url-form button")
+    expect(page.locator("#image-note")).not_to_be_empty()
     page.fill("#token", TOKEN)
     page.click("#start")
-    expect(page.locator("#picture-error")).not_to_be_empty()
-    expect(page.locator("#address")).to_be_focused()
+    expect(page.locator("#image-error")).not_to_be_empty()
+    expect(page.locator("#image-url")).to_be_focused()
 
 
-def test_a_busy_service_is_told_with_when_to_try_again(page: Page, darkroom: Darkroom) -> None:
-    darkroom.failure = Busy("as many pictures wait as there is room for", 7)
+def test_a_busy_service_is_reported_with_a_countdown(page: Page, stub: InvertingUpscaler) -> None:
+    stub.failure = Busy("the queue is full", 7)
     choose(page, PHOTO)
     page.fill("#token", TOKEN)
     page.click("#start")
     problem = page.locator("#problem")
-    expect(problem).to_contain_text("As many pictures wait as there is room for.")
+    expect(problem).to_contain_text("The queue is full.")
     expect(page.locator("#retry")).to_have_text(re.compile(r"Try again \(in [67] s\)"))
     expect(page.locator("#retry")).to_have_text(re.compile(r"Try again \(in [1-5] s\)"))
-    expect(page.locator("#request-id")).to_have_text(re.compile(r"Request [\w-]{8,}"))
+    expect(page.locator("#request-id")).to_have_text(re.compile(r"Request ID [\w-]{8,}"))
     expect(page.locator("#retry")).to_be_focused()
-    darkroom.failure = None
+    stub.failure = None
     page.keyboard.press("Enter")
     expect(page.locator("#details")).to_be_visible()
     expect(problem).to_be_hidden()
 
 
-def test_a_service_that_cannot_is_told(page: Page, darkroom: Darkroom) -> None:
-    darkroom.failure = Unavailable("/somewhere/is damaged")
+def test_an_unavailable_service_is_reported(page: Page, stub: InvertingUpscaler) -> None:
+    stub.failure = Unavailable("/somewhere/is damaged")
     choose(page, PHOTO)
     page.fill("#token", TOKEN)
     page.click("#start")
@@ -107,7 +107,7 @@ def test_a_service_that_cannot_is_told(page: Page, darkroom: Darkroom) -> None:
     expect(page.locator("#retry")).to_have_text("Try again")
 
 
-def test_a_service_that_is_gone_is_told(page: Page) -> None:
+def test_an_unreachable_service_is_reported(page: Page) -> None:
     page.route("**/upscaling", lambda route: route.abort())
     choose(page, PHOTO)
     page.fill("#token", TOKEN)
@@ -118,79 +118,79 @@ def test_a_service_that_is_gone_is_told(page: Page) -> None:
     expect(page.locator("#details")).to_be_visible()
 
 
-def test_any_answer_is_told_in_words(page: Page) -> None:
+def test_every_error_response_is_reported(page: Page) -> None:
     choose(page, PHOTO)
     page.fill("#token", TOKEN)
-    for status, body, told in (
+    for status, body, shown in (
         (413, '{"detail": "the body is too long"}', "The body is too long."),
         (422, '{"detail": [{"loc": ["body", "model"], "msg": "no", "type": "x"}]}', "No."),
         (422, '{"detail": [{"loc": ["header", "X-A"], "msg": "no", "type": "x"}]}', "X-A: no."),
-        (408, '{"detail": "too slow"}', "The service answered with an error (408). Too slow."),
-        (502, "<b>Bad gateway</b>", "The service answered with an error (502)."),
-        (200, "<b>Not it</b>", "no picture"),
+        (408, '{"detail": "too slow"}', "The service returned an error (408). Too slow."),
+        (502, "<b>Bad gateway</b>", "The service returned an error (502)."),
+        (200, "<b>Not it</b>", "Upscaling failed: the response is"),
         (500, '{"detail": "<img src=x onerror=alert(1)>"}', "<img src=x onerror=alert(1)>"),
     ):
         page.unroute("**/upscaling")
-        page.route("**/upscaling", partial(answering, status=status, body=body))
+        page.route("**/upscaling", partial(respond, status=status, body=body))
         page.click("#start")
-        expect(page.get_by_text(told, exact=told == "No.").first).to_be_visible()
+        expect(page.get_by_text(shown, exact=shown == "No.").first).to_be_visible()
         expect(page.locator("#start")).to_be_visible()
 
 
-def answering(route: Route, status: int, body: str) -> None:
+def respond(route: Route, status: int, body: str) -> None:
     route.fulfill(status=status, body=body)
 
 
 # Progress
 
 
-def test_progress_is_told_and_never_arrives_early(page: Page, darkroom: Darkroom) -> None:
-    darkroom.open.clear()
+def test_progress_advances_and_never_completes_early(page: Page, stub: InvertingUpscaler) -> None:
+    stub.open.clear()
     choose(page, PHOTO)
     page.fill("#token", TOKEN)
     page.click("#start")
-    expect(page.locator("#words")).to_contain_text("Upscaling … 0\u00a0s")
+    expect(page.locator("#progress-text")).to_contain_text("Upscaling … 0\u00a0s")
     expect(page.locator("#cancel")).to_be_focused()
     expect(page.locator("#status")).to_contain_text("Upscaling")
     expect(page.locator("#model")).to_be_disabled()
-    first = float(page.locator("#bar").get_attribute("value") or 0)
-    expect(page.locator("#words")).to_contain_text("Upscaling … 1\u00a0s")
-    second = float(page.locator("#bar").get_attribute("value") or 0)
+    first = float(page.locator("#progress-bar").get_attribute("value") or 0)
+    expect(page.locator("#progress-text")).to_contain_text("Upscaling … 1\u00a0s")
+    second = float(page.locator("#progress-bar").get_attribute("value") or 0)
     assert 0 < first < second < 0.91
-    darkroom.open.set()
+    stub.open.set()
     expect(page.locator("#details")).to_be_visible()
     expect(page.locator("#progress")).to_be_hidden()
     expect(page.locator("#status")).to_have_text("Done: 1216 by 1024 pixels")
 
 
-def test_what_is_being_received_is_told(page: Page, context: BrowserContext) -> None:
-    """And from then on nothing of upscaling any more."""
+def test_receiving_is_shown_as_progress(page: Page, context: BrowserContext) -> None:
+    """And the estimate of the stage before no longer overwrites it."""
     slow = {"offline": False, "latency": 0, "uploadThroughput": -1, "downloadThroughput": 400_000}
     choose(page, PHOTO)
     page.fill("#token", TOKEN)
     context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
     page.evaluate(
         """() => {
-            window.told = [];
-            const note = () => window.told.push(document.querySelector("#words").textContent);
-            new MutationObserver(note).observe(
-                document.querySelector("#words"), {childList: true, characterData: true});
+            window.shown = [];
+            const text = document.querySelector("#progress-text");
+            const record = () => window.shown.push(text.textContent);
+            new MutationObserver(record).observe(text, {childList: true, characterData: true});
         }"""
     )
     page.click("#start")
     expect(page.locator("#details")).to_be_visible(timeout=20_000)
-    told = [text.split(" ")[0] for text in page.evaluate("window.told")]
-    assert list(dict.fromkeys(told)) == ["Checking", "Sending", "Upscaling", "Receiving"]
-    assert told == sorted(told, key=list(dict.fromkeys(told)).index)
-    assert told.count("Receiving") > 3
+    shown = [text.split(" ")[0] for text in page.evaluate("window.shown")]
+    assert list(dict.fromkeys(shown)) == ["Checking", "Sending", "Upscaling", "Receiving"]
+    assert shown == sorted(shown, key=list(dict.fromkeys(shown)).index)
+    assert shown.count("Receiving") > 3
 
 
-def test_a_call_can_be_cancelled_and_made_again(page: Page, darkroom: Darkroom) -> None:
-    darkroom.open.clear()
+def test_a_request_can_be_cancelled_and_repeated(page: Page, stub: InvertingUpscaler) -> None:
+    stub.open.clear()
     choose(page, PHOTO)
     page.fill("#token", TOKEN)
     page.click("#start")
-    expect(page.locator("#words")).to_contain_text("Upscaling")
+    expect(page.locator("#progress-text")).to_contain_text("Upscaling")
     with page.expect_event("requestfailed") as failed:
         page.keyboard.press("Enter")
     assert failed.value.failure == "net::ERR_ABORTED"
@@ -198,18 +198,18 @@ def test_a_call_can_be_cancelled_and_made_again(page: Page, darkroom: Darkroom) 
     expect(page.locator("#start")).to_be_focused()
     expect(page.locator("#status")).to_have_text("Cancelled")
     expect(page.locator("#problem")).to_be_hidden()
-    darkroom.open.set()
+    stub.open.set()
     page.keyboard.press("Enter")
     expect(page.locator("#details")).to_be_visible()
 
 
-# The curl line and the token
+# The curl command and the token
 
 
 @pytest.mark.skipif(not program("curl"), reason="curl is not installed")
 @pytest.mark.parametrize("name", ["photo.png", HOSTILE_NAME, "-o.png", "no suffix"])
-def test_the_curl_line_does_the_same(page: Page, tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "pictures"
+def test_the_curl_command_gives_the_same_file(page: Page, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "images"
     folder.mkdir()
     shutil.copy(PHOTO, folder / name)
     choose(page, folder / name)
@@ -218,13 +218,13 @@ def test_the_curl_line_does_the_same(page: Page, tmp_path: Path, name: str) -> N
     page.click("#start")
     expect(page.locator("#details")).to_be_visible()
     _, file = downloaded(page)
-    made = run_curl(page, folder)
-    assert list(made.values()) == [file]
-    (made_name,) = made
-    assert made_name.endswith("-x1.5.png")
+    created = run_curl(page, folder)
+    assert list(created.values()) == [file]
+    (created_name,) = created
+    assert created_name.endswith("-x1.5.png")
 
 
-def test_the_curl_line_can_be_copied(page: Page) -> None:
+def test_the_curl_command_can_be_copied(page: Page) -> None:
     upscale(page)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.click("#copy")
@@ -234,7 +234,7 @@ def test_the_curl_line_can_be_copied(page: Page) -> None:
     assert copied.startswith('(printf \'%s\' \'{"model":"real-esrgan-x4-plus","scale":4,')
 
 
-def test_the_token_is_nowhere_but_in_the_header(page: Page, context: BrowserContext) -> None:
+def test_the_token_is_only_in_the_header(page: Page, context: BrowserContext) -> None:
     sent: list[str | None] = []
     page.on("request", lambda request: sent.append(request.headers.get("authorization")))
     urls: list[str] = []

@@ -1,4 +1,4 @@
-"""The mock beside pages of other sites in the same browser: they neither steer it nor read it."""
+"""The mock's admin API against pages of other sites in the same browser."""
 
 import json
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from tests.service.playground.conftest import launched
 pytestmark = needs_browser
 
 REBOUND = "attacker.example"
-"""A name whose DNS says that it is this machine."""
+"""A host name that resolves to this machine, as after DNS rebinding."""
 ATTACK = """async (mock) => {
-    const said = [];
+    const results = [];
     const attempt = async (name, options) => {
         try {
             const answer = await fetch(`${mock}/_mock/${name}`, options);
             const text = await answer.text();
-            said.push([name, options.mode, answer.type, answer.status, text]);
+            results.push([name, options.mode, answer.type, answer.status, text]);
         } catch (error) {
-            said.push([name, options.mode, "error", 0, ""]);
+            results.push([name, options.mode, "error", 0, ""]);
         }
     };
     const body = JSON.stringify({sequence: "503x*", advance: 1000, pending: 9});
@@ -42,7 +42,7 @@ ATTACK = """async (mock) => {
         image.onload = image.onerror = done;
         image.src = `${mock}/_mock/requests`;
     });
-    // A form of text/plain is name=value: the "=" comes to stand within a string of the JSON.
+    // A text/plain form sends name=value: here the "=" falls within a string of the JSON.
     const frame = Object.assign(document.createElement("iframe"), {name: "target"});
     document.body.append(frame);
     const form = document.body.appendChild(document.createElement("form"));
@@ -53,9 +53,9 @@ ATTACK = """async (mock) => {
     field.value = '": 1}';
     await new Promise((done) => { frame.onload = done; form.submit(); });
     let seen = "";
-    try { seen = frame.contentDocument?.body.textContent ?? ""; } catch { /* of another origin */ }
-    said.push(["form", "navigate", "", 0, seen]);
-    return said;
+    try { seen = frame.contentDocument?.body.textContent ?? ""; } catch { /* cross-origin */ }
+    results.push(["form", "navigate", "", 0, seen]);
+    return results;
 }"""
 
 
@@ -67,54 +67,56 @@ def mock() -> Iterator[MockServer]:
         yield mock
 
 
-def unharmed(mock: MockServer, before: dict[str, object], said: list[list[object]]) -> None:
+def assert_unharmed(
+    mock: MockServer, before: dict[str, object], results: list[list[object]]
+) -> None:
     assert mock.faults.to_dict() == before
     assert mock.clock.advanced_s == 0
     assert mock.jobs.progress.pending == 0
     assert [entry for entry in mock.journal.find() if "x-secret" in entry.headers]
-    assert "canary" not in json.dumps(said)
+    assert "canary" not in json.dumps(results)
 
 
 def attack(page: Page, mock: str) -> list[list[object]]:
-    said: list[list[object]] = page.evaluate(ATTACK, mock)
-    assert len(said) == 13
-    return said
+    results: list[list[object]] = page.evaluate(ATTACK, mock)
+    assert len(results) == 13
+    return results
 
 
-def test_a_page_of_another_port_neither_steers_nor_reads_it(
-    browser: Browser, site: str, mock: MockServer
+def test_another_origin_neither_controls_nor_reads_the_mock(
+    browser: Browser, other_site: str, mock: MockServer
 ) -> None:
     before = mock.faults.to_dict()
     with browser.new_context() as context:
         page = context.new_page()
-        page.goto(site)
-        said = attack(page, mock.url)
-    unharmed(mock, before, said)
-    assert {text for *_, text in said} == {""}
+        page.goto(other_site)
+        results = attack(page, mock.url)
+    assert_unharmed(mock, before, results)
+    assert {text for *_, text in results} == {""}
 
 
 def test_dns_rebinding_neither_controls_nor_reads_the_mock(
     playwright: Playwright, mock: MockServer
 ) -> None:
-    """To the browser it is of the mock's own origin: it reads that it may not."""
+    """To the browser it is the mock's own origin, so it can read that it is refused."""
     before = mock.faults.to_dict()
     url = httpx.URL(mock.url)
     rule = f"--host-resolver-rules=MAP {REBOUND} {url.host}"
     with launched(playwright, rule) as browser:
         page = browser.new_page()
         page.goto(f"http://{REBOUND}:{url.port}/livez")
-        said = attack(page, f"http://{REBOUND}:{url.port}")
-    unharmed(mock, before, said)
-    fetched = said[:-1]
+        results = attack(page, f"http://{REBOUND}:{url.port}")
+    assert_unharmed(mock, before, results)
+    fetched = results[:-1]
     assert {status for *_, status, _ in fetched} == {403}
-    assert all("--admin-host" in str(text) for *_, text in said)
+    assert all("--admin-host" in str(text) for *_, text in results)
 
 
-def test_the_mocks_own_page_may(browser: Browser, mock: MockServer) -> None:
+def test_the_mocks_own_page_is_allowed(browser: Browser, mock: MockServer) -> None:
     with browser.new_context() as context:
         page = context.new_page()
         page.goto(f"{mock.url}/_mock/requests")
-        assert "canary" in page.content(), "nor is its user refused, who types the address"
+        assert "canary" in page.content(), "a user who types the URL is not refused"
         page.goto(f"{mock.url}/livez")
         page.evaluate("fetch('/_mock/faults', {method: 'POST', body: '{\"sequence\": \"503\"}'})")
     assert mock.faults.to_dict()["api"]["upscaling"] == "503"

@@ -1,4 +1,4 @@
-"""The page: limits of pictures and sizes, told at once."""
+"""The page: the limits of images and sizes, checked before anything is sent."""
 
 import io
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, expect
 
-from tests.service.playground.actions import TOKEN, choose, needs_browser, picture, words
+from tests.service.playground.actions import TOKEN, choose, needs_browser, png, text
 from tests.support.paths import PHOTO
 from tests.support.request_literals import advice, asking
 from upscaler.api.limits import MAX_BODY_BYTES
@@ -16,53 +16,53 @@ from upscaler.api.sizes import Size, output_size, scaled_size
 pytestmark = needs_browser
 
 
-def test_a_picture_beyond_the_limits_is_told_at_once(page: Page) -> None:
-    error = page.locator("#picture-error")
-    for size, right in (
+def test_an_image_beyond_the_limits_is_reported_at_once(page: Page) -> None:
+    error = page.locator("#image-error")
+    for size, valid in (
         ((256, 2048), True),
         ((255, 300), False),
         ((2048, 256), True),
         ((300, 2049), False),
     ):
-        choose(page, picture(size))
-        told = f"256 to 2048 pixels, and this picture is {size[0]} × {size[1]}."
-        expect(error).to_have_text("" if right else f"Each side must have {told}")
+        choose(page, png(size))
+        message = f"Each side must have 256 to 2048 pixels; this image is {size[0]} × {size[1]}."
+        expect(error).to_have_text("" if valid else message)
     page.fill("#token", TOKEN)
     page.click("#start")
     expect(page.locator("#file")).to_be_focused()
     expect(page.locator("#progress")).to_be_hidden()
 
 
-def test_a_picture_is_measured_upright(page: Page) -> None:
+def test_an_image_is_measured_after_exif_rotation(page: Page) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     out = io.BytesIO()
     Image.new("RGB", (400, 300)).save(out, "JPEG", exif=exif)
     choose(page, {"name": "turned.jpg", "mimeType": "image/jpeg", "buffer": out.getvalue()})
-    assert "300 × 400" in words(page, "#caption")
+    assert "300 × 400" in text(page, "#caption")
 
 
-def test_a_file_of_another_type_is_told_at_once(page: Page) -> None:
+def test_another_file_type_is_reported_at_once(page: Page) -> None:
     for n, content in enumerate((b"", b"GIF89a" + bytes(50), b"%PDF-1.7", b"RIFF1234WAVEfmt ")):
         file: FilePayload = {"name": f"{n}.png", "mimeType": "image/png", "buffer": content}
         page.set_input_files("#file", file)
-        told = f"“{n}.png” is not a PNG, JPEG or WebP picture."
-        expect(page.locator("#picture-error")).to_have_text(told)
+        message = f"“{n}.png” is not a PNG, JPEG or WebP image."
+        expect(page.locator("#image-error")).to_have_text(message)
 
 
-def test_a_file_that_is_too_long_is_told_at_once(page: Page, tmp_path: Path) -> None:
-    """In base64 it would just not fit into a body."""
+def test_too_large_a_file_is_reported_at_once(page: Page, tmp_path: Path) -> None:
+    """In base64 it is just too large for a request body."""
     path = tmp_path / "long.png"
     data = PHOTO.read_bytes()
     path.write_bytes(data + bytes(MAX_BODY_BYTES * 3 // 4 - len(data)))
     choose(page, path)
-    expect(page.locator("#picture-error")).to_contain_text("A file may have at most 25.2 MB")
+    expect(page.locator("#image-error")).to_contain_text("The file can have at most 25.2 MB")
     path.write_bytes(data + bytes(MAX_BODY_BYTES * 3 // 4 - len(data) - 200))
     choose(page, path)
-    expect(page.locator("#picture-error")).to_be_empty()
+    expect(page.locator("#image-error")).to_be_empty()
 
 
-def test_too_large_a_result_is_told_at_once(page: Page) -> None:
+def test_too_large_an_output_is_reported_at_once(page: Page) -> None:
     choose(page, PHOTO)
     for kind, field, number in (
         ("scale", "scale", "27"),
@@ -73,35 +73,35 @@ def test_too_large_a_result_is_told_at_once(page: Page) -> None:
         page.fill("#number", number)
         most = advice((304, 256), field)
         expect(page.locator("#size-error")).to_have_text(
-            "The result may have at most 8192 pixels on each side. "
-            f"For this picture the largest {kind} is {most}."
+            "The output can have at most 8192 pixels on each side. "
+            f"For this image the largest {kind} is {most}."
         )
         page.fill("#number", str(most))
         expect(page.locator("#size-error")).to_be_empty()
 
 
-def test_what_is_no_number_is_told_at_once(page: Page) -> None:
-    none = ("", "0", "-1", "two", "1e3", "0x10", "1.2.3", "9" * 400)
-    for kind, numbers, told in (
-        ("scale", none, "Give a number above 0, such as 2.5."),
-        ("width", (*none, "1.5"), "Give a whole number of pixels."),
+def test_an_invalid_number_is_reported_at_once(page: Page) -> None:
+    invalid = ("", "0", "-1", "two", "1e3", "0x10", "1.2.3", "9" * 400)
+    for kind, numbers, message in (
+        ("scale", invalid, "Enter a number above 0, such as 2.5."),
+        ("width", (*invalid, "1.5"), "Enter a whole number of pixels."),
     ):
         page.check(f"input[value={kind}]", force=True)
         for number in numbers:
             page.fill("#number", "2")
             expect(page.locator("#size-error")).to_be_empty()
             page.fill("#number", number)
-            expect(page.locator("#size-error")).to_have_text(told)
+            expect(page.locator("#size-error")).to_have_text(message)
 
 
-def test_a_comma_is_a_point(page: Page) -> None:
+def test_a_comma_is_a_decimal_point(page: Page) -> None:
     choose(page, PHOTO)
     page.fill("#number", "2,5")
-    assert words(page, "#output-size") == "304 × 256 becomes 760 × 640 pixels."
+    assert text(page, "#output-size") == "304 × 256 becomes 760 × 640 pixels."
 
 
-def test_sizes_are_the_contracts(page: Page) -> None:
-    """REQ-16, with ties that binary numbers miss, and the largest that is allowed (REQ-14)."""
+def test_output_sizes_follow_the_contract(page: Page) -> None:
+    """REQ-16, with ties that binary floating point would get wrong."""
     ties = [
         ((side, 2048), "scale", n / 100)
         for side in range(256, 400)
@@ -135,14 +135,15 @@ def test_sizes_are_the_contracts(page: Page) -> None:
         assert tuple(output) == pytest.approx(expected, abs=0, rel=1e-15), (size, kind, number)
 
 
-def test_the_largest_size_is_the_contracts(page: Page) -> None:
+def test_the_largest_number_follows_the_contract(page: Page) -> None:
     fields = {"scale": "scale", "width": "output_image_width", "height": "output_image_height"}
     sizes = [(256, 256), (2048, 2048), (256, 2048), (300, 299), (299, 300), (257, 256), (997, 641)]
     cases = [(size, kind) for size in sizes for kind in fields]
     found = page.evaluate(
         """async (cases) => {
-            const { largest } = await import("/page/sizes.js");
-            return cases.map(([[width, height], kind]) => largest({width, height}, kind, 8192));
+            const { largestNumber } = await import("/page/sizes.js");
+            return cases.map(
+                ([[width, height], kind]) => largestNumber({width, height}, kind, 8192));
         }""",
         cases,
     )

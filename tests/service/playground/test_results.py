@@ -1,4 +1,4 @@
-"""The page: from a picture to its result, and the slider between both."""
+"""The page: choosing an image, its result, and the slider between the two."""
 
 import io
 import re
@@ -10,44 +10,45 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from tests.service.playground.actions import (
+    ASCII_TOKEN,
     CYAN,
     PHONE,
     RED,
     TOKEN,
-    box,
     choose,
+    colour_at,
     downloaded,
     natural_size,
     needs_browser,
-    picture,
+    png,
     run_curl,
-    seen,
+    text,
     upscale,
-    words,
+    view_box,
 )
 from tests.support.paths import PHOTO
 
 pytestmark = needs_browser
 
 
-def test_a_photo_is_enlarged(page: Page) -> None:
+def test_a_photo_is_upscaled(page: Page) -> None:
     with page.expect_file_chooser() as chooser:
         page.click("#choose")
     chooser.value.set_files(PHOTO)
     expect(page.locator("#caption")).to_contain_text("photo.png · 304 × 256")
-    assert words(page, "#output-size") == "304 × 256 becomes 1216 × 1024 pixels."
+    assert text(page, "#output-size") == "304 × 256 becomes 1216 × 1024 pixels."
     page.fill("#token", TOKEN)
     page.click("#start")
 
     expect(page.locator("#summary")).to_contain_text("304 × 256 became 1216 × 1024 in ")
     assert natural_size(page, "img.after") == [1216, 1024]
     assert natural_size(page, "img.before") == [304, 256]
-    told = dict(zip(page.locator("dt").all_inner_texts(), page.locator("dd").all(), strict=True))
-    assert told["Model"].inner_text() == "real-esrgan-x4-plus"
-    assert re.fullmatch(r"[\w-]{8,}", told["Request"].inner_text())
-    assert told["File"].inner_text().startswith("PNG, ")
+    details = dict(zip(page.locator("dt").all_inner_texts(), page.locator("dd").all(), strict=True))
+    assert details["Model"].inner_text() == "real-esrgan-x4-plus"
+    assert re.fullmatch(r"[\w-]{8,}", details["Request ID"].inner_text())
+    assert details["Output"].inner_text().startswith("PNG, ")
     stages = page.locator("#stages th").all_inner_texts()
-    assert "Read the picture" in stages
+    assert "Decode the image" in stages
     assert stages[-1] == "Send and receive"
     name, file = downloaded(page)
     assert name == "photo-x4.png"
@@ -59,7 +60,7 @@ def test_a_photo_is_enlarged(page: Page) -> None:
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
-def test_a_picture_may_be_dropped_or_pasted(page: Page, event: str) -> None:
+def test_an_image_can_be_dropped_or_pasted(page: Page, event: str) -> None:
     page.evaluate(
         """([event, bytes]) => {
             const data = new DataTransfer();
@@ -69,45 +70,47 @@ def test_a_picture_may_be_dropped_or_pasted(page: Page, event: str) -> None:
                 ? new DragEvent("drop", {...options, dataTransfer: data})
                 : new ClipboardEvent("paste", {...options, clipboardData: data}));
         }""",
-        [event, list(picture()["buffer"])],
+        [event, list(png()["buffer"])],
     )
     expect(page.locator("#caption")).to_contain_text("dropped.png · 300 × 280")
 
 
-def test_an_address_may_be_given(page: Page, elsewhere: str, tmp_path: Path, service: str) -> None:
-    page.fill("#address", elsewhere)
-    page.press("#address", "Enter")
+def test_a_url_can_be_entered(page: Page, photo_url: str, tmp_path: Path, service: str) -> None:
+    page.fill("#image-url", photo_url)
+    page.press("#image-url", "Enter")
     expect(page.locator("#caption")).to_have_text("photo.png · 304 × 256")
     page.check("input[value=width]", force=True)
     page.fill("#number", "500")
     page.fill("#token", TOKEN)
     page.click("#start")
     expect(page.locator("#summary")).to_contain_text("304 × 256 became 500 × 421")
-    assert page.locator("#split").is_visible()
+    assert page.locator("#slider").is_visible()
     name, file = downloaded(page)
     assert name == "photo-500x421.png"
     assert run_curl(page, tmp_path) == {"photo-500x421.png": file}
 
 
-def test_only_the_result_is_shown_if_the_original_cannot_be(page: Page, elsewhere: str) -> None:
-    page.route(elsewhere, lambda route: route.abort())
-    page.fill("#address", elsewhere)
-    page.click("#address-form button")
-    expect(page.locator("#picture-note")).to_contain_text("cannot show this picture from there")
+def test_only_the_result_is_shown_if_the_original_cannot_be(page: Page, photo_url: str) -> None:
+    page.route(photo_url, lambda route: route.abort())
+    page.fill("#image-url", photo_url)
+    page.click("#url-form button")
+    expect(page.locator("#image-note")).to_contain_text("cannot show this image from that URL")
     page.fill("#token", TOKEN)
     page.click("#start")
     expect(page.locator("#summary")).to_contain_text("304 × 256 became 1216 × 1024")
-    expect(page.locator("#picture-note")).to_contain_text("this is the result alone")
+    expect(page.locator("#image-note")).to_contain_text("only the result is shown")
     assert page.locator("img.after").is_visible()
     assert not page.locator("img.before").is_visible()
-    assert not page.locator("#split").is_visible()
+    assert not page.locator("#slider").is_visible()
 
 
-def test_an_original_that_comes_late_leaves_the_result_alone(page: Page, elsewhere: str) -> None:
+def test_an_original_that_loads_late_does_not_replace_the_result(
+    page: Page, photo_url: str
+) -> None:
     held: list[Route] = []
-    page.route(elsewhere, lambda route: held.append(route))  # noqa: PLW0108  playwright marks it
-    page.fill("#address", elsewhere)
-    page.click("#address-form button")
+    page.route(photo_url, lambda route: held.append(route))  # noqa: PLW0108  playwright cannot wrap a builtin method
+    page.fill("#image-url", photo_url)
+    page.click("#url-form button")
     page.fill("#token", TOKEN)
     page.click("#start")
     expect(page.locator("#details")).to_be_visible()
@@ -118,14 +121,29 @@ def test_an_original_that_comes_late_leaves_the_result_alone(page: Page, elsewhe
     assert page.locator("img.after").is_visible()
 
 
-def test_what_is_no_address_is_told(page: Page) -> None:
-    for address in ("", "photo.png", "file:///etc/passwd", "javascript:alert(1)"):
-        choose(page, picture())
-        expect(page.locator("#picture-error")).to_be_empty()
-        page.fill("#address", address)
-        page.click("#address-form button")
-        expect(page.locator("#picture-error")).to_contain_text("begins with http:// or https://")
-        expect(page.locator("#address")).to_have_attribute("aria-invalid", "true")
+def test_the_result_is_measured_where_a_proxy_removes_the_headers(page: Page) -> None:
+    def strip(route: Route) -> None:
+        response = route.fetch()
+        headers = {
+            name: value for name, value in response.headers.items() if "upscaler" not in name
+        }
+        route.fulfill(response=response, headers=headers)
+
+    page.route("**/upscaling", strip)
+    choose(page, png())
+    page.fill("#token", ASCII_TOKEN)  # route.fetch garbles others
+    page.click("#start")
+    expect(page.locator("#summary")).to_contain_text("300 × 280 became 1200 × 1120 in ")
+
+
+def test_an_invalid_url_is_reported(page: Page) -> None:
+    for url in ("", "photo.png", "file:///etc/passwd", "javascript:alert(1)"):
+        choose(page, png())
+        expect(page.locator("#image-error")).to_be_empty()
+        page.fill("#image-url", url)
+        page.click("#url-form button")
+        expect(page.locator("#image-error")).to_contain_text("starts with http:// or https://")
+        expect(page.locator("#image-url")).to_have_attribute("aria-invalid", "true")
 
 
 def test_a_jpeg_by_height_with_another_model(page: Page) -> None:
@@ -138,14 +156,14 @@ def test_a_jpeg_by_height_with_another_model(page: Page) -> None:
     page.check("input[value=jpeg]", force=True)
     page.fill("#token", TOKEN)
     page.click("#start")
-    expect(page.locator("#facts")).to_contain_text("real-esrgan-x2-plus")
+    expect(page.locator("#detail-list")).to_contain_text("real-esrgan-x2-plus")
     name, file = downloaded(page)
     assert name == "photo-923x777.jpg"
     image = Image.open(io.BytesIO(file))
     assert (image.format, image.size) == ("JPEG", (923, 777))
 
 
-def test_another_picture_puts_the_result_away(page: Page) -> None:
+def test_another_image_removes_the_result(page: Page) -> None:
     upscale(page)
     choose(page, PHOTO)
     expect(page.locator("#details")).to_be_hidden()
@@ -155,11 +173,11 @@ def test_another_picture_puts_the_result_away(page: Page) -> None:
     expect(page.locator("#summary")).to_contain_text("1216 × 1024")
 
 
-def test_a_written_scale_outlives_the_choice_of_a_model(page: Page) -> None:
+def test_a_typed_scale_survives_a_change_of_model(page: Page) -> None:
     page.fill("#number", "1.5")
     page.select_option("#model", "real-esrgan-x2-plus")
     expect(page.locator("#number")).to_have_value("1.5")
-    assert "Its own scale is 2." in words(page, "#model-hint")
+    assert "Native scale: 2." in text(page, "#model-hint")
 
 
 # The slider
@@ -167,43 +185,43 @@ def test_a_written_scale_outlives_the_choice_of_a_model(page: Page) -> None:
 
 def test_the_slider_moves_by_keyboard(page: Page) -> None:
     upscale(page)
-    slider = page.locator("#split")
+    slider = page.locator("#slider")
     expect(slider).to_be_focused()
-    assert (seen(page, 0.25), seen(page, 0.75)) == (RED, CYAN)
+    assert (colour_at(page, 0.25), colour_at(page, 0.75)) == (RED, CYAN)
     page.keyboard.press("Home")
-    assert (seen(page, 0.25), seen(page, 0.75)) == (CYAN, CYAN)
+    assert (colour_at(page, 0.25), colour_at(page, 0.75)) == (CYAN, CYAN)
     page.keyboard.press("End")
-    assert (seen(page, 0.25), seen(page, 0.75)) == (RED, RED)
+    assert (colour_at(page, 0.25), colour_at(page, 0.75)) == (RED, RED)
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
     assert float(slider.input_value()) == 97
-    assert (seen(page, 0.95), seen(page, 0.99)) == (RED, CYAN)
+    assert (colour_at(page, 0.95), colour_at(page, 0.99)) == (RED, CYAN)
     expect(slider).to_have_attribute("aria-valuetext", "97 % before")
 
 
 def test_the_slider_moves_by_mouse(page: Page) -> None:
     upscale(page)
-    left, top, width, height = box(page)
+    left, top, width, height = view_box(page)
     page.mouse.click(left + 0.8 * width, top + 0.3 * height)
-    assert (seen(page, 0.78), seen(page, 0.82)) == (RED, CYAN)
+    assert (colour_at(page, 0.78), colour_at(page, 0.82)) == (RED, CYAN)
     page.mouse.move(left + 0.8 * width, top + 0.5 * height)
     page.mouse.down()
     page.mouse.move(left + 0.5 * width, top + 0.5 * height)
     page.mouse.move(left + 0.1 * width, top + 0.5 * height)
     page.mouse.up()
-    assert (seen(page, 0.08), seen(page, 0.12)) == (RED, CYAN)
+    assert (colour_at(page, 0.08), colour_at(page, 0.12)) == (RED, CYAN)
 
 
 @pytest.mark.parametrize("options", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}])
 def test_the_slider_moves_by_touch(page: Page) -> None:
     upscale(page)
-    left, top, width, height = box(page)
+    left, top, width, height = view_box(page)
     page.touchscreen.tap(left + 0.3 * width, top + 0.4 * height)
-    assert (seen(page, 0.27), seen(page, 0.33)) == (RED, CYAN)
+    assert (colour_at(page, 0.27), colour_at(page, 0.33)) == (RED, CYAN)
 
 
-def test_at_1_to_1_the_picture_is_moved_below_the_divider(page: Page) -> None:
-    """Left of the divider is always the original, whichever part of the picture is seen."""
+def test_at_1_to_1_the_image_scrolls_below_the_divider(page: Page) -> None:
+    """Left of the divider is always the original, whichever part of the image is visible."""
     wide = Image.new("RGB", (600, 300), RED)
     wide.paste((40, 40, 200), (300, 0, 600, 300))
     out = io.BytesIO()
@@ -211,21 +229,21 @@ def test_at_1_to_1_the_picture_is_moved_below_the_divider(page: Page) -> None:
     upscale(page, {"name": "wide.png", "mimeType": "image/png", "buffer": out.getvalue()})
     page.check("input[value=actual]", force=True)
     assert page.eval_on_selector("img.after", "i => i.getBoundingClientRect().width") == 2400
-    assert (seen(page, 0.4), seen(page, 0.6)) == (RED, (215, 215, 55))
-    page.focus(".pan")
-    pan = page.locator(".pan")
-    pan.evaluate("pan => pan.scrollTo(0, 0)")
-    expect(pan).to_have_js_property("scrollLeft", 0)
-    assert (seen(page, 0.4), seen(page, 0.6)) == (RED, CYAN)
-    left, top, width, height = box(page)
+    assert (colour_at(page, 0.4), colour_at(page, 0.6)) == (RED, (215, 215, 55))
+    page.focus(".scroller")
+    scroller = page.locator(".scroller")
+    scroller.evaluate("e => e.scrollTo(0, 0)")
+    expect(scroller).to_have_js_property("scrollLeft", 0)
+    assert (colour_at(page, 0.4), colour_at(page, 0.6)) == (RED, CYAN)
+    left, top, width, height = view_box(page)
     page.mouse.move(left + width / 4, top + height / 2)
     page.mouse.wheel(5000, 0)
-    end = pan.evaluate("pan => pan.scrollWidth - pan.clientWidth")
+    end = scroller.evaluate("e => e.scrollWidth - e.clientWidth")
     assert end > 1000
-    expect(pan).to_have_js_property("scrollLeft", end)
-    assert (seen(page, 0.4), seen(page, 0.6)) == ((40, 40, 200), (215, 215, 55))
+    expect(scroller).to_have_js_property("scrollLeft", end)
+    assert (colour_at(page, 0.4), colour_at(page, 0.6)) == ((40, 40, 200), (215, 215, 55))
     page.mouse.move(left + width / 2, top + height / 2)
     page.mouse.down()
     page.mouse.move(left + width / 4, top + height / 2)
     page.mouse.up()
-    assert (seen(page, 0.2), seen(page, 0.3)) == ((40, 40, 200), (215, 215, 55))
+    assert (colour_at(page, 0.2), colour_at(page, 0.3)) == ((40, 40, 200), (215, 215, 55))

@@ -1,4 +1,4 @@
-"""The description's page: Swagger UI shows the operations and carries them out, and asks nobody."""
+"""The API docs: Swagger UI shows and tries the operations, and loads nothing from elsewhere."""
 
 import json
 import re
@@ -27,19 +27,19 @@ def mock() -> Iterator[MockServer]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page; at the end it must have asked one host alone, and complained of nothing."""
-    complaints: list[str] = []
-    asked: list[str] = []
+    """A page. Fails the test if it sent a request to another host or logged anything."""
+    logged: list[str] = []
+    requested: list[str] = []
     with browser.new_context(viewport={"width": 1440, "height": 900}) as context:
         context.set_default_timeout(20_000)
         page = context.new_page()
-        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: logged.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: logged.append(str(error)))
+        page.on("request", lambda request: requested.append(request.url))
         yield page
         here = urlsplit(page.url).netloc
-    assert complaints == []
-    fetched = [url.removeprefix("blob:") for url in asked if not url.startswith("data:")]
+    assert logged == []
+    fetched = [url.removeprefix("blob:") for url in requested if not url.startswith("data:")]
     assert {urlsplit(url).netloc for url in fetched} == {here}
 
 
@@ -70,17 +70,17 @@ def test_the_operations_are_shown_and_tried_with_a_token(page: Page, mock: MockS
     mock.assert_called_with(scale=2, status=200, times=1)
     page.select_option(f"{UPSCALING} .responses-table select.content-type", "image/png")
     page.click("button.execute")
-    picture = page.locator(".live-responses-table img")
-    expect(picture).to_be_visible()
-    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 608
+    image = page.locator(".live-responses-table img")
+    expect(image).to_be_visible()
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 608
     mock.assert_called_with(scale=2, headers={"Accept": "image/png"}, times=1)
     page.goto(f"{mock.url}/docs")
     expect(page.locator("button.authorize.unlocked")).to_be_visible()
     stored = page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]")
-    assert stored == [0, 0, ""], "the token among it"
+    assert stored == [0, 0, ""], "the token is stored nowhere"
 
 
-def test_it_works_below_a_path_of_another_server(page: Page, mock: MockServer) -> None:
+def test_it_works_under_a_path_prefix(page: Page, mock: MockServer) -> None:
     mock.reset()
 
     def strip(route: Route) -> None:
@@ -106,13 +106,15 @@ def test_it_works_where_the_app_is_mounted(page: Page) -> None:
 
 
 @pytest.mark.parametrize("path", ["/docs", "/"])
-def test_no_page_can_frame_it(browser: Browser, mock: MockServer, site: str, path: str) -> None:
-    complaints: list[str] = []
+def test_no_page_can_frame_it(
+    browser: Browser, mock: MockServer, other_site: str, path: str
+) -> None:
+    logged: list[str] = []
     with browser.new_context() as context:
         page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.goto(site)
+        page.on("console", lambda message: logged.append(message.text))
+        page.goto(other_site)
         page.set_content(f'<iframe src="{mock.url}{path}"></iframe>')
         page.wait_for_timeout(500)
         assert page.frames[1].locator("button").count() == 0
-    assert any("frame-ancestors" in text for text in complaints)
+    assert any("frame-ancestors" in text for text in logged)

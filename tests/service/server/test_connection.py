@@ -276,8 +276,8 @@ def test_a_request_at_work_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_who_does_not_take_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ANSWER_GRACE_S", 0.5)
-    monkeypatch.setattr(server, "ANSWER_BYTES_PER_S", 10**9)
+    monkeypatch.setattr(server, "RESPONSE_GRACE_S", 0.5)
+    monkeypatch.setattr(server, "RESPONSE_BYTES_PER_S", 10**9)
     with serving(Resizer()) as api, send(api, LARGE) as connection:
         assert connection.recv(15, socket.MSG_PEEK) == b"HTTP/1.1 200 OK"
         assert held(api) > 20e6
@@ -289,16 +289,16 @@ def test_who_does_not_take_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch)
 def test_who_takes_a_little_all_the_time_is_cut_off_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "ANSWER_GRACE_S", 0.5)
-    monkeypatch.setattr(server, "ANSWER_BYTES_PER_S", 10**9)
+    monkeypatch.setattr(server, "RESPONSE_GRACE_S", 0.5)
+    monkeypatch.setattr(server, "RESPONSE_BYTES_PER_S", 10**9)
     with serving(Resizer()) as api, pytest.raises(AssertionError, match="all of it"):
         take_slowly(api)
 
 
 def test_who_takes_an_answer_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Far longer than the time that may pass besides, but fast enough."""
-    monkeypatch.setattr(server, "ANSWER_GRACE_S", 0.5)
-    monkeypatch.setattr(server, "ANSWER_BYTES_PER_S", 4_000_000)
+    monkeypatch.setattr(server, "RESPONSE_GRACE_S", 0.5)
+    monkeypatch.setattr(server, "RESPONSE_BYTES_PER_S", 4_000_000)
     with serving(Resizer()) as api:
         take_slowly(api)
 
@@ -329,7 +329,7 @@ class Roomy(server.Connection):
 def test_the_end_of_an_answer_may_be_taken_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "Connection", Roomy)
     monkeypatch.setattr(server, "HEAD_DEADLINE_S", 0.5)
-    monkeypatch.setattr(server, "ANSWER_BYTES_PER_S", 4_000_000)
+    monkeypatch.setattr(server, "RESPONSE_BYTES_PER_S", 4_000_000)
     with serving(Resizer()) as api:
         take_slowly(api)
 
@@ -337,7 +337,7 @@ def test_the_end_of_an_answer_may_be_taken_slowly(monkeypatch: pytest.MonkeyPatc
 def test_the_end_of_an_answer_must_be_taken_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it was said, and not all is taken: a server that ends would wait for that."""
     monkeypatch.setattr(server, "HEAD_DEADLINE_S", 0.5)
-    monkeypatch.setattr(server, "ANSWER_BYTES_PER_S", 10**9)
+    monkeypatch.setattr(server, "RESPONSE_BYTES_PER_S", 10**9)
     monkeypatch.setattr(server, "Connection", Roomy)
     with ExitStack() as stack:
         with serving(Resizer()) as api:
@@ -363,7 +363,7 @@ def test_a_connection_too_many_is_refused_with_when_to_come_back(
 ) -> None:
     """All others have requests at work, or have just been opened."""
     monkeypatch.setattr(listening, "MAX_CONNECTIONS", 3)
-    monkeypatch.setattr(listening, "REST_S", 60)
+    monkeypatch.setattr(listening, "MIN_IDLE_S", 60)
     with serving(Resizer()) as api:
         api.get("/livez")  # which keeps one open
         others = [connected(api) for _ in range(2)]

@@ -104,15 +104,15 @@ def test_a_server_in_somebody_elses_thread_leaves_that_process_its_limit() -> No
 
 def test_connections_leave_files_for_the_service_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     for files, most in ((2**20, 500), (4096, 500), (1024, 500), (256, 152), (64, 16)):
-        monkeypatch.setattr(listening, "_most_files", lambda files=files: files)
-        assert listening.most_connections() == most
+        monkeypatch.setattr(listening, "_file_limit", lambda files=files: files)
+        assert listening.max_connections() == most
 
 
 def test_the_connection_that_has_rested_the_longest_makes_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(listening, "MAX_CONNECTIONS", 3)
-    monkeypatch.setattr(listening, "REST_S", 0.2)
+    monkeypatch.setattr(listening, "MIN_IDLE_S", 0.2)
     with serving(Resizer()) as api, ExitStack() as stack:
         silent = stack.enter_context(connected(api))
         assert status_of_life(api) == 200  # so the silent one was accepted before all others
@@ -135,7 +135,7 @@ def test_no_connection_with_a_request_at_work_makes_way(monkeypatch: pytest.Monk
     monkeypatch.setattr(listening, "MAX_CONNECTIONS", 2)
     with serving(Slow(3)) as api, ExitStack() as stack:
         at_work = [stack.enter_context(send(api)) for _ in range(2)]
-        time.sleep(1.5 * listening.REST_S)
+        time.sleep(1.5 * listening.MIN_IDLE_S)
         (answer,) = answers(exchange(api, LIVE))
         assert answer.status == 503
         for connection in at_work:
@@ -149,8 +149,8 @@ def test_a_slow_reader_is_disconnected_for_others_unless_it_has_a_token(
 ) -> None:
     """However little it takes: else slow readers of what needs no token could keep others out."""
     monkeypatch.setattr(listening, "MAX_CONNECTIONS", 1)
-    monkeypatch.setattr(listening, "REST_S", 0.1)
-    monkeypatch.setattr(server, "UNKNOWN_S", 0.3)
+    monkeypatch.setattr(listening, "MIN_IDLE_S", 0.1)
+    monkeypatch.setattr(server, "ANONYMOUS_RESPONSE_S", 0.3)
     large = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n"
     with serving(Resizer()) as api, connected(api) as slow:
         slow.sendall(request({**GOOD, "scale": 26}, HEAD + CLOSE) if token else large * 20)
@@ -167,8 +167,8 @@ def test_a_slow_reader_is_disconnected_for_others_unless_it_has_a_token(
 def test_beyond_those_that_are_refused_connections_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """And are answered once there is room for them."""
     monkeypatch.setattr(listening, "MAX_CONNECTIONS", 1)
-    monkeypatch.setattr(listening, "REFUSED", 1)
-    monkeypatch.setattr(listening, "REST_S", 60)
+    monkeypatch.setattr(listening, "MAX_REFUSALS", 1)
+    monkeypatch.setattr(listening, "MIN_IDLE_S", 60)
     with serving(Slow(2)) as api, ExitStack() as stack:
         at_work, refused, *waiting = (stack.enter_context(connected(api)) for _ in range(5))
         at_work.sendall(request(head=HEAD + CLOSE))
@@ -190,7 +190,7 @@ def test_beyond_those_that_are_refused_connections_wait(monkeypatch: pytest.Monk
 def test_what_the_system_has_no_place_for_is_told_once_and_waited_for(
     number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(listening, "PAUSE_S", 0.05)
+    monkeypatch.setattr(listening, "ACCEPT_PAUSE_S", 0.05)
     accept, left = socket.socket.accept, [20]
 
     def failing(listener: socket.socket) -> object:

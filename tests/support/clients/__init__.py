@@ -1,1 +1,1 @@
-"""OctoAI's own clients, each in a process of its own, and lines of JSON tell it what to call."""
+"""OctoAI's own clients, each in its own process, which reads lines of JSON with what to call."""

@@ -19,7 +19,7 @@ TIMEOUT_S: Final = 60
 
 
 def made(asked: dict[str, Any]) -> Any:
-    """A client with a token, and the newer one with what it needs to send that: its `carrier`."""
+    """A client with a token, which the newer one sends only with its `carrier`."""
     token = asked["token"]
     if sys.argv[1] != NEWER:
         older: Any = octoai.client
@@ -45,7 +45,7 @@ CALLS: Final[dict[str, Callable[[Any, dict[str, Any]], Any]]] = {
 
 
 def told(asked: dict[str, Any]) -> dict[str, Any]:
-    """What a call came to: what it returned, or the error that it raised and all that this says."""
+    """The result of a call, or the error that it raised with all of its attributes."""
     try:
         return {"answer": CALLS[asked["call"]](made(asked), asked)}
     except Exception as error:  # whatever a client raises

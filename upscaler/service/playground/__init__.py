@@ -1,7 +1,8 @@
-"""The page at `/`: everything the API can do, in a browser, as a few files without a build step.
+"""The page at `/`, which uses the API from a browser: static files without a build step.
 
-The page fetches the contract's limits and the models from `page/facts.json`, so none of them is
-written down twice. All its addresses are relative: it also works below a path of another server.
+The page fetches the contract's limits, the models and the output formats from `page/config.json`,
+so that none is written down twice. All its URLs are relative, so it also works under a path prefix
+of a proxy.
 """
 
 import json
@@ -13,19 +14,20 @@ from fastapi import APIRouter
 from upscaler.api.headers import DRY_RUN_HEADER
 from upscaler.api.limits import MAX_BODY_BYTES, MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
 from upscaler.api.request import UpscalingRequest
+from upscaler.formats import ImageEncoding
 from upscaler.models import MODELS
 from upscaler.service import static_files
 from upscaler.service.static_files import HTML, SCRIPT, STYLE
 
 OCTOAI_PRICE_USD: Final = "0.004"
-"""What OctoAI charged for a picture, to show beside what this one cost."""
+"""What OctoAI charged for an image, shown beside the cost of this one."""
 
 HEADERS: Final = static_files.headers(
     static_files.POLICY
     | {
-        # Any server: the picture behind init_image_url is shown as "before". Pictures run no code.
+        # Any host: the image of init_image_url is shown as "before". Images cannot run code.
         "img-src": "'self' blob: http: https:",
-        # No text ever becomes markup, neither the service's nor the user's.
+        # The browser refuses to turn text into markup, whether it is the service's or the user's.
         "require-trusted-types-for": "'script'",
         "trusted-types": "'none'",
     }
@@ -34,20 +36,22 @@ FOLDER: Final = Path(__file__).parent
 FILES: Final = {
     "page.css": STYLE,
     "page.js": SCRIPT,
-    "call.js": SCRIPT,
+    "api.js": SCRIPT,
     "compare.js": SCRIPT,
     "curl.js": SCRIPT,
-    "picture.js": SCRIPT,
+    "format.js": SCRIPT,
+    "image.js": SCRIPT,
+    "progress.js": SCRIPT,
     "result.js": SCRIPT,
     "sizes.js": SCRIPT,
-    "words.js": SCRIPT,
     "icon.svg": "image/svg+xml",
 }
-"""What is served below `/page/`, with its media type."""
+"""The files served under `/page/`, each with its media type."""
 
 
-def facts() -> dict[str, Any]:
-    """What the page has to know of the API and of its models."""
+def config() -> dict[str, Any]:
+    """The API's limits, models and formats, the default one first, for `page/config.json`."""
+    default = UpscalingRequest.model_fields["output_image_encoding"].default
     return {
         "min_input_px": MIN_INPUT_PX,
         "max_input_px": MAX_INPUT_PX,
@@ -57,24 +61,32 @@ def facts() -> dict[str, Any]:
         "octoai_price_usd": OCTOAI_PRICE_USD,
         "default_model": UpscalingRequest.model_fields["model"].default,
         "models": [
-            {"name": model.name, "scale": model.scale, "made_for": model.description}
+            {"name": model.name, "scale": model.scale, "description": model.description}
             for model in MODELS.values()
+        ],
+        "encodings": [
+            {
+                "name": encoding.value,
+                "media_type": encoding.media_type,
+                "suffix": encoding.suffixes[0],
+                "description": encoding.row.description,
+            }
+            for encoding in sorted(ImageEncoding, key=lambda encoding: encoding is not default)
         ],
     }
 
 
 def _router() -> APIRouter:
+    def serve(path: str, content: bytes, media_type: str) -> None:
+        static_files.serve(router, path, lambda: content, media_type, HEADERS)
+
     router = APIRouter(include_in_schema=False)
-    _serve(router, "/", (FOLDER / "index.html").read_bytes(), HTML)
-    _serve(router, "/page/facts.json", json.dumps(facts()).encode(), "application/json")
+    serve("/", (FOLDER / "index.html").read_bytes(), HTML)
+    serve("/page/config.json", json.dumps(config()).encode(), "application/json")
     for name, media_type in FILES.items():
-        _serve(router, f"/page/{name}", (FOLDER / name).read_bytes(), media_type)
+        serve(f"/page/{name}", (FOLDER / name).read_bytes(), media_type)
     return router
 
 
-def _serve(router: APIRouter, path: str, content: bytes, media_type: str) -> None:
-    static_files.serve(router, path, lambda: content, media_type, HEADERS)
-
-
 router: Final = _router()
-"""The page's routes, for the service to include; they are not part of the API's description."""
+"""The page's routes, for the service to include; they are not in the OpenAPI document."""

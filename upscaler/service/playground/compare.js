@@ -1,42 +1,41 @@
-// The picture on the page: alone, or before and after with a divider that can be moved.
+// The image on the page: one alone, or before and after with a movable divider.
 
 export class Compare {
   constructor(root) {
     this.root = root;
-    this.pan = root.querySelector(".pan");
-    this.sheet = root.querySelector(".sheet");
+    this.scroller = root.querySelector(".scroller");
+    this.layers = root.querySelector(".layers");
     this.before = root.querySelector("img.before");
     this.after = root.querySelector("img.after");
-    this.split = root.querySelector("input");
+    this.slider = root.querySelector("input");
     this.actual = false;
-    this.split.addEventListener("input", () => this.draw());
-    this.pan.addEventListener("scroll", () => this.draw());
+    this.slider.addEventListener("input", () => this.draw());
+    this.scroller.addEventListener("scroll", () => this.draw());
     new ResizeObserver(() => this.draw()).observe(root);
   }
 
-  // The picture before anything was done to it, at first sight as large as its result.
-  showBefore(source, size) {
-    this.before.src = source;
+  showBefore(src, size) {
+    this.before.src = src;
     this.after.removeAttribute("src");
     this.setRatio(size);
     this.setMode("before");
   }
 
   // `compared`: whether the original can be shown beside the result.
-  async showAfter(source, size, compared) {
-    this.after.src = source;
-    await this.after.decode().catch(() => {}); // shown at once then, and not row by row
+  async showAfter(src, size, compared) {
+    this.after.src = src;
+    await this.after.decode().catch(() => {}); // or the result would appear row by row
     this.setRatio(size);
-    this.split.value = 50;
+    this.slider.value = 50;
     this.setMode(compared ? "both" : "after");
   }
 
-  // Every pixel of the result on one pixel of the screen, or as much of it as fits.
+  // `actual`: one pixel of the result per pixel of the screen; otherwise the result fits the view.
   setActual(actual) {
     this.actual = actual;
     this.setMode(this.root.dataset.mode);
-    const { pan } = this;
-    pan.scrollTo((pan.scrollWidth - pan.clientWidth) / 2, (pan.scrollHeight - pan.clientHeight) / 2);
+    const { scrollWidth, clientWidth, scrollHeight, clientHeight } = this.scroller;
+    this.scroller.scrollTo((scrollWidth - clientWidth) / 2, (scrollHeight - clientHeight) / 2);
   }
 
   setRatio({ width, height }) {
@@ -45,27 +44,27 @@ export class Compare {
 
   setMode(mode) {
     const actual = this.actual && mode !== "before";
-    const dots = window.devicePixelRatio || 1;
+    const dots = window.devicePixelRatio || 1; // pixels of the screen per CSS pixel
     this.root.dataset.mode = mode;
     this.root.classList.toggle("actual", actual);
-    this.split.hidden = mode !== "both";
-    this.sheet.style.width = actual ? `${this.after.naturalWidth / dots}px` : "";
-    this.sheet.style.height = actual ? `${this.after.naturalHeight / dots}px` : "";
-    if (actual) this.pan.tabIndex = 0; // so that the arrow keys move the picture
-    else this.pan.removeAttribute("tabindex");
+    this.slider.hidden = mode !== "both";
+    this.layers.style.width = actual ? `${this.after.naturalWidth / dots}px` : "";
+    this.layers.style.height = actual ? `${this.after.naturalHeight / dots}px` : "";
+    if (actual) this.scroller.tabIndex = 0; // the arrow keys scroll only what can have the focus
+    else this.scroller.removeAttribute("tabindex");
     this.draw();
   }
 
-  // The divider stands still while the picture is moved below it, so the place where the picture
-  // is cut depends on how far it has been moved.
+  // The divider stays in place while the image scrolls beneath it, so where the two images are
+  // clipped depends on the scroll position.
   draw() {
-    const share = Number(this.split.value) / 100;
+    const share = Number(this.slider.value) / 100;
     const x = share * this.root.clientWidth;
-    const cut = x + this.pan.scrollLeft - this.sheet.offsetLeft;
-    const width = this.sheet.offsetWidth;
+    const clip = x + this.scroller.scrollLeft - this.layers.offsetLeft;
+    const width = this.layers.offsetWidth;
     this.root.style.setProperty("--x", `${x}px`);
-    this.sheet.style.setProperty("--left", `${cut}px`);
-    this.sheet.style.setProperty("--right", `${width - cut}px`);
-    this.split.setAttribute("aria-valuetext", `${Math.round(100 * share)} % before`);
+    this.layers.style.setProperty("--left", `${clip}px`);
+    this.layers.style.setProperty("--right", `${width - clip}px`);
+    this.slider.setAttribute("aria-valuetext", `${Math.round(100 * share)} % before`);
   }
 }

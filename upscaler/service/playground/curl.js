@@ -1,40 +1,40 @@
-// The call that was just made, as a line for bash, and what its file is called.
+// The last request as a bash command with curl, and the name of its output file.
 
-// The token is not in it: the shell fills it in from its environment.
-export function curlLine({ endpoint, fields, picture, output }) {
-  const accept = `image/${fields.output_image_encoding}`;
+// The token is not part of the command: the shell reads it from UPSCALER_TOKEN.
+export function curlCommand({ endpoint, fields, image, encoding, output }) {
   const options = [
     `-H "Authorization: Bearer $UPSCALER_TOKEN"`,
     "-H 'Content-Type: application/json'",
-    `-H ${quoted(`Accept: ${accept}`)}`,
+    `-H ${quote(`Accept: ${encoding.media_type}`)}`,
   ];
-  if (picture.kind === "url") {
-    options.push(`--data-raw ${quoted(JSON.stringify({ ...fields, init_image_url: picture.url }))}`);
-    return joined([`curl -fsS ${quoted(endpoint)}`, ...options, `-o ${quoted(output)}`]);
+  if (image.kind === "url") {
+    options.push(`--data-raw ${quote(JSON.stringify({ ...fields, init_image_url: image.url }))}`);
+    return joinLines([`curl -fsS ${quote(endpoint)}`, ...options, `-o ${quote(output)}`]);
   }
-  // A picture is too long for an argument: it goes through a pipe, between the two ends of the JSON.
-  const before = JSON.stringify(fields).replace(/}$/, ',"init_image":"');
+  // A file is too long for a command-line argument, so it goes through a pipe, between the start
+  // and the end of the JSON.
+  const start = JSON.stringify(fields).replace(/}$/, ',"init_image":"');
   const body =
-    `(printf '%s' ${quoted(before)}\n base64 < ${quoted(picture.name)} | tr -d '\\n';` +
+    `(printf '%s' ${quote(start)}\n base64 < ${quote(image.name)} | tr -d '\\n';` +
     ` printf '"}') |\n  `;
   options.push("--data-binary @-");
-  return body + joined([`curl -fsS ${quoted(endpoint)}`, ...options, `-o ${quoted(output)}`]);
+  return body + joinLines([`curl -fsS ${quote(endpoint)}`, ...options, `-o ${quote(output)}`]);
 }
 
 // photo-x4.png, photo-1200x800.jpg
-export function outputName(picture, kind, number, size, encoding) {
-  const stem = picture.name
+export function outputName({ image, kind, number, encoding }, size) {
+  const stem = image.name
     .replace(/\.[^.]*$/, "")
-    .replace(/[\p{C}\p{Zl}\p{Zp}/\\:*?"<>|]/gu, "_"); // what some file system does not take
-  const asked = kind === "scale" ? `x${number}` : `${size.width}x${size.height}`;
-  return `${stem || "picture"}-${asked}.${encoding === "jpeg" ? "jpg" : "png"}`;
+    .replace(/[\p{C}\p{Zl}\p{Zp}/\\:*?"<>|]/gu, "_"); // not allowed on every file system
+  const requested = kind === "scale" ? `x${number}` : `${size.width}x${size.height}`;
+  return `${stem || "image"}-${requested}${encoding.suffix}`;
 }
 
-// Inside single quotes bash takes everything as it is, but for the single quote itself.
-function quoted(text) {
+// Within single quotes bash takes every character literally except the single quote itself.
+function quote(text) {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-function joined(parts) {
+function joinLines(parts) {
   return parts.join(" \\\n  ");
 }

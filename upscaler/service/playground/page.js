@@ -1,188 +1,203 @@
-// The page: what a person gives becomes a call, and its answer a result. All text that comes from
-// the service or the user is set as text, never as markup.
+// The page: turns the form into a request, and the response into a result. All text from the
+// service or the user is set as text, never as markup.
 
-import { post, problemOf, requestBody, Unreachable } from "./call.js";
+import { post, readProblem, requestBody, Unreachable } from "./api.js";
 import { Compare } from "./compare.js";
-import { curlLine, outputName } from "./curl.js";
-import { fromAddress, fromFile, limitError, measure } from "./picture.js";
+import { curlCommand, outputName } from "./curl.js";
+import { formatBytes, formatPercent, formatSize } from "./format.js";
+import { fromFile, fromURL, limitError, measure } from "./image.js";
+import { announce, EstimatedProgress, setProgress } from "./progress.js";
 import { readSize, showDetails } from "./result.js";
-import { largest, outputSize, readNumber, SIZE_FIELDS } from "./sizes.js";
-import { fileSize, percent, seconds, times } from "./words.js";
+import { largestNumber, outputSize, readNumber, SIZE_FIELDS } from "./sizes.js";
 
 const $ = (id) => document.getElementById(id);
 const ENDPOINT = new URL("upscaling", document.baseURI).href;
-const PLACES = ["picture", "model", "size", "encoding", "token"];
-const FOCUS = { picture: "file", model: "model", size: "number", encoding: "png", token: "token" };
+// The sections that show errors, from top to bottom, each with the control that gets the focus.
+const CONTROLS = { image: "file", model: "model", size: "number", encoding: "encoding", token: "token" };
+const SECTIONS = Object.keys(CONTROLS);
 
-const facts = await (await fetch("page/facts.json")).json();
+const config = await (await fetch("page/config.json")).json();
 const compare = new Compare($("view"));
-let picture = null;
-let numberIsOurs = true; // until a person writes a number, the scale follows the model
-let running = null; // the AbortController of the call that is under way
-let resultSource = null;
+let image = null;
+let followsModel = true; // until the user types a number, the scale is the model's
+let running = null; // the AbortController of the request in progress
+let resultURL = null;
 let countdown = null;
 
-// -- The picture ---------------------------------------------------------------------------------
+// -- The image -----------------------------------------------------------------------------------
 
 function chooseFile(file) {
   if (!running && file) choose(fromFile(file));
 }
 
-function chooseAddress(text) {
+function chooseURL(text) {
   if (running) return;
-  const chosen = fromAddress(text);
+  const chosen = fromURL(text);
   if (chosen) choose(chosen);
-  else showError("picture", "Give an address that begins with http:// or https://.", $("address"));
+  else showError("image", "Enter a URL that starts with http:// or https://.", $("image-url"));
 }
 
 async function choose(chosen) {
-  setPicture(chosen);
+  setImage(chosen);
   await measure(chosen);
-  // A slow server may answer the browser after the service is done with the picture.
-  if (picture === chosen && !resultSource) showPicture();
+  // Another image may have been chosen since. And if the image's server is slow, the browser may
+  // have the image only after the result: that must stay.
+  if (image === chosen && !resultURL) showImage();
 }
 
-function setPicture(chosen) {
-  if (picture?.kind === "file") URL.revokeObjectURL(picture.source);
-  picture = chosen;
-  if (chosen.kind === "file") $("address").value = "";
-  $("file").value = ""; // so that the same file can be chosen again
+function setImage(chosen) {
+  if (image?.kind === "file") URL.revokeObjectURL(image.src);
+  image = chosen;
+  if (chosen.kind === "file") $("image-url").value = "";
+  $("file").value = ""; // or choosing the same file again would not be a change
   clearResult();
   clearProblem();
   showErrors({});
-  showPicture();
+  showImage();
 }
 
-function pictureError() {
-  return picture ? limitError(picture, fields(), facts) : "Choose a picture first.";
+function imageError() {
+  return image ? limitError(image, fields(), config) : "Choose an image first.";
 }
 
-function showPicture() {
-  const shown = Boolean(picture?.size);
-  $("drop").hidden = shown;
+function showImage() {
+  const shown = Boolean(image?.size);
+  $("dropzone").hidden = shown;
   $("view").hidden = !shown;
-  if (shown) compare.showBefore(picture.source, picture.size);
-  $("choose").textContent = picture ? "Choose another" : "Choose a picture";
-  $("picture-note").textContent = picture?.note ?? "";
+  if (shown) compare.showBefore(image.src, image.size);
+  $("choose").textContent = image ? "Choose another image" : "Choose an image";
+  $("image-note").textContent = image?.note ?? "";
   showCaption();
-  showError("picture", picture ? pictureError() : null);
+  showError("image", image ? imageError() : null);
   showSize();
 }
 
 function showCaption() {
-  if (!picture) return ($("caption").textContent = "");
-  const parts = [picture.name];
-  if (picture.size) parts.push(times(picture.size));
-  if (picture.file) parts.push(fileSize(picture.file.size));
+  if (!image) return ($("caption").textContent = "");
+  const parts = [image.name];
+  if (image.size) parts.push(formatSize(image.size));
+  if (image.file) parts.push(formatBytes(image.file.size));
   $("caption").textContent = parts.join(" · ");
 }
 
 // -- The settings --------------------------------------------------------------------------------
 
 const kind = () => document.querySelector("input[name=kind]:checked").value;
-const encoding = () => document.querySelector("input[name=encoding]:checked").value;
-const model = () => facts.models.find(({ name }) => name === $("model").value);
+const encoding = () => {
+  const { value } = document.querySelector("input[name=encoding]:checked");
+  return config.encodings.find(({ name }) => name === value);
+};
+const model = () => config.models.find(({ name }) => name === $("model").value);
 const number = () => readNumber($("number").value, kind());
+const token = () => $("token").value.trim();
 
-// The request without its picture.
+// The request's fields but for the image.
 function fields() {
   return {
     model: model().name,
     [SIZE_FIELDS[kind()]]: number(),
-    output_image_encoding: encoding(),
+    output_image_encoding: encoding().name,
   };
 }
 
 function sizeError() {
   if (number() === null) {
-    return kind() === "scale" ? "Give a number above 0, such as 2.5." : "Give a whole number of pixels.";
+    return kind() === "scale" ? "Enter a number above 0, such as 2.5." : "Enter a whole number of pixels.";
   }
-  const limit = facts.max_output_px;
-  if (!picture?.size || pictureError()) return null;
-  const size = outputSize(picture.size, kind(), number());
+  const limit = config.max_output_px;
+  if (!image?.size || imageError()) return null;
+  const size = outputSize(image.size, kind(), number());
   if (Math.max(size.width, size.height) <= limit) return null;
-  const most = largest(picture.size, kind(), limit);
+  const largest = largestNumber(image.size, kind(), limit);
   return (
-    `The result may have at most ${limit} pixels on each side. ` +
-    `For this picture the largest ${kind()} is ${most}.`
+    `The output can have at most ${limit} pixels on each side. ` +
+    `For this image the largest ${kind()} is ${largest}.`
   );
 }
 
 function showSize() {
-  const known = picture?.size && number() !== null && !pictureError();
-  const size = known ? outputSize(picture.size, kind(), number()) : null;
+  const known = image?.size && number() !== null && !imageError();
+  const size = known ? outputSize(image.size, kind(), number()) : null;
   $("output-size").textContent = size
-    ? `${times(picture.size)} becomes ${times(size)} pixels.`
-    : "The size of the result is shown here.";
+    ? `${formatSize(image.size)} becomes ${formatSize(size)} pixels.`
+    : "The output size is shown here.";
   $("size-hint").hidden = !size && Boolean(sizeError());
   showError("size", sizeError());
 }
 
 function showModel() {
-  $("model-hint").textContent = `${model().made_for} Its own scale is ${model().scale}.`;
-  if (kind() === "scale" && numberIsOurs) $("number").value = model().scale;
+  $("model-hint").textContent = `${model().description} Native scale: ${model().scale}.`;
+  if (kind() === "scale" && followsModel) $("number").value = model().scale;
   showError("model", null);
   showSize();
 }
 
 function showKind() {
-  const names = { scale: "Scale", width: "Width in pixels", height: "Height in pixels" };
+  const labels = { scale: "Scale", width: "Width in pixels", height: "Height in pixels" };
   const scale = kind() === "scale";
-  $("number-label").textContent = names[kind()];
+  $("number-label").textContent = labels[kind()];
   $("unit").textContent = scale ? "×" : "px";
   $("number").inputMode = scale ? "decimal" : "numeric";
-  // Begin with the size that the model itself makes, whichever way it is given.
-  const size = picture?.size ?? { width: facts.max_input_px / 4, height: facts.max_input_px / 4 };
+  // Start with the output size of the model's own scale, whichever way it is given.
+  const size = image?.size ?? { width: config.max_input_px / 4, height: config.max_input_px / 4 };
   $("number").value = scale ? model().scale : outputSize(size, "scale", model().scale)[kind()];
-  numberIsOurs = true;
+  followsModel = true;
   showSize();
 }
 
+// A radio button for each output format. The first is the default, and gets the focus of an error.
+function encodingButton({ name }, position) {
+  const [label, input, text] = ["label", "input", "span"].map((tag) => document.createElement(tag));
+  Object.assign(input, { type: "radio", name: "encoding", value: name, checked: position === 0 });
+  if (position === 0) input.id = CONTROLS.encoding;
+  text.textContent = name.toUpperCase();
+  label.append(input, text);
+  return label;
+}
+
 function showEncoding() {
-  $("encoding-hint").textContent =
-    encoding() === "png"
-      ? "Every pixel as it is, with transparency."
-      : "Much smaller, in high quality. Transparency becomes white.";
+  $("encoding-hint").textContent = encoding().description;
   showError("encoding", null);
 }
 
 // -- Errors --------------------------------------------------------------------------------------
 
-function showError(place, words, field = fieldOf(place)) {
-  $(`${place}-error`).textContent = words ?? "";
-  if (place === "picture") for (const id of ["file", "address"]) $(id).removeAttribute("aria-invalid");
-  if (words) field.setAttribute("aria-invalid", "true");
-  else field.removeAttribute("aria-invalid");
+function showError(section, message, control = controlOf(section)) {
+  $(`${section}-error`).textContent = message ?? "";
+  // Either of the two controls may have been marked.
+  if (section === "image") for (const id of ["file", "image-url"]) $(id).removeAttribute("aria-invalid");
+  if (message) control.setAttribute("aria-invalid", "true");
+  else control.removeAttribute("aria-invalid");
 }
 
-// What a person has to change.
-function fieldOf(place) {
-  return $(place === "picture" && picture?.kind === "url" ? "address" : FOCUS[place]);
+// The control that the user has to change.
+function controlOf(section) {
+  return $(section === "image" && image?.kind === "url" ? "image-url" : CONTROLS[section]);
 }
 
-// Show these and no others, and go to the first of them.
-function showErrors(places) {
-  for (const place of PLACES) showError(place, places[place]?.join(" "));
-  const first = PLACES.find((place) => places[place]);
-  if (first) fieldOf(first).focus();
+// Shows these errors and no others, and moves the focus to the first. Returns whether there is none.
+function showErrors(messages) {
+  for (const section of SECTIONS) showError(section, messages[section]?.join(" "));
+  const first = SECTIONS.find((section) => messages[section]);
+  if (first) controlOf(first).focus();
   return !first;
 }
 
-function checked() {
-  const found = { picture: pictureError(), size: sizeError(), token: null };
-  if (!token()) found.token = "Give the service’s token. Whoever runs the service has it.";
+function validate() {
+  const found = { image: imageError(), size: sizeError(), token: null };
+  if (!token()) found.token = "Enter the service’s token. Ask whoever runs the service for it.";
   return showErrors(
     Object.fromEntries(
-      Object.entries(found).flatMap(([place, words]) => (words ? [[place, [words]]] : [])),
+      Object.entries(found).flatMap(([section, message]) => (message ? [[section, [message]]] : [])),
     ),
   );
 }
 
-function showProblem({ words, places, retry, requestId }) {
-  showErrors(places);
-  $("problem").hidden = !words;
-  $("problem-words").textContent = words;
-  $("request-id").textContent = requestId ? `Request ${requestId}` : "";
+function showProblem({ message, sections, retry, requestId }) {
+  showErrors(sections);
+  $("problem").hidden = !message;
+  $("problem-text").textContent = message;
+  $("request-id").textContent = requestId ? `Request ID ${requestId}` : "";
   $("retry").hidden = retry === null;
   if (retry !== null) countDown(retry);
   $("problem").scrollIntoView({ block: "nearest" });
@@ -194,7 +209,7 @@ function clearProblem() {
   $("request-id").textContent = "";
 }
 
-// What the service asks to wait is shown, and nobody is kept from trying sooner.
+// Shows the seconds of Retry-After. The button works before they are over, too.
 function countDown(seconds) {
   const show = () => {
     $("retry").textContent = seconds > 0 ? `Try again (in ${seconds} s)` : "Try again";
@@ -206,162 +221,131 @@ function countDown(seconds) {
   $("retry").focus();
 }
 
-// -- The call ------------------------------------------------------------------------------------
-
-const token = () => $("token").value.trim();
+// -- The request ---------------------------------------------------------------------------------
 
 async function start() {
   if (running) return;
   clearProblem();
-  if (!checked()) return;
+  if (!validate()) return;
   running = new AbortController();
   setBusy(true);
   try {
     await upscale(running.signal);
   } catch (error) {
     setBusy(false);
-    fail(error);
+    showFailure(error);
   } finally {
     running = null;
   }
 }
 
-// Ask first what would come of it: that tells how long it will take, and of all errors at once.
+// Sends a dry run first, for the estimated time and for all errors at once. Of the progress bar,
+// checking gets 8 %, sending 8 %, upscaling 74 % and receiving 10 %.
 async function upscale(signal) {
-  const asked = { picture, fields: fields(), kind: kind(), number: number() };
-  const body = await requestBody(asked.fields, asked.picture);
-  const call = { token: token(), body, signal };
-  say("Checking the picture");
-  advance(0, "Checking …");
-  const plan = await post(ENDPOINT, {
-    ...call,
-    headers: { [facts.dry_run_header]: "1", Accept: "application/json" },
-    sending: (share) => advance(0.08 * share, `Checking … ${percent(share)}`),
+  const request = { image, fields: fields(), kind: kind(), number: number(), encoding: encoding() };
+  const body = await requestBody(request.fields, request.image);
+  const common = { token: token(), body, signal };
+  announce("Checking the image");
+  setProgress(0, "Checking …");
+  const dryRun = await post(ENDPOINT, {
+    ...common,
+    headers: { [config.dry_run_header]: "1", Accept: "application/json" },
+    onSending: (share) => setProgress(0.08 * share, `Checking … ${formatPercent(share)}`),
   });
-  if (plan.status !== 200) return refuse(await problemOf(plan));
+  if (dryRun.status !== 200) return showErrorResponse(dryRun);
   const began = performance.now();
-  const waiting = new Waiting((await plan.json())?.estimated_seconds);
+  const progress = new EstimatedProgress((await dryRun.json())?.estimated_seconds);
   try {
-    const answer = await post(ENDPOINT, {
-      ...call,
-      headers: { Accept: `image/${asked.fields.output_image_encoding}` },
-      sending: (share) => advance(0.08 + 0.08 * share, `Sending … ${percent(share)}`),
-      sent: () => waiting.begin(),
-      receiving: (share) => {
-        waiting.end();
-        advance(0.9 + 0.1 * share, `Receiving … ${percent(share)}`);
+    const response = await post(ENDPOINT, {
+      ...common,
+      headers: { Accept: request.encoding.media_type },
+      onSending: (share) => setProgress(0.08 + 0.08 * share, `Sending … ${formatPercent(share)}`),
+      onSent: () => progress.start(),
+      onReceiving: (share) => {
+        progress.stop();
+        setProgress(0.9 + 0.1 * share, `Receiving … ${formatPercent(share)}`);
       },
     });
-    if (answer.status !== 200) return refuse(await problemOf(answer));
-    await showResult(asked, answer, (performance.now() - began) / 1000);
+    if (response.status !== 200) return showErrorResponse(response);
+    await showResult(request, response, (performance.now() - began) / 1000);
   } finally {
-    waiting.end();
-  }
-}
-
-// The time in which the service works and tells nothing: the bar goes by the estimate, and slower
-// and slower beyond it, so that it never arrives before the picture does.
-class Waiting {
-  constructor(estimate) {
-    this.estimate = estimate > 0 ? estimate : null;
-  }
-
-  begin() {
-    const began = performance.now();
-    say(this.estimate ? `Upscaling, for about ${seconds(Math.ceil(this.estimate))}` : "Upscaling");
-    this.timer = setInterval(() => this.show((performance.now() - began) / 1000), 250);
-    this.show(0);
-  }
-
-  show(passed) {
-    const ratio = passed / (this.estimate ?? 10);
-    const share = ratio < 0.8 ? ratio : 1 - 0.2 * Math.exp((0.8 - ratio) / 0.2);
-    const beside = passed < this.estimate ? "of" : "instead of";
-    const expected = this.estimate ? ` ${beside} about ${seconds(Math.ceil(this.estimate))}` : "";
-    advance(0.16 + 0.74 * share, `Upscaling … ${seconds(Math.floor(passed))}${expected}`);
-  }
-
-  end() {
-    clearInterval(this.timer);
+    progress.stop();
   }
 }
 
 function setBusy(busy) {
-  const left = [document.body, $("cancel")].includes(document.activeElement);
+  // A control that is disabled or hidden loses the focus to the body.
+  const focusLost = [document.body, $("cancel")].includes(document.activeElement);
   $("fields").disabled = busy;
   $("start").hidden = busy;
   $("progress").hidden = !busy;
-  for (const id of ["file", "address"]) $(id).disabled = busy;
+  for (const id of ["file", "image-url"]) $(id).disabled = busy;
   document.body.classList.toggle("busy", busy);
   if (busy) $("cancel").focus();
-  else if (left) $("start").focus();
+  else if (focusLost) $("start").focus();
 }
 
-function refuse(problem) {
+async function showErrorResponse(response) {
+  const problem = await readProblem(response);
   setBusy(false);
-  say("");
+  announce("");
   showProblem(problem);
 }
 
-function fail(error) {
-  say(error.name === "AbortError" ? "Cancelled" : "");
+function showFailure(error) {
+  announce(error.name === "AbortError" ? "Cancelled" : "");
   if (error.name === "AbortError") return;
-  const words =
+  const message =
     error instanceof Unreachable
-      ? "The service cannot be reached, or it hung up. Is it running?"
-      : `The page could not do this: ${error.message}`;
-  showProblem({ words, places: {}, retry: 0, requestId: null });
-}
-
-function advance(share, words) {
-  $("bar").value = share;
-  $("words").textContent = words;
-}
-
-// For those who hear the page: only when something new begins.
-function say(words) {
-  $("status").textContent = words;
+      ? "The service cannot be reached or closed the connection. Is it running?"
+      : `Upscaling failed: ${error.message}`;
+  showProblem({ message, sections: {}, retry: 0, requestId: null });
 }
 
 // -- The result ----------------------------------------------------------------------------------
 
-async function showResult(asked, answer, total) {
-  const type = answer.blob.type;
-  if (!type.startsWith("image/")) throw new Error(`it got ${type || "something"} and no picture.`);
-  const size = readSize(answer.header("X-Upscaler-Output-Size")) ?? (await sizeOf(answer.blob));
-  const before = readSize(answer.header("X-Upscaler-Input-Size")) ?? asked.picture.size;
-  const output = outputName(asked.picture, asked.kind, asked.number, size, asked.fields.output_image_encoding);
-  clearResult();
-  resultSource = URL.createObjectURL(answer.blob);
-  $("drop").hidden = true;
-  $("view").hidden = false;
-  const compared = Boolean(asked.picture.size);
-  if (!compared) {
-    $("picture-note").textContent = "The browser cannot show the original, so this is the result alone.";
+async function showResult(request, response, total) {
+  const type = response.blob.type;
+  if (!type.startsWith("image/")) {
+    throw new Error(`the response is ${type || "of unknown type"}, not an image.`);
   }
-  await compare.showAfter(resultSource, size, compared);
+  // A proxy may have removed the header.
+  const size =
+    readSize(response.header("X-Upscaler-Output-Size")) ?? (await createImageBitmap(response.blob));
+  const before = readSize(response.header("X-Upscaler-Input-Size")) ?? request.image.size;
+  const output = outputName(request, size);
+  clearResult();
+  resultURL = URL.createObjectURL(response.blob);
+  $("dropzone").hidden = true;
+  $("view").hidden = false;
+  const compared = Boolean(request.image.size);
+  if (!compared) {
+    $("image-note").textContent = "The browser cannot show the original, so only the result is shown.";
+  }
+  await compare.showAfter(resultURL, size, compared);
   setBusy(false);
   showDownload(output);
-  showDetails(asked, answer, { before, size, total, octoaiPrice: facts.octoai_price_usd });
-  $("curl").textContent = curlLine({ endpoint: ENDPOINT, output, ...asked });
-  $("caption").textContent = `${times(before)} → ${times(size)} · ${fileSize(answer.blob.size)}`;
-  say(`Done: ${size.width} by ${size.height} pixels`);
-  document.querySelector(".stage").scrollIntoView({ block: "nearest" });
-  (compared ? $("split") : $("download")).focus({ preventScroll: true });
+  showDetails(request, response, { before, size, total, octoaiPrice: config.octoai_price_usd });
+  $("curl").textContent = curlCommand({ endpoint: ENDPOINT, output, ...request });
+  $("caption").textContent =
+    `${formatSize(before)} → ${formatSize(size)} · ${formatBytes(response.blob.size)}`;
+  announce(`Done: ${size.width} by ${size.height} pixels`);
+  document.querySelector(".viewer").scrollIntoView({ block: "nearest" });
+  (compared ? $("slider") : $("download")).focus({ preventScroll: true });
 }
 
 function clearResult() {
-  if (resultSource) URL.revokeObjectURL(resultSource);
-  resultSource = null;
-  $("tools").hidden = true;
+  if (resultURL) URL.revokeObjectURL(resultURL);
+  resultURL = null;
+  $("toolbar").hidden = true;
   $("details").hidden = true;
 }
 
 function showDownload(name) {
-  $("download").href = resultSource;
+  $("download").href = resultURL;
   $("download").download = name;
   $("download").title = name;
-  $("tools").hidden = false;
+  $("toolbar").hidden = false;
 }
 
 async function copy() {
@@ -369,24 +353,24 @@ async function copy() {
     await navigator.clipboard.writeText($("curl").textContent);
     $("copy").textContent = "Copied";
   } catch {
-    // Without HTTPS a page may not write there: then it is marked, to be copied by hand.
+    // Browsers have no clipboard for pages without HTTPS: select the text, to be copied by hand.
     getSelection().selectAllChildren($("curl"));
-    $("copy").textContent = "Marked";
+    $("copy").textContent = "Selected";
   }
   setTimeout(() => ($("copy").textContent = "Copy"), 2000);
 }
 
-// -- What a person does --------------------------------------------------------------------------
+// -- Events --------------------------------------------------------------------------------------
 
 function listen() {
   $("file").addEventListener("change", () => chooseFile($("file").files[0]));
-  $("address-form").addEventListener("submit", (event) => {
+  $("url-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    chooseAddress($("address").value);
+    chooseURL($("image-url").value);
   });
   $("model").addEventListener("change", showModel);
   $("number").addEventListener("input", () => {
-    numberIsOurs = false;
+    followsModel = false;
     showSize();
   });
   $("token").addEventListener("input", () => showError("token", null));
@@ -406,39 +390,41 @@ function listen() {
   $("retry").addEventListener("click", start);
   $("cancel").addEventListener("click", () => running?.abort());
   $("copy").addEventListener("click", copy);
-  listenForDrops();
+  listenForDropAndPaste();
 }
 
-function listenForDrops() {
+function listenForDropAndPaste() {
   let leaving = null;
   document.addEventListener("dragover", (event) => {
-    event.preventDefault();
+    event.preventDefault(); // allows dropping
+    // Fires again and again during a drag. "dragleave" will not do: it also fires between elements.
     clearTimeout(leaving);
     document.body.classList.add("dropping");
     leaving = setTimeout(() => document.body.classList.remove("dropping"), 200);
   });
   document.addEventListener("drop", (event) => {
-    event.preventDefault();
+    event.preventDefault(); // or the browser would open the file in place of the page
     document.body.classList.remove("dropping");
     const { files } = event.dataTransfer;
     if (files.length) chooseFile(files[0]);
-    else chooseAddress(event.dataTransfer.getData("URL"));
+    else chooseURL(event.dataTransfer.getData("URL"));
   });
   document.addEventListener("paste", (event) => {
     if (event.clipboardData.files.length) chooseFile(event.clipboardData.files[0]);
   });
 }
 
-function begin() {
-  const { min_input_px: least, max_input_px: most } = facts;
-  $("accepted").textContent = `PNG, JPEG or WebP, ${least} to ${most} pixels on each side`;
-  $("model").replaceChildren(...facts.models.map(({ name }) => new Option(name, name)));
-  $("model").value = facts.default_model;
+function initialize() {
+  const { min_input_px: minPx, max_input_px: maxPx } = config;
+  $("accepted").textContent = `PNG, JPEG or WebP, ${minPx} to ${maxPx} pixels on each side`;
+  $("model").replaceChildren(...config.models.map(({ name }) => new Option(name, name)));
+  $("model").value = config.default_model;
+  $("encodings").replaceChildren(...config.encodings.map(encodingButton));
   listen();
   showModel();
   showKind();
   showEncoding();
-  chooseFile($("file").files[0]); // chosen while the facts were on their way
+  chooseFile($("file").files[0]); // chosen while the configuration was loading
 }
 
-begin();
+initialize();

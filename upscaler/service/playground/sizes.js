@@ -1,5 +1,5 @@
-// Which size a request asks for, and whether it is allowed: the contract's arithmetic (REQ-13 to
-// REQ-16), so that the page tells the very size that the service will make.
+// The output size of a request, by the contract's arithmetic (REQ-14, REQ-16): the page shows exactly
+// the size that the service will produce.
 
 export const SIZE_FIELDS = {
   scale: "scale",
@@ -7,7 +7,8 @@ export const SIZE_FIELDS = {
   height: "output_image_height",
 };
 
-// The number that a person wrote, or null. Some phones offer a comma and no point.
+// The number in `text`, or null. A comma counts as a decimal point: some phones' numeric keyboards
+// have no other.
 export function readNumber(text, kind) {
   const plain = text.trim().replace(",", ".");
   if (!/^(\d+\.?\d*|\.\d+)$/.test(plain)) return null;
@@ -16,36 +17,38 @@ export function readNumber(text, kind) {
   return kind === "scale" || Number.isInteger(number) ? number : null;
 }
 
-// The output's width and height for a picture of `size`, both as numbers.
+// The output's {width, height} in pixels for an input of `size`; BigInt, so that nothing is rounded
+// before the end.
 export function outputSize(size, kind, number) {
   if (kind === "scale") {
-    const [top, bottom] = fraction(number);
+    const [numerator, denominator] = fraction(number);
     return {
-      width: halfUp(BigInt(size.width) * top, bottom),
-      height: halfUp(BigInt(size.height) * top, bottom),
+      width: divideHalfUp(BigInt(size.width) * numerator, denominator),
+      height: divideHalfUp(BigInt(size.height) * numerator, denominator),
     };
   }
-  const [asked, other] = kind === "width" ? ["width", "height"] : ["height", "width"];
-  const followed = halfUp(BigInt(size[other]) * BigInt(number), BigInt(size[asked]));
-  return { [asked]: number, [other]: followed };
+  const [given, other] = kind === "width" ? ["width", "height"] : ["height", "width"];
+  const derived = divideHalfUp(BigInt(size[other]) * BigInt(number), BigInt(size[given]));
+  return { [given]: number, [other]: derived };
 }
 
-// The largest number that keeps the output of this picture within the limit; a scale is told in
-// thousandths. Every side below the limit and a half is rounded to the limit or less.
-export function largest(size, kind, limit) {
-  const reach = BigInt(2 * limit + 1);
+// The largest number that keeps both sides of the output within `limit`; a scale has three
+// decimals. A side rounds to `limit` or less exactly if it is below limit + 1/2: doubled, below
+// 2 * limit + 1.
+export function largestNumber(size, kind, limit) {
+  const bound = BigInt(2 * limit + 1);
   const width = BigInt(size.width);
   const height = BigInt(size.height);
   if (kind === "scale") {
     const longest = width > height ? width : height;
-    return Number(ceiling(1000n * reach, 2n * longest) - 1n) / 1000;
+    return Number(divideUp(1000n * bound, 2n * longest) - 1n) / 1000;
   }
-  const [asked, other] = kind === "width" ? [width, height] : [height, width];
-  return Math.min(limit, Number(ceiling(reach * asked, 2n * other) - 1n));
+  const [given, other] = kind === "width" ? [width, height] : [height, width];
+  return Math.min(limit, Number(divideUp(bound * given, 2n * other) - 1n));
 }
 
-// A number as a fraction of whole numbers, exactly as its shortest decimal says: 290 times 0.35 is
-// 101.5 and becomes 102, though the binary number nearest to 0.35 is less than that.
+// A number as [numerator, denominator], exactly as its shortest decimal says: 290 times 0.35 is
+// 101.5 and rounds to 102, although the binary number nearest to 0.35 is below 0.35.
 function fraction(number) {
   const [decimal, exponent = "0"] = String(number).split("e");
   const [whole, decimals = ""] = decimal.split(".");
@@ -55,11 +58,12 @@ function fraction(number) {
   return shift < 0 ? [digits, power] : [digits * power, 1n];
 }
 
-function halfUp(top, bottom) {
-  const rounded = (2n * top + bottom) / (2n * bottom);
+// No side is below 1 pixel (REQ-16).
+function divideHalfUp(numerator, denominator) {
+  const rounded = (2n * numerator + denominator) / (2n * denominator);
   return rounded < 1n ? 1 : Number(rounded);
 }
 
-function ceiling(top, bottom) {
-  return (top + bottom - 1n) / bottom;
+function divideUp(numerator, denominator) {
+  return (numerator + denominator - 1n) / denominator;
 }

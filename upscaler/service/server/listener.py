@@ -1,9 +1,9 @@
-"""How connections are taken on: as many as there may be files, and not one more.
+"""Accepts connections, no more than the process may have open files.
 
-asyncio accepts whatever comes until no file is left, and then writes an error for each that waits,
-again and again. Here one is accepted only where there is a place for it. Where there is none, the
-connection on which nothing has happened for the longest makes way, as nginx has it too: else
-connections that say nothing, which cost a client next to nothing, would keep all others out.
+asyncio accepts connections until no file descriptor is left, and then logs an error for each one
+that waits, again and again. Here a connection is accepted only if there is room for it. If there is
+none, the connection that has been idle for the longest is closed, as in nginx: otherwise idle
+connections, which cost a client next to nothing, could keep all others out.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import Final, cast
 
 import uvicorn
@@ -20,61 +21,65 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from upscaler.service.server.lingering import LingeringTransport
 
 MAX_CONNECTIONS: Final = 500
-"""Each takes a file, and some of the process's memory."""
-REFUSED: Final = 8
-"""So many more are accepted to be told that there are too many; all others wait in the kernel."""
-FILES_OF_OURS: Final = 96
-"""Not for connections: weights, the log, 32 downloads, and as many look-ups of their hosts."""
-FILES: Final = 4096
-"""How many a server's process may have if its user may allow it so many. Of macOS it has 256."""
-REST_S: Final = 1.0
-"""For how long nothing has happened on a connection that may be dropped for another. One that has
-just been opened is about to be used."""
+"""Each takes a file descriptor, and some of the process's memory."""
+MAX_REFUSALS: Final = 8
+"""How many more are accepted to be answered with 503; all others wait in the kernel."""
+RESERVED_FILES: Final = 96
+"""File descriptors not for connections: weights, the log, 32 downloads and as many DNS lookups."""
+WANTED_FILES: Final = 4096
+"""How many file descriptors the process asks for. The default of macOS is 256."""
+MIN_IDLE_S: Final = 1.0
+"""How long a connection must have been idle to be evicted. One that has just been opened is about
+to be used."""
 BACKLOG: Final = 2048
-"""How many wait in the kernel, as uvicorn has it; the kernel may have its own limit."""
-LOOK_S: Final = 0.02
-"""How often it is looked whether one of those that wait can be taken on."""
-PAUSE_S: Final = 1.0
-"""How long nothing is accepted once the system has no file or memory for it."""
-QUIET_S: Final = 60.0
-"""How long nothing is said about that again."""
+"""How many connections wait in the kernel, as in uvicorn; the kernel may have a lower limit."""
+POLL_S: Final = 0.02
+"""How often to check whether there is room for the connection that waits."""
+ACCEPT_PAUSE_S: Final = 1.0
+"""How long nothing is accepted after the system had no file descriptor or memory for it."""
+WARNING_INTERVAL_S: Final = 60.0
+"""How long that is not logged again."""
 STARTUP_FAILURE: Final = 3
-"""uvicorn's status of a process whose app could not be started."""
+"""uvicorn's exit status if the app could not be started."""
 
 log = logging.getLogger(__name__)
 
 
 class EvictableConnection(H11Protocol):
-    """A connection that can be dropped."""
+    """A connection that can be closed to make room for another."""
 
     transport: LingeringTransport
 
     @property
-    def lingering(self) -> bool:
-        """Whether its last answer was given, and it is only to be closed well."""
-        return self.transport.patience is not None
+    def is_lingering(self) -> bool:
+        """Whether the last response was sent, and the connection only waits to be closed."""
+        return self.transport.drain is not None
 
     @property
-    def rests_since_s(self) -> float | None:
-        """Since when, by the loop's clock, nothing has been at work here; None while it is."""
+    def idle_since_s(self) -> float | None:
+        """When the connection became idle, by the event loop's clock; None if it may not be closed.
+
+        It may lie in the future, for a connection that will count as idle from then on.
+        """
         raise NotImplementedError
 
-    def drop(self) -> None:
-        """Close it for another."""
-        self.connections.discard(self)
-        self.transport.drop()
+    def evict(self) -> None:
+        """Close the connection to make room for another."""
+        self.connections.discard(self)  # uvicorn does so only when the event loop reports the end
+        self.transport.close_now()
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, with listeners of our own."""
+    """uvicorn's server, with `Listener` in place of asyncio's."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._coming: set[asyncio.Task[object]] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        if threading.current_thread() is threading.main_thread():  # else the process is another's
-            _allow_more_files()
+        # In another thread the server is a guest, such as in a test: the limit is not its own.
+        if threading.current_thread() is threading.main_thread():
+            _raise_file_limit()
         super().run(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -82,10 +87,10 @@ class Server(uvicorn.Server):
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
         try:
-            # Those that were given are closed by who made them, at any time.
-            bound = [sock.dup() for sock in sockets] if sockets else await self._bound()
+            # Duplicates, since the caller may close its own sockets at any time.
+            bound = [sock.dup() for sock in sockets] if sockets else await self._bind()
         except OSError as error:
-            log.error("%s", error)  # noqa: TRY400  its frames tell nobody anything
+            log.error("%s", error)  # noqa: TRY400  the traceback adds nothing
             await self.lifespan.shutdown()
             sys.exit(1)
         self.servers = [Listener(sock, self) for sock in bound]  # type: ignore[misc]
@@ -93,8 +98,8 @@ class Server(uvicorn.Server):
             self._log_started_message(bound)
         self.started = True
 
-    async def _bound(self) -> list[socket.socket]:
-        """A socket on each address of the host that is to be listened on."""
+    async def _bind(self) -> list[socket.socket]:
+        """Return a bound socket for each address of the configured host."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(
             self.config.host,
@@ -104,56 +109,55 @@ class Server(uvicorn.Server):
         )
         return [
             socket.create_server(address[:2], family=family, backlog=BACKLOG)
-            for family, _, _, _, address in dict.fromkeys(found)
+            for family, _, _, _, address in dict.fromkeys(found)  # some systems list one twice
         ]
 
     async def admit(self, client: socket.socket) -> None:
-        """Take a connection on, once there is a place for it."""
-        there = len(self.server_state.connections)
-        while not self._is_room():  # noqa: ASYNC110  it may come of time that passes
-            await asyncio.sleep(LOOK_S)
-        if len(self.server_state.connections) < there:
-            await asyncio.sleep(0)  # who made way gives its file back only then
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(self._connected(client))
-        self._coming.add(task)
-        task.add_done_callback(self._coming.discard)
+        """Wait until there is room for an accepted connection, then start to serve it."""
+        before = len(self.server_state.connections)
+        while not self._make_room():  # noqa: ASYNC110  room may come of mere time, by MIN_IDLE_S
+            await asyncio.sleep(POLL_S)
+        if len(self.server_state.connections) < before:
+            # asyncio closes the socket of the evicted connection in its next iteration.
+            await asyncio.sleep(0)
+        task = asyncio.create_task(self._connect(client))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
-    async def _connected(self, client: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        with suppress(OSError):  # it has gone again
-            await loop.connect_accepted_socket(self._connection, client)
-
-    def _connection(self) -> asyncio.Protocol:
-        return cast("type[EvictableConnection]", self.config.http_protocol_class)(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+    async def _connect(self, client: socket.socket) -> None:
+        protocol = partial(
+            cast("type[EvictableConnection]", self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
         )
+        with suppress(OSError):  # the client has disconnected already
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, client)
 
-    def _is_room(self) -> bool:
-        """Whether one more can be taken on, if only to be refused; who rests makes way for it."""
-        guests = cast("set[EvictableConnection]", self.server_state.connections)
-        active = [guest for guest in guests if not guest.lingering]
-        most = most_connections()
-        if len(active) + len(self._coming) >= most and _dropped_one(active):
+    def _make_room(self) -> bool:
+        """Return whether one more can be served, if only with a 503; may evict an idle one."""
+        connections = cast("set[EvictableConnection]", self.server_state.connections)
+        active = [each for each in connections if not each.is_lingering]
+        limit = max_connections()
+        if len(active) + len(self._connecting) >= limit and _evict_one(active):
             return True
-        if len(guests) + len(self._coming) < most + REFUSED:
+        if len(connections) + len(self._connecting) < limit + MAX_REFUSALS:
             return True
-        return _dropped_one([guest for guest in guests if guest.lingering])
+        return _evict_one([each for each in connections if each.is_lingering])
 
 
 class Listener:
-    """What accepts connections on one socket, in place of asyncio's server of that name."""
+    """Accepts connections on one socket; has what uvicorn uses of an `asyncio.Server`."""
 
     def __init__(self, listener: socket.socket, server: Server) -> None:
         self.sockets = [listener]
         self._server = server
-        self._quiet_until_s = 0.0
         listener.setblocking(False)
         listener.listen(BACKLOG)
         self._task = asyncio.get_running_loop().create_task(self._accept(listener))
 
     def close(self) -> None:
-        """Take on nobody else."""
+        """Accept no more connections."""
         self._task.cancel()
 
     async def wait_closed(self) -> None:
@@ -162,15 +166,18 @@ class Listener:
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        next_warning_s = 0.0
         with listener:
             while True:
                 try:
                     client, _ = await loop.sock_accept(listener)
                 except ConnectionAbortedError:
-                    continue  # it has gone again
-                except OSError as error:
-                    self._say(error)
-                    await asyncio.sleep(PAUSE_S)
+                    continue  # the client has disconnected already
+                except OSError as error:  # EMFILE or ENOBUFS, for example
+                    if loop.time() >= next_warning_s:
+                        next_warning_s = loop.time() + WARNING_INTERVAL_S
+                        log.warning("no connection can be accepted at present: %s", error)
+                    await asyncio.sleep(ACCEPT_PAUSE_S)
                     continue
                 try:
                     await self._server.admit(client)
@@ -178,52 +185,46 @@ class Listener:
                     client.close()
                     raise
 
-    def _say(self, error: OSError) -> None:
-        """Log now and then that the system has no place for another connection (EMFILE, say)."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s >= self._quiet_until_s:
-            self._quiet_until_s = now_s + QUIET_S
-            log.warning("no connection can be accepted at present: %s", error)
+
+def max_connections() -> int:
+    """How many connections may be active at once, by the limit of open files."""
+    files = _file_limit()
+    # A quarter at least: of a very low limit, the reserve alone would be all.
+    return int(min(MAX_CONNECTIONS, max(files / 4, files - RESERVED_FILES - MAX_REFUSALS)))
 
 
-def most_connections() -> int:
-    """How many connections may be at work or wait for a request, by the files that there may be."""
-    files = _most_files()
-    return int(min(MAX_CONNECTIONS, max(files / 4, files - FILES_OF_OURS - REFUSED)))
-
-
-def _dropped_one(guests: list[EvictableConnection]) -> bool:
-    """Whether one of these rests, and was dropped: the one that has rested for the longest."""
-    resting = [(since_s, guest) for guest in guests if (since_s := guest.rests_since_s) is not None]
-    if not resting:
+def _evict_one(connections: list[EvictableConnection]) -> bool:
+    """Evict the connection that has been idle for the longest; return whether one could be."""
+    idle = [(since_s, each) for each in connections if (since_s := each.idle_since_s) is not None]
+    if not idle:
         return False
-    since_s, guest = min(resting, key=lambda each: each[0])
-    if asyncio.get_running_loop().time() - since_s < REST_S:
+    since_s, longest = min(idle, key=lambda each: each[0])
+    if asyncio.get_running_loop().time() - since_s < MIN_IDLE_S:
         return False
-    guest.drop()
+    longest.evict()
     return True
 
 
-if sys.platform == "win32":  # where sockets are no files
+if sys.platform == "win32":  # sockets are not file descriptors there
 
-    def _most_files() -> float:
+    def _file_limit() -> float:
         return float("inf")
 
-    def _allow_more_files() -> None:
+    def _raise_file_limit() -> None:
         pass
 
 else:
     import resource
 
-    def _most_files() -> float:
+    def _file_limit() -> float:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return float("inf") if files == resource.RLIM_INFINITY else files
 
-    def _allow_more_files() -> None:
-        """Let this process have as many files as its user may allow it, up to FILES."""
+    def _raise_file_limit() -> None:
+        """Raise the limit of open files to WANTED_FILES, or as far as the hard limit permits."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+        most = WANTED_FILES if hard == resource.RLIM_INFINITY else min(WANTED_FILES, hard)
         if soft != resource.RLIM_INFINITY and soft < most:
-            # Where the system has a limit besides, there are so many fewer connections.
+            # A system may have a lower limit besides: then `max_connections` is lower, too.
             with suppress(ValueError, OSError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

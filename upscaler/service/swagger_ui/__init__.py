@@ -1,9 +1,9 @@
-"""The description of the API at `/docs`, to read and to try: Swagger UI, on a page of our own.
+"""The API docs at `/docs`: Swagger UI, on an HTML page of our own.
 
-FastAPI's page has a script within it and loads others from another host. Here nothing comes from
-elsewhere: Swagger UI's files are those of the package fastapi-swagger, unchanged and read when
-somebody asks for them. All addresses are relative: it also works below a path of another server.
-There is no Redoc beside it: it sets styles that only a policy with 'unsafe-inline' lets pass.
+FastAPI's page has an inline script and loads others from a CDN. Here everything comes from the
+service itself: Swagger UI's files are those of the package fastapi-swagger, unchanged and read on
+the first request. All URLs are relative, so it also works under a path prefix of a proxy. There is
+no Redoc: it sets inline styles, which only a policy with 'unsafe-inline' allows.
 """
 
 from functools import partial
@@ -16,19 +16,19 @@ from fastapi import APIRouter
 from upscaler.service import static_files
 from upscaler.service.static_files import HTML, SCRIPT, STYLE
 
-# The other page's trusted types are not to be had: Swagger UI makes markup of Markdown. That is
-# sanitised first, and script-src would let nothing in it run.
+# The playground's policy of trusted types is not possible here: Swagger UI renders Markdown as
+# markup. It sanitises that first, and script-src would block any script in it.
 HEADERS: Final = static_files.headers(
     static_files.POLICY
     | {
-        # Icons within the package's stylesheet, and pictures that an operation has given.
+        # data: for the icons in the package's stylesheet, blob: for images that a call returned.
         "img-src": "'self' data: blob:"
     }
 )
 FOLDER: Final = Path(__file__).parent
 PACKAGE: Final = "fastapi_swagger"
 FILES: Final = {"swagger-ui.css": STYLE, "swagger-ui-bundle.js": SCRIPT}
-"""What is served of the package below `/docs/`, with its media type."""
+"""The package's files served under `/docs/`, each with its media type."""
 
 
 def _router() -> APIRouter:
@@ -42,12 +42,12 @@ def _router() -> APIRouter:
 
 
 def _packaged(name: str) -> bytes:
-    """A file of the package, of which no code is run."""
+    """The content of one of the package's files; the package itself is not imported."""
     spec = find_spec(PACKAGE)
-    assert spec is not None, "it is among what this package depends on"
+    assert spec is not None, "it is one of our dependencies"
     assert spec.submodule_search_locations is not None, "it is a package"
     return Path(spec.submodule_search_locations[0], "resources", name).read_bytes()
 
 
 router: Final = _router()
-"""Its routes, for the service to include; they are not part of the API's description."""
+"""Its routes, for the service to include; they are not in the OpenAPI document."""

@@ -1,10 +1,11 @@
-// Shows the description that lies beside this page.
+// Shows the service's OpenAPI document in Swagger UI.
 "use strict";
 
 const base = new URL(".", location).pathname;
 
-// A server that hands on what is below a path of its own may not have told the service of it.
-function BelowPath() {
+// A plugin. Behind a proxy with a path prefix, the service may not know the prefix, so the server's
+// URL is taken from the page's own.
+function ServerFromLocation() {
     const updateJsonSpec = (update) => (spec) =>
         update(base === "/" ? spec : { servers: [{ url: base }], ...spec });
     return { statePlugins: { spec: { wrapActions: { updateJsonSpec } } } };
@@ -14,6 +15,6 @@ SwaggerUIBundle({
     url: "openapi.json",
     domNode: document.querySelector("#docs"),
     deepLinking: true,
-    plugins: [BelowPath],
-    validatorUrl: null, // or the address of the description would go to a server of Swagger's
+    plugins: [ServerFromLocation],
+    validatorUrl: null, // or Swagger's own server would be sent the document's URL
 });

@@ -12,22 +12,19 @@ AUTHORITY: Final = re.compile(
     (?: : (?P<port> [0-9]{0,5} ) )?""",
     re.VERBOSE | re.ASCII,
 )
-"""A host that is not empty, as http and https want one (RFC 9110, 4.2.1), and perhaps a port. IPv4
-addresses are names like others to it, and no user stands before either."""
+"""A host, which http and https require (RFC 9110, 4.2.1), and an optional port, without userinfo.
+IPv4 addresses match as names."""
 MAX_PORT: Final = 65535
 
 
 def is_authority(text: str) -> bool:
-    """Whether a URL of http can have this as its host and port."""
+    """Whether this is a valid host and optional port of an http URL."""
     match = AUTHORITY.fullmatch(text)
     if not match or int(match["port"] or 0) > MAX_PORT:
         return False
-    return match["ipv6"] is None or _is_ipv6(match["ipv6"])
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        IPv6Address(text)
-    except AddressValueError:
-        return False
+    if match["ipv6"] is not None:
+        try:
+            IPv6Address(match["ipv6"])
+        except AddressValueError:
+            return False
     return True

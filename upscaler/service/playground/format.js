@@ -1,21 +1,21 @@
-// Numbers for people. A number and its unit stay on one line.
+// Numbers as readers see them. A no-break space keeps a number and its unit on one line.
 
-export function times({ width, height }) {
+export function formatSize({ width, height }) {
   return `${width}\u00a0×\u00a0${height}`;
 }
 
-export function percent(share) {
+export function formatPercent(share) {
   return `${Math.round(100 * share)}\u00a0%`;
 }
 
-// Three seconds and a half are 3.5 s, and half a minute and a bit is 30 s.
-export function seconds(number) {
+// One decimal below 10 s, none from there on: 3.5 s, 30 s; milliseconds below 0.1 s.
+export function formatSeconds(number) {
   const whole = Number.isInteger(number) || number >= 10;
   if (!whole && number < 0.1) return `${Math.round(1000 * number)}\u00a0ms`;
   return `${whole ? Math.round(number) : number.toFixed(1)}\u00a0s`;
 }
 
-export function fileSize(bytes) {
+export function formatBytes(bytes) {
   if (bytes < 1000) return `${bytes}\u00a0bytes`;
   if (bytes < 999_500) return `${Math.round(bytes / 1e3)}\u00a0kB`;
   return `${(bytes / 1e6).toFixed(1)}\u00a0MB`;
