@@ -15,13 +15,23 @@ INPUTS := pyproject.toml constraints.txt
 
 # Two files run at a time, each in its own order.
 TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
+# All examples of a property.
+ALL := --hypothesis-profile=all
+# What `make test-one` runs: a file, a folder, or FILE::NAME, and other options of pytest.
+T ?= tests
 
-.PHONY: help demo serve test check clean
+# Modules are compiled once, since the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help demo serve dev test test-all test-one check clean
 
 help:
 	@echo "make demo [IMAGE=FILE] [SCALE=F] [MODEL=NAME]  upscale a picture, into the folder demo"
 	@echo "make serve [PORT=8000]                         serve the API, with a page to try it on"
-	@echo "make test                                      run all tests"
+	@echo "make dev                                       set up what most tests need"
+	@echo "make test                                      test every behaviour, in about 5 minutes"
+	@echo "make test-all                                  run all tests, as CI does"
+	@echo "make test-one T=tests/api                      run the tests of a file or folder"
 	@echo "make check                                     formatting, lint, types, imports, advisories"
 	@echo "make clean                                     remove what the others made"
 
@@ -32,11 +42,21 @@ demo: $(VENV)/engine.done
 serve: $(VENV)/engine.done
 	@$(BIN)/upscaler serve --port "$(PORT)"
 
+dev: $(VENV)/dev.done
+
 # Where a test runs, its marks say, which pyproject.toml describes.
-test: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(BASE)/done
-	$(BIN)/python -m pytest -m alone
-	$(BIN)/python -m pytest $(TOGETHER) -m '(torch or dev or both) and not alone'
-	$(BASE)/bin/python -m pytest $(TOGETHER) -m 'not (torch or dev or alone)'
+test: $(VENV)/dev.done $(VENV)/reference.done $(BASE)/done
+	$(BIN)/python -m pytest -m 'alone and not slow'
+	$(BIN)/python -m pytest $(TOGETHER) -m 'not (base or alone or slow)'
+	$(BASE)/bin/python -m pytest -m '(base or both) and not slow'
+
+test-all: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(BASE)/done
+	$(BIN)/python -m pytest $(ALL) -m alone
+	$(BIN)/python -m pytest $(ALL) $(TOGETHER) -m '(torch or dev or both) and not alone'
+	$(BASE)/bin/python -m pytest $(ALL) $(TOGETHER) -m 'not (torch or dev or alone)'
+
+test-one: $(VENV)/dev.done
+	$(BIN)/python -m pytest $(T)
 
 check: $(VENV)/dev.done
 	$(BIN)/ruff format --check .
