@@ -145,6 +145,38 @@ def test_a_jpeg_by_height_with_another_model(page: Page) -> None:
     assert (image.format, image.size) == ("JPEG", (923, 777))
 
 
+def test_a_format_that_the_service_adds_can_be_chosen(page: Page) -> None:
+    """The page has no list of its own: neither of names, nor of media types and suffixes."""
+    added = {"name": "new", "media_type": "image/webp", "suffix": ".xyz", "description": "Newer."}
+    accepted = []
+
+    def facts(route: Route) -> None:
+        told = route.fetch().json()
+        route.fulfill(json={**told, "encodings": [*told["encodings"], added]})
+
+    def answer(route: Route) -> None:
+        accepted.append(route.request.headers["accept"])
+        assert '"output_image_encoding":"new"' in (route.request.post_data or "")
+        if "x-upscaler-dry-run" in route.request.headers:
+            route.fulfill(json={"estimated_seconds": 0.1})
+        else:
+            file = io.BytesIO()
+            Image.new("RGB", (1200, 1120), RED).save(file, "WEBP")
+            route.fulfill(body=file.getvalue(), content_type="image/webp")
+
+    page.route("**/page/facts.json", facts)
+    page.route("**/upscaling", answer)
+    page.reload()
+    expect(page.locator("input[value=png]")).to_be_checked()
+    assert page.locator("#encodings label").all_inner_texts() == ["PNG", "JPEG", "NEW"]
+    page.check("input[value=new]", force=True)
+    assert words(page, "#encoding-hint") == "Newer."
+    upscale(page)
+    assert accepted == ["application/json", "image/webp"]
+    assert "Accept: image/webp" in words(page, "#curl")
+    assert downloaded(page)[0] == "picture-x4.xyz"
+
+
 def test_another_picture_puts_the_result_away(page: Page) -> None:
     upscale(page)
     choose(page, PHOTO)
