@@ -86,12 +86,12 @@ LARGER: Final = (
 )
 POLISH: Final = insertion(
     "upscaler/settings.py",
-    "    weights: Path | None = setting(",
+    "    public_url: str | None = setting(",
     '    polish: int = setting("UPSCALER_POLISH", _length, 3)\n',
 )
 SPARES: Final = insertion(
     "upscaler/modal/config.py",
-    "    max_containers: int = setting(",
+    "    proxy_auth: bool = setting(",
     '    spares: int = setting("UPSCALER_SPARES", _number(0, 9), 3)\n',
 )
 

@@ -163,6 +163,38 @@ def test_a_jpeg_by_height_with_another_model(page: Page) -> None:
     assert (image.format, image.size) == ("JPEG", (923, 777))
 
 
+def test_a_format_that_the_service_adds_can_be_chosen(page: Page) -> None:
+    """The page has no list of its own: neither of names, nor of media types and suffixes."""
+    added = {"name": "new", "media_type": "image/webp", "suffix": ".xyz", "description": "Newer."}
+    accepted = []
+
+    def config(route: Route) -> None:
+        known = route.fetch().json()
+        route.fulfill(json={**known, "encodings": [*known["encodings"], added]})
+
+    def respond(route: Route) -> None:
+        accepted.append(route.request.headers["accept"])
+        assert '"output_image_encoding":"new"' in (route.request.post_data or "")
+        if "x-upscaler-dry-run" in route.request.headers:
+            route.fulfill(json={"estimated_seconds": 0.1})
+        else:
+            file = io.BytesIO()
+            Image.new("RGB", (1200, 1120), RED).save(file, "WEBP")
+            route.fulfill(body=file.getvalue(), content_type="image/webp")
+
+    page.route("**/page/config.json", config)
+    page.route("**/upscaling", respond)
+    page.reload()
+    expect(page.locator("input[value=png]")).to_be_checked()
+    assert page.locator("#encodings label").all_inner_texts() == ["PNG", "JPEG", "NEW"]
+    page.check("input[value=new]", force=True)
+    assert text(page, "#encoding-hint") == "Newer."
+    upscale(page)
+    assert accepted == ["application/json", "image/webp"]
+    assert "Accept: image/webp" in text(page, "#curl")
+    assert downloaded(page)[0] == "input-x4.xyz"
+
+
 def test_another_image_removes_the_result(page: Page) -> None:
     upscale(page)
     choose(page, PHOTO)
