@@ -80,7 +80,7 @@ $(VENV)/engine.done: $(INPUTS) | $(VENV)/bin/python
 
 $(VENV)/dev.done: $(INPUTS) | $(VENV)/bin/python
 	@echo "Setting up the tests in $(VENV) (this is done once) ..."
-	@$(BIN)/python $(PIP) --editable '.[engine,modal,mock,contract,reference,bench,dev]'
+	@$(BIN)/python $(PIP) --editable '.[engine,modal,mock,contract,reference,bench,test,dev]'
 	@touch $@ $(VENV)/engine.done
 
 # The reference asks for torchvision, which asks for another torch, and needs neither to run.
@@ -100,6 +100,5 @@ $(VENV)/clients.done: tests/support/clients/packages.py tests/support/clients/pa
 		|| echo "the clients cannot be installed here: the tests with them will be skipped"
 
 $(BASE)/done: $(INPUTS) | $(BASE)/bin/python
-	@$(BASE)/bin/python $(PIP) --editable '.[modal,mock,contract]' httpx2 pytest-timeout \
-		pytest-xdist pyyaml trio trustme uvloop
+	@$(BASE)/bin/python $(PIP) --editable '.[modal,mock,contract,test]'
 	@touch $@
