@@ -76,13 +76,13 @@ def write_webp(strips, shape, options):
 )
 WEBP_ROW: Final = insertion(
     "upscaler/imaging/encode.py",
-    '}\n"""What writes each format.',
+    '}\n"""The writer of each format.',
     "    ImageEncoding.WEBP: write_webp,\n",
 )
 LIMIT: Final = ("MAX_OUTPUT_PX: Final = 8192", "MAX_OUTPUT_PX: Final = 10_000")
 LARGER: Final = (
     Edit("upscaler/api/limits.py", *LIMIT),
-    Edit("contract_tests/oracle/oracle.py", *LIMIT),
+    Edit("contract_tests/oracle/limits.py", *LIMIT),
 )
 POLISH: Final = insertion(
     "upscaler/settings.py",
@@ -182,7 +182,7 @@ def test_no_other_line_repeats_the_limit() -> None:
     limits = [line for line in found if LIMIT[0] in line]
     assert [line.partition(":")[0] for line in limits] == [
         "upscaler/api/limits.py",
-        "contract_tests/oracle/oracle.py",
+        "contract_tests/oracle/limits.py",
     ]
     others = [line for line in found if line not in limits]
     assert sorted(line.partition(":")[0] for line in others) == sorted(UNRELATED), others

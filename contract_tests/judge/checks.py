@@ -19,7 +19,7 @@ from contract_tests.judge.expectations import (
 )
 from contract_tests.oracle import accept
 from contract_tests.oracle.oracle import Loc, OutputSize
-from contract_tests.oracle.values import ENCODINGS, MODELS
+from contract_tests.oracle.values import ENCODINGS, FILES, MODELS
 from contract_tests.requests.request import AUTHORIZATION, Request
 from contract_tests.target.response import Response, encoding_of
 
@@ -246,7 +246,7 @@ def _check_image(
     model = response.headers.get(MODEL)
     if policy.strict and model is not None and model != wanted.model:
         policy.fail("REQ-8", f"the model was {model}, not {wanted.model}")
-    kinds = accept.FILES.items()
+    kinds = FILES.items()
     declared = next((name for name, kind in kinds if kind == response.media_type), "")
     file = response.body if declared else _file_in_json(response, policy)
     if file is None:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from contract_tests.oracle.oracle import MAX_OUTPUT_PX
+from contract_tests.oracle.limits import MAX_OUTPUT_PX
 from contract_tests.target.response import SIGNATURES
 
 _END_OF_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 from contract_tests.failures import failure
 from contract_tests.oracle import accept, values
+from contract_tests.oracle.limits import MAX_ASYNC_BYTES, MAX_BODY_BYTES
 from contract_tests.oracle.oracle import (
     IMAGE_FIELDS,
     SIZE_FIELDS,
@@ -24,10 +25,6 @@ from contract_tests.oracle.oracle import (
 from contract_tests.requests.images import COMMON_KINDS
 from contract_tests.requests.request import TOKEN_PLACEHOLDER, UPSCALING, Request
 
-MAX_BODY_BYTES: Final = 32 * 2**20
-"""The longest body at the level `strict` (RES-7)."""
-MAX_ASYNC_BYTES: Final = 10 * 2**20
-"""The longest asynchronous body: 10 MB, in the larger sense of the unit (ASY-4)."""
 MAX_COMMAS: Final = 10_000
 """At the level `strict` a body with more is refused without reading its values (REQ-11)."""
 

@@ -2,9 +2,9 @@
 
 from typing import Final, NamedTuple
 
+from contract_tests.oracle.values import FILES
+
 JSON: Final = "application/json"
-FILES: Final = {"png": "image/png", "jpeg": "image/jpeg"}
-"""The media types of an image's file, by its encoding."""
 
 
 class MediaRange(NamedTuple):

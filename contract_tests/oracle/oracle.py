@@ -13,6 +13,13 @@ from itertools import chain, combinations
 from typing import Final, NamedTuple
 
 from contract_tests.oracle import values
+from contract_tests.oracle.limits import (
+    MAX_FIELDS,
+    MAX_INPUT_PX,
+    MAX_NAME,
+    MAX_OUTPUT_PX,
+    MIN_INPUT_PX,
+)
 from contract_tests.oracle.values import (
     ALLOWED,
     DISALLOWED,
@@ -37,11 +44,6 @@ Loc = tuple[str, ...]
 
 IMAGE_FIELDS: Final = ("init_image", "init_image_url")
 SIZE_FIELDS: Final = ("scale", "output_image_height", "output_image_width")
-MIN_INPUT_PX: Final = 256
-MAX_INPUT_PX: Final = 2048
-MAX_OUTPUT_PX: Final = 8192
-MAX_FIELDS: Final = 100
-MAX_NAME: Final = 100
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from contract_tests.oracle.accept import FILES
-from contract_tests.oracle.oracle import (
+from contract_tests.oracle.limits import (
     MAX_FIELDS,
     MAX_INPUT_PX,
     MAX_NAME,
     MAX_OUTPUT_PX,
     MIN_INPUT_PX,
 )
-from contract_tests.oracle.values import ENCODINGS, MODELS
+from contract_tests.oracle.values import ENCODINGS, FILES, MODELS
 
 
 class Source(StrEnum):

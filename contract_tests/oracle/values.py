@@ -19,8 +19,9 @@ MODELS: Final = (
     "real-esrgan-x2-plus",
 )
 """The names of models, the default first (REQ-8)."""
-ENCODINGS: Final = ("png", "jpeg")
-"""The names of encodings, our default first (REQ-9)."""
+FILES: Final = {"png": "image/png", "jpeg": "image/jpeg"}
+"""The media types of the encodings by their names, our default first (REQ-9, RES-8)."""
+ENCODINGS: Final = tuple(FILES)
 
 
 class Support(Enum):

@@ -10,13 +10,8 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from contract_tests.oracle.oracle import (
-    IMAGE_FIELDS,
-    MAX_INPUT_PX,
-    MAX_OUTPUT_PX,
-    MIN_INPUT_PX,
-    SIZE_FIELDS,
-)
+from contract_tests.oracle.limits import MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
+from contract_tests.oracle.oracle import IMAGE_FIELDS, SIZE_FIELDS
 from contract_tests.oracle.values import ENCODINGS, MODELS
 from contract_tests.requests.images import COMMON_KINDS, DAMAGES, MODES, SampleImage
 from contract_tests.requests.request import Request, upscaling_request

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract_tests.judge.expectations import MAX_ASYNC_BYTES, MAX_BODY_BYTES
 from contract_tests.judge.run import Run
+from contract_tests.oracle.limits import MAX_ASYNC_BYTES, MAX_BODY_BYTES
 from contract_tests.requests import strategies as draw
 from contract_tests.requests.images import SampleImage
 from contract_tests.requests.request import (

@@ -11,14 +11,8 @@ from hypothesis import given, target
 
 from contract_tests.judge.expectations import parse_fields
 from contract_tests.judge.run import Run
-from contract_tests.oracle.oracle import (
-    IMAGE_FIELDS,
-    MAX_FIELDS,
-    MAX_INPUT_PX,
-    MAX_OUTPUT_PX,
-    MIN_INPUT_PX,
-    SIZE_FIELDS,
-)
+from contract_tests.oracle.limits import MAX_FIELDS, MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
+from contract_tests.oracle.oracle import IMAGE_FIELDS, SIZE_FIELDS
 from contract_tests.requests import strategies as draw
 from contract_tests.requests.images import COMMON_KINDS, SampleImage
 from contract_tests.requests.request import ASYNC_HEADER, Request, upscaling_request

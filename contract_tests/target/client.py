@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from contract_tests.failures import Inconclusive, Unreachable
-from contract_tests.oracle.oracle import MAX_OUTPUT_PX
+from contract_tests.oracle.limits import MAX_OUTPUT_PX
 from contract_tests.requests.request import (
     LONGER_TOKEN,
     SHORTER_TOKEN,

@@ -92,7 +92,7 @@ def test_other_suites_are_not_changed(tmp_path: Path) -> None:
             assert not any("rule(" in line for line in pytestconfig.getini("markers"))
             ours = {name for name in sys.modules if name.startswith("contract_tests.")}
             assert ours == {f"contract_tests.{name}" for name in (
-                "plugin", "options", "oracle", "oracle.rules", "oracle.values")}
+                "plugin", "options", "oracle", "oracle.limits", "oracle.rules", "oracle.values")}
     """)
     )
     done = outcome(tmp_path, "--strict-markers", "--strict-config")
