@@ -77,12 +77,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Select all but `base` by default where torch is, and let no process ignore SIGINT.
+    """Select the quick tests that can run here, and let no process ignore SIGINT.
 
-    All processes ignore it that a script has in the background.
+    What is selected by a mark, or by name with `::`, is left as it is. SIGINT is ignored in all
+    processes that a script has in the background.
     """
-    if find_spec("torch") and not config.option.markexpr:
-        config.option.markexpr = "not base"
+    if not config.option.markexpr and not any("::" in arg for arg in config.args):
+        config.option.markexpr = "not (base or slow)" if find_spec("torch") else "not slow"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -49,6 +49,7 @@ def done(script: str, folder: Path, **environment: str) -> "subprocess.Completed
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["github", "gitlab"])
 def test_the_mock_is_judged_in_one_job(host: str, tmp_path: Path) -> None:
     (step,) = steps("mock")
@@ -67,6 +68,7 @@ def test_a_job_ends_if_the_mock_does_not_start(host: str, tmp_path: Path) -> Non
     assert result.returncode != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["github", "gitlab"])
 def test_a_deployment_is_judged_and_the_reports_are_kept(host: str, tmp_path: Path) -> None:
     script = steps("deployment")[0]["run"] if host == "github" else scripts("contract-deployment")
@@ -82,6 +84,7 @@ def test_a_deployment_is_judged_and_the_reports_are_kept(host: str, tmp_path: Pa
     assert {*work.glob(upload["with"]["path"])} == {*work.iterdir()}
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_end_with_a_verdict(tmp_path: Path) -> None:
     section = README.partition("## The contract tests")[2]
     block = re.findall("```sh\n(.*?)```", section, re.DOTALL)[0]

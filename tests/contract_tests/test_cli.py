@@ -50,6 +50,7 @@ def test_a_conforming_target(mock: MockServer) -> None:
     assert TOKEN not in done.output
 
 
+@pytest.mark.slow
 def test_a_target_that_does_not_conform(mock: MockServer) -> None:
     mock.faults.set("wrong-sizex*")
     done = judge(mock, "--only", "REQ-16", *STRICT)
@@ -61,6 +62,7 @@ def test_a_target_that_does_not_conform(mock: MockServer) -> None:
     assert "Traceback" not in done.output
 
 
+@pytest.mark.slow
 def test_a_target_that_is_always_busy_ends_the_run(mock: MockServer) -> None:
     mock.faults.set("429:retry-after=600x*")
     done = judge(mock, "--only", "REQ-4", "REQ-5", "RES-9", *STRICT)
@@ -71,6 +73,7 @@ def test_a_target_that_is_always_busy_ends_the_run(mock: MockServer) -> None:
     assert done.findings == []
 
 
+@pytest.mark.slow
 def test_a_target_that_is_busy_for_a_while_is_retried(mock: MockServer) -> None:
     mock.faults.set("429:retry-after=1,503:retry-after=0x3,ok")
     done = judge(mock, "--only", "REQ-5", "--max-examples", "3")
@@ -88,6 +91,7 @@ def test_the_budget_is_kept(mock: MockServer) -> None:
     assert outcomes.count(Outcome.BUDGET) > outcomes.count(Outcome.FAILED) == 0
 
 
+@pytest.mark.slow
 def test_the_budget_is_kept_while_shrinking_a_failure(mock: MockServer) -> None:
     mock.faults.set("wrong-sizex*")
     done = judge(mock, "--only", "REQ-16", "--max-requests", "4", *STRICT)
@@ -95,6 +99,7 @@ def test_the_budget_is_kept_while_shrinking_a_failure(mock: MockServer) -> None:
     assert paid(mock) == done.report["money"]["billed"] == 4
 
 
+@pytest.mark.slow
 def test_the_budget_is_kept_with_a_target_that_refuses_nothing() -> None:
     with stub_server(lambda _: OK) as server:
         done = run_cli(server.url, TOKEN, "--max-requests", "3", *STRICT)
@@ -115,6 +120,7 @@ def test_an_unreachable_target_is_reported_in_a_sentence() -> None:
     assert "Traceback" not in done.output
 
 
+@pytest.mark.slow
 def test_a_target_that_disappears_ends_the_run(tmp_path: Path) -> None:
     gone = threading.Event()
     error = b'{"detail": [{"loc": ["body", "scale"], "msg": "it is wrong", "type": "wrong"}]}'
@@ -193,6 +199,7 @@ def test_a_plan_needs_neither_a_token_nor_a_url(capsys: Any, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_plan_is_what_is_sent(mock: MockServer) -> None:
     options = ("--only", "REQ-13", "REQ-14", *STRICT)
     plan = judge(mock, "--plan", *options)
@@ -204,12 +211,14 @@ def test_the_plan_is_what_is_sent(mock: MockServer) -> None:
     assert len(mock.calls) - paid(mock) == 1 + free  # and one that asks whether the token is taken
 
 
+@pytest.mark.slow
 def test_a_plan_beyond_the_budget_says_so(mock: MockServer) -> None:
     done = judge(mock, "--plan", "--max-cost", "0.02", *STRICT)
     assert "at most $0.02, whatever is found" in done.output
     assert "The budget is reached before everything is tested" in done.output
 
 
+@pytest.mark.slow
 def test_free_requests_are_sent_first(mock: MockServer) -> None:
     judge(mock, "--only", "REQ-3", "REQ-8", *STRICT)
     statuses = [call.status for call in mock.calls]
@@ -227,6 +236,7 @@ def test_the_list_has_all_rules_and_needs_no_target(tmp_path: Path) -> None:
     assert "- an input at the limits is accepted (may cost money)" in done.stdout
 
 
+@pytest.mark.slow
 def test_rules_that_are_skipped_are_not_judged(mock: MockServer) -> None:
     mock.faults.set("wrong-sizex*")
     done = judge(mock, "--only", "REQ-16,REQ-13", "--skip", "REQ-16", *STRICT)
@@ -236,6 +246,7 @@ def test_rules_that_are_skipped_are_not_judged(mock: MockServer) -> None:
     assert verdicts["REQ-16"] == "not tested"
 
 
+@pytest.mark.slow
 def test_the_default_level_is_documented(mock: MockServer) -> None:
     done = judge(mock, "--only", "RES-8", "--max-examples", "2")
     assert done.report["level"] == "documented"
@@ -243,6 +254,7 @@ def test_the_default_level_is_documented(mock: MockServer) -> None:
     assert "of the level strict" in done.output
 
 
+@pytest.mark.slow
 def test_concurrent_requests_need_the_option() -> None:
     with stub_server(lambda _: OK) as server:
         one = run_cli(server.url, TOKEN, "--plan", "--only", "RES-2")
@@ -261,12 +273,14 @@ def bodies(*options: str, **environment: str) -> list[bytes]:
     return [received.body for received in server.posts]
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_requests_again() -> None:
     one = bodies("--seed", "1")
     assert one == bodies("--seed", "1")
     assert one != bodies("--seed", "2")
 
 
+@pytest.mark.slow
 def test_in_ci_the_requests_are_always_the_same() -> None:
     assert bodies() == bodies()
     assert bodies(CI="") != bodies(CI="")
@@ -322,6 +336,7 @@ def test_the_first_of_several_tokens_is_taken(mock: MockServer) -> None:
 # Two implementations
 
 
+@pytest.mark.slow
 def test_two_targets_that_agree(mock: MockServer) -> None:
     with MockServer(tokens=["other-token"]) as other:
         done = judge(mock, "--diff", other.url, "--diff-token-env", "OTHER",
@@ -359,6 +374,7 @@ def test_junits_xml_has_the_rules(mock: MockServer, tmp_path: Path) -> None:
     assert "budget reached" in (skipped[0][-1].get("message") or "")
 
 
+@pytest.mark.slow
 def test_a_repeated_token_is_redacted_everywhere(tmp_path: Path) -> None:
     def echo(received: ReceivedRequest) -> Reply:
         told = str(received.headers).encode()

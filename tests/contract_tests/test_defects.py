@@ -4,14 +4,11 @@ Of the seeded defects these are the ones that the first who wrote about such tes
 for each rule. `python -m benchmarks.defects` tries all, and prints docs/defects.md.
 """
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Final
 
 import pytest
 
-from benchmarks.defects import NAMED, Row, judge_defect
+from benchmarks.defects import NAMED, judge_defect
 from contract_tests.oracle.rules import RULES
 from mock_server.mock import Mock
 from mock_server.serving.connection import MockConnection
@@ -83,25 +80,39 @@ CHOSEN: Final = (
     "id-counted",
     "poll-without-token",
 )
+QUICK: Final = (
+    "token-by-prefix",
+    "not-an-object",
+    "two-sizes-taken",
+    "scale-0-taken",
+    "model-default-other",
+    "input-width-255-taken",
+    "output-height-8192-refused",
+    "rounded-half-even",
+    "exif-ignored",
+    "picture-mirrored",
+    "error-with-input",
+    "accept-ignored",
+    "result-only-once",
+)
+"""Those that `make test` plants."""
+PARAMS: Final = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CHOSEN
+]
 
 
-@pytest.fixture(scope="module")
-def rows() -> Iterator[dict[str, "Future[Row]"]]:
-    """The results for the chosen defects, judged by a rule that each breaks, on all cores."""
-    rules = {defect.name: defect.rules for defect in DEFECTS}
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        yield {name: pool.submit(judge_defect, name, "--only", rules[name][0]) for name in CHOSEN}
-
-
-@pytest.mark.parametrize("name", CHOSEN)
-def test_a_defect_is_found(rows: dict[str, "Future[Row]"], name: str) -> None:
-    row = rows[name].result()
+@pytest.mark.parametrize("name", PARAMS)
+def test_a_defect_is_found(name: str) -> None:
+    """By the tests of a rule that it breaks."""
+    rule = next(defect.rules[0] for defect in DEFECTS if defect.name == name)
+    row = judge_defect(name, "--only", rule)
     assert row.as_planted, f"it is not found: {row.defect.mistake}"
 
 
 def test_the_chosen_defects_are_of_every_rule() -> None:
     chosen = [defect for defect in DEFECTS if defect.name in CHOSEN]
     assert len(chosen) == len(CHOSEN) >= 40
+    assert set(QUICK) < set(CHOSEN)
     assert {rule for defect in chosen for rule in defect.rules} == set(RULES)
 
 
@@ -112,6 +123,7 @@ def test_nothing_is_found_wrong_with_the_mock(options: tuple[str, ...]) -> None:
     assert result.status == 0, result.output
 
 
+@pytest.mark.slow
 def test_nothing_is_found_wrong_with_a_mock_whose_default_is_jpeg() -> None:
     settings = Settings(tokens=(TOKEN,), default_encoding=ImageEncoding.JPEG)
     with running(Mock(settings=settings).app, MockConnection) as url:
@@ -121,6 +133,7 @@ def test_nothing_is_found_wrong_with_a_mock_whose_default_is_jpeg() -> None:
         assert run_cli(url, TOKEN, *options).status == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["documented", "strict"])
 def test_a_target_without_ids_is_judged_in_all_other_respects(level: str) -> None:
     with defective(NAMED["request-id-missing"]) as served:

@@ -188,6 +188,7 @@ def test_no_other_scheme_is_followed(scheme: str, connected: list[str]) -> None:
     assert connected == []
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(NOT_PUBLIC_V4), st.data())
 def test_no_address_of_a_network_that_is_not_public_is_connected_to(

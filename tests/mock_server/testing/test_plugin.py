@@ -132,6 +132,7 @@ def test_a_wrong_configuration_is_a_usage_error() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_each_worker_of_xdist_has_its_own_server(tmp_path: Path) -> None:
     came = suite(
         tmp_path,
