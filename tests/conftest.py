@@ -3,10 +3,11 @@
 import ast
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import numpy as np
 import pytest
@@ -33,6 +34,10 @@ FOLDERS = {
     TESTS / "engine": pytest.mark.torch,
     TESTS / "service" / "playground": pytest.mark.dev,
 }
+
+
+cases: Final = Counter[str]()
+"""How many cases of a test are collected so far."""
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
@@ -71,9 +76,14 @@ def _marks(module: Path) -> Iterator[str]:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark a test as its folder is marked."""
+    """Mark a test as its folder is marked; as slow if it is not one of the `first` cases."""
     for folder in FOLDERS.keys() & set(item.path.parents):
         item.add_marker(FOLDERS[folder])
+    if first := item.get_closest_marker("first"):
+        function = item.nodeid.partition("[")[0]
+        cases[function] += 1
+        if cases[function] > first.args[0]:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -52,6 +52,7 @@ def photo_model(monkeypatch: pytest.MonkeyPatch) -> Model:
     return model
 
 
+@pytest.mark.first(2)
 @everybody
 def test_everybody_equals_untiled_fp32_on_trained_weights(
     contender: Contender, photo: Pixels, tmp_path: Path
@@ -59,6 +60,7 @@ def test_everybody_equals_untiled_fp32_on_trained_weights(
     check(contender, COMPACT, photo[96:144, 120:160], tmp_path)
 
 
+@pytest.mark.slow
 @everybody
 def test_everybody_takes_odd_sides_where_scale_2_wants_even_ones(
     contender: Contender, photo_model: Model, photo: Pixels, tmp_path: Path

@@ -84,6 +84,7 @@ def test_serve_upscales_with_the_token_from_the_environment(tmp_path: Path) -> N
         assert httpx.post(f"{url}/upscaling").status_code == 401
 
 
+@pytest.mark.slow
 def test_serve_without_a_token_makes_one_and_prints_it(tmp_path: Path) -> None:
     with served(tmp_path, "") as server:
         url, said = server.url, server.said
@@ -94,6 +95,7 @@ def test_serve_without_a_token_makes_one_and_prints_it(tmp_path: Path) -> None:
         assert httpx.post(f"{url}/upscaling").status_code == 401
 
 
+@pytest.mark.slow
 def test_a_service_that_is_told_to_stop_finishes_what_it_has_begun(tmp_path: Path) -> None:
     with served(tmp_path, "one") as server:
         headers = {"Authorization": "Bearer one"}
@@ -110,6 +112,7 @@ def test_a_service_that_is_told_to_stop_finishes_what_it_has_begun(tmp_path: Pat
                 httpx.get(f"{server.url}/livez")
 
 
+@pytest.mark.slow
 def test_every_line_of_a_service_is_a_json_object(tmp_path: Path) -> None:
     with served(tmp_path, "one") as server:
         httpx.get(f"{server.url}/livez?secret=confidential", headers={"X-User-Request-ID": "mine"})

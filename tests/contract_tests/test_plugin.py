@@ -4,6 +4,8 @@ import re
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from mock_server.serving.server import MockServer
 from tests.support.consumer_suites import Outcome, outcome
 from tests.support.contract_cli import TOKEN
@@ -47,6 +49,7 @@ def test_pytest_without_a_token_says_so(tmp_path: Path) -> None:
     assert "expected in the variable UPSCALER_TOKEN" in done.said
 
 
+@pytest.mark.slow
 def test_pytest_reports_an_unreachable_target(tmp_path: Path) -> None:
     url = unused_url()
     done = suite(tmp_path, "--contract-url", url)
@@ -54,6 +57,7 @@ def test_pytest_reports_an_unreachable_target(tmp_path: Path) -> None:
     assert f"nothing responds at {url}" in done.said
 
 
+@pytest.mark.slow
 def test_pytest_prints_the_plan_and_sends_nothing(mock: MockServer, tmp_path: Path) -> None:
     options = ("--contract-url", mock.url, "--contract-only", "REQ-4", "--contract-plan")
     done = suite(tmp_path, *options)

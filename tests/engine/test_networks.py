@@ -37,6 +37,7 @@ def test_scale_2_requires_even_sides(odd: torch.Tensor) -> None:
         net(odd)
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
 @pytest.mark.parametrize(("width", "height"), [(24, 16), (31, 18), (64, 64)])
 def test_operations_are_those_that_torch_counts(model: Model, width: int, height: int) -> None:

@@ -75,6 +75,7 @@ def in_strips(engine: Engine, pixels: Pixels) -> object:
     return deque(engine.strips(pixels), maxlen=0)
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize("way", [upscaled, resized, in_bands, in_strips])
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.MIXED, Precision.BF16])
 @pytest.mark.parametrize("model", [COMPACT, DEEP], ids=["compact", "deep"])
@@ -87,6 +88,7 @@ def test_an_overflow_returns_no_image(
         way(engine, noise(40, 44, channels))
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("model", [COMPACT, DEEP], ids=["compact", "deep"])
 def test_one_pixel_overflows_and_the_next_image_is_unaffected(model: Model) -> None:
     engine = Engine(model, dark(networks.lively(model)), CPU, Precision.FP32)
@@ -99,6 +101,7 @@ def test_one_pixel_overflows_and_the_next_image_is_unaffected(model: Model) -> N
     assert np.array_equal(engine.upscale(black), expected)
 
 
+@pytest.mark.slow
 def test_extreme_images_do_not_overflow() -> None:
     engine = networks.engine(COMPACT)
     for level in (0, 255):

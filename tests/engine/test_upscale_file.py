@@ -42,6 +42,7 @@ def test_a_png_has_the_pixels_of_upscale(source: Path, tmp_path: Path) -> None:
     assert np.array_equal(pixels_of(target), engine().upscale(pixels_of(source)))
 
 
+@pytest.mark.slow
 def test_the_size_arguments_are_those_of_upscale(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "result.png"
     engine().upscale_file(source, target, 1.5)
@@ -54,6 +55,7 @@ def test_the_size_arguments_are_those_of_upscale(source: Path, tmp_path: Path) -
         engine().upscale_file(source, target, -1)
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".JPG"])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_formats_are_read_by_content_and_written_by_suffix(

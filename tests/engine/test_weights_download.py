@@ -312,6 +312,7 @@ def fetch_in_a_process(url: str) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.slow
 def test_two_processes_can_fetch_at_once() -> None:
     together = threading.Barrier(2, timeout=60)
 

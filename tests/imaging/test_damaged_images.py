@@ -130,6 +130,7 @@ def intervals(data: bytes) -> list[Range]:
     return list(zip(marks, [*marks[1:], end], strict=True))
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", [name for name in MORE_JPEGS if "progressive" not in name])
 def test_a_jpeg_without_any_of_its_intervals_is_refused(name: str) -> None:
     data = MORE_JPEGS[name]

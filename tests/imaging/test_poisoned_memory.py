@@ -26,6 +26,7 @@ def said() -> list[list[str]]:
     return lines(LIBRARIES, range(COUNT))
 
 
+@pytest.mark.slow
 @needs_glibc
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_results_of_damaged_inputs_do_not_depend_on_old_memory(

@@ -296,6 +296,7 @@ def test_a_page_with_another_scheme_is_refused(api: httpx.Client) -> None:
         assert answer.status_code == status
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_arrive_is_a_408(
     api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

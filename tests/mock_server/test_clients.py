@@ -299,6 +299,7 @@ def test_a_401_is_not_retried(api: httpx.Client, url: str, driver: Driver) -> No
     assert statuses(api) == [401]
 
 
+@pytest.mark.slow
 def test_429_is_retried_without_retry_after(api: httpx.Client, url: str, driver: Driver) -> None:
     happens(api, "429:retry-after=9,429:retry-after=9,ok")
     told = driver.ask("infer", url)
@@ -313,6 +314,7 @@ def test_429_is_retried_without_retry_after(api: httpx.Client, url: str, driver:
     )  # 1 second by chance, the rest by the machine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [408, 503])
 def test_transient_errors_are_retried(
     api: httpx.Client, url: str, driver: Driver, status: int
@@ -340,6 +342,7 @@ def test_modals_redirect_is_followed_or_an_error(
         assert statuses(api) == [303]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["malformed", "reset", "truncated"])
 def test_a_broken_response_is_not_retried(
     api: httpx.Client, url: str, driver: Driver, fault: str

@@ -144,6 +144,7 @@ def test_the_secret_is_asked_for_by_name_and_has_to_have_the_token(deployed: Pla
         assert not asked.env_dict, "the token itself never passes through here"
 
 
+@pytest.mark.slow
 def test_what_is_set_by_variables_arrives() -> None:
     chosen = {
         "UPSCALER_GPU": "L40S, H100!",
@@ -166,6 +167,7 @@ def test_what_is_set_by_variables_arrives() -> None:
         assert variables(image(plane, GPU))["UPSCALER_SNAPSHOT"] == "gpu"
 
 
+@pytest.mark.slow
 def test_without_snapshots_there_are_none_and_one_card_is_enough(tmp_path: Path) -> None:
     with control_plane() as plane:
         words = command("deploy", "modal_app.py", alone=False)  # with what is installed here
@@ -186,6 +188,7 @@ def test_an_invalid_setting_ends_in_one_line_before_any_request() -> None:
         assert plane.received == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("secrets", [{}, {"upscaler-token": {"TOKEN"}}], ids=["none", "no key"])
 def test_without_the_secret_nothing_is_deployed_and_the_fix_is_printed(
     secrets: dict[str, set[str]],
@@ -325,6 +328,7 @@ def copied(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_new_sources_rebuild_nothing_and_new_constraints_not_the_weights(
     deployed: Plane, copied: Path
 ) -> None:
@@ -469,6 +473,7 @@ def provided(plane: Plane, name: str) -> set[str]:
     return {"modal", *(canonicalize_name(Requirement(word).name) for word in words)}
 
 
+@pytest.mark.first(1)
 def test_the_front_starts_and_answers_with_nothing_but_what_was_shipped(
     deployed: Plane, tmp_path: Path
 ) -> None:
@@ -484,6 +489,7 @@ def test_the_front_starts_and_answers_with_nothing_but_what_was_shipped(
         assert imported(path) <= provided(deployed, WEB), path
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("name", "what"), [(GPU, BE_A_GPU), (CHECK, BE_THE_SELF_CHECK)], ids=[GPU, CHECK]
 )
@@ -513,6 +519,7 @@ sys.stdout.write(modal_app.app.name)
 """
 
 
+@pytest.mark.first(1)
 def test_whoever_only_imports_the_app_needs_no_account_and_no_network(tmp_path: Path) -> None:
     done = ran(
         [sys.executable, "-W", "error", "-c", IMPORT_ONLY],

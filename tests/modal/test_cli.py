@@ -468,6 +468,7 @@ def heard(file: io.FileIO) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 def test_the_self_check_hands_on_what_it_is_given_and_ends_as_it_ended(plane: Plane) -> None:
     given: list[tuple[str, ...]] = []
 

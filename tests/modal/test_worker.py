@@ -79,6 +79,7 @@ def test_reading_leaves_cuda_alone_and_has_all_six(
     assert vars(line)["weights_s"] > 0
 
 
+@pytest.mark.slow
 def test_waking_up_has_all_models_on_the_device_and_one_picture_made(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_device_that_is_not_there_yet_is_tried_again(
         assert len(asked) == module.START_TRIES
 
 
+@pytest.mark.slow
 def test_what_the_service_gets_is_what_the_engine_makes(awake: Worker, photo: Pixels) -> None:
     delivery = awake.make(SOURCE, FAST.value, (400, 300), "png", as_file=True)
     expected = np.concatenate(list(awake.engines.upscale(photo, FAST, (400, 300))))

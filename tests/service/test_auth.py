@@ -141,6 +141,7 @@ def assert_absent(token: str, text: str) -> None:
         assert form not in text, text[max(0, text.index(form) - 200) :][:400]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("token", [CANARY, "canarÿ-token", "secret"])
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_token_comes_out_nowhere(tmp_path: Path, name: str, token: str) -> None:

@@ -35,6 +35,7 @@ from upscaler.api.sizes import Size
 
 pytestmark = [
     pytest.mark.dev,
+    pytest.mark.slow,
     pytest.mark.usefixtures("no_fault_of_ours"),
     needs_corpora(),
     # Outside of the tests a warning of Pillow's about an odd file is none but a line in the log.

@@ -151,6 +151,7 @@ def assert_refused(urls: Iterator[str], connected: list[str]) -> set[str]:
     return kinds
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize("text", KINDS_V4.split())
 def test_no_notation_of_an_ipv4_address_leads_to_it(text: str, connected: list[str]) -> None:
     address = IPv4Address(text)
@@ -188,6 +189,7 @@ def test_no_other_scheme_is_followed(scheme: str, connected: list[str]) -> None:
     assert connected == []
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(NOT_PUBLIC_V4), st.data())

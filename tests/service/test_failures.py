@@ -84,6 +84,7 @@ def release(*answers: Answer) -> Iterator[str]:
         yield server.url
 
 
+@pytest.mark.slow
 def test_a_network_that_breaks_in_the_middle_of_a_download(tmp_path: Path) -> None:
     """Twice in a row: once is made up for at once."""
     with release(broken, broken, whole) as url, service(tmp_path, url) as running:
@@ -93,6 +94,7 @@ def test_a_network_that_breaks_in_the_middle_of_a_download(tmp_path: Path) -> No
         assert in_cache() == [f"{STEM}.pth"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
     """No file may have more than so many bytes, which ends a write as a full disk does."""
     with release(whole) as url, service(tmp_path, url) as running:
@@ -104,6 +106,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         assert_well_again(running)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [RELEASED[:-1], b"garbage", RELEASED[:-1] + b"x"])
 def test_weights_in_the_cache_that_are_damaged(tmp_path: Path, damaged: bytes) -> None:
     path = cached(damaged)
@@ -114,6 +117,7 @@ def test_weights_in_the_cache_that_are_damaged(tmp_path: Path, damaged: bytes) -
     assert path.read_bytes() == RELEASED
 
 
+@pytest.mark.slow
 def test_weights_of_the_operators_own_that_are_damaged(tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     folder.mkdir()
@@ -125,6 +129,7 @@ def test_weights_of_the_operators_own_that_are_damaged(tmp_path: Path) -> None:
         assert_well_again(running)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_in_the_middle_of_a_download(tmp_path: Path) -> None:
     halfway, done = threading.Event(), threading.Event()
 

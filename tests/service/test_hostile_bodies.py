@@ -26,6 +26,7 @@ def service(
         assert "Traceback" not in service.said.read_text()
 
 
+@pytest.mark.first(12)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_hostile_request_costs_little(service: tuple[Child, int], case: Case) -> None:
     sent = send(case, *service)

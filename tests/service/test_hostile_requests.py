@@ -63,6 +63,7 @@ def assert_told(answer: httpx.Response) -> None:
         assert isinstance(body["detail"], str)
 
 
+@pytest.mark.slow
 @SHARED
 @given(st.binary(max_size=400))
 @example(b"")
@@ -82,6 +83,7 @@ def test_a_request_that_is_damaged_anywhere_harms_nobody(
     assert_ours(answered(api, VALID[:at] + new + VALID[at + gone :]))
 
 
+@pytest.mark.slow
 @SHARED
 @given(st.integers(0, len(HEAD) + 200), st.integers(0, 60), st.binary(max_size=60))
 def test_a_head_that_is_damaged_anywhere_harms_nobody(
@@ -171,6 +173,7 @@ def test_no_image_that_is_damaged_is_a_fault_of_ours(
         assert_told(api.post("/upscaling", json=fields))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(1, 64))
 @pytest.mark.parametrize("file", FILES, ids=["png-alpha", "png", "jpeg", "webp"])
 def test_a_file_cut_off_anywhere_is_refused(api: httpx.Client, file: bytes, part: int) -> None:

@@ -143,6 +143,7 @@ def left(service: Child) -> tuple[int, int, int]:
     return service.descriptors(), service.threads(), service.tasks()
 
 
+@pytest.mark.slow
 @needs_proc
 def test_ten_thousand_requests_leave_nothing_behind(tmp_path: Path) -> None:
     with child(tmp_path) as service:

@@ -56,6 +56,7 @@ def read_all(descriptor: int) -> bytes:
         return file.read()
 
 
+@pytest.mark.slow
 def test_a_stalled_log_reader_delays_no_request_and_sees_what_was_dropped() -> None:
     unread, stderr = os.pipe()
     with mock_with(stderr) as (process, api):

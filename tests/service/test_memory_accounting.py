@@ -173,6 +173,7 @@ WAYS: Final = [
 ]
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("fails", [OutOfMemory, ZeroDivisionError])
 @pytest.mark.parametrize(("ask", "first_byte_s"), WAYS)
 def test_nothing_of_a_picture_is_kept_after_it_failed(
@@ -192,6 +193,7 @@ def test_nothing_of_a_picture_is_kept_after_it_failed(
             gc.enable()
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("first_byte_s", [45.0, 0.01])
 def test_nothing_of_an_answer_is_kept_after_its_client_hung_up(first_byte_s: float) -> None:
     settings = replace(SETTINGS, first_byte_s=first_byte_s)

@@ -174,6 +174,7 @@ def test_a_body_that_stops_is_not_waited_for_though_there_is_time(
         eventually(api, "upscaler_held_bytes", 0)
 
 
+@pytest.mark.slow
 def test_a_body_may_take_longer_than_its_grace_as_long_as_it_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

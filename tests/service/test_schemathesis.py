@@ -97,6 +97,7 @@ def seen(report: Path) -> Seen:
     return found
 
 
+@pytest.mark.slow
 def test_the_service_is_as_it_is_described(api: httpx.Client, target: str, tmp_path: Path) -> None:
     _, response_path = completed(api, {})
     more = f"""
@@ -153,6 +154,7 @@ def narrowed(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "paths": {"/upscaling": document["paths"]["/upscaling"]}}
 
 
+@pytest.mark.first(1)
 def test_a_right_request_is_accepted_and_no_other(
     api: httpx.Client, target: str, tmp_path: Path
 ) -> None:

@@ -130,6 +130,7 @@ def test_the_image_has_exactly_the_size_and_encoding(
         np.testing.assert_array_equal(np.array(image), nearest(pixels, size))
 
 
+@pytest.mark.first(8)
 @pytest.mark.parametrize(
     ("before", "shown"),
     [

@@ -324,6 +324,7 @@ def test_faults_can_be_combined(api: httpx.Client) -> None:
         with_fault(api, "429+truncated")
 
 
+@pytest.mark.slow
 def test_clients_that_reset_do_not_affect_others(api: httpx.Client) -> None:
     """Clients that reset during a latency, a throttled body, or a timeout."""
     for fault in (b"latency=30", b"timeout", b"drip=10"):

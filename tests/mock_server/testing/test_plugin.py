@@ -58,6 +58,7 @@ assert not found, found
     assert came.counts == {"passed": 1}, came.said
 
 
+@pytest.mark.slow
 def test_the_fixtures_are_reset_for_each_test(tmp_path: Path) -> None:
     came = suite(
         tmp_path,
@@ -381,6 +382,7 @@ def test_fixtures_and_the_end_of_the_session_are_guarded(tmp_path: Path) -> None
     assert "ERROR: outside of all tests, a request to image.octoai.run" in came.said
 
 
+@pytest.mark.slow
 def test_other_hosts_are_not_guarded_and_the_guard_is_optional(tmp_path: Path) -> None:
     tests = """
         import socket, ssl

@@ -81,6 +81,7 @@ def test_a_failed_download_is_reported_at_the_url(page: Page, photo_url: str) ->
     expect(page.locator("#image-url")).to_be_focused()
 
 
+@pytest.mark.slow
 def test_a_busy_service_is_reported_with_a_countdown(page: Page, stub: InvertingUpscaler) -> None:
     stub.failure = Busy("the queue is full", 7)
     choose(page, PHOTO)
@@ -144,6 +145,7 @@ def respond(route: Route, status: int, body: str) -> None:
 # Progress
 
 
+@pytest.mark.slow
 def test_progress_advances_and_never_completes_early(page: Page, stub: InvertingUpscaler) -> None:
     stub.open.clear()
     choose(page, PHOTO)
@@ -163,6 +165,7 @@ def test_progress_advances_and_never_completes_early(page: Page, stub: Inverting
     expect(page.locator("#status")).to_have_text("Done: 1216 by 1024 pixels")
 
 
+@pytest.mark.slow
 def test_receiving_is_shown_as_progress(page: Page, context: BrowserContext) -> None:
     """And the estimate of the stage before no longer overwrites it."""
     slow = {"offline": False, "latency": 0, "uploadThroughput": -1, "downloadThroughput": 400_000}
@@ -206,6 +209,7 @@ def test_a_request_can_be_cancelled_and_repeated(page: Page, stub: InvertingUpsc
 # The curl command and the token
 
 
+@pytest.mark.first(1)
 @pytest.mark.skipif(not program("curl"), reason="curl is not installed")
 @pytest.mark.parametrize("name", ["photo.png", HOSTILE_NAME, "-o.png", "no suffix"])
 def test_the_curl_command_gives_the_same_file(page: Page, tmp_path: Path, name: str) -> None:

@@ -50,6 +50,7 @@ def test_another_file_type_is_reported_at_once(page: Page) -> None:
         expect(page.locator("#image-error")).to_have_text(message)
 
 
+@pytest.mark.slow
 def test_too_large_a_file_is_reported_at_once(page: Page, tmp_path: Path) -> None:
     """In base64 it is just too large for a request body."""
     path = tmp_path / "long.png"

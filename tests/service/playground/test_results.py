@@ -146,6 +146,7 @@ def test_an_invalid_url_is_reported(page: Page) -> None:
         expect(page.locator("#image-url")).to_have_attribute("aria-invalid", "true")
 
 
+@pytest.mark.slow
 def test_a_jpeg_by_height_with_another_model(page: Page) -> None:
     choose(page, PHOTO)
     page.select_option("#model", "real-esrgan-x2-plus")
@@ -244,6 +245,7 @@ def test_the_slider_moves_by_mouse(page: Page) -> None:
     assert (colour_at(page, 0.08), colour_at(page, 0.12)) == (RED, CYAN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}])
 def test_the_slider_moves_by_touch(page: Page) -> None:
     upscale(page)
@@ -252,6 +254,7 @@ def test_the_slider_moves_by_touch(page: Page) -> None:
     assert (colour_at(page, 0.27), colour_at(page, 0.33)) == (RED, CYAN)
 
 
+@pytest.mark.slow
 def test_at_1_to_1_the_image_scrolls_below_the_divider(page: Page) -> None:
     """Left of the divider is always the original, whichever part of the image is visible."""
     wide = Image.new("RGB", (600, 300), RED)

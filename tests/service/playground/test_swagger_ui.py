@@ -95,6 +95,7 @@ def test_it_works_under_a_path_prefix(page: Page, mock: MockServer) -> None:
     mock.assert_called_with(scale=2, status=200, times=1)
 
 
+@pytest.mark.slow
 def test_it_works_where_the_app_is_mounted(page: Page) -> None:
     outer = FastAPI()
     outer.mount("/below", Mock().app)
@@ -105,6 +106,7 @@ def test_it_works_where_the_app_is_mounted(page: Page) -> None:
         upscale(page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/docs", "/"])
 def test_no_page_can_frame_it(
     browser: Browser, mock: MockServer, other_site: str, path: str

@@ -286,6 +286,7 @@ def test_who_does_not_take_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch)
         assert len(answer.body) < int(answer.headers["content-length"])
 
 
+@pytest.mark.slow
 def test_who_takes_a_little_all_the_time_is_cut_off_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -295,6 +296,7 @@ def test_who_takes_a_little_all_the_time_is_cut_off_as_well(
         take_slowly(api)
 
 
+@pytest.mark.slow
 def test_who_takes_an_answer_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Far longer than the time that may pass besides, but fast enough."""
     monkeypatch.setattr(server, "RESPONSE_GRACE_S", 0.5)
@@ -326,6 +328,7 @@ class Roomy(server.Connection):
         super().connection_made(transport)
 
 
+@pytest.mark.slow
 def test_the_end_of_an_answer_may_be_taken_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "Connection", Roomy)
     monkeypatch.setattr(server, "HEAD_DEADLINE_S", 0.5)

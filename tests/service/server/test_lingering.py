@@ -79,6 +79,7 @@ def test_a_refusal_is_not_lost_when_the_connection_is_to_be_closed(
     assert found == [status] * 4
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize("status", CASES)
 @pytest.mark.parametrize("close", [b"", CLOSE], ids=["kept", "closed"])
 @pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"], ids=["", "expecting"])
@@ -108,6 +109,7 @@ def test_a_client_of_httpx_is_told_and_can_go_on(server: str, status: int) -> No
             assert api.get("/livez").status_code == 200
 
 
+@pytest.mark.first(6)
 @pytest.mark.skipif(not CURL, reason="curl is not installed")
 @pytest.mark.parametrize("status", CASES)
 @pytest.mark.parametrize("options", [[], ["--http1.0"], ["-H", "Expect:"]], ids=str)
@@ -125,6 +127,7 @@ def test_curl_is_told(server: str, status: int, options: list[str], tmp_path: Pa
     assert done.stdout == str(status), done.stderr
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("close", [b"", CLOSE], ids=["kept", "closed"])
 def test_a_client_at_1_mb_a_second_is_told(
     server: str, close: bytes, monkeypatch: pytest.MonkeyPatch
@@ -163,6 +166,7 @@ def test_a_client_that_sends_for_ever_is_cut_off(
     assert pace or sent_bytes >= 8 * MIB
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NGINX, reason="nginx is not installed")
 @pytest.mark.parametrize("status", CASES)
 @pytest.mark.parametrize("buffering", ["on", "off"])

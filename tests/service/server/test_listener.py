@@ -65,6 +65,7 @@ def status_of_life(api: httpx.Client) -> int:
     return answer.status
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("said_first", [b"", b"GET /livez HTTP/1.1\r\nHo"], ids=["silent", "head"])
 def test_idle_connections_beyond_the_files_keep_nobody_out(
     said_first: bytes, tmp_path: Path
@@ -131,6 +132,7 @@ def test_the_connection_that_has_rested_the_longest_makes_way(
         assert [answer.status for answer in answers(rest(first))] == [200, 200, 200]
 
 
+@pytest.mark.slow
 def test_no_connection_with_a_request_at_work_makes_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "MAX_CONNECTIONS", 2)
     with serving(Slow(3)) as api, ExitStack() as stack:
