@@ -27,8 +27,6 @@ from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Device, Precision, Settings
 
-pytestmark = pytest.mark.alone
-
 UPSCALER = str(Path(sys.executable).parent / "upscaler")
 FAST = ("--model", "real-esrgan-animevideo-v3")
 

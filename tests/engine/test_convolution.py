@@ -14,8 +14,6 @@ from torch.nn import functional as F  # noqa: N812
 from tests.support.properties import examples
 from upscaler.engine.convolution import LEAK, Direct, Kernel, Method, Winograd
 
-pytestmark = pytest.mark.alone
-
 CPU = torch.device("cpu")
 METHODS: dict[str, Method] = {
     "winograd": Winograd(torch.float32, CPU),

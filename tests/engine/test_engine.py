@@ -29,8 +29,6 @@ from upscaler.models import MODELS, Compact, Model, UpscalingModel
 from upscaler.planning import Plan, cheapest
 from upscaler.settings import Device, Precision, Settings
 
-pytestmark = pytest.mark.alone
-
 FAST = UpscalingModel.ANIMEVIDEO_V3
 COMPACT = [name for name in UpscalingModel if isinstance(MODELS[name].network, Compact)]
 

@@ -24,8 +24,6 @@ from upscaler.engine.layers import (
 )
 from upscaler.engine.networks import NUM_FEAT, ResidualDenseBlock, RRDBBlock
 
-pytestmark = pytest.mark.alone
-
 CPU = torch.device("cpu")
 WINOGRAD = Winograd(torch.float32, CPU)
 DIRECT = Direct(torch.float32, torch.float32, CPU)

@@ -12,8 +12,6 @@ from upscaler.bench.contenders import Peer
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, Model, UpscalingModel
 
-pytestmark = pytest.mark.alone
-
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
 
 

@@ -23,8 +23,6 @@ from upscaler.models import MODELS, Model, UpscalingModel
 from upscaler.planning import Plan, cheapest
 from upscaler.settings import Device, Precision, Settings
 
-pytestmark = pytest.mark.alone
-
 FAST = UpscalingModel.ANIMEVIDEO_V3
 
 
