@@ -72,6 +72,7 @@ def in_seconds(text: str) -> float:
     return float(number) / {"s": 1, "ms": 1000}[unit]
 
 
+@pytest.mark.slow
 def test_everybody_is_measured_and_right(everybody: tuple[str, dict[str, Any], bytes]) -> None:
     _, found, _ = everybody
     (case,) = found["cases"]
@@ -168,6 +169,7 @@ def _dying(monkeypatch: pytest.MonkeyPatch) -> None:
     Dying.born = 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_dying")
 def test_who_dies_is_a_row_and_the_others_go_on(task: BenchTask) -> None:
     told: list[str] = []

@@ -138,6 +138,7 @@ def test_a_halo_below_the_receptive_field_is_visible(halo: int, photo: Pixels) -
     assert largest_difference(whole, cut) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [UpscalingModel.X4_PLUS, UpscalingModel.X4_PLUS_ANIME])
 def test_bands_of_a_deep_network_are_hardly_visible(name: UpscalingModel, photo: Pixels) -> None:
     """On fur, 70 dB is far below what can be seen, and what `RealESRGANer` cuts is not."""
@@ -158,6 +159,7 @@ def test_scale_2_supports_odd_sides_in_any_bands(bands: int) -> None:
     assert largest_difference(whole, cut) <= 1
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("name", UpscalingModel)
 def test_any_rows_per_step_equal_the_plain_network(name: UpscalingModel, photo: Pixels) -> None:
     """Sides that are odd and no multiples of 4, and 1 level for rounding."""
@@ -273,6 +275,7 @@ def test_uniform_alpha_is_not_computed(value: int) -> None:
     assert calls[-1] == (32, 32)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("name", [FAST, UpscalingModel.X2_PLUS])
 @pytest.mark.parametrize(("channels", "passes"), [(3, 1), (4, 2)])
 def test_progress_counts_the_rows_of_every_band_and_pass(
@@ -290,6 +293,7 @@ def test_progress_counts_the_rows_of_every_band_and_pass(
     assert max(later - earlier for earlier, later in pairwise(done)) <= 10
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", [FAST, UpscalingModel.X2_PLUS])
 @settings(max_examples=examples(15))
 @given(
@@ -337,6 +341,7 @@ def test_the_input_is_not_changed() -> None:
     assert np.array_equal(pixels, before)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "precision", [Precision.FP32, pytest.param(Precision.MIXED, marks=needs_bf16)]
 )

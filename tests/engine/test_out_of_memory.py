@@ -121,6 +121,7 @@ def most_tries(channels: int) -> int:
     return 3 + int(log2(max(amounts) / min(amounts)))
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("kind", FAILURES)
 @settings(max_examples=examples(12))
 @given(failing=st.sets(st.integers(0, 30), max_size=5), channels=st.sampled_from([3, 4]))
@@ -138,6 +139,7 @@ def test_a_failure_anywhere_gives_a_correct_image_or_an_error(
     assert np.any(as_tried, axis=0).all(), "every row is that of a try, to the last bit"
 
 
+@pytest.mark.slow
 def test_every_single_push_of_every_band_and_pass_may_fail() -> None:
     calls = Run(lambda _: False, MemoryError, channels=4).calls
     assert calls > 4

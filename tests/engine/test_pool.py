@@ -79,6 +79,7 @@ print(before, held("VmHWM:"), held("VmRSS:"))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another keeps memory differently")
 def test_the_memory_of_an_image_is_released() -> None:
     command = [sys.executable, "-c", HELD]

@@ -193,6 +193,7 @@ def test_torch_fills_uninitialised_memory(filled: None) -> None:
     assert torch.zeros(1, dtype=torch.uint8).new_empty(9).eq(255).all()
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("kind", "precision"), NETWORKS)
 def test_no_network_returns_unwritten_memory(
     kind: str, precision: Precision, request: pytest.FixtureRequest
@@ -230,6 +231,7 @@ def printed(**environment: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="of glibc's malloc alone (mallopt(3))"
 )

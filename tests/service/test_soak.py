@@ -8,7 +8,7 @@ from benchmarks import soak
 from tests.support.processes import needs_proc
 from upscaler.models import UpscalingModel
 
-pytestmark = [pytest.mark.torch, pytest.mark.alone]
+pytestmark = [pytest.mark.torch, pytest.mark.alone, pytest.mark.slow]
 
 AT_LEAST = 0.5
 """Of the lower of the two capacities. In a minute, on a machine that others use as well, they
