@@ -226,6 +226,7 @@ def test_memory_that_cannot_suffice_is_told_and_how_much_would(
     assert not (folder / "upscaled" / "a.png").exists()
 
 
+@pytest.mark.slow
 def test_memory_that_is_given_is_what_a_picture_may_take(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +332,7 @@ def test_weights_that_cannot_be_fetched_are_all_named(
     assert "UPSCALER_WEIGHTS" in err
 
 
+@pytest.mark.slow
 def test_all_weights_are_fetched_unless_some_are_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,6 +373,7 @@ def test_damaged_weights_are_told_and_make_the_status_1(
     assert "DAMAGED: delete it, then run `upscaler weights fetch real-esrgan-x4-v3`" in out
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_stops_the_command_quietly(folder: Path) -> None:
     """As `| head` does: the first picture is whole, and what follows is neither made nor failed."""
     command = [UPSCALER, "image", *FAST, "--quiet", "--scale", "1", "a.png", "b.JPG"]
@@ -418,6 +421,7 @@ def to_a_large_file(path: Path) -> None:
         file.truncate(files.MAX_FILE_BYTES + 1)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

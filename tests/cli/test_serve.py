@@ -124,6 +124,7 @@ def test_every_line_of_a_service_is_a_json_object(tmp_path: Path) -> None:
     assert "confidential" not in "".join(server.said)
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_status_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

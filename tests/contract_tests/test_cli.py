@@ -296,6 +296,7 @@ def test_an_unwritable_report_is_an_error_before_anything_is_sent(
     assert mock.calls == []
 
 
+@pytest.mark.slow
 def test_a_test_with_nothing_to_send_counts_for_no_rule(mock: MockServer) -> None:
     """At the level documented other base64 may be taken."""
     done = judge(mock, "--only", "REQ-17", "--level", "documented", "--max-examples", "3")
@@ -328,6 +329,7 @@ def test_a_wrong_token_ends_the_run_at_once(mock: MockServer) -> None:
     assert len(mock.calls) == 1
 
 
+@pytest.mark.slow
 def test_the_first_of_several_tokens_is_taken(mock: MockServer) -> None:
     done = run_cli(mock.url, f" {TOKEN} ,other", "--only", "RES-9", "REQ-8", *STRICT)
     assert done.status == 0, done.output
@@ -346,6 +348,7 @@ def test_two_targets_that_agree(mock: MockServer) -> None:
     assert done.report["money"]["billed"] == 2 * paid(mock)
 
 
+@pytest.mark.slow
 def test_two_targets_that_differ(mock: MockServer) -> None:
     with MockServer(tokens=[TOKEN]) as other:
         other.faults.set("wrong-encodingx*")
@@ -391,6 +394,7 @@ def test_a_repeated_token_is_redacted_everywhere(tmp_path: Path) -> None:
     assert TOKEN not in written
 
 
+@pytest.mark.slow
 def test_the_users_project_is_not_loaded(mock: MockServer, tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     (tmp_path / "conftest.py").write_text("raise RuntimeError('not mine')\n")

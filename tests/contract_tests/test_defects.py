@@ -116,6 +116,7 @@ def test_the_chosen_defects_are_of_every_rule() -> None:
     assert {rule for defect in chosen for rule in defect.rules} == set(RULES)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("options", [(), ("--level", "strict", "--concurrency", "4")])
 def test_nothing_is_found_wrong_with_the_mock(options: tuple[str, ...]) -> None:
     with running(Mock(tokens=[TOKEN]).app, MockConnection) as url:

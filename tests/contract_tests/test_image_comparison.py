@@ -158,6 +158,7 @@ def check(sent: SampleImage, edit: Edit, word: str, encoding: str = "png") -> No
     assert any(each in said for each in word.split("|"))
 
 
+@pytest.mark.first(8)
 @pytest.mark.parametrize("wrong", WRONGS)
 @FEW
 @given(sample_images(COLOURED), st.sampled_from(("png", "jpeg")))

@@ -27,6 +27,7 @@ def test_pytest_judges_as_the_command_does(mock: MockServer, tmp_path: Path) -> 
     assert (tmp_path / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_pytest_reports_a_failure_without_a_traceback(mock: MockServer, tmp_path: Path) -> None:
     mock.faults.set("wrong-sizex*")
     done = suite(tmp_path, "--contract-url", mock.url, "--contract-only", "REQ-16",

@@ -100,6 +100,7 @@ def test_a_requested_size_is_exact_and_not_aliased(photo: Pixels) -> None:
     assert np.array_equal(resized, np.array(expected))
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("bands", [2, 3, 4, 9])
 @pytest.mark.parametrize("name", COMPACT)
 def test_bands_of_a_compact_network_equal_the_whole_image(
@@ -159,7 +160,7 @@ def test_scale_2_supports_odd_sides_in_any_bands(bands: int) -> None:
     assert largest_difference(whole, cut) <= 1
 
 
-@pytest.mark.first(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UpscalingModel)
 def test_any_rows_per_step_equal_the_plain_network(name: UpscalingModel, photo: Pixels) -> None:
     """Sides that are odd and no multiples of 4, and 1 level for rounding."""
@@ -173,6 +174,7 @@ def test_any_rows_per_step_equal_the_plain_network(name: UpscalingModel, photo: 
         assert largest_difference(found, expected) <= 1
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize("name", UpscalingModel)
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 5)], ids=str)
 def test_the_smallest_images_equal_the_plain_network(

@@ -40,7 +40,7 @@ def test_networks_equal_the_references(model: Model, photo: Pixels) -> None:
     assert largest_difference(networks.to_levels(expected), networks.to_levels(found)) <= 1
 
 
-@pytest.mark.first(6)
+@pytest.mark.first(2)
 @needs(Peer.REALESRGAN)
 @every_model
 @pytest.mark.parametrize("shape", [(48, 64, 3), (37, 51, 3), (40, 33, 4)], ids=str)

@@ -94,6 +94,7 @@ def test_the_mock_starts_with_the_inputs(tmp_path: Path) -> None:
         assert answers[-1].status_code == 429
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -235,6 +235,7 @@ def check_waits(client: Client, requests: list[dict[str, Any]], limit_s: float) 
         assert at_least_s <= seconds < at_least_s + limit_s
 
 
+@pytest.mark.first(2)
 def test_it_gets_an_image_and_sends_its_token(api: httpx.Client, url: str, driver: Driver) -> None:
     check_picture(driver.ask("infer", url))
     (request,) = journal(api)
@@ -393,6 +394,7 @@ def test_the_methods_of_the_javascript_sdk_use_its_fetcher(api: httpx.Client, ur
     assert {request["headers"]["x-fern-sdk-version"] for request in requests} == {"1.11.0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLIENTS)
 def test_it_times_out(hopeless: tuple[httpx.Client, dict[str, Driver]], name: str) -> None:
     api, drivers = hopeless

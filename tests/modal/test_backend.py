@@ -194,6 +194,7 @@ def test_where_modal_refuses_nothing_is_known(plane: Plane, status: Status) -> N
         made_remotely()
 
 
+@pytest.mark.slow
 def test_where_nobody_answers_nothing_is_known() -> None:
     with app_deployed() as own:
         known = method("make")

@@ -164,6 +164,7 @@ def test_no_notation_of_an_ipv4_address_leads_to_it(text: str, connected: list[s
     assert_refused(hidden(str(int(address))), connected)
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize("text", KINDS_V6.split())
 def test_no_notation_of_an_ipv6_address_leads_to_it(text: str, connected: list[str]) -> None:
     hosts = list(spelled(IPv6Address(text)))

@@ -85,6 +85,7 @@ def test_a_stalled_log_reader_delays_no_request_and_sees_what_was_dropped() -> N
     assert counted < told <= counted + 6, "the line of /metrics, and uvicorn's about its end"
 
 
+@pytest.mark.slow
 def test_a_service_whose_log_nobody_reads_ends_when_it_is_told_to() -> None:
     unread, stderr = os.pipe()
     with mock_with(stderr) as (process, api):

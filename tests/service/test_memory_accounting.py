@@ -79,6 +79,7 @@ def traced() -> Iterator[Callable[[], int]]:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_metrics_report_held_bytes_at_each_stage_of_async_requests() -> None:
     now_s, gate = 0.0, Failing()
     jobs = LocalJobStore(2**30, clock=lambda: now_s)
@@ -193,7 +194,7 @@ def test_nothing_of_a_picture_is_kept_after_it_failed(
             gc.enable()
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("first_byte_s", [45.0, 0.01])
 def test_nothing_of_an_answer_is_kept_after_its_client_hung_up(first_byte_s: float) -> None:
     settings = replace(SETTINGS, first_byte_s=first_byte_s)

@@ -61,6 +61,7 @@ def test_infer_gets_a_png_of_the_exact_size(
     assert (image.format, image.size) == ("PNG", size)
 
 
+@pytest.mark.slow
 def test_infer_gets_a_picture_that_takes_longer_than_it_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

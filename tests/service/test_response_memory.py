@@ -43,6 +43,7 @@ with serving(Noise()) as client:
 """
 
 
+@pytest.mark.first(1)
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
 @pytest.mark.parametrize("accept", ["application/json", "image/png"])
 def test_the_largest_answer_takes_its_file_and_little_more(accept: str) -> None:

@@ -110,6 +110,7 @@ class Never(Resizer):
         raise AssertionError("a dry run makes nothing")
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize("model", UpscalingModel)
 @pytest.mark.parametrize("asked", [{"scale": 1.37}, {"output_image_height": 999}])
 def test_a_dry_run_says_what_would_come_of_it_and_makes_nothing(

@@ -236,6 +236,7 @@ def test_connections_break_under_another_server(fault: str) -> None:
         httpx.post(f"{url}/upscaling", json=SMALL, headers=headers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [20_000, 50_000])
 def test_drip_throttles_the_body(api: httpx.Client, rate: int) -> None:
     whole = upscale(api, **SMALL)

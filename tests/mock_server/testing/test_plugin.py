@@ -100,6 +100,7 @@ def test_the_fixtures_are_reset_for_each_test(tmp_path: Path) -> None:
     assert came.counts == {"passed": 9}, came.said
 
 
+@pytest.mark.slow
 def test_the_configuration_has_the_options_of_the_mock(tmp_path: Path) -> None:
     (tmp_path / "scenario.toml").write_text('[faults]\nupscaling = "502,ok"\n')
     tests = """
@@ -155,6 +156,7 @@ def test_each_worker_of_xdist_has_its_own_server(tmp_path: Path) -> None:
     assert places[0][1] != places[1][1]
 
 
+@pytest.mark.slow
 def test_without_respx_the_fixture_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("import sys\nsys.modules['respx'] = None\n")
     came = suite(

@@ -63,6 +63,7 @@ def test_an_image_is_upscaled_by_keyboard_alone(page: Page) -> None:
     tab_to(page, "#copy")
 
 
+@pytest.mark.slow
 def test_the_focused_control_has_an_outline(page: Page) -> None:
     """Some controls are invisible, and another element is drawn in their place."""
     upscale(page)
@@ -120,6 +121,7 @@ FAINT = """() => {
 }"""
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("options", [{"color_scheme": "light"}, {"color_scheme": "dark"}], ids=str)
 def test_controls_have_names_and_text_has_contrast(
     page: Page, stub: InvertingUpscaler, options: dict[str, Any]
@@ -155,6 +157,7 @@ SMALL = """() =>
     .map(([html]) => html)"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"viewport": PHONE, "has_touch": True, "is_mobile": True}])
 def test_the_page_fits_a_phone(page: Page, stub: InvertingUpscaler) -> None:
     def check() -> None:

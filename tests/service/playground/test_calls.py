@@ -30,6 +30,7 @@ from upscaler.models import UpscalingModel
 pytestmark = needs_browser
 
 
+@pytest.mark.slow
 def test_an_incomplete_form_is_not_sent(page: Page) -> None:
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
@@ -99,6 +100,7 @@ def test_a_busy_service_is_reported_with_a_countdown(page: Page, stub: Inverting
     expect(problem).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_an_unavailable_service_is_reported(page: Page, stub: InvertingUpscaler) -> None:
     stub.failure = Unavailable("/somewhere/is damaged")
     choose(page, PHOTO)
@@ -188,6 +190,7 @@ def test_receiving_is_shown_as_progress(page: Page, context: BrowserContext) -> 
     assert shown.count("Receiving") > 3
 
 
+@pytest.mark.slow
 def test_a_request_can_be_cancelled_and_repeated(page: Page, stub: InvertingUpscaler) -> None:
     stub.open.clear()
     choose(page, PHOTO)

@@ -95,6 +95,7 @@ def test_another_origin_neither_controls_nor_reads_the_mock(
     assert {text for *_, text in results} == {""}
 
 
+@pytest.mark.slow
 def test_dns_rebinding_neither_controls_nor_reads_the_mock(
     playwright: Playwright, mock: MockServer
 ) -> None:
@@ -112,6 +113,7 @@ def test_dns_rebinding_neither_controls_nor_reads_the_mock(
     assert all("--admin-host" in str(text) for *_, text in results)
 
 
+@pytest.mark.slow
 def test_the_mocks_own_page_is_allowed(browser: Browser, mock: MockServer) -> None:
     with browser.new_context() as context:
         page = context.new_page()

@@ -63,6 +63,7 @@ def test_too_large_a_file_is_reported_at_once(page: Page, tmp_path: Path) -> Non
     expect(page.locator("#image-error")).to_be_empty()
 
 
+@pytest.mark.slow
 def test_too_large_an_output_is_reported_at_once(page: Page) -> None:
     choose(page, PHOTO)
     for kind, field, number in (
@@ -136,6 +137,7 @@ def test_output_sizes_follow_the_contract(page: Page) -> None:
         assert tuple(output) == pytest.approx(expected, abs=0, rel=1e-15), (size, kind, number)
 
 
+@pytest.mark.slow
 def test_the_largest_number_follows_the_contract(page: Page) -> None:
     fields = {"scale": "scale", "width": "output_image_width", "height": "output_image_height"}
     sizes = [(256, 256), (2048, 2048), (256, 2048), (300, 299), (299, 300), (257, 256), (997, 641)]

@@ -59,6 +59,7 @@ def test_a_photo_is_upscaled(page: Page) -> None:
     assert np.array_equal(np.array(Image.open(io.BytesIO(file))), 255 - before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", ["drop", "paste"])
 def test_an_image_can_be_dropped_or_pasted(page: Page, event: str) -> None:
     page.evaluate(
@@ -90,6 +91,7 @@ def test_a_url_can_be_entered(page: Page, photo_url: str, tmp_path: Path, servic
     assert run_curl(page, tmp_path) == {"photo-500x421.png": file}
 
 
+@pytest.mark.slow
 def test_only_the_result_is_shown_if_the_original_cannot_be(page: Page, photo_url: str) -> None:
     page.route(photo_url, lambda route: route.abort())
     page.fill("#image-url", photo_url)
@@ -104,6 +106,7 @@ def test_only_the_result_is_shown_if_the_original_cannot_be(page: Page, photo_ur
     assert not page.locator("#slider").is_visible()
 
 
+@pytest.mark.slow
 def test_an_original_that_loads_late_does_not_replace_the_result(
     page: Page, photo_url: str
 ) -> None:
@@ -216,6 +219,7 @@ def test_a_typed_scale_survives_a_change_of_model(page: Page) -> None:
 # The slider
 
 
+@pytest.mark.slow
 def test_the_slider_moves_by_keyboard(page: Page) -> None:
     upscale(page)
     slider = page.locator("#slider")

@@ -80,6 +80,7 @@ def test_the_operations_are_shown_and_tried_with_a_token(page: Page, mock: MockS
     assert stored == [0, 0, ""], "the token is stored nowhere"
 
 
+@pytest.mark.slow
 def test_it_works_under_a_path_prefix(page: Page, mock: MockServer) -> None:
     mock.reset()
 

@@ -337,6 +337,7 @@ def test_the_end_of_an_answer_may_be_taken_slowly(monkeypatch: pytest.MonkeyPatc
         take_slowly(api)
 
 
+@pytest.mark.slow
 def test_the_end_of_an_answer_must_be_taken_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it was said, and not all is taken: a server that ends would wait for that."""
     monkeypatch.setattr(server, "HEAD_DEADLINE_S", 0.5)

@@ -98,6 +98,7 @@ def test_a_client_that_sends_all_before_it_reads_is_told(
     assert found == ([status] if close else [status, 200])
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("status", CASES)
 def test_a_client_of_httpx_is_told_and_can_go_on(server: str, status: int) -> None:
     token, mib, settings = CASES[status]
@@ -145,6 +146,7 @@ def test_a_client_at_1_mb_a_second_is_told(
         assert connection.recv(13) == b"HTTP/1.1 401 "
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("close", [b"", CLOSE], ids=["kept", "closed"])
 @pytest.mark.parametrize("pace", [0, 0.02], ids=["fast", "slow"])
 def test_a_client_that_sends_for_ever_is_cut_off(

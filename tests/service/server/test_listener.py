@@ -65,7 +65,7 @@ def status_of_life(api: httpx.Client) -> int:
     return answer.status
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("said_first", [b"", b"GET /livez HTTP/1.1\r\nHo"], ids=["silent", "head"])
 def test_idle_connections_beyond_the_files_keep_nobody_out(
     said_first: bytes, tmp_path: Path
@@ -166,6 +166,7 @@ def test_a_slow_reader_is_disconnected_for_others_unless_it_has_a_token(
             assert status_of_life(api) == 200
 
 
+@pytest.mark.slow
 def test_beyond_those_that_are_refused_connections_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """And are answered once there is room for them."""
     monkeypatch.setattr(listening, "MAX_CONNECTIONS", 1)
@@ -188,6 +189,7 @@ def test_beyond_those_that_are_refused_connections_wait(monkeypatch: pytest.Monk
         assert status_of_life(api) == 200
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 def test_what_the_system_has_no_place_for_is_told_once_and_waited_for(
     number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
