@@ -16,7 +16,7 @@ from upscaler.api.limits import MAX_INPUT_PX
 from upscaler.errors import FileRefused
 from upscaler.formats import ImageEncoding
 
-PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 """The files of a folder that are read. A file that is given by name may have any suffix."""
 ENCODINGS: Final = {suffix: encoding for encoding in ImageEncoding for suffix in encoding.suffixes}
 """The format of a result, by the suffix of its name."""
@@ -133,7 +133,7 @@ def _expand(text: str) -> list[Path]:
         return sorted(
             child
             for child in Path(text).iterdir()
-            if child.suffix.lower() in PICTURE_SUFFIXES and child.is_file()
+            if child.suffix.lower() in IMAGE_SUFFIXES and child.is_file()
         )
     if os.path.isfile(text):  # noqa: PTH113
         return [Path(text)]
