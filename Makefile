@@ -13,8 +13,9 @@ BASE := .venv-base
 PIP := -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-# Two files run at a time, each in its own order, and each with one of torch's threads.
-TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
+# Three files run at a time, since some wait, each in its own order, and each with one of torch's
+# threads.
+TOGETHER := -n 3 --dist loadfile --no-loadscope-reorder
 ONE_THREAD := OMP_NUM_THREADS=1
 # All examples of a property.
 ALL := --hypothesis-profile=all
@@ -47,9 +48,8 @@ dev: $(VENV)/dev.done
 
 # Where a test runs, its marks say, which pyproject.toml describes.
 test: $(VENV)/dev.done $(VENV)/reference.done $(BASE)/done
-	$(BIN)/python -m pytest -m 'alone and not slow'
-	$(ONE_THREAD) $(BIN)/python -m pytest $(TOGETHER) -m 'not (base or alone or slow)'
-	$(BASE)/bin/python -m pytest -m '(base or both) and not slow'
+	$(ONE_THREAD) $(BIN)/python -m pytest $(TOGETHER) -m 'not (base or slow)'
+	$(BASE)/bin/python -m pytest -m 'base and not slow'
 
 test-all: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(BASE)/done
 	$(BIN)/python -m pytest $(ALL) -m alone

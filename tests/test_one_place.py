@@ -133,6 +133,7 @@ def test_a_seventh_model_is_one_entry(tmp_path: Path) -> None:
     check(tmp_path, "seventh_model", SEVENTH)
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_the_weights_of_a_seventh_model_need_no_other_entry(tmp_path: Path) -> None:
     smallest = SEVENTH.new.replace("num_conv=24", "num_conv=1")  # it upscales an image
@@ -166,6 +167,7 @@ def test_a_format_without_a_writer_fails_at_import(tmp_path: Path) -> None:
     assert done.stderr.endswith(": webp\n")
 
 
+@pytest.mark.slow
 def test_a_larger_output_is_one_constant_here_and_one_of_the_oracle(tmp_path: Path) -> None:
     check(tmp_path, "larger_limit", *LARGER)
 

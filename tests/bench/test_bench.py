@@ -91,6 +91,7 @@ def test_everybody_is_measured_and_right(everybody: tuple[str, dict[str, Any], b
             assert 10_000 < row["peak_bytes"] < 1e9
 
 
+@pytest.mark.slow
 def test_ratios_are_taken_within_a_round(everybody: tuple[str, dict[str, Any], bytes]) -> None:
     (case,) = everybody[1]["cases"]
     (baseline,) = (row for row in case["rows"] if row["name"] == case["baseline"])
@@ -100,6 +101,7 @@ def test_ratios_are_taken_within_a_round(everybody: tuple[str, dict[str, Any], b
         assert row["median_ratio"] == median(row["ratios"])
 
 
+@pytest.mark.slow
 def test_the_table_says_what_the_json_says(
     everybody: tuple[str, dict[str, Any], bytes],
 ) -> None:
@@ -116,6 +118,7 @@ def test_the_table_says_what_the_json_says(
         assert int(largest) == row["fidelity"]["largest"]
 
 
+@pytest.mark.slow
 def test_the_machine_comes_first(everybody: tuple[str, dict[str, Any], bytes]) -> None:
     printed, found, _ = everybody
     machine = found["machine"]
@@ -126,6 +129,7 @@ def test_the_machine_comes_first(everybody: tuple[str, dict[str, Any], bytes]) -
     assert found["peaks"]["fp32"] > 1e9
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not matplotlib_is_there(), reason="matplotlib is not installed")
 def test_the_plot_is_a_picture(everybody: tuple[str, dict[str, Any], bytes]) -> None:
     from io import BytesIO
@@ -139,6 +143,7 @@ def test_the_plot_is_a_picture(everybody: tuple[str, dict[str, Any], bytes]) -> 
         assert np.array(picture.convert("L")).std() > 5, "it is not blank"
 
 
+@pytest.mark.slow
 @needs(Peer.REALESRGAN)
 def test_the_reference_is_what_the_others_are_compared_with(
     everybody: tuple[str, dict[str, Any], bytes],

@@ -178,6 +178,7 @@ def environment(**more: str) -> dict[str, str]:
 # What is asked, and what is not
 
 
+@pytest.mark.slow
 def test_a_plan_sends_nothing() -> None:
     with stub_server(lambda _: OK) as server:
         done = run_cli(server.url, "", "--plan", *STRICT)
@@ -226,6 +227,7 @@ def test_free_requests_are_sent_first(mock: MockServer) -> None:
     assert statuses == [422] * statuses.index(200) + [200] * statuses.count(200)
 
 
+@pytest.mark.slow
 def test_the_list_has_all_rules_and_needs_no_target(tmp_path: Path) -> None:
     done = subprocess.run(
         [COMMAND, "--list"], env=environment(), cwd=tmp_path, capture_output=True, text=True,
@@ -307,12 +309,14 @@ def test_a_test_with_nothing_to_send_counts_for_no_rule(mock: MockServer) -> Non
     assert not {test["id"] for test in nothing} & set(rule["tests"])
 
 
+@pytest.mark.slow
 def test_a_wrong_status_breaks_a_rule_that_is_judged(mock: MockServer) -> None:
     mock.faults.set("404x*")
     done = judge(mock, "--only", "RES-7", *STRICT)
     assert last_line(done) == "Does not conform: RES-7 is broken."
 
 
+@pytest.mark.slow
 def test_fail_fast_stops_at_the_first_failure(mock: MockServer) -> None:
     mock.faults.set("wrong-sizex*")
     done = judge(mock, "-x", "--only", "REQ-16", *STRICT)
@@ -361,6 +365,7 @@ def test_two_targets_that_differ(mock: MockServer) -> None:
 # What is written
 
 
+@pytest.mark.slow
 def test_junits_xml_has_the_rules(mock: MockServer, tmp_path: Path) -> None:
     file = tmp_path / "junit.xml"
     mock.faults.set("wrong-sizex*")
@@ -411,6 +416,7 @@ def test_the_users_project_is_not_loaded(mock: MockServer, tmp_path: Path) -> No
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(mock: MockServer, tmp_path: Path) -> None:
     done = subprocess.run(
         f"{COMMAND} --list | head -1", shell=True, env=environment(), cwd=tmp_path,

@@ -90,8 +90,7 @@ QUICK: Final = (
     "output-height-8192-refused",
     "rounded-half-even",
     "exif-ignored",
-    "picture-mirrored",
-    "error-with-input",
+    "error-detail-text",
     "accept-ignored",
     "result-only-once",
 )

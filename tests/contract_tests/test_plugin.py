@@ -37,6 +37,7 @@ def test_pytest_reports_a_failure_without_a_traceback(mock: MockServer, tmp_path
     assert "contract_tests/" not in done.said.partition("FAILURES")[2].partition("summary")[0]
 
 
+@pytest.mark.slow
 def test_pytest_without_a_url_says_what_is_missing(tmp_path: Path) -> None:
     done = suite(tmp_path)
     assert done.status == 2
@@ -81,6 +82,7 @@ def test_pytest_with_several_processes_is_refused(mock: MockServer, tmp_path: Pa
     assert "leave out -n" in done.said
 
 
+@pytest.mark.slow
 def test_other_suites_are_not_changed(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(
         textwrap.dedent("""

@@ -34,12 +34,11 @@ from contract_tests.report.report import (
 )
 from contract_tests.requests.request import Request, upscaling_request
 from contract_tests.target.response import Response
-from tests.support.requirements import program
+from tests.support.requirements import CHROMIUM, needs_browser
 
 EVIL: Final = (
     "</pre><script>document.title = 'taken'</script><img src=x onerror=\"alert('x')\">$x &amp;"
 )
-CHROMIUM: Final = program("chromium", "chromium-browser", "google-chrome")
 
 
 def result(
@@ -357,7 +356,7 @@ def browse(file: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
+@needs_browser
 def test_a_browser_shows_the_page_and_runs_nothing_of_a_response(tmp_path: Path) -> None:
     file, image = tmp_path / "page.html", tmp_path / "page.png"
     write(BROKEN, file)

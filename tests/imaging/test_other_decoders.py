@@ -7,7 +7,6 @@ own. `tests/imaging/test_encode.py` is for the rest.
 import base64
 import io
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyvips
 from PIL import Image
 
 from tests.support.image_files import noise
+from tests.support.requirements import CHROMIUM, needs_browser
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import strips
 from upscaler.imaging.encode import encode
@@ -110,7 +110,7 @@ def by_browser(data: bytes, kind: str, folder: Path) -> Pixels:
     page.write_text(PAGE % (kind, base64.b64encode(data).decode()))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--force-color-profile=srgb"]
     profile = f"--user-data-dir={folder / 'profile'}"
-    command = ["chromium", *options, profile, "--dump-dom", page.as_uri()]
+    command = [CHROMIUM, *options, profile, "--dump-dom", page.as_uri()]
     dom = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
     found = re.search(r"SEEN ([\d,]+) END", dom)
     assert found, dom
@@ -118,7 +118,7 @@ def by_browser(data: bytes, kind: str, folder: Path) -> Pixels:
     return np.array(samples, np.uint8).reshape(height, width, 4)
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@needs_browser
 @pytest.mark.parametrize("encoding", ImageEncoding)
 def test_a_browser_shows_it(encoding: ImageEncoding, tmp_path: Path) -> None:
     pixels = noise(70, 90, 3)

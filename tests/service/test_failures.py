@@ -153,6 +153,7 @@ def test_a_process_that_is_killed_in_the_middle_of_a_download(tmp_path: Path) ->
     assert (cache_folder() / f"{STEM}.pth").read_bytes() == RELEASED
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_in_the_middle_of_a_picture(tmp_path: Path) -> None:
     with release(whole) as url:
         with service(tmp_path, url) as running:

@@ -63,7 +63,7 @@ def filled(start: str, part: str, end: str) -> Callable[[], Iterator[bytes]]:
 
 def surplus(count: int) -> Callable[[], Iterator[bytes]]:
     """A number of fields that do not exist."""
-    return lambda: body(json.dumps(dict.fromkeys(map(str, range(count)), 0)).encode())
+    return lambda: body(b"{%s}" % b",".join(b'"%d": 0' % n for n in range(count)))
 
 
 def chunked(size_bytes: int, chunk_bytes: int) -> Callable[[], Iterator[bytes]]:

@@ -9,10 +9,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from PIL import Image
 
-from tests.support.requirements import program
 from tests.support.service import Resizer
 from upscaler.api.sizes import Size
 from upscaler.errors import UpscalerError
@@ -26,9 +24,6 @@ RED, CYAN = (200, 40, 40), (55, 215, 215)
 PHONE = {"width": 375, "height": 812}
 DESKTOP = {"width": 1440, "height": 900}
 HOSTILE_NAME = 'it\'s "a" $(touch owned) `cat`; \\n%s <b>&.png'
-
-CHROMIUM = program("chromium", "chromium-browser", "google-chrome")
-needs_browser = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
 
 
 class InvertingUpscaler(Resizer):

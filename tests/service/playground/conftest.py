@@ -17,12 +17,12 @@ import pytest
 
 from tests.service.playground.actions import (
     ASCII_TOKEN,
-    CHROMIUM,
     DESKTOP,
     TOKEN,
     InvertingUpscaler,
 )
 from tests.support.paths import PHOTO
+from tests.support.requirements import CHROMIUM
 from tests.support.service import running
 from upscaler.models import UpscalingModel
 from upscaler.service.app import create_app
@@ -49,7 +49,7 @@ class BlankPageHandler(BaseHTTPRequestHandler):
         """Log nothing: a test's output is for failures."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def other_site() -> Iterator[str]:
     """The URL of another site on this machine."""
     with ThreadingHTTPServer(("127.0.0.1", 0), BlankPageHandler) as server:
@@ -60,7 +60,7 @@ def other_site() -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def photo_url() -> Iterator[str]:
     """The URL of the photo on another server."""
     handler = partial(QuietHandler, directory=str(PHOTO.parent))
@@ -72,12 +72,12 @@ def photo_url() -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def stub() -> InvertingUpscaler:
     return InvertingUpscaler()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def service(stub: InvertingUpscaler, photo_url: str) -> Iterator[str]:
     settings = Settings(
         tokens=(ASCII_TOKEN, TOKEN),
@@ -89,7 +89,7 @@ def service(stub: InvertingUpscaler, photo_url: str) -> Iterator[str]:
         stub.open.set()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
     from playwright.sync_api import sync_playwright
 
@@ -97,7 +97,7 @@ def playwright() -> Iterator[Playwright]:
         yield playwright
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     with launched(playwright) as chromium:
         yield chromium

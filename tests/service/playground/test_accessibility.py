@@ -10,12 +10,12 @@ from tests.service.playground.actions import (
     TOKEN,
     InvertingUpscaler,
     choose,
-    needs_browser,
     png,
     text,
     upscale,
 )
 from tests.support.paths import PHOTO
+from tests.support.requirements import needs_browser
 from upscaler.errors import Busy
 from upscaler.models import MODELS
 

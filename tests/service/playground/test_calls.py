@@ -18,12 +18,11 @@ from tests.service.playground.actions import (
     InvertingUpscaler,
     choose,
     downloaded,
-    needs_browser,
     run_curl,
     upscale,
 )
 from tests.support.paths import PHOTO
-from tests.support.requirements import program
+from tests.support.requirements import needs_browser, program
 from upscaler.errors import Busy, Unavailable
 from upscaler.models import UpscalingModel
 

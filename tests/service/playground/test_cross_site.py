@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Page, Playwright
 
 from mock_server import MockServer
-from tests.service.playground.actions import needs_browser
 from tests.service.playground.conftest import launched
+from tests.support.requirements import needs_browser
 
 pytestmark = needs_browser
 

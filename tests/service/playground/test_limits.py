@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, expect
 
-from tests.service.playground.actions import TOKEN, choose, needs_browser, png, text
+from tests.service.playground.actions import TOKEN, choose, png, text
 from tests.support.paths import PHOTO
 from tests.support.request_literals import advice, asking
+from tests.support.requirements import needs_browser
 from upscaler.api.limits import MAX_BODY_BYTES
 from upscaler.api.sizes import Size, output_size, scaled_size
 

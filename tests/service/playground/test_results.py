@@ -19,7 +19,6 @@ from tests.service.playground.actions import (
     colour_at,
     downloaded,
     natural_size,
-    needs_browser,
     png,
     run_curl,
     text,
@@ -27,6 +26,7 @@ from tests.service.playground.actions import (
     view_box,
 )
 from tests.support.paths import PHOTO
+from tests.support.requirements import needs_browser
 
 pytestmark = needs_browser
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, Route, expect
 
 from mock_server import Mock, MockServer
-from tests.service.playground.actions import needs_browser
+from tests.support.requirements import needs_browser
 from tests.support.service import GOOD, running
 
 pytestmark = needs_browser
