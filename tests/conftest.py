@@ -76,14 +76,14 @@ def _marks(module: Path) -> Iterator[str]:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark a test as its folder is marked; as slow if it is not one of the `first` cases."""
+    """Mark a test as its folder is marked; as slow if it is not one of its quick cases."""
     for folder in FOLDERS.keys() & set(item.path.parents):
         item.add_marker(FOLDERS[folder])
-    if first := item.get_closest_marker("first"):
-        function = item.nodeid.partition("[")[0]
-        cases[function] += 1
-        if cases[function] > first.args[0]:
-            item.add_marker(pytest.mark.slow)
+    function = item.nodeid.partition("[")[0]
+    first, every = item.get_closest_marker("first"), item.get_closest_marker("every")
+    if (first and cases[function] >= first.args[0]) or (every and cases[function] % every.args[0]):
+        item.add_marker(pytest.mark.slow)
+    cases[function] += 1
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -140,7 +140,7 @@ def test_the_weights_of_a_seventh_model_need_no_other_entry(tmp_path: Path) -> N
     check(tmp_path, "seventh_weights", SEVENTH._replace(new=smallest))
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "edits"),
     [

@@ -90,7 +90,7 @@ QUICK: Final = (
     "output-height-8192-refused",
     "rounded-half-even",
     "exif-ignored",
-    "error-detail-text",
+    "request-id-missing",
     "accept-ignored",
     "result-only-once",
 )

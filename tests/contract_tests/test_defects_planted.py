@@ -82,7 +82,7 @@ def wrong() -> Iterator[tuple[Slot, httpx.Client]]:
         yield served
 
 
-@pytest.mark.first(60)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
 def test_a_planted_defect_is_visible(
     defect: Defect, right: httpx.Client, wrong: tuple[Slot, httpx.Client]

@@ -11,7 +11,7 @@ from tests.support.networks import needs_bf16
 from tests.support.paths import ROOT
 from upscaler.planning import HEAP_BYTES
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 PEAK = """
 import ctypes, sys
@@ -78,7 +78,6 @@ def peak_and_plan(name: str, precision: str, *numbers: int) -> tuple[int, int]:
     return peak, said
 
 
-@pytest.mark.first(2)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak since a moment")
 @pytest.mark.parametrize(
     ("name", "precision", "width", "height", "rows"),
@@ -116,7 +115,6 @@ def test_an_image_takes_the_memory_of_its_plan(
     assert_as_said(right, name, precision, width, height, 3, 1, rows)
 
 
-@pytest.mark.first(2)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak since a moment")
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("mixed", marks=needs_bf16)])
 @pytest.mark.parametrize(("channels", "bands"), [(4, 1), (3, 3), (4, 3)])

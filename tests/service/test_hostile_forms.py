@@ -168,7 +168,7 @@ def check_method(answer: httpx.Response, method: str, path: str, case: object) -
         assert answer.json() == {"detail": "Method Not Allowed"}, case
 
 
-@pytest.mark.first(40)
+@pytest.mark.every(3)
 @pytest.mark.parametrize("path", METHODS)
 @pytest.mark.parametrize("method", OTHER_METHODS)
 def test_a_method_that_a_route_has_not_is_a_405(api: httpx.Client, method: str, path: str) -> None:

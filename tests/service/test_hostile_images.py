@@ -27,7 +27,7 @@ def resting(server: Child) -> int:
     return warmed(server)
 
 
-@pytest.mark.first(40)
+@pytest.mark.every(4)
 @needs_proc
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_hostile_file_is_refused_or_right(case: Case, server: Child, resting: int) -> None:

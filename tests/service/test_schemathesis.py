@@ -15,13 +15,14 @@ import httpx
 import pytest
 
 from tests.support.hostile_requests import completed
+from tests.support.properties import examples
 from tests.support.service import TOKENS, png
 from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, REQUEST_ID_HEADER
 from upscaler.api.limits import MAX_OUTPUT_PX
 
 pytestmark = [pytest.mark.dev, pytest.mark.usefixtures("no_fault_of_ours")]
 
-EXAMPLES: Final = {"service": 100, "mock": 40}
+EXAMPLES: Final = {"service": examples(100), "mock": examples(40)}
 """For each operation and phase. The mock gets fewer for the sake of time: nothing in it but the
 network is another than the service's."""
 PATIENCE_S: Final = 300
