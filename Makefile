@@ -31,7 +31,7 @@ help:
 	@echo "make demo [IMAGE=FILE] [SCALE=F] [MODEL=NAME]  upscale a picture, into the folder demo"
 	@echo "make serve [PORT=8000]                         serve the API, with a page to try it on"
 	@echo "make dev                                       set up what most tests need"
-	@echo "make test                                      run the quick tests, in under 10 minutes"
+	@echo "make test                                      run the quick tests, in about 5 minutes"
 	@echo "make test-all                                  run all tests, as CI does"
 	@echo "make test-one T=tests/api                      run the tests of a file or folder"
 	@echo "make check                                     formatting, lint, types, imports, advisories"

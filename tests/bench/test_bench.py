@@ -22,7 +22,7 @@ from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Device, Precision
 
-pytestmark = [pytest.mark.torch, pytest.mark.alone]
+pytestmark = pytest.mark.torch
 
 SIDE = 40
 FAST = MODELS[UpscalingModel.ANIMEVIDEO_V3]

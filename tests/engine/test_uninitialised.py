@@ -40,8 +40,6 @@ from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
 from upscaler.planning import Footprint, Plan
 from upscaler.settings import Precision
 
-pytestmark = pytest.mark.alone
-
 FOOTPRINT = Footprint(1000, column=1000, flow=500, tail=500, step_px=2000, tail_px=500)
 """With it even small images have many plans."""
 KINDS = {

@@ -63,14 +63,20 @@ def test_ready_results_do_not_wait_for_more_items(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(parallel, "_cores", lambda: 64)
     seen: list[int] = []
     seen_before = []
+    begun = [threading.Event() for _ in range(6)]
 
     def items() -> Iterator[int]:
         for item in range(6):
             seen_before.append(len(seen))
             yield item
+            assert begun[item].wait(30)
             time.sleep(0.1)  # by then its result is known
 
-    for result in ordered_map(abs, items()):
+    def work(item: int) -> int:
+        begun[item].set()
+        return item
+
+    for result in ordered_map(work, items()):
         seen.append(result)  # noqa: PERF402
     assert seen == list(range(6))
     assert seen_before[2:] == [1, 2, 3, 4]

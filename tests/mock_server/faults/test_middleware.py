@@ -95,7 +95,8 @@ def test_shutdown_ends_timeouts(tmp_path: Any) -> None:
         held = socket.create_connection((url.host, url.port or 80))
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         held.sendall(f"GET /livez HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode())
-        time.sleep(0.3)
+        while not httpx.get(f"{child.url}/_mock/requests").json()["requests"]:
+            time.sleep(0.01)
         began_s = time.monotonic()
     assert time.monotonic() - began_s < 10
     with held:
