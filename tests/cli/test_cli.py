@@ -374,12 +374,9 @@ def test_a_word_that_is_not_known_is_answered_with_those_that_are(
 
 
 def test_damaged_weights_are_told_and_make_the_status_1(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    official = MODELS[UpscalingModel.X4_V3].official.filename
-    path = tmp_path / "cache" / "octo-upscaler" / "weights" / official
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"half of it")
+    path = cached(b"half of it")
     assert main.main(["weights"]) == 1
     assert f"{path} (cache)" in (out := capsys.readouterr().out)
     assert "DAMAGED: delete it, then run `upscaler weights fetch real-esrgan-x4-v3`" in out

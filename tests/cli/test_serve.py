@@ -101,9 +101,9 @@ def test_a_service_that_is_told_to_stop_finishes_what_it_has_begun(tmp_path: Pat
         headers = {"Authorization": "Bearer one"}
         with (
             httpx.Client(base_url=server.url, headers=headers) as api,
-            ThreadPoolExecutor(9) as pool,
+            ThreadPoolExecutor(4) as pool,
         ):
-            answers = [pool.submit(upscale, api, **FAST) for _ in range(9)]
+            answers = [pool.submit(upscale, api, **FAST) for _ in range(4)]
             while "upscaler_queue_depth 0.0" in api.get("/metrics", timeout=60).text:
                 time.sleep(0.01)
             server.stop()

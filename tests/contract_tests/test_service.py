@@ -7,7 +7,7 @@ import pytest
 from tests.cli.test_serve import served
 from tests.support.contract_cli import run_cli
 
-pytestmark = [pytest.mark.torch, pytest.mark.alone, pytest.mark.slow]
+pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 MODELS = ("real-esrgan-animevideo-v3", "real-esrgan-x4-plus")
 """The fastest, where it does not matter, and the default; the weights of both are installed."""

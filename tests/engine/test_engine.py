@@ -143,7 +143,7 @@ def test_a_halo_below_the_receptive_field_is_visible(halo: int, photo: Pixels) -
 @pytest.mark.parametrize("name", [UpscalingModel.X4_PLUS, UpscalingModel.X4_PLUS_ANIME])
 def test_bands_of_a_deep_network_are_hardly_visible(name: UpscalingModel, photo: Pixels) -> None:
     """On fur, 70 dB is far below what can be seen, and what `RealESRGANer` cuts is not."""
-    engine, pixels = engine_of(name), photo[100:164, 8:296]
+    engine, pixels = engine_of(name), photo[100:132, 8:236]
     whole = engine.upscale_by_plan(pixels, plan(engine.model, pixels))
     cut = engine.upscale_by_plan(pixels, plan(engine.model, pixels, bands=3))
     as_there = engine.upscale_by_plan(pixels, plan(engine.model, pixels, bands=3, halo=10))
@@ -165,7 +165,7 @@ def test_scale_2_supports_odd_sides_in_any_bands(bands: int) -> None:
 @pytest.mark.parametrize("name", UpscalingModel)
 def test_any_rows_per_step_equal_the_plain_network(name: UpscalingModel, photo: Pixels) -> None:
     """Sides that are odd and no multiples of 4, and 1 level for rounding."""
-    engine, pixels = engine_of(name), photo[100:119, 60:91]
+    engine, pixels = engine_of(name), photo[100:119, 60:93]
     expected = networks.plain(engine.model, network_of(name), pixels)
     for rows, tail_rows in [(1, 1), (5, 2), (24, 24)]:
         found = engine.upscale_by_plan(
@@ -298,7 +298,7 @@ def test_progress_counts_the_rows_of_every_band_and_pass(
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("name", [FAST, UpscalingModel.X2_PLUS])
-@settings(max_examples=examples(15))
+@settings(max_examples=examples(10))
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),

@@ -42,7 +42,6 @@ def run_cli(url: str, token: str, *options: str, **environment: str) -> CliResul
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
         )
         parsed = json.loads(report.read_text()) if report.exists() else {}
     return CliResult(done.returncode, done.stdout + done.stderr, parsed)
