@@ -5,6 +5,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NoReturn
@@ -78,13 +79,18 @@ def _marks(module: Path) -> Iterator[str]:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark a test as its folder is marked; as slow if it is not one of its quick cases."""
-    for folder in FOLDERS.keys() & set(item.path.parents):
-        item.add_marker(FOLDERS[folder])
+    for mark in _marks_of_folders(item.path):
+        item.add_marker(mark)
     function = item.nodeid.partition("[")[0]
     first, every = item.get_closest_marker("first"), item.get_closest_marker("every")
     if (first and cases[function] >= first.args[0]) or (every and cases[function] % every.args[0]):
         item.add_marker(pytest.mark.slow)
     cases[function] += 1
+
+
+@cache
+def _marks_of_folders(path: Path) -> list[pytest.MarkDecorator]:
+    return [mark for folder, mark in FOLDERS.items() if folder in path.parents]
 
 
 def pytest_configure(config: pytest.Config) -> None:
