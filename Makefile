@@ -48,7 +48,7 @@ dev: $(VENV)/dev.done
 
 # Where a test runs, its marks say, which pyproject.toml describes.
 test: $(VENV)/dev.done $(VENV)/reference.done $(BASE)/done
-	$(ONE_THREAD) $(BIN)/python -m pytest $(TOGETHER) -m 'not (base or slow)'
+	$(ONE_THREAD) $(BIN)/python -m pytest $(TOGETHER) --timeout=120 -m 'not (base or slow)'
 	$(BASE)/bin/python -m pytest -m 'base and not slow'
 
 test-all: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(BASE)/done

@@ -88,6 +88,78 @@ def test_any_two_responses_are_compared(request: Request, one: Response, two: Re
 
 
 HEADERS = {"content-type": "application/json", "x-user-request-id": "x", "vary": "Accept"}
+IMAGE_REQUEST, ASYNC_REQUEST, PNG_REQUEST, INVALID_REQUEST, SMALL_IMAGE, NO_TOKEN, NO_JSON, *_ = (
+    REQUESTS
+)
+
+
+def answer(status: int, body: object, **headers: str | None) -> Response:
+    """A response with HEADERS, but for those named here; None leaves one out."""
+    changed = {name.replace("_", "-"): value for name, value in headers.items()}
+    kept = {name: value for name, value in (HEADERS | changed).items() if value is not None}
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Response(status, kept, content, 0.1)
+
+
+def upscaled(image: SampleImage = IMAGE, **fields: object) -> dict[str, object]:
+    return {"image_b64": image.base64(), "removed_for_safety": False, **fields}
+
+
+def refusal(*names: str, **fields: object) -> dict[str, object]:
+    errors = [{"loc": ["body", *name.split()], "msg": "m", "type": "t", **fields} for name in names]
+    return {"detail": errors}
+
+
+BOTH = ("scale", "surplus")
+TEXT = IMAGE.base64()
+JUDGED = [
+    (IMAGE_REQUEST, answer(200, upscaled()), "right"),
+    (IMAGE_REQUEST, answer(200, {"removed_for_safety": False}), "RES-1"),
+    (IMAGE_REQUEST, answer(200, upscaled(removed_for_safety="no")), "RES-1"),
+    (IMAGE_REQUEST, answer(200, upscaled(), content_type="text/html"), "RES-1"),
+    (IMAGE_REQUEST, answer(200, upscaled(image_b64=f"{TEXT[:60]}\n{TEXT[60:]}")), "RES-2"),
+    (IMAGE_REQUEST, answer(200, upscaled(image_b64=TEXT[:400])), "RES-2"),
+    (IMAGE_REQUEST, answer(200, upscaled(SampleImage(256, 256, "png", 2, "palette"))), "RES-2"),
+    (IMAGE_REQUEST, answer(200, upscaled(removed_for_safety=True)), "RES-3"),
+    (IMAGE_REQUEST, answer(200, upscaled(), x_user_request_id=None), "RES-6"),
+    (IMAGE_REQUEST, answer(200, upscaled(), vary=None), "RES-8"),
+    (IMAGE_REQUEST, answer(200, upscaled(), x_upscaler_model="real-esrgan-x2-plus"), "REQ-8"),
+    (IMAGE_REQUEST, answer(200, upscaled(SampleImage(256, 256, "jpeg", 1))), "REQ-9"),
+    (IMAGE_REQUEST, answer(200, upscaled(SampleImage(257, 256, "png", 1, "palette"))), "REQ-16"),
+    (IMAGE_REQUEST, answer(401, {"detail": "no"}), "REQ-2"),
+    (IMAGE_REQUEST, answer(422, refusal("scale")), "REQ-14"),
+    (IMAGE_REQUEST, answer(500, {"detail": "no"}), "inconclusive"),
+    (ASYNC_REQUEST, answer(202, {"response_id": "1", "poll_url": "/1"}), "ASY-1"),
+    (ASYNC_REQUEST, answer(200, {"response_id": "1", "poll_url": "/1"}), "right"),
+    (ASYNC_REQUEST, answer(200, {"response_id": "1"}), "ASY-1"),
+    (ASYNC_REQUEST, answer(200, {"poll_url": "/1"}), "ASY-1"),
+    (PNG_REQUEST, answer(200, IMAGE.file(), content_type="image/png"), "right"),
+    (PNG_REQUEST, answer(200, upscaled()), "RES-8"),
+    (INVALID_REQUEST, answer(422, refusal(*BOTH)), "right"),
+    (INVALID_REQUEST, answer(200, upscaled()), "REQ-11"),
+    (INVALID_REQUEST, answer(400, refusal(*BOTH)), "RES-4"),
+    (INVALID_REQUEST, answer(500, refusal(*BOTH)), "RES-5"),
+    (INVALID_REQUEST, answer(422, {"detail": "no"}), "RES-4"),
+    (INVALID_REQUEST, answer(422, refusal("other")), "RES-4"),
+    (INVALID_REQUEST, answer(422, refusal(*BOTH, type=1)), "RES-4"),
+    (INVALID_REQUEST, answer(422, refusal(*BOTH, msg="it is do-not-repeat")), "RES-4"),
+    (INVALID_REQUEST, answer(422, refusal(*BOTH), content_type="text/plain"), "RES-4"),
+    (INVALID_REQUEST, answer(422, refusal("scale")), "REQ-19"),
+    (SMALL_IMAGE, answer(422, refusal("init_image")), "right"),
+    (SMALL_IMAGE, answer(422, refusal("scale")), "REQ-15"),
+    (SMALL_IMAGE, answer(200, upscaled()), "REQ-13"),
+    (NO_TOKEN, answer(401, {"detail": "no"}, www_authenticate="Bearer"), "right"),
+    (NO_TOKEN, answer(401, {"detail": "no"}), "REQ-2"),
+    (NO_TOKEN, answer(401, {"detail": []}, www_authenticate="Bearer"), "RES-7"),
+    (NO_TOKEN, answer(200, upscaled()), "REQ-2"),
+    (NO_JSON, answer(422, refusal("")), "right"),
+    (NO_JSON, answer(200, upscaled()), "REQ-1"),
+]
+
+
+@pytest.mark.parametrize(("request_", "response", "rule"), JUDGED)
+def test_a_wrong_response_breaks_its_rule(request_: Request, response: Response, rule: str) -> None:
+    assert broken_rule(request_, response, Policy(Level.STRICT)) == rule
 
 
 @pytest.mark.parametrize("loc", [[["body"]], [{}], ["body", ["scale"]], [None], "body", 1, {}, []])

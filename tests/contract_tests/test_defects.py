@@ -90,7 +90,7 @@ QUICK: Final = (
     "output-height-8192-refused",
     "rounded-half-even",
     "exif-ignored",
-    "request-id-missing",
+    "error-with-input",
     "accept-ignored",
     "result-only-once",
 )
