@@ -164,6 +164,18 @@ def test_weights_in_the_folder_are_loaded_exactly(stem: str, suffix: str, tmp_pa
     assert own == path
 
 
+def test_what_is_not_what_was_published_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although it has the shape of these weights: a package is damaged, say, or is another."""
+    model = small()
+    path = cached(pickled({"params": tensors(2)}))
+    installed = weights.Found(path, Source.PACKAGE, model.official)
+    monkeypatch.setattr(weights, "find", lambda *_: installed)
+    with pytest.raises(WeightsUnavailable, match=f"{path} is damaged: delete it"):
+        load(model)
+    path.write_bytes(released())
+    assert equal(load(model).net, tensors(0))
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_what_is_loaded_is_what_was_hashed(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ Only glibc can fill the memory that it hands out, so only there this can be seen
 """
 
 import platform
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import simplejpeg
 
 from tests.support.hostile_jpegs import complaint_and_end
 from tests.support.image_cases import SMALL
-from tests.support.image_files import outcome
+from tests.support.image_files import Samples, outcome, saved
 from tests.support.poisoned_memory import LIBRARIES, lines
 from upscaler.imaging import jpeg
 
@@ -39,6 +40,20 @@ def test_results_of_damaged_inputs_do_not_depend_on_old_memory(
     assert any(not result[0].isalpha() for result in results), "nothing is read"
     if library not in ("encoders", "pillow"):
         assert any(result[0].isalpha() for result in results), "nothing is refused"
+
+
+def test_a_jpeg_of_which_a_row_is_not_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = simplejpeg.decode_jpeg
+
+    def all_but_a_row(*args: Any, buffer: Samples, **options: Any) -> None:
+        before = buffer[7].copy()
+        decode(*args, buffer=buffer, **options)
+        buffer[7] = before
+
+    data = saved(SMALL, "JPEG")
+    assert isinstance(outcome(data), np.ndarray)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", all_but_a_row)
+    assert outcome(data) == "image_damaged"
 
 
 @needs_glibc
