@@ -189,6 +189,7 @@ def test_who_dies_is_a_row_and_the_others_go_on(task: BenchTask) -> None:
     assert any("upscaler fp32 failed: killed" in line for line in told)
 
 
+@pytest.mark.slow
 def test_who_cannot_be_loaded_is_a_row_that_says_why(task: BenchTask) -> None:
     case = only_case(replace(task, contenders=[Contender(None, Precision.FP16), OWN], runs=1))
     assert case.rows[0].error is not None

@@ -90,7 +90,6 @@ QUICK: Final = (
     "output-height-8192-refused",
     "rounded-half-even",
     "exif-ignored",
-    "error-with-input",
     "accept-ignored",
     "result-only-once",
 )

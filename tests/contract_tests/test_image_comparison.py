@@ -89,6 +89,7 @@ def test_colours_and_alpha_may_be_resized_apart(
     assert compare_images(sent, response_image(Image.merge("RGBA", bands))) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8192, 1), (1, 8192), (1, 1), (8192, 8192), (8192, 256)])
 def test_the_largest_and_the_smallest_image(size: tuple[int, int]) -> None:
     sent = SampleImage(256, 256, seed=3)

@@ -282,6 +282,7 @@ print(length, peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells of its memory")
 @pytest.mark.parametrize("wanted", ImageEncoding)
 def test_the_largest_image_takes_little_memory(wanted: ImageEncoding) -> None:

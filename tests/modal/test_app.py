@@ -519,6 +519,7 @@ sys.stdout.write(modal_app.app.name)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.first(1)
 def test_whoever_only_imports_the_app_needs_no_account_and_no_network(tmp_path: Path) -> None:
     done = ran(

@@ -434,6 +434,7 @@ CONTROL = r"(\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x1b\x07]*(?:\x07|\x1b\\)|\r|\n)"
 """Line ends, and what moves a cursor, erases, colours or links."""
 
 
+@pytest.mark.slow
 def test_modals_progress_display_erases_nothing_that_is_printed(
     plane: Plane, tmp_path: Path
 ) -> None:

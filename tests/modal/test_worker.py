@@ -46,13 +46,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def awake(folder: Path) -> Iterator[Worker]:
+    """A worker that has not been warmed up, which takes longer than all of these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UPSCALER_WEIGHTS", str(folder))
         patch.setenv("UPSCALER_DEVICE", "cpu")
-        patch.setattr(module, "WARM_UP_PX", 32)
         worker = Worker()
         worker.load_weights()
-        worker.start()
+        worker.move_to_device()
         yield worker
 
 

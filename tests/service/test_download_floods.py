@@ -127,7 +127,7 @@ def watched(api: httpx.Client, host: Host, downloads: int) -> tuple[float, list[
     return slowest_s, ended
 
 
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_service_says_that_it_lives_while_hosts_flood_it(name: str, api: httpx.Client) -> None:
     flood, kind = FLOODS[name]
