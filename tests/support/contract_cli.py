@@ -50,7 +50,10 @@ def run_cli(url: str, token: str, *options: str, **environment: str) -> CliResul
         process = FORKING.Process(target=_judge, args=(arguments, kept | added, folder))
         with patch.dict(os.environ, CI="true"):  # Hypothesis reads it when it is imported
             process.start()
-        process.join()
+        try:
+            process.join()
+        finally:
+            process.kill()  # where the test has had its time
         output = (Path(folder) / OUTPUT).read_text()
         parsed = json.loads(report.read_text()) if report.exists() else {}
         assert process.exitcode is not None
