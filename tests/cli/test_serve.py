@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from tests.support.service import GOOD, decoded, upscale
 from upscaler.cli import main
 
 FAST = {**GOOD, "model": "real-esrgan-animevideo-v3"}
-UPSCALER = str(Path(sys.executable).parent / "upscaler")
+SERVE = (str(Path(sys.executable).parent / "upscaler"), "serve")
 
 
 @dataclass
@@ -55,9 +55,9 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path, token: str) -> Iterator[Served]:
+def served(folder: Path, token: str, serve: Sequence[str] = SERVE) -> Iterator[Served]:
     """`upscaler serve` on a free port; it must end well once it is told to."""
-    command = [UPSCALER, "serve", "--port", "0"]
+    command = [*serve, "--port", "0"]
     environment = {**os.environ, "UPSCALER_TOKEN": token}
     errors = folder / "stderr"
     with errors.open("w") as file:
@@ -128,7 +128,7 @@ def test_every_line_of_a_service_is_a_json_object(tmp_path: Path) -> None:
 def test_a_port_that_is_taken_is_status_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [UPSCALER, "serve", "--port", port]
+        command = [*SERVE, "--port", port]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "the server could not be started" in done.stderr
