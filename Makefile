@@ -19,6 +19,8 @@ TOGETHER := -n 3 --dist loadfile --no-loadscope-reorder
 ONE_THREAD := OMP_NUM_THREADS=1
 # All examples of a property.
 ALL := --hypothesis-profile=all
+# Found first, since collecting all tests takes longer than some of these.
+ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # What `make test-one` runs: a file, a folder, or FILE::NAME, and other options of pytest.
 T ?= tests
 
@@ -52,7 +54,7 @@ test: $(VENV)/dev.done $(VENV)/reference.done $(BASE)/done
 	$(BASE)/bin/python -m pytest -m 'base and not slow'
 
 test-all: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(BASE)/done
-	$(BIN)/python -m pytest $(ALL) -m alone
+	$(BIN)/python -m pytest $(ALL) -m alone $(ALONE)
 	$(ONE_THREAD) $(BIN)/python -m pytest $(ALL) $(TOGETHER) -m '(torch or dev or both) and not alone'
 	$(BASE)/bin/python -m pytest $(ALL) $(TOGETHER) -m 'not (torch or dev or alone)'
 

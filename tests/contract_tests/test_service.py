@@ -14,10 +14,6 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SHALLOW: Final = (sys.executable, shallow_serve.__file__)
 """Networks that cost hardly anything: so all six models are asked for, in all sizes."""
-MODELS: Final = ("real-esrgan-animevideo-v3", "real-esrgan-x4-plus")
-"""The fastest, where it does not matter, and the default; the weights of both are installed."""
-OF_PIXELS: Final = ("REQ-8", "RES-2")
-"""Each model and the default; and every kind of picture, which keeps its content."""
 
 
 def test_the_service_conforms(tmp_path: Path) -> None:
@@ -32,7 +28,8 @@ def test_the_service_conforms(tmp_path: Path) -> None:
 
 
 def test_trained_networks_keep_what_is_in_a_picture(tmp_path: Path) -> None:
-    options = ("--level", "strict", "--only", *OF_PIXELS, "--model", *MODELS)
+    """RES-2, by every kind of picture. The model is the fastest whose weights are installed."""
+    options = ("--level", "strict", "--only", "RES-2", "--model", "real-esrgan-animevideo-v3")
     with served(tmp_path, "Some-Token") as service:
         result = run_cli(service.url, "Some-Token", *options)
     assert result.status == 0, result.output
