@@ -74,7 +74,8 @@ class EncodedImage:
     def pixels(self) -> Pixels:
         """Decode: upright, in sRGB, with alpha only if the file has transparency.
 
-        16-bit samples keep their upper eight bits, grey becomes RGB, palette indices become their
+        16-bit samples keep their upper eight bits, or are rounded once they are converted to sRGB;
+        grey becomes RGB, palette indices become their
         colours, and CMYK is converted by its profile or, without one, by the complement. Raises
         ImageError for a file that is truncated or damaged. Call it once: it consumes the file.
         """
@@ -85,6 +86,8 @@ class EncodedImage:
             if self.orientation not in _TRANSPOSE:
                 return pixels
             return np.array(Image.fromarray(pixels).transpose(_TRANSPOSE[self.orientation]))
+        except ImageError:
+            raise
         except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
             raise ImageError("this image file is truncated or damaged", "image_damaged") from error
 
@@ -96,6 +99,8 @@ def read_header(data: bytes) -> EncodedImage:
     """
     try:
         data, image = _open(data)
+    except ImageError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         msg = f"each side may have at most {MAX_INPUT_PX} pixels, and this image has far more"
         raise ImageError(msg, "image_too_large") from error
