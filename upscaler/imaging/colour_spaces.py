@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.floating]
 """float64 of shape (3, 3)."""
 Curve = Callable[[Matrix], Matrix]
-"""From encoded samples, 0 to 1, to linear light, 0 to 1, in an array of any shape."""
+"""From encoded samples, 0 to 1, to linear light, of which 1 is white, in an array of any shape."""
 Samples = NDArray[np.unsignedinteger]
 """uint8 or uint16 of shape (rows, columns, 1) for grey or (rows, columns, 3) for RGB."""
 
@@ -146,18 +146,22 @@ class SpaceConversion:
         encoded = np.linspace(0, 1, 2**depth)
         if narrow_range:
             encoded = ((encoded * (2**depth - 1) / 2 ** (depth - 8) - 16) / 219).clip(0, 1)
-        # Curves of a damaged profile may be infinite, or no numbers.
-        tables = (np.nan_to_num(curve(encoded)).clip(0, 1) for curve in curves)
-        self._tables = [table.astype(np.float32) for table in tables]
+        self._tables = [curve(encoded).astype(np.float32) for curve in curves]
         self._matrix = matrix.T.astype(np.float32)
+        self._greys = _encode_srgb(self._tables[0].clip(0, 1)) if len(curves) == 1 else None
 
     def __call__(self, samples: Samples) -> NDArray[np.uint8]:
+        if self._greys is not None:
+            return self._greys[samples]
         linear = np.empty(samples.shape, np.float32)
         for i, table in enumerate(self._tables):
             linear[:, :, i] = table[samples[:, :, i]]
-        if len(self._tables) == 3:
-            linear = (linear @ self._matrix).clip(0, 1)
-        encoded = np.where(
-            linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** np.float32(1 / 2.4) - 0.055
-        )
-        return (encoded * 255 + 0.5).astype(np.uint8)
+        return _encode_srgb((linear @ self._matrix).clip(0, 1))
+
+
+def _encode_srgb(linear: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Samples of sRGB, of linear light from 0 to 1 (IEC 61966-2-1)."""
+    encoded = np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** np.float32(1 / 2.4) - 0.055
+    )
+    return (encoded * 255 + 0.5).astype(np.uint8)

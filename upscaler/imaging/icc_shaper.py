@@ -29,7 +29,7 @@ PARAMETERS: Final = (1, 3, 4, 5, 7)
 class Shaper(NamedTuple):
     """A curve for each sample, one for grey or three for RGB, and for RGB the matrix to XYZ at D50.
 
-    Curves return linear light; what is outside of 0 to 1 is to be clipped.
+    Curves return 0 to 1, whatever numbers a damaged profile has.
     """
 
     curves: tuple[Curve, ...]
@@ -74,7 +74,7 @@ def _curve(tag: bytes) -> Curve:
     """A curveType (10.6) or a parametricCurveType (10.18)."""
     if tag[:4] == b"curv":
         (count,) = unpack_from(">I", tag, 8)
-        if count < 2:  # an exponent, or none
+        if count < 2:
             return power(unpack_from(">H", tag, 12)[0] / 256 if count else 1.0)
         if count > MAX_POINTS:
             raise ValueError("too many points")
@@ -88,10 +88,8 @@ def _curve(tag: bytes) -> Curve:
 
 def _parametric(kind: int, numbers: list[float]) -> Curve:
     """By table 68: a power of a straight line from a bend on, and another line below it."""
-    if kind == 0:
-        return power(numbers[0])
-    g, a, b, *rest = numbers
-    if kind in (1, 2):
+    g, a, b, *rest = numbers if kind else (*numbers, 1.0, 0.0)
+    if kind < 3:
         above = below = rest[0] if rest else 0.0
         slope, bend = 0.0, -b / a if a else np.inf
     else:
@@ -99,6 +97,8 @@ def _parametric(kind: int, numbers: list[float]) -> Curve:
 
     def curve(encoded: Matrix) -> Matrix:
         straight = np.maximum(a * encoded + b, 0)  # no power of what is below 0
-        return np.where(encoded >= bend, straight**g + above, slope * encoded + below)
+        with np.errstate(all="ignore"):
+            light = np.where(encoded >= bend, straight**g + above, slope * encoded + below)
+        return np.nan_to_num(light).clip(0, 1)
 
     return curve

@@ -168,7 +168,7 @@ def _is_needed(kind: bytes, header: Header, *, is_late: bool) -> bool:
     RGB images may have a palette as a suggestion for displays of few colours (11.2.2).
     """
     if kind not in (b"IHDR", b"PLTE"):
-        name = kind.decode("ascii", "backslashreplace")
+        name = kind.decode() if kind.isalpha() else kind.hex()
         raise _unreadable(f"needs its chunk {name}, which is not known")
     return kind == b"IHDR" or (header.colour_type == INDEXED and not is_late)
 
