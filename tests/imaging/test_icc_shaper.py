@@ -178,12 +178,16 @@ def test_16_bits_that_are_8_bits_are_converted_as_those_by_tables(
 def test_16_bits_between_8_bits_are_converted_in_between_by_tables(
     space: bytes, colour: int, channels: int
 ) -> None:
-    """All around one colour of 8 bits, towards the next in each sample."""
+    """Tetrahedral interpolation: step by step, the sample with the most left to go first."""
     icc = table_profile(space, 1.0)
-    low = np.array([90, 120, 60], np.uint8)[:channels].reshape(1, 1, -1)
-    steps = noise(40, 60, channels, bits=16) % 258
-    samples = (low * np.uint16(257) + steps).astype(np.uint16)
-    first = by_little_cms(low, icc).astype(float)
-    nexts = [by_little_cms(low + step, icc) for step in np.eye(channels, dtype=np.uint8)]
-    expected = first + sum(steps[..., i, None] / 257 * (nexts[i] - first) for i in range(channels))
-    assert off_by(decode(png(samples, 16, colour, before=iccp(icc))), expected) <= 1.01
+    samples = noise(2, 6, channels, bits=16)
+    expected = np.zeros((2, 6, 3))
+    for row, column in np.ndindex(2, 6):
+        low, steps = np.divmod(samples[row, column], 257)
+        order = np.argsort(-steps.astype(int))
+        shares = np.diff([0, *sorted(steps), 257])[::-1] / 257
+        for i, share in enumerate(shares):
+            corner = low.astype(np.uint8)
+            corner[order[:i]] += 1
+            expected[row, column] += share * by_little_cms(corner.reshape(1, 1, -1), icc)[0, 0]
+    assert off_by(decode(png(samples, 16, colour, before=iccp(icc))), expected) <= 0.5

@@ -106,8 +106,8 @@ def test_chrm_alone_has_no_effect() -> None:
         (D65, (0.3, 0.3), (0.3, 0.3), (0.3, 0.3)),
         (D65, (0.1, 0.1), (0.2, 0.2), (0.3, 0.3)),
         ((0.3127, 0.0), *SRGB[1:]),
-        ((0.7, 0.3), *SRGB[1:]),
-        ((0.0, 1.0), *SRGB[1:]),
+        ((0.15, 0.45), *SRGB[1:]),
+        ((0.9, 0.05), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)),
     ],
     ids=["one-point", "one-line", "no-luminance", "white-outside", "no-cones"],
 )
@@ -296,6 +296,7 @@ BAD_PROFILES = {
     "stream-of-nothing": b"name\0\0" + zlib.compress(b""),
     "damaged-stream": b"name\0\0" + STREAM[:20] + b"\xff\xff" + STREAM[22:],
     "cut-stream": b"name\0\0" + STREAM[:-30],
+    "stream-without-checksum": b"name\0\0" + STREAM[:-4],
     "wrong-checksum-of-stream": b"name\0\0" + STREAM[:-1] + bytes([STREAM[-1] ^ 1]),
     "grey": b"name\0\0" + zlib.compress(profile(b"GRAY", {b"kTRC": curve(1.8)})),
 }

@@ -92,8 +92,8 @@ def _by_cicp(content: memoryview, header: Header) -> Conversion | None:
 
 def _by_profile(content: memoryview, header: Header) -> Conversion:
     """By an ICC profile: a name of 1 to 79 bytes, zero, the method 0, a stream (11.3.2.3)."""
-    name, _, rest = bytes(content[:81]).partition(b"\0")
-    if not 0 < len(name) < 80 or rest[:1] != b"\0":
+    name, _, rest = bytes(content[: 79 + 2]).partition(b"\0")
+    if not name or rest[:1] != b"\0":
         raise ValueError("no name, or another method")
     stream = zlib.decompressobj()
     try:
