@@ -269,6 +269,13 @@ def test_grey_with_alpha_is_converted_by_a_profile_of_grey(gamma: float, bits: i
     assert off_by(pixels[..., :3], by_grey(samples[..., 0], gamma)) <= 1
 
 
+@pytest.mark.parametrize("gamma", [1.0, 1.8])
+def test_a_grey_jpeg_is_converted_by_a_profile_of_grey(gamma: float) -> None:
+    plain = decode(saved(BLOCKS[..., 0], "JPEG"))
+    data = saved(BLOCKS[..., 0], "JPEG", icc_profile=grey_profile(gamma))
+    assert off_by(decode(data), by_grey(plain[..., :1], gamma)) <= 1
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_grey_with_a_transparent_value_is_converted_by_a_profile_of_grey(bits: int) -> None:
     samples = noise(9, 13, 1, bits=bits)

@@ -62,7 +62,10 @@ class InflatedChunk(NamedTuple):
 
 
 class InflateReader:
-    """Reads a zlib stream and inflates no more of it than is read, so that memory is bounded."""
+    """Reads a zlib stream and inflates no more of it than is read, so that memory is bounded.
+
+    It comes in parts, of which an empty one says that those before it are known to be sound.
+    """
 
     def __init__(self, parts: Iterator[memoryview]) -> None:
         self._parts = parts
@@ -91,8 +94,9 @@ class InflateReader:
                 raise ValueError("far more rows follow than it has")
             more, ended = self._next(SLICE_BYTES)
             surplus_bytes += len(more)
-        for _ in self._parts:  # which verifies their checksums
-            pass
+        for part in self._parts:
+            if not part:  # the chunk is whole; those behind it are not needed
+                break
 
     def _next(self, most_bytes: int) -> tuple[bytes, bool]:
         """Some bytes, perhaps none, and whether the input or the stream has ended."""
@@ -100,10 +104,10 @@ class InflateReader:
             self._stream.eof
         ):  # after its end a stream only stores its input, and copies it each time
             return b"", True
-        given = self._stream.unconsumed_tail or next(self._parts, b"")
-        more = self._stream.decompress(given, most_bytes)
+        given = self._stream.unconsumed_tail or next(self._parts, None)
+        more = self._stream.decompress(given or b"", most_bytes)
         self.total_bytes += len(more)
-        return more, not given
+        return more, given is None
 
 
 def decode(data: bytes) -> Pixels:
@@ -186,10 +190,10 @@ def _write_pixels(
 
 
 def _idat_slices(data: bytes) -> Iterator[memoryview]:
-    """The compressed pixel stream, in slices of at most SLICE_BYTES, its checksums verified.
+    """The compressed pixel stream, in slices of at most SLICE_BYTES, and an empty one per chunk.
 
-    Of a chunk that the end of the file cuts off, what there is comes before the error, so that it
-    is known how many rows there are.
+    That comes behind it. The checksum of a chunk is verified before. If the end of the file cuts a
+    chunk off, what there is of it comes before the error: so it is known how many rows there are.
     """
     for kind, content, chunk in chunks(data):
         if kind == b"IDAT":
@@ -199,6 +203,7 @@ def _idat_slices(data: bytes) -> Iterator[memoryview]:
                 yield content[at : at + SLICE_BYTES]
             if not is_whole(chunk):
                 raise CutOff("the file ends in its pixels")
+            yield content[:0]
 
 
 def _scanlines(header: Header, stream: InflateReader, image: Pixels) -> Iterator[InflatedChunk]:

@@ -19,8 +19,8 @@ from upscaler.errors import ImageError
 from upscaler.imaging._zlib import zlib
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-ONE_FRAME: Final = b"\0\0\0\1"
-"""The start of the acTL chunk of an animation with one frame, which is a still image."""
+FRAMES: Final = range(2, 2**31)
+"""How many frames an animation may have. With another number it is a still image."""
 NO_PIXELS: Final = b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
 """An IDAT chunk without content."""
 MAX_CHUNKS: Final = 65_536
@@ -117,8 +117,8 @@ def strip_chunks(data: bytes) -> bytes:
         if kind in (b"IDAT", b"IEND"):
             pixels.append(chunk)
         elif kind == b"acTL":  # anywhere: what is an animation must not be shown as a still image
-            if bytes(content[:4]) > ONE_FRAME and has_checksum(chunk):
-                raise ImageError("this PNG is animated: send a still one", "image_animated")
+            if int.from_bytes(content[:4], "big") in FRAMES and has_checksum(chunk):
+                raise ImageError("this image is animated: send a still one", "image_animated")
         elif not kind[:1].islower():  # an upper-case letter marks a critical chunk (5.4)
             if _is_needed(kind, header, is_late=bool(pixels)):
                 _check_critical(kind, content, chunk, is_first=not kept[kind])
@@ -168,8 +168,9 @@ def _is_needed(kind: bytes, header: Header, *, is_late: bool) -> bool:
     RGB images may have a palette as a suggestion for displays of few colours (11.2.2).
     """
     if kind not in (b"IHDR", b"PLTE"):
-        name = kind.decode() if kind.isalpha() else kind.hex()
-        raise _unreadable(f"needs its chunk {name}, which is not known")
+        if not kind.isalpha():
+            raise _unreadable("is damaged: it has a chunk whose type is not of letters")
+        raise _unreadable(f"needs its chunk {kind.decode()}, which is not known")
     return kind == b"IHDR" or (header.colour_type == INDEXED and not is_late)
 
 
