@@ -10,9 +10,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.floating]
 Matrix = NDArray[np.floating]
-"""float64 of shape (3, 3)."""
-Curve = Callable[[Matrix], Matrix]
+"""Of shape (3, 3)."""
+Curve = Callable[[Floats], Floats]
 """From encoded samples, 0 to 1, to linear light, of which 1 is white, in an array of any shape."""
 Samples = NDArray[np.unsignedinteger]
 """uint8 or uint16 of shape (rows, columns, 1) for grey or (rows, columns, 3) for RGB."""
@@ -63,12 +64,12 @@ def power(exponent: float) -> Curve:
     return lambda encoded: encoded**exponent
 
 
-def srgb_curve(encoded: Matrix) -> Matrix:
+def srgb_curve(encoded: Floats) -> Floats:
     """The curve of sRGB (IEC 61966-2-1)."""
     return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
 
 
-def _smpte_240m(encoded: Matrix) -> Matrix:
+def _smpte_240m(encoded: Floats) -> Floats:
     alpha, beta = 1.111572195921731, 0.022821585529445
     return np.where(encoded < 4 * beta, encoded / 4, ((encoded + alpha - 1) / alpha) ** (1 / 0.45))
 
@@ -103,7 +104,7 @@ def matrix_from_profile() -> Matrix:
     return _matrix_from_xyz(np.array(PROFILE_WHITE))
 
 
-def _matrix_from_xyz(white: Matrix) -> Matrix:
+def _matrix_from_xyz(white: Floats) -> Matrix:
     """From XYZ to linear sRGB, in which `white` is the white, by Bradford's adaptation."""
     srgb_white = _xyz_of_white(D65)
     cones, srgb_cones = BRADFORD @ white, BRADFORD @ srgb_white
@@ -113,14 +114,14 @@ def _matrix_from_xyz(white: Matrix) -> Matrix:
     return np.linalg.solve(_matrix_to_xyz(BT_709, srgb_white), adaptation)
 
 
-def _xyz_of_white(white: tuple[float, float]) -> Matrix:
+def _xyz_of_white(white: tuple[float, float]) -> Floats:
     x, y = white
     if y <= 0:
         raise ValueError("the white has no luminance")
     return np.array([x / y, 1.0, (1 - x - y) / y])
 
 
-def _matrix_to_xyz(space: Chromaticities, white: Matrix) -> Matrix:
+def _matrix_to_xyz(space: Chromaticities, white: Floats) -> Matrix:
     """From linear RGB to XYZ: the primaries, as strong as makes `white` of all three."""
     directions = np.array([(x, y, 1 - x - y) for x, y in space[1:]]).T
     strengths = np.linalg.solve(directions, white)  # its error of a line is a ValueError

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from upscaler.imaging.colour_spaces import Curve, Matrix, power
+from upscaler.imaging.colour_spaces import Curve, Floats, Matrix, power
 
 SPACE_AT: Final = 16
 """The offset in the header of the signatures of the colour space, and of the one that colours are
@@ -95,7 +95,7 @@ def _parametric(kind: int, numbers: list[float]) -> Curve:
     else:
         slope, bend, above, below = (*rest, 0.0, 0.0)[:4]
 
-    def curve(encoded: Matrix) -> Matrix:
+    def curve(encoded: Floats) -> Floats:
         straight = np.maximum(a * encoded + b, 0)  # no power of what is below 0
         with np.errstate(all="ignore"):
             light = np.where(encoded >= bend, straight**g + above, slope * encoded + below)

@@ -49,7 +49,11 @@ Samples = NDArray[np.unsignedinteger]
 """Samples in the file's own bit depth, of shape (height, width, samples in a pixel)."""
 
 
-class CutOff(ValueError):
+class Damaged(ValueError):
+    """What is wrong with the pixels, in words for whoever sent the file."""
+
+
+class CutOff(Damaged):
     """The file, or the stream of its pixels, ends before the last row or the checksum behind it."""
 
 
@@ -91,7 +95,7 @@ class InflateReader:
             if ended:
                 raise CutOff("the checksum of the stream is missing")
             if surplus_bytes > MAX_SURPLUS_BYTES:
-                raise ValueError("far more rows follow than it has")
+                raise Damaged("far more rows follow than it has")
             more, ended = self._next(SLICE_BYTES)
             surplus_bytes += len(more)
         for part in self._parts:
@@ -127,8 +131,8 @@ def decode(data: bytes) -> Pixels:
         where = _progress(header, stream.total_bytes)
         if isinstance(error, CutOff):
             msg = f"this PNG is cut off {where}"
-        else:  # the texts of the libraries mean nothing to the one who sent the file
-            reason = error if isinstance(error, ValueError) else "its compressed pixels are wrong"
+        else:
+            reason = error if isinstance(error, Damaged) else "its compressed pixels are wrong"
             msg = f"this PNG is damaged {where}: {reason}"
         raise ImageError(msg, "image_damaged") from error
 
@@ -198,7 +202,7 @@ def _idat_slices(data: bytes) -> Iterator[memoryview]:
     for kind, content, chunk in chunks(data):
         if kind == b"IDAT":
             if is_whole(chunk) and not has_checksum(chunk):
-                raise ValueError("the checksum of its pixels (IDAT) is wrong")
+                raise Damaged("the checksum of its pixels (IDAT) is wrong")
             for at in range(0, len(content), SLICE_BYTES):
                 yield content[at : at + SLICE_BYTES]
             if not is_whole(chunk):

@@ -30,7 +30,7 @@ HEADER: Final = b"\0\0\0\x0dIHDR"
 """The start of the first chunk, whose content has 13 bytes (11.2.1)."""
 COLOUR_CHUNKS: Final = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 """The chunks that say what colours the samples mean, which is found out in `png_colour`."""
-MOST: Final = {
+MOST_KEPT: Final = {
     **dict.fromkeys((b"IHDR", b"PLTE", b"tRNS", b"eXIf"), 1),
     **dict.fromkeys(COLOUR_CHUNKS, 8),
 }
@@ -90,7 +90,7 @@ class Header(NamedTuple):
         return 1 if self.colour_type in GREYS else 3
 
     @property
-    def eight_or_more(self) -> int:
+    def scaled_depth(self) -> int:
         """The bits of a sample once fewer than 8 are scaled to 8."""
         return max(8, self.depth)
 
@@ -109,7 +109,7 @@ def strip_chunks(data: bytes) -> bytes:
     for more than MAX_CHUNKS chunks.
     """
     header = _checked_header(data)
-    kept: dict[bytes, list[memoryview]] = {kind: [] for kind in MOST}
+    kept: dict[bytes, list[memoryview]] = {kind: [] for kind in MOST_KEPT}
     pixels: list[memoryview] = []
     for count, (kind, content, chunk) in enumerate(chunks(data)):
         if count == MAX_CHUNKS:
@@ -197,7 +197,7 @@ def _is_valid(
     (11.3.1.1). Of more alphas than colours and of a colour that is too long the rest is not used,
     which is how browsers have it; libpng ignores such a chunk.
     """
-    if len(kept.get(kind, ())) >= MOST.get(kind, 0) or not has_checksum(chunk):
+    if len(kept.get(kind, ())) >= MOST_KEPT.get(kind, 0) or not has_checksum(chunk):
         return False
     if kind == b"eXIf":
         return bytes(content[:6]).startswith(TIFF_SIGNATURES)

@@ -87,7 +87,7 @@ def _by_cicp(content: memoryview, header: Header) -> Conversion | None:
         return None
     curves, space = [TRANSFERS[transfer]] * header.colours, PRIMARIES[primaries]
     narrow = not full_range
-    return SpaceConversion(header.eight_or_more, curves, matrix_to_srgb(space), narrow_range=narrow)
+    return SpaceConversion(header.scaled_depth, curves, matrix_to_srgb(space), narrow_range=narrow)
 
 
 def _by_profile(content: memoryview, header: Header) -> Conversion:
@@ -105,7 +105,7 @@ def _by_profile(content: memoryview, header: Header) -> Conversion:
         raise ImageError(msg, "image_unreadable")
     if not stream.eof:
         raise ValueError("the stream does not end")
-    return ProfileConversion(profile, "RGB" if header.colours == 3 else "L", header.eight_or_more)
+    return ProfileConversion(profile, "RGB" if header.colours == 3 else "L", header.scaled_depth)
 
 
 def _by_intent(content: memoryview, header: Header) -> None:  # noqa: ARG001  as the others
@@ -127,7 +127,7 @@ def _by_gamma(
     if space is None and inverse in SRGB_GAMMAS:
         return None
     curves = [power(100_000 / inverse)] * header.colours
-    return SpaceConversion(header.eight_or_more, curves, matrix_to_srgb(space or BT_709))
+    return SpaceConversion(header.scaled_depth, curves, matrix_to_srgb(space or BT_709))
 
 
 def _chromaticities(contents: Iterable[memoryview]) -> Chromaticities | None:
