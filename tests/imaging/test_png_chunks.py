@@ -181,7 +181,7 @@ def test_a_palette_behind_the_pixels_does_not_replace_the_one_before() -> None:
     assert off_by(decode(indexed(PALETTE, after=chunk(b"PLTE", bytes(48)))), SHOWN) == 0
 
 
-# eXIf (11.3.3.7)
+# eXIf (11.3.4.5)
 
 
 @pytest.mark.parametrize(

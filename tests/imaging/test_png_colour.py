@@ -185,6 +185,14 @@ def test_cicp_of_narrow_range_has_black_at_16_and_white_at_235(bits: int) -> Non
     assert off_by(pixels, three(255 * unit.clip(0, 1))) <= 0.51
 
 
+def test_narrow_range_has_colours_beyond_black_and_white() -> None:
+    """They count until they are converted: out = sign(in) * curve(abs(in))."""
+    unit = (NOISE / 1.0 - 16) / 219
+    pixels = decode(png(NOISE, 8, RGB, before=cicp(12, 1, 0, 0)))
+    light = expected(unit, 1, lambda v: np.sign(v) * np.abs(v) ** 2.4, P3_D65)
+    assert off_by(pixels, light) <= 0.6
+
+
 @pytest.mark.parametrize("name", ["PQ", "HLG"])
 @pytest.mark.parametrize("more", [b"", iccp(P3), intent(0), LINEAR])
 def test_hdr_is_refused_by_its_name(name: str, more: bytes) -> None:

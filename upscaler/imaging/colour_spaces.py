@@ -136,7 +136,7 @@ class SpaceConversion:
     There is a curve for each sample of a pixel: one for grey, which `matrix` would leave as it is,
     or three for RGB. A call takes Samples, and returns uint8 of the same shape, rounded. Colours
     outside sRGB are clipped. With `narrow_range`, black is 16 and white 235, times 256 if there
-    are 16 bits (H.273, 8.3).
+    are 16 bits (H.273, 8.3), and below black the curve is mirrored (PNG, third edition, 11.3.2.6).
     """
 
     def __init__(
@@ -144,8 +144,9 @@ class SpaceConversion:
     ) -> None:
         encoded = np.linspace(0, 1, 2**depth)
         if narrow_range:
-            encoded = ((encoded * (2**depth - 1) / 2 ** (depth - 8) - 16) / 219).clip(0, 1)
-        self._tables = [curve(encoded).astype(np.float32) for curve in curves]
+            encoded = (encoded * (2**depth - 1) / 2 ** (depth - 8) - 16) / 219
+        sign = np.where(encoded < 0, -1, 1)
+        self._tables = [(sign * curve(np.abs(encoded))).astype(np.float32) for curve in curves]
         self._matrix = matrix.T.astype(np.float32)
         self._greys = _encode_srgb(self._tables[0].clip(0, 1)) if len(curves) == 1 else None
 

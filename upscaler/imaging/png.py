@@ -249,7 +249,7 @@ def _to_eight_bits(samples: Samples, depth: int) -> Samples:
 def _palette(data: bytes, convert: Conversion | None) -> Pixels:
     """The colours in sRGB by their index, of shape (256, 3), or (256, 4) with alpha.
 
-    Indices beyond the palette are opaque black (11.2.2).
+    Indices beyond the palette are opaque black (13.1).
     """
     colours = np.frombuffer(_content(data, b"PLTE") or b"", np.uint8).reshape(1, -1, 3)
     colours = colours if convert is None else convert(colours)

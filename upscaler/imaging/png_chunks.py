@@ -37,7 +37,7 @@ MOST_KEPT: Final = {
 """So many chunks of each type are kept, in this order. The first colour chunks may turn out to be
 invalid; but a file may have thousands, and a profile takes a while."""
 TIFF_SIGNATURES: Final = (b"II*\0", b"MM\0*", b"Exif\0\0")
-"""What EXIF begins with (11.3.3.7). The last one is put before it in a JPEG, and by some
+"""What EXIF begins with (11.3.4.5). The last one is put before it in a JPEG, and by some
 programs in a PNG as well."""
 
 DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
