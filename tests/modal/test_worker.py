@@ -159,7 +159,7 @@ def test_a_terminal_gets_a_file_of_the_size_that_its_fields_ask_for(awake: Worke
 @pytest.mark.parametrize(
     ("source", "fields", "words"),
     [
-        (SOURCE[:40_000], {}, "truncated or damaged"),
+        (SOURCE[:40_000], {}, "cut off after row"),
         (b"no picture", {}, "not a PNG, JPEG or WebP"),
         (SOURCE, {"scale": 99}, "at most 8192 pixels"),
         (SOURCE, {"scale": None}, "exactly one of scale"),

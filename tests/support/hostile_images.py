@@ -43,7 +43,7 @@ def turned(kind: str, orientation: int) -> bytes:
     if kind == "JPEG":
         return with_segment(saved(SMALL, kind), 0xE1, b"Exif\0\0" + exif)
     if kind == "PNG":
-        return png(SMALL, 8, RGB, after=chunk(b"eXIf", exif))
+        return png(SMALL, 8, RGB, before=chunk(b"eXIf", exif))
     return saved(SMALL, kind, lossless=True, exif=exif)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
+from PIL import ImageCms
 
 from tests.support.image_cases import (
     CIRCLE,
@@ -203,6 +204,10 @@ def of_16_bits(colour: int, channels: int, name: str) -> Case:
     return right(f"PNG, 16 bits, {name}", lambda: data, expected)
 
 
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+UNUSABLE = P3[:128] + bytes(300)
+"""A profile without tags, of which only Little CMS finds out that it has none."""
+
 ZIP = b"PK\x03\x04" + bytes(26) + b"PK\x05\x06" + bytes(18)
 
 CASES = (
@@ -282,7 +287,9 @@ CASES = (
     ),
     refused("PNG, unknown chunk that counts", lambda: small(chunk(b"ABCD")), "image_unreadable"),
     right("PNG, unknown chunk that does not", lambda: small(chunk(b"abCD")), SMALL),
-    refused("PNG, two profiles", lambda: small(iccp(P3), iccp(P3)), "image_unreadable"),
+    right("PNG, two profiles", lambda: small(iccp(SRGB), iccp(P3)), SMALL, 1),
+    right("PNG, 60,000 profiles", lambda: small(*[iccp(UNUSABLE)] * 60_000), SMALL),
+    right("PNG, 60,000 gammas", lambda: small(chunk(b"gAMA", bytes(4)) * 60_000), SMALL),
     refused(
         "PNG, two palettes",
         lambda: indexed(COLOURS.tobytes(), chunk(b"PLTE", COLOURS[::-1].tobytes())),
@@ -290,20 +297,18 @@ CASES = (
     ),
     refused("PNG, palette of 10 bytes", lambda: indexed(bytes(10)), "image_unreadable"),
     refused("PNG, palette of 257 colours", lambda: indexed(bytes(771)), "image_unreadable"),
-    refused("PNG, palette without its last colour", lambda: indexed(bytes(9)), "image_damaged"),
-    refused(
+    right(
+        "PNG, palette without its last colour",
+        lambda: indexed(COLOURS[:3].tobytes()),
+        np.vstack((COLOURS[:3], np.zeros((1, 3), np.uint8)))[INDICES[..., 0]],
+    ),
+    right(
         "PNG, tRNS of 257 alphas",
         lambda: indexed(COLOURS.tobytes(), chunk(b"tRNS", bytes(257))),
-        "image_damaged",
+        COLOURS[INDICES[..., 0]],
     ),
-    refused(
-        "PNG, tRNS of a byte for RGB", lambda: small(chunk(b"tRNS", b"\0")), "image_unreadable"
-    ),
-    refused(
-        "PNG, tRNS behind the pixels",
-        lambda: small(after=chunk(b"tRNS", bytes(6))),
-        "image_unreadable",
-    ),
+    right("PNG, tRNS of a byte for RGB", lambda: small(chunk(b"tRNS", b"\0")), SMALL),
+    right("PNG, tRNS behind the pixels", lambda: small(after=chunk(b"tRNS", bytes(6))), SMALL),
     *(beyond_its_depth(bits) for bits in (1, 2, 4, 8)),
     *(transparent_of(bits) for bits in (1, 2, 4, 8)),
     of_16_bits(GREY, 1, "grey"),

@@ -5,4 +5,6 @@ try:
 except ModuleNotFoundError:  # there is no build of it for Windows on ARM
     import zlib  # type: ignore[no-redef]
 
-__all__ = ["zlib"]
+ZlibError: type[Exception] = zlib.error  # type: ignore[assignment]  # isal's types have an instance
+
+__all__ = ["ZlibError", "zlib"]

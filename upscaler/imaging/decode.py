@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Final
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from upscaler.api.limits import MAX_INPUT_PX
 from upscaler.api.sizes import Size
@@ -42,10 +42,6 @@ _TRANSPOSE: Final = {
 _SIDEWAYS: Final = (5, 6, 7, 8)
 """The orientations that swap width and height."""
 
-# Pillow rejects a PNG whose profile is larger than this. Its default is 1 MiB, and the profiles of
-# some printers are larger. This is the most that a JPEG can hold: 255 parts (ICC.1:2022, annex B).
-PngImagePlugin.MAX_TEXT_CHUNK = 255 * 65_519
-
 _WEBP: Final = Lock()
 """Held while a WebP is decoded. libwebp may allocate tables for up to 65,536 groups of codes, in
 total 700 MiB, which cannot be predicted: so never for two files at the same time."""
@@ -74,9 +70,10 @@ class EncodedImage:
     def pixels(self) -> Pixels:
         """Decode: upright, in sRGB, with alpha only if the file has transparency.
 
-        16-bit samples keep their upper eight bits, grey becomes RGB, palette indices become their
-        colours, and CMYK is converted by its profile or, without one, by the complement. Raises
-        ImageError for a file that is truncated or damaged. Call it once: it consumes the file.
+        16-bit samples keep their upper eight bits, or are rounded once they are converted to sRGB.
+        Grey becomes RGB, palette indices become their colours, and CMYK is converted by its profile
+        or, without one, by the complement. Raises ImageError for a file that is truncated or
+        damaged. Call it once: it consumes the file.
         """
         try:
             samples = _decode_samples(self.image, self.data)
@@ -85,6 +82,8 @@ class EncodedImage:
             if self.orientation not in _TRANSPOSE:
                 return pixels
             return np.array(Image.fromarray(pixels).transpose(_TRANSPOSE[self.orientation]))
+        except ImageError:
+            raise
         except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
             raise ImageError("this image file is truncated or damaged", "image_damaged") from error
 
@@ -96,6 +95,8 @@ def read_header(data: bytes) -> EncodedImage:
     """
     try:
         data, image = _open(data)
+    except ImageError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         msg = f"each side may have at most {MAX_INPUT_PX} pixels, and this image has far more"
         raise ImageError(msg, "image_too_large") from error

@@ -4,42 +4,52 @@ This is for security. Pillow, which reads the header, takes a text called "trans
 transparency, processes each of millions of empty chunks, uses the last of several headers, and lets
 an animation's control chunk shrink the still image. Chunks are those of the W3C's PNG
 specification, third edition. Pixels are decoded in `png` and `png_filters`.
+
+A fault in a chunk without which there is no image is fatal. Any other chunk with a fault is ignored
+as if it were not there (13.1), as in other decoders: one with a wrong checksum, one that comes too
+late, and one that is there already.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from struct import pack, unpack_from
 from typing import Final, NamedTuple
 
+from upscaler.errors import ImageError
 from upscaler.imaging._zlib import zlib
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-ONE_FRAME: Final = b"\0\0\0\1"
-"""The start of the acTL chunk of an animation with one frame, which is a still image."""
+FRAMES: Final = range(2, 2**31)
+"""How many frames an animation may have. With another number it is a still image."""
+NO_PIXELS: Final = b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
+"""An IDAT chunk without content."""
 MAX_CHUNKS: Final = 65_536
 """A 2048x2048 image has about 2,000 chunks if its encoder makes them 8 KiB long, as most do."""
 
 HEADER: Final = b"\0\0\0\x0dIHDR"
 """The start of the first chunk, whose content has 13 bytes (11.2.1)."""
-BEFORE_PIXELS: Final = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf")
-"""The chunks that say how to interpret the pixels. Each may occur once (5.6)."""
-PALETTE_BYTES: Final = range(12 + 3, 12 + 3 * 256 + 1, 3)
-"""The valid sizes of a palette chunk, with its length, type and checksum (11.2.2)."""
-ANYWHERE: Final = (b"eXIf", b"acTL")
-"""Chunks that may also come after the pixels."""
-PASSED_OVER: Final = frozenset(
-    (
-        *(b"bKGD", b"cHRM", b"cICP", b"cLLI", b"eXIf", b"gAMA", b"hIST", b"iTXt", b"mDCV", b"pHYs"),
-        *(b"sBIT", b"sPLT", b"sRGB", b"tEXt", b"tIME", b"zTXt", b"fcTL", b"fdAT", b"acTL"),
-    )
-)
-"""Chunk types that the pixels do not depend on (11.3), so their checksums do not matter. A chunk of
-another type with a wrong checksum is refused even if the type is unknown: it may be a needed chunk,
-such as tRNS, whose type was damaged."""
+COLOUR_CHUNKS: Final = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
+"""The chunks that say what colours the samples mean, which is found out in `png_colour`."""
+MOST_KEPT: Final = {
+    **dict.fromkeys((b"IHDR", b"PLTE", b"tRNS", b"eXIf"), 1),
+    **dict.fromkeys(COLOUR_CHUNKS, 8),
+}
+"""So many chunks of each type are kept, in this order. The first colour chunks may turn out to be
+invalid; but a file may have thousands, and a profile takes a while."""
+TIFF_SIGNATURES: Final = (b"II*\0", b"MM\0*", b"Exif\0\0")
+"""What EXIF begins with (11.3.4.5). The last one is put before it in a JPEG, and by some
+programs in a PNG as well."""
 
+DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+"""The bits of a sample that there may be, by colour type (11.2.1)."""
 SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples in a pixel, by colour type (11.2.1)."""
 INDEXED: Final = 3
 """The colour type of images with a palette."""
+GREYS: Final = (0, 4)
+"""The colour types without colours."""
+WITH_ALPHA: Final = (4, 6)
+"""The colour types with an alpha sample in each pixel."""
 ADAM7: Final = (
     (0, 0, 8, 8),
     (4, 0, 8, 8),
@@ -74,44 +84,128 @@ class Header(NamedTuple):
     def pixel_bits(self) -> int:
         return self.depth * SAMPLES[self.colour_type]
 
+    @property
+    def colours(self) -> int:
+        """1 if the pixels are grey, and 3 if they are RGB, by way of a palette or not."""
+        return 1 if self.colour_type in GREYS else 3
+
+    @property
+    def scaled_depth(self) -> int:
+        """The bits of a sample once fewer than 8 are scaled to 8."""
+        return max(8, self.depth)
+
     def row_bytes(self, columns: int) -> int:
         """The bytes of a row of `columns` pixels, without the one for its filter."""
         return -(-columns * self.pixel_bits // 8)
 
 
 def strip_chunks(data: bytes) -> bytes:
-    """Remove all chunks that the image does not need, and move its EXIF before its pixels.
+    """Remove all chunks that the image does not need, and all but the first valid one of a type.
 
-    Raises ValueError for a header that does not come first, chunks of BEFORE_PIXELS that occur
-    twice or too late, unknown chunks that may not be ignored (5.4), a palette that is missing, more
-    than MAX_CHUNKS chunks, and a wrong checksum of a chunk before the pixels.
+    Those that remain are IHDR, PLTE if the image is indexed, tRNS, eXIf, some of each of
+    COLOUR_CHUNKS, of which only the checksum is known to be right, and the pixels, whose
+    checksums are verified when they are decoded. Raises ImageError, with the reason, for an
+    animation, for a fault in IHDR or PLTE, for unknown chunks that may not be ignored (5.4), and
+    for more than MAX_CHUNKS chunks.
     """
-    # Compression, filter and interlace methods: no others are defined (11.2.1).
-    if data[8:16] != HEADER or data[26:28] != b"\0\0" or data[28] > 1:
-        raise ValueError("this does not begin with a header")
-    header: dict[bytes, memoryview] = {}
+    header = _checked_header(data)
+    kept: dict[bytes, list[memoryview]] = {kind: [] for kind in MOST_KEPT}
     pixels: list[memoryview] = []
     for count, (kind, content, chunk) in enumerate(chunks(data)):
         if count == MAX_CHUNKS:
-            raise ValueError(f"more than {MAX_CHUNKS} chunks")
-        # acTL is kept for an animation, so that Pillow recognises it and it is refused as one.
-        if kind in BEFORE_PIXELS or (kind == b"acTL" and bytes(content[:4]) > ONE_FRAME):
-            if kind in header or (pixels and kind not in ANYWHERE):
-                raise ValueError(f"{kind!r} is there twice or too late")
-            header[kind] = chunk
-        elif kind in (b"IDAT", b"IEND"):
+            raise _unreadable(f"has more than {MAX_CHUNKS} chunks")
+        if kind in (b"IDAT", b"IEND"):
             pixels.append(chunk)
+        elif kind == b"acTL":  # anywhere: what is an animation must not be shown as a still image
+            if int.from_bytes(content[:4], "big") in FRAMES and has_checksum(chunk):
+                raise ImageError("this image is animated: send a still one", "image_animated")
         elif not kind[:1].islower():  # an upper-case letter marks a critical chunk (5.4)
-            raise ValueError(f"{kind!r} is not known, and needed for the image")
-        # The checksums of the pixels are verified when they are decoded.
-        if not pixels and kind not in PASSED_OVER:
-            check_sum(chunk)
-    if (
-        read_header(data).colour_type == INDEXED
-        and len(header.get(b"PLTE", b"")) not in PALETTE_BYTES
-    ):
-        raise ValueError("a palette is missing, or not of whole colours")
-    return b"".join((SIGNATURE, *header.values(), *pixels))
+            if _is_needed(kind, header, is_late=bool(pixels)):
+                _check_critical(kind, content, chunk, is_first=not kept[kind])
+                kept[kind].append(chunk)
+        elif not pixels and _is_valid(kind, content, chunk, header, kept):
+            kept[kind].append(chunk)
+    if header.colour_type == INDEXED and not kept[b"PLTE"]:
+        raise _unreadable("has no palette (PLTE) before its pixels, which its colours are in")
+    # Pillow reads a header as far as the pixels. Behind the first of them, which is empty here, it
+    # does not see the profile, which it would inflate as well.
+    colours = [kept.pop(kind) for kind in COLOUR_CHUNKS]
+    return b"".join((SIGNATURE, *chain(*kept.values()), NO_PIXELS, *chain(*colours), *pixels))
+
+
+def _unreadable(reason: str) -> ImageError:
+    return ImageError(f"this PNG {reason}", "image_unreadable")
+
+
+def _checked_header(data: bytes) -> Header:
+    """The header of a file, if there is one that the specification defines (11.2.1)."""
+    if data[12:16] == b"CgBI":
+        raise _unreadable(
+            "is of Apple's kind CgBI, made for apps of iPhones: save it as a standard PNG, for"
+            " example with `pngcrush -revert-iphone-optimizations`"
+        )
+    if data[8:16] != HEADER:
+        raise _unreadable("does not begin with its header (IHDR): it is damaged")
+    whole = memoryview(data)[8:33]
+    if len(whole) < 25:
+        raise _unreadable("is cut off in its header (IHDR)")
+    header = read_header(data)
+    if header.depth not in DEPTHS.get(header.colour_type, ()):
+        raise _unreadable(
+            f"has the colour type {header.colour_type} with {header.depth} bits, which do not exist"
+        )
+    # Compression, filter and interlace methods: no others are defined.
+    if header.compression or header.filtering or data[28] > 1:
+        raise _unreadable("is compressed, filtered or interlaced by a method that does not exist")
+    if not (header.width and header.height):
+        raise _unreadable("has a width or height of 0")
+    return header
+
+
+def _is_needed(kind: bytes, header: Header, *, is_late: bool) -> bool:
+    """Whether a critical chunk counts; ImageError if it does and is not known.
+
+    RGB images may have a palette as a suggestion for displays of few colours (11.2.2).
+    """
+    if kind not in (b"IHDR", b"PLTE"):
+        if not kind.isalpha():
+            raise _unreadable("is damaged: it has a chunk whose type is not of letters")
+        raise _unreadable(f"needs its chunk {kind.decode()}, which is not known")
+    return kind == b"IHDR" or (header.colour_type == INDEXED and not is_late)
+
+
+def _check_critical(kind: bytes, content: memoryview, chunk: memoryview, *, is_first: bool) -> None:
+    """Raise ImageError unless this header or palette is the only one, and sound (11.2)."""
+    if not is_first:
+        raise _unreadable(f"has two chunks {kind.decode()}, of which there may be one")
+    if not has_checksum(chunk):
+        raise _unreadable(f"is damaged: the checksum of {kind.decode()} is wrong")
+    if kind == b"PLTE" and (len(content) % 3 or not 0 < len(content) <= 3 * 256):
+        raise _unreadable(f"has a palette (PLTE) of {len(content)} bytes, not of 1 to 256 colours")
+
+
+def _is_valid(
+    kind: bytes,
+    content: memoryview,
+    chunk: memoryview,
+    header: Header,
+    kept: dict[bytes, list[memoryview]],
+) -> bool:
+    """Whether an ancillary chunk is kept: it counts, is not there yet, and its content may be used.
+
+    That of colour chunks is looked at later. In tRNS it is alphas, behind a palette, or one colour
+    (11.3.1.1). Of more alphas than colours and of a colour that is too long the rest is not used,
+    which is how browsers have it; libpng ignores such a chunk.
+    """
+    if len(kept.get(kind, ())) >= MOST_KEPT.get(kind, 0) or not has_checksum(chunk):
+        return False
+    if kind == b"eXIf":
+        return bytes(content[:6]).startswith(TIFF_SIGNATURES)
+    if kind != b"tRNS":
+        return True
+    if header.colour_type == INDEXED:
+        return bool(kept[b"PLTE"]) and 0 < len(content) <= 256
+    return header.colour_type not in WITH_ALPHA and len(content) >= 2 * header.colours
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -141,11 +235,14 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
         at += 12 + length
 
 
-def check_sum(chunk: memoryview) -> None:
-    """Raise ValueError unless a chunk ends with its checksum (5.3)."""
-    length = int.from_bytes(chunk[:4], "big")
-    if len(chunk) != length + 12 or zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-        raise ValueError(f"the checksum of {bytes(chunk[4:8])!r} is wrong")
+def is_whole(chunk: memoryview) -> bool:
+    """Whether a chunk has all of its bytes, and does not end with the file."""
+    return len(chunk) == int.from_bytes(chunk[:4], "big") + 12
+
+
+def has_checksum(chunk: memoryview) -> bool:
+    """Whether a chunk is whole and ends with its checksum (5.3)."""
+    return is_whole(chunk) and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
 
 
 def read_header(data: bytes) -> Header:
