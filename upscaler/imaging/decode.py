@@ -15,13 +15,13 @@ from PIL import Image, PngImagePlugin
 from upscaler.api.limits import MAX_INPUT_PX
 from upscaler.api.sizes import Size
 from upscaler.errors import ImageError
-from upscaler.imaging import jpeg, png, png_chunks, webp
+from upscaler.imaging import jpeg, jpeg_segments, png, png_chunks, webp
 from upscaler.imaging.colour import to_srgb
 from upscaler.imaging.pixels import Pixels
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """The formats that are read. Pillow supports many more, each of them another parser to attack."""
-SIGNATURES: Final = (png_chunks.SIGNATURE, jpeg.SIGNATURE, b"RIFF")
+SIGNATURES: Final = (png_chunks.SIGNATURE, jpeg_segments.SIGNATURE, b"RIFF")
 """The first bytes of files in these formats."""
 MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's mode by the number of samples in a pixel."""
@@ -85,6 +85,8 @@ class EncodedImage:
             if self.orientation not in _TRANSPOSE:
                 return pixels
             return np.array(Image.fromarray(pixels).transpose(_TRANSPOSE[self.orientation]))
+        except ImageError:
+            raise
         except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
             raise ImageError("this image file is truncated or damaged", "image_damaged") from error
 
@@ -96,6 +98,8 @@ def read_header(data: bytes) -> EncodedImage:
     """
     try:
         data, image = _open(data)
+    except ImageError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         msg = f"each side may have at most {MAX_INPUT_PX} pixels, and this image has far more"
         raise ImageError(msg, "image_too_large") from error
@@ -119,8 +123,8 @@ def _open(data: bytes) -> tuple[bytes, Image.Image]:
     # Before Pillow reads it: what it does with the other parts is listed in these two modules.
     if data.startswith(png_chunks.SIGNATURE):
         data = png_chunks.strip_chunks(data)
-    elif data.startswith(jpeg.SIGNATURE):
-        data = jpeg.strip_segments(data)
+    elif data.startswith(jpeg_segments.SIGNATURE):
+        data = jpeg_segments.strip_segments(data)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     # Animations of several frames are refused by read_header, with a message of their own.
     if image.format == "WEBP" and getattr(image, "n_frames", 1) == 1:
