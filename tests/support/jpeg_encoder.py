@@ -16,8 +16,10 @@ Factors = tuple[int, int]
 
 STEP = 4
 """Of all coefficients: the quantization table is flat."""
-AC_SYMBOLS = bytes((0, 0xF0, *(run << 4 | size for run in range(16) for size in range(1, 11))))
-DC_SYMBOLS = bytes(range(12))
+DC_SYMBOLS = bytes(range(12)), bytes(range(11, -1, -1))
+"""Of the two tables, of which the first component has the first, and the others the second."""
+_RUNS = bytes((0, 0xF0, *(run << 4 | size for run in range(16) for size in range(1, 11))))
+AC_SYMBOLS = _RUNS, _RUNS[::-1]
 ZIGZAG = sorted(range(64), key=lambda i: (sum(divmod(i, 8)), divmod(i, 8)[sum(divmod(i, 8)) % 2]))
 """The place in a block of each coefficient in its order in a file (A.3.6)."""
 COSINES = np.array(
@@ -76,9 +78,11 @@ def encode(
     out = [
         b"\xff\xd8" + head,
         segment(0xDB, bytes([0, *[STEP] * 64])),
-        segment(0xC2 if progressive else 0xC1, struct.pack(">BHHB", 8, height, width, count) + parts),
-        *(segment(0xC4, bytes((number,)) + _table(DC_SYMBOLS, 4 + number)) for number in (0, 1)),
-        *(segment(0xC4, bytes((0x10 | n,)) + _table(AC_SYMBOLS, 8 + n)) for n in (0, 1)),
+        segment(
+            0xC2 if progressive else 0xC1, struct.pack(">BHHB", 8, height, width, count) + parts
+        ),
+        *(segment(0xC4, bytes((n,)) + _table(DC_SYMBOLS[n], 4)) for n in (0, 1)),
+        *(segment(0xC4, bytes((0x10 | n,)) + _table(AC_SYMBOLS[n], 8)) for n in (0, 1)),
         segment(0xDD, struct.pack(">H", interval)),
     ]
     for scan in script:
@@ -107,7 +111,11 @@ def _blocks(plane: NDArray[Any], own: Factors, largest: Factors) -> NDArray[Any]
     down, across = padded.shape[0] // y, padded.shape[1] // x
     small = padded.reshape(down, y, across, x).mean(axis=(1, 3)) - 128
     cut = small.reshape(down // 8, 8, across // 8, 8).swapaxes(1, 2)
-    return np.round(COSINES @ cut @ COSINES.T / STEP).astype(int).reshape(*cut.shape[:2], 64)[..., ZIGZAG]
+    return (
+        np.round(COSINES @ cut @ COSINES.T / STEP)
+        .astype(int)
+        .reshape(*cut.shape[:2], 64)[..., ZIGZAG]
+    )
 
 
 Unit = list[tuple[int, list[int]]]
@@ -115,7 +123,11 @@ Unit = list[tuple[int, list[int]]]
 
 
 def _units(
-    scan: ScanScript, blocks: list[NDArray[Any]], factors: list[Factors], size: Factors, largest: Factors
+    scan: ScanScript,
+    blocks: list[NDArray[Any]],
+    factors: list[Factors],
+    size: Factors,
+    largest: Factors,
 ) -> Iterator[Unit]:
     """The MCUs of a scan (A.2)."""
     if len(scan.components) == 1:
@@ -148,28 +160,28 @@ def _coded(units: Iterable[Unit], scan: ScanScript) -> bytes:
             change = value - before.get(own, 0)
             before[own] = value
             size, more = _magnitude(change)
-            bits.append(f"{size:0{4 + table}b}{more}")
+            bits.append(f"{DC_SYMBOLS[table].index(size):04b}{more}")
         if scan.last:
-            bits += _others(block[max(scan.first, 1) : scan.last + 1], 8 + table)
+            bits += _others(block[max(scan.first, 1) : scan.last + 1], AC_SYMBOLS[table])
     joined = "".join(bits)
     joined += "1" * (-len(joined) % 8)
     data = int(joined, 2).to_bytes(len(joined) // 8) if joined else b""
     return data.replace(b"\xff", b"\xff\0")
 
 
-def _others(values: list[int], length: int) -> Iterator[str]:
+def _others(values: list[int], symbols: bytes) -> Iterator[str]:
     run = 0
     for value in values:
         if not value:
             run += 1
             continue
         for _ in range(run // 16):
-            yield f"{AC_SYMBOLS.index(0xF0):0{length}b}"
+            yield f"{symbols.index(0xF0):08b}"
         size, more = _magnitude(value)
-        yield f"{AC_SYMBOLS.index(run % 16 << 4 | size):0{length}b}{more}"
+        yield f"{symbols.index(run % 16 << 4 | size):08b}{more}"
         run = 0
     if run:
-        yield f"{AC_SYMBOLS.index(0):0{length}b}"
+        yield f"{symbols.index(0):08b}"
 
 
 def _magnitude(value: int) -> tuple[int, str]:

@@ -68,20 +68,27 @@ def decode(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
     The file is decoded twice in parallel, into memory that was filled with two different values.
     Whatever the decoder leaves unwritten, or copies from uninitialised memory, differs between the
-    two results, so it is never shown. Raises ImageError or ValueError unless the file is whole.
+    two results, so it is never shown. Raises ImageError unless the file is whole.
     """
     coverage = Coverage()
     for marker, segment, _ in segments(data):
         coverage.add(marker, segment)
     if not coverage.is_complete:
-        raise ImageError("this JPEG is cut off: scans are missing at its end", "image_damaged")
+        raise ImageError("this JPEG is cut off: its last scans are missing", "image_damaged")
+    is_closed = data.endswith(END)
     file = coded(data)
-    if not _has_named_sampling(file):
-        check_scans_of_dc(file, may_have_trailer=not data.endswith(END))
+    try:
+        if _has_named_sampling(file):
+            return _decode_twice(file, shape, may_have_trailer=not is_closed)
+        check_scans_of_dc(file, may_have_trailer=not is_closed)
         for grey, size in grey_files(file):
-            _decode_twice(grey, (*size, 1), may_have_trailer=not data.endswith(END))
+            _decode_twice(grey, (*size, 1), may_have_trailer=not is_closed)
         return _decode_by_pillow(file)
-    return _decode_twice(file, shape, may_have_trailer=not data.endswith(END))
+    except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
+        fault = "is damaged: some of its pixels are missing or wrong"
+        if not is_closed:
+            fault = "is cut off: the last of its pixels are missing"
+        raise ImageError(f"this JPEG {fault}", "image_damaged") from error
 
 
 def coded(data: bytes) -> bytes:

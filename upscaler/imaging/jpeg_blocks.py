@@ -166,11 +166,16 @@ def _check_refinement(scan: CodedScan, is_lenient: bool) -> None:
 
 def _check_first(scan: CodedScan, is_lenient: bool) -> None:
     intervals = scan.intervals()
-    if not _have_all_bits(scan, intervals).all():
+    plain = _decode_behind_ours(scan, intervals)
+    if not _have_all_bits(scan, *plain).all():
         raise ValueError("a restart interval is too short")
+    filled = scan._replace(tables={key: _filled(key, t) for key, t in scan.tables.items()})
+    if _differ_in_own(scan, plain[0], _decode_eighth(filled, intervals, _OUR_STARTS[0])):
+        raise ValueError("bits that are no code")
     last = intervals[-1].rstrip(b"\0")
     intervals[-1] = last + b"\0" * last.endswith(b"\xff")
-    enough = _have_all_bits(scan, [_without_last_byte(part) for part in intervals])
+    shorter = [_without_last_byte(part) for part in intervals]
+    enough = _have_all_bits(scan, *_decode_behind_ours(scan, shorter))
     if enough[:-1].any() or enough[-1] and not is_lenient:
         raise ValueError("a restart interval is too long")
 
@@ -179,20 +184,55 @@ def _without_last_byte(part: bytes) -> bytes:
     return part[:-1].rstrip(b"\xff") if part.endswith(b"\xff\0") else part[:-1]
 
 
-def _have_all_bits(scan: CodedScan, intervals: list[bytes]) -> NDArray[np.bool_]:
-    """Whether each of these has the bits of all MCUs that a restart interval of the scan has.
+def _decode_behind_ours(scan: CodedScan, intervals: list[bytes]) -> list[NDArray[np.uint8]]:
+    return list(ordered_map(partial(_decode_eighth, scan, intervals), _OUR_STARTS))
 
-    The MCU behind an interval is as our scan left it in both files if the bits ran out before, and
+
+def _have_all_bits(
+    scan: CodedScan, one: NDArray[np.uint8], other: NDArray[np.uint8]
+) -> NDArray[np.bool_]:
+    """Whether each interval had the bits of all its MCUs, by the two results of decoding them.
+
+    The MCU behind an interval is as our scan left it in both if the bits ran out before, and
     otherwise it is the same in both.
     """
     lengths = np.array(scan.lengths())
     behind = np.arange(len(lengths)) * (lengths[0] + 1) + lengths
-    row, column = np.divmod(behind, _COLUMNS)
-    across, down = map(max, zip(*scan.factors, strict=True))
-    place = (row * down, column * across)
-    one, other = ordered_map(partial(_decode_eighth, scan, intervals), _OUR_STARTS)
-    same: NDArray[np.bool_] = (one[place] == other[place]).all(axis=-1)
+    same: NDArray[np.bool_] = (_by_unit(scan, one)[behind] == _by_unit(scan, other)[behind]).all(1)
     return same
+
+
+def _differ_in_own(scan: CodedScan, one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """Whether any MCU of an interval has other pixels, apart from those behind the intervals."""
+    lengths = np.array(scan.lengths())
+    own = np.arange(lengths[0] + 1) < lengths[:, None]
+    differ = (_by_unit(scan, one) != _by_unit(scan, other)).any(1)
+    return bool(differ[: own.size].reshape(own.shape)[own].any())
+
+
+def _by_unit(scan: CodedScan, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The pixels of each MCU: an array of shape (MCUs, samples)."""
+    across, down = map(max, zip(*scan.factors, strict=True))
+    rows, columns = len(pixels) // down, pixels.shape[1] // across
+    units = pixels.reshape(rows, down, columns, across, -1).swapaxes(1, 2)
+    return units.reshape(rows * columns, -1)
+
+
+def _filled(key: int, table: bytes) -> bytes:
+    """A Huffman table in which bits that are no code in `table` are one, as far as there is room.
+
+    libjpeg takes such bits for the symbol 0, and here they are one with 15 bits more: so from there
+    on other values are read. Codes must not be all ones (C.2), nor more than 256.
+    """
+    counts, symbols = list(table[:16]), table[16:]
+    code = seen = 0
+    for index, count in enumerate(table[:16]):
+        code, seen = 2 * code + count, seen + count
+        if seen == len(table) - 16:  # no code is longer
+            more = max(0, min((2 << index) - 1 - code, 256 - sum(counts), 255 - count))
+            counts[index] += more
+            code += more
+    return bytes(counts) + symbols + b"\x0f" * (sum(counts) - len(symbols))
 
 
 def _decode_eighth(scan: CodedScan, intervals: list[bytes], start: bytes) -> NDArray[np.uint8]:

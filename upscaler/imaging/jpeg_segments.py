@@ -6,6 +6,7 @@ up its image. Markers and segments are those of ITU-T T.81, annex B.
 """
 
 import re
+import struct
 from collections.abc import Iterator
 from struct import unpack_from
 from typing import Final, NamedTuple
@@ -105,9 +106,18 @@ def strip_segments(data: bytes) -> bytes:
     look for it there, and Pillow only before the frame. Without EOI in the file there is none in
     the result either: it ends with the scan that completes the image, and what follows that in it.
 
-    Raises ImageError for a kind of JPEG that is not read, and ValueError for more than one frame,
-    tables of more than MAX_TABLE_BYTES, and more than MAX_SEGMENTS segments or MAX_SCANS scans.
+    Raises ImageError for a kind of JPEG that is not read, for more than one frame, for tables of
+    more than MAX_TABLE_BYTES, and for more than MAX_SEGMENTS segments or MAX_SCANS scans.
     """
+    try:
+        return b"".join((START, *_reduce(data)))
+    except (ValueError, IndexError, struct.error) as error:
+        fault = str(error) if isinstance(error, ValueError) else "the header of a segment is short"
+        raise ImageError(f"this JPEG cannot be read: {fault}", "image_unreadable") from error
+
+
+def _reduce(data: bytes) -> list[bytes]:
+    """The pieces of `strip_segments`. Raises also ValueError, IndexError and struct.error."""
     shown: list[bytes] = []
     profile: list[bytes] = []
     kept: list[tuple[int, bytes]] = []
@@ -119,7 +129,7 @@ def strip_segments(data: bytes) -> bytes:
                 kept.append((marker, segment + coded))
                 complete = complete or len(kept) * coverage.is_complete
                 if marker in TABLES and len(segment) > MAX_TABLE_BYTES:
-                    raise ValueError("tables beyond number")
+                    raise ValueError("it has more tables than there can be")
             elif marker not in _IGNORED:
                 raise _unsupported(f"is {_OTHER_FRAMES.get(marker, 'of an unknown kind')}")
             elif coverage.scans == 0:
@@ -127,18 +137,18 @@ def strip_segments(data: bytes) -> bytes:
                     shown.append(segment)
                 elif marker == PROFILE:
                     profile.append(segment)
-    except (ValueError, ImageError):
+    except (ValueError, IndexError, struct.error, ImageError):
         # Behind the image anything may stand: some phones write no EOI, but data of their own.
         if not complete:
             raise
     if (_EOI, END) not in kept:
         kept = kept[: complete or None]
     markers = [marker for marker, _ in kept]
-    if sum(map(markers.count, FRAMES)) > 1:
-        raise ValueError("more than one frame")
+    if sum(map(markers.count, FRAMES)) != 1:
+        raise ValueError("it has no frame, or more than one")
     if markers.count(SCAN) > MAX_SCANS:
-        raise ValueError(f"more than {MAX_SCANS} scans")
-    return b"".join((START, *shown, *_usable_parts(profile), *(piece for _, piece in kept)))
+        raise ValueError(f"it has more than {MAX_SCANS} scans")
+    return [*shown, *_usable_parts(profile), *(piece for _, piece in kept)]
 
 
 def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
@@ -154,16 +164,16 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         start, marker = found.start(), found[0][1]
         lost = start - at > MAX_SPARE_BYTES and data[at:start].strip(b"\0\xff")
         if lost or _ESSENTIAL.search(data, at, start):
-            raise ValueError("a segment whose marker was damaged")
+            raise ValueError("the marker of a segment is damaged")
         if marker == _EOI:
             yield marker, found[0], b""
         if marker == _EOI or start + 4 > len(data):
             return
         if marker == _SOI:
-            raise ValueError("another image starts in this one")
+            raise ValueError("another image starts in it")
         (length,) = unpack_from(">H", data, start + 2)
         if length < 2:
-            raise ValueError("a segment is shorter than its length")
+            raise ValueError("the length of a segment is wrong")
         at = start + 2 + length
         segment, stop = data[start:at], at
         if marker == SCAN:
@@ -171,7 +181,7 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
             stop = behind.start() if behind else len(data)
         yield marker, segment, data[at:stop].rstrip(b"\xff")  # fill bytes (B.1.1.2)
         at = stop
-    raise ValueError(f"more than {MAX_SEGMENTS} segments")
+    raise ValueError(f"it has more than {MAX_SEGMENTS} segments")
 
 
 def read_frame(segment: bytes) -> Frame:
@@ -193,7 +203,7 @@ def read_frame(segment: bytes) -> Frame:
     )
     frame = Frame(segment[1] == PROGRESSIVE, width, height, components)
     if not all(1 <= factor <= 4 for c in components for factor in c[1:]):
-        raise ValueError("a sampling factor that does not exist (B.2.2)")
+        raise ValueError("a sampling factor is not 1 to 4")
     if any(most % factor for c in components for most, factor in zip(frame.unit, c[1:])):
         raise _unsupported("has sampling factors that are not multiples of each other")
     return frame
@@ -221,7 +231,7 @@ def _find_components(named: bytes, ids: list[int]) -> tuple[int, ...]:
     for wanted in named:
         left = (index for index, id_ in enumerate(ids) if id_ == wanted and index not in found)
         if (index := next(left, None)) is None:
-            raise ValueError("a scan of a component that is not there")
+            raise ValueError("a scan has a component that the frame has not")
         found.append(index)
     return tuple(found)
 
@@ -249,7 +259,7 @@ class Coverage:
             self._missing = [[1] * 64 for _ in self.frame.components]
         elif marker == SCAN:
             if self.frame is None:
-                raise ValueError("a scan without a frame")
+                raise ValueError("a scan comes before the frame")
             self.scans += 1
             scan = read_scan(segment, self.frame)
             for component in scan.components:
