@@ -32,8 +32,8 @@ from tests.support.image_files import (
 )
 from tests.support.properties import examples
 from upscaler.imaging import jpeg as read
-from upscaler.imaging.jpeg_segments import strip_segments
 from upscaler.imaging._zlib import zlib
+from upscaler.imaging.jpeg_segments import strip_segments
 from upscaler.imaging.pixels import Pixels
 
 pytestmark = pytest.mark.dev

@@ -14,7 +14,6 @@ from PIL import Image
 from tests.support.image_files import (
     BLOCKS,
     DISPLAY_P3,
-    FORMATS,
     INDEXED,
     NOISE,
     RGB,

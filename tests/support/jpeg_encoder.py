@@ -111,11 +111,8 @@ def _blocks(plane: NDArray[Any], own: Factors, largest: Factors) -> NDArray[Any]
     down, across = padded.shape[0] // y, padded.shape[1] // x
     small = padded.reshape(down, y, across, x).mean(axis=(1, 3)) - 128
     cut = small.reshape(down // 8, 8, across // 8, 8).swapaxes(1, 2)
-    return (
-        np.round(COSINES @ cut @ COSINES.T / STEP)
-        .astype(int)
-        .reshape(*cut.shape[:2], 64)[..., ZIGZAG]
-    )
+    changed: NDArray[Any] = np.round(COSINES @ cut @ COSINES.T / STEP).astype(int)
+    return changed.reshape(*cut.shape[:2], 64)[..., ZIGZAG]
 
 
 Unit = list[tuple[int, list[int]]]

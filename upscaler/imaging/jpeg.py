@@ -5,19 +5,20 @@ it without a warning that means lost pixels. More cannot be checked, because a J
 a file whose bytes were changed so that all of this still holds is another valid image to any
 decoder. Of libjpeg's warnings (jerror.h) this is made:
 
-| warning                | what it means                                      | what is done            |
-|------------------------|----------------------------------------------------|-------------------------|
-| JWRN_HIT_MARKER        | a scan or restart interval is too short            | refused                 |
-| JWRN_HUFF_BAD_CODE     | bits that are no code                              | refused                 |
-| JWRN_MUST_RESYNC       | a restart marker is missing or in the wrong place  | refused                 |
-| JWRN_BOGUS_PROGRESSION | a scan refines what no scan before it has coded    | refused                 |
-| JWRN_EXTRANEOUS_DATA   | in or behind a scan: pixels were decoded to others | refused, but for zeros  |
-|                        | between other segments                             | skipped by `segments`   |
-| JWRN_JPEG_EOF          | there is no EOI                                    | one is added            |
-| JWRN_ADOBE_XFORM       | an unknown transform of the colours                | libjpeg's default       |
-| JWRN_JFIF_MAJOR        | another version of JFIF than 1                     | no matter               |
-| JWRN_NOT_SEQUENTIAL    | fields that are for progressive scans              | no matter               |
-| JWRN_BOGUS_ICC         | parts of a profile are missing                     | the profile is left out |
+| warning                | what it means                           | what is done             |
+|------------------------|-----------------------------------------|--------------------------|
+| JWRN_HIT_MARKER        | a scan or an interval is too short      | refused                  |
+| JWRN_HUFF_BAD_CODE     | bits that are no code                   | refused                  |
+| JWRN_MUST_RESYNC       | a restart marker is not the next one    | refused                  |
+| JWRN_BOGUS_PROGRESSION | a scan refines what had no scan         | refused                  |
+| JWRN_EXTRANEOUS_DATA   | bytes behind the last pixels of a scan: | refused, unless they are |
+|                        | the pixels were decoded to others       | zeros at the end         |
+|                        | bytes between other segments            | ignored (`segments`)     |
+| JWRN_JPEG_EOF          | there is no EOI                         | one is added             |
+| JWRN_ADOBE_XFORM       | an unknown transform of the colours     | as libjpeg takes it      |
+| JWRN_JFIF_MAJOR        | another version of JFIF than 1          | ignored                  |
+| JWRN_NOT_SEQUENTIAL    | fields that are for progressive scans   | ignored                  |
+| JWRN_BOGUS_ICC         | parts of a profile are missing          | the profile is ignored   |
 
 Arithmetic coding (JWRN_ARITH_BAD_CODE) is not read, and JWRN_TOO_MUCH_DATA is a fault of the
 program that decodes.
@@ -35,7 +36,7 @@ from PIL import Image
 
 from upscaler.errors import ImageError
 from upscaler.imaging._zlib import zlib
-from upscaler.imaging.jpeg_blocks import check_scans_of_dc, grey_files
+from upscaler.imaging.jpeg_blocks import check_scans_of_dc, grey_files, read_scans
 from upscaler.imaging.jpeg_segments import (
     ADOBE,
     END,
@@ -112,7 +113,11 @@ def coded(data: bytes) -> bytes:
             shown = segment[:15] + bytes((default,)) + segment[16:]
         if marker not in (EXIF, PROFILE):
             kept += (shown, scan)
-    return b"".join(kept).removesuffix(END) + END
+    file = b"".join(kept)
+    if file.endswith(END):
+        return file
+    *_, last = read_scans(file)
+    return file[: len(file) - last.surplus_bytes()] + END
 
 
 def _has_named_sampling(file: bytes) -> bool:
@@ -134,7 +139,7 @@ def _decode_twice(
     With `may_have_trailer` anything may stand between the last pixels and the end.
     """
     if may_have_trailer:
-        file = without_trailer(file)
+        file = without_trailer(file, shape)
     # The file decides the values, so that decoding it again gives the same result.
     fill = zlib.crc32(file) & 0xFF
     samples, again = ordered_map(partial(_decode_into_fill, file, shape), (fill, fill ^ 0xFF))
@@ -143,13 +148,13 @@ def _decode_twice(
     return samples
 
 
-def without_trailer(file: bytes) -> bytes:
+def without_trailer(file: bytes, shape: tuple[int, int, int]) -> bytes:
     """Remove what libjpeg finds between the last pixels and the end of a file, but for 7 bytes.
 
     So many of them it may have taken for pixels, and it complains of the others alone.
     """
     try:
-        simplejpeg.decode_jpeg(file, strict=True)
+        simplejpeg.decode_jpeg(file, SAMPLES[shape[2]], strict=True)
     except ValueError as error:
         if found := _LEFT_OVER.fullmatch(str(error)):
             return file[: -len(END) - int(found[1])] + END

@@ -108,6 +108,11 @@ class CodedScan(NamedTuple):
             raise ValueError("restart markers are missing or in the wrong order")
         return bits
 
+    def surplus_bytes(self) -> int:
+        """How many bytes there are from the first restart marker on that is one too many."""
+        marks = list(_RESTARTS.finditer(self.coded))[len(self.lengths()) - 1 :]
+        return len(self.coded) - marks[0].start() if marks else 0
+
 
 def read_scans(file: bytes) -> Iterator[CodedScan]:
     """The scans of a file of `strip_segments`. Raises what `read_frame` and `read_scan` raise."""
@@ -169,14 +174,15 @@ def _check_first(scan: CodedScan, is_lenient: bool) -> None:
     plain = _decode_behind_ours(scan, intervals)
     if not _have_all_bits(scan, *plain).all():
         raise ValueError("a restart interval is too short")
-    filled = scan._replace(tables={key: _filled(key, t) for key, t in scan.tables.items()})
-    if _differ_in_own(scan, plain[0], _decode_eighth(filled, intervals, _OUR_STARTS[0])):
+    tables = {key: _filled(table) for key, table in scan.tables.items()}
+    filled = _decode_behind_ours(scan._replace(tables=tables), intervals)
+    if _differ_in_own(scan, plain[0], filled[0]) or not _have_all_bits(scan, *filled).all():
         raise ValueError("bits that are no code")
     last = intervals[-1].rstrip(b"\0")
     intervals[-1] = last + b"\0" * last.endswith(b"\xff")
     shorter = [_without_last_byte(part) for part in intervals]
     enough = _have_all_bits(scan, *_decode_behind_ours(scan, shorter))
-    if enough[:-1].any() or enough[-1] and not is_lenient:
+    if enough[:-1].any() or (enough[-1] and not is_lenient):
         raise ValueError("a restart interval is too long")
 
 
@@ -218,7 +224,7 @@ def _by_unit(scan: CodedScan, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return units.reshape(rows * columns, -1)
 
 
-def _filled(key: int, table: bytes) -> bytes:
+def _filled(table: bytes) -> bytes:
     """A Huffman table in which bits that are no code in `table` are one, as far as there is room.
 
     libjpeg takes such bits for the symbol 0, and here they are one with 15 bits more: so from there

@@ -109,46 +109,64 @@ def strip_segments(data: bytes) -> bytes:
     Raises ImageError for a kind of JPEG that is not read, for more than one frame, for tables of
     more than MAX_TABLE_BYTES, and for more than MAX_SEGMENTS segments or MAX_SCANS scans.
     """
+    reduced = _Reduced()
     try:
-        return b"".join((START, *_reduce(data)))
+        try:
+            for found in segments(data):
+                reduced.add(*found)
+        except (ValueError, IndexError, struct.error, ImageError):
+            # Behind the image anything may stand: some phones write no EOI, but data of their own.
+            if not reduced.complete:
+                raise
+        return reduced.file()
     except (ValueError, IndexError, struct.error) as error:
         fault = str(error) if isinstance(error, ValueError) else "the header of a segment is short"
         raise ImageError(f"this JPEG cannot be read: {fault}", "image_unreadable") from error
 
 
-def _reduce(data: bytes) -> list[bytes]:
-    """The pieces of `strip_segments`. Raises also ValueError, IndexError and struct.error."""
-    shown: list[bytes] = []
-    profile: list[bytes] = []
-    kept: list[tuple[int, bytes]] = []
-    coverage, complete = Coverage(), 0
-    try:
-        for marker, segment, coded in segments(data):
-            if marker in (*FRAMES, *TABLES, SCAN, _EOI):
-                coverage.add(marker, segment)
-                kept.append((marker, segment + coded))
-                complete = complete or len(kept) * coverage.is_complete
-                if marker in TABLES and len(segment) > MAX_TABLE_BYTES:
-                    raise ValueError("it has more tables than there can be")
-            elif marker not in _IGNORED:
-                raise _unsupported(f"is {_OTHER_FRAMES.get(marker, 'of an unknown kind')}")
-            elif coverage.scans == 0:
-                if marker in (JFIF, ADOBE) or _is_exif(segment) and not any(map(_is_exif, shown)):
-                    shown.append(segment)
-                elif marker == PROFILE:
-                    profile.append(segment)
-    except (ValueError, IndexError, struct.error, ImageError):
-        # Behind the image anything may stand: some phones write no EOI, but data of their own.
-        if not complete:
-            raise
-    if (_EOI, END) not in kept:
-        kept = kept[: complete or None]
-    markers = [marker for marker, _ in kept]
-    if sum(map(markers.count, FRAMES)) != 1:
-        raise ValueError("it has no frame, or more than one")
-    if markers.count(SCAN) > MAX_SCANS:
-        raise ValueError(f"it has more than {MAX_SCANS} scans")
-    return [*shown, *_usable_parts(profile), *(piece for _, piece in kept)]
+class _Reduced:
+    """What is kept of a file. `complete` is how many pieces make up all of its scans, or 0."""
+
+    def __init__(self) -> None:
+        self.complete = 0
+        self._coverage = Coverage()
+        self._shown: list[bytes] = []
+        self._profile: list[bytes] = []
+        self._kept: list[tuple[int, bytes]] = []
+
+    def add(self, marker: int, segment: bytes, coded: bytes) -> None:
+        """Take a segment, or not. Raises ImageError for one of a kind of JPEG that is not read."""
+        if marker in TABLES and len(segment) > MAX_TABLE_BYTES:
+            raise ValueError("it has more tables than there can be")
+        if marker in (*FRAMES, *TABLES, SCAN, _EOI):
+            self._coverage.add(marker, segment)
+            self._kept.append((marker, segment + coded))
+            self.complete = self.complete or len(self._kept) * self._coverage.is_complete
+        elif marker not in _IGNORED:
+            raise _unsupported(f"is {_OTHER_FRAMES.get(marker, 'of an unknown kind')}")
+        elif self._coverage.scans == 0:
+            self._add_shown(marker, segment)
+
+    def _add_shown(self, marker: int, segment: bytes) -> None:
+        # As in browsers the first EXIF counts.
+        is_exif = marker == EXIF and segment[4:].startswith(b"Exif\0\0")
+        is_first = is_exif and EXIF not in (shown[1] for shown in self._shown)
+        if marker in (JFIF, ADOBE) or is_first:
+            self._shown.append(segment)
+        elif marker == PROFILE:
+            self._profile.append(segment)
+
+    def file(self) -> bytes:
+        """The reduced file. Raises ValueError for too many frames or scans."""
+        markers = [marker for marker, _ in self._kept]
+        if _EOI not in markers and self.complete:
+            del self._kept[self.complete :], markers[self.complete :]
+        if sum(map(markers.count, FRAMES)) != 1:
+            raise ValueError("it has no frame, or more than one")
+        if markers.count(SCAN) > MAX_SCANS:
+            raise ValueError(f"it has more than {MAX_SCANS} scans")
+        pieces = (piece for _, piece in self._kept)
+        return b"".join((START, *self._shown, *_usable_parts(self._profile), *pieces))
 
 
 def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
@@ -204,7 +222,8 @@ def read_frame(segment: bytes) -> Frame:
     frame = Frame(segment[1] == PROGRESSIVE, width, height, components)
     if not all(1 <= factor <= 4 for c in components for factor in c[1:]):
         raise ValueError("a sampling factor is not 1 to 4")
-    if any(most % factor for c in components for most, factor in zip(frame.unit, c[1:])):
+    most_across, most_down = frame.unit
+    if any(most_across % c.across or most_down % c.down for c in components):
         raise _unsupported("has sampling factors that are not multiples of each other")
     return frame
 
@@ -270,10 +289,6 @@ class Coverage:
 def _unsupported(fault: str) -> ImageError:
     advice = "save it as a usual JPEG (baseline or progressive, Huffman-coded, 8 bits) or as PNG"
     return ImageError(f"this JPEG {fault}, which is not supported: {advice}", "image_unreadable")
-
-
-def _is_exif(segment: bytes) -> bool:
-    return segment[1] == EXIF and segment[4:].startswith(b"Exif\0\0")
 
 
 def _usable_parts(found: list[bytes]) -> list[bytes]:
