@@ -36,7 +36,12 @@ from PIL import Image
 
 from upscaler.errors import ImageError
 from upscaler.imaging._zlib import zlib
-from upscaler.imaging.jpeg_blocks import check_scans_of_dc, grey_files, read_scans
+from upscaler.imaging.jpeg_blocks import (
+    check_scans_of_dc,
+    grey_files,
+    read_scans,
+    with_filled_tables,
+)
 from upscaler.imaging.jpeg_segments import (
     ADOBE,
     END,
@@ -142,31 +147,37 @@ def _decode_twice(
         file = without_trailer(file, shape)
     # The file decides the values, so that decoding it again gives the same result.
     fill = zlib.crc32(file) & 0xFF
-    samples, again = ordered_map(partial(_decode_into_fill, file, shape), (fill, fill ^ 0xFF))
+    # libjpeg passes over bits that are no code, mostly without a warning: its fast path has none.
+    attempts = (file, fill), (with_filled_tables(file), fill ^ 0xFF)
+    samples, again = ordered_map(partial(_decode_into_fill, shape), attempts)
     if not np.array_equal(samples, again):
-        raise ValueError("not all of it was decoded")
+        raise ValueError("not all of it was decoded, or has bits that are no code")
     return samples
 
 
 def without_trailer(file: bytes, shape: tuple[int, int, int]) -> bytes:
     """Remove what libjpeg finds between the last pixels and the end of a file, but for 7 bytes.
 
-    So many of them it may have taken for pixels, and it complains of the others alone.
+    So many it may have read ahead. How many depends on what follows, so it is asked again.
     """
-    try:
-        simplejpeg.decode_jpeg(file, SAMPLES[shape[2]], strict=True)
-    except ValueError as error:
-        if found := _LEFT_OVER.fullmatch(str(error)):
-            return file[: -len(END) - int(found[1])] + END
+    for _ in range(3):
+        try:
+            simplejpeg.decode_jpeg(file, SAMPLES[shape[2]], strict=True)
+        except ValueError as error:
+            if found := _LEFT_OVER.fullmatch(str(error)):
+                file = file[: -len(END) - int(found[1])] + END
+                continue
+        break
     return file
 
 
-def _decode_into_fill(file: bytes, shape: tuple[int, int, int], fill: int) -> NDArray[np.uint8]:
-    """Decode into memory that was filled with `fill`. Raises for any warning that is not harmless.
+def _decode_into_fill(shape: tuple[int, int, int], attempt: tuple[bytes, int]) -> NDArray[np.uint8]:
+    """Decode a file into memory that was filled with a value. Raises ValueError for a warning.
 
     Strictly, because otherwise simplejpeg returns unwritten memory for a file with a warning before
     a fatal error, which TurboJPEG takes for another warning.
     """
+    file, fill = attempt
     memory = np.full(shape, fill, np.uint8)
     try:
         simplejpeg.decode_jpeg(file, SAMPLES[shape[2]], buffer=memory, strict=True)

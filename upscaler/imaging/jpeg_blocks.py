@@ -224,11 +224,26 @@ def _by_unit(scan: CodedScan, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return units.reshape(rows * columns, -1)
 
 
-def _filled(table: bytes) -> bytes:
-    """A Huffman table in which bits that are no code in `table` are one, as far as there is room.
+def with_filled_tables(file: bytes) -> bytes:
+    """The same file, in which libjpeg reads other values from the first bits on that are no code.
 
-    libjpeg takes such bits for the symbol 0, and here they are one with 15 bits more: so from there
-    on other values are read. Codes must not be all ones (C.2), nor more than 256.
+    It takes them for the symbol 0, mostly without a warning. Here they are codes of values of 15
+    bits, as far as a table has room for them.
+    """
+    pieces = [START]
+    for marker, segment, coded in segments(file):
+        if marker == HUFFMAN:
+            tables = _read_tables(segment[4:])
+            pieces += (_segment(HUFFMAN, bytes((k,)) + _filled(t)) for k, t in tables.items())
+        else:
+            pieces += (segment, coded)
+    return b"".join(pieces)
+
+
+def _filled(table: bytes) -> bytes:
+    """A Huffman table with as many more codes as there can be, all for values of 15 bits.
+
+    No code is all ones (C.2), and there are 256 at most (B.2.4.2).
     """
     counts, symbols = list(table[:16]), table[16:]
     code = seen = 0
