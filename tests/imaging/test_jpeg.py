@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import count
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def test_the_first_of_several_images_needs_no_end_marker() -> None:
     ids=str,
 )
 def test_a_photo_with_a_gap_of_300_bytes_is_refused(
-    options: dict[str, int], quality: int, photo: Pixels
+    options: dict[str, Any], quality: int, photo: Pixels
 ) -> None:
     data = saved(photo, "JPEG", quality=quality, **{"restart_marker_blocks": 5, **options})
     start = data.index(b"\xff\xda") + 14
@@ -135,7 +136,10 @@ def test_a_photo_with_a_gap_of_300_bytes_is_refused(
 def test_a_jpeg_without_some_of_its_restart_intervals_is_refused(random: Random) -> None:
     """Any number of whole ones, with as many markers: what is there can be decoded."""
     height, width = random.randrange(20, 90), random.randrange(20, 120)
-    options = {"progressive": random.random() < 0.5, "subsampling": random.choice((0, 1, 2))}
+    options: dict[str, Any] = {
+        "progressive": random.random() < 0.5,
+        "subsampling": random.choice((0, 1, 2)),
+    }
     interval = random.choice((1, 1, 2, 3, 5))
     data = saved(SMOOTH[:height, :width], "JPEG", restart_marker_blocks=interval, **options)
     marks = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", data)]
@@ -226,7 +230,7 @@ def test_a_warning_of_lost_pixels_is_a_reason_to_refuse(name: str) -> None:
 def test_bits_that_are_no_code_are_found_where_libjpeg_is_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It takes 17 bits that begin no code for the end of a block, and warns only near the file's end."""
+    """It takes 17 bits that begin no code for a block's end, and warns only near the file's."""
     usual, calls = jpeg_encoder._others, count()
 
     def without_one_end(values: list[int], symbols: bytes) -> Iterator[str]:

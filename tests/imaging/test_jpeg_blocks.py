@@ -43,9 +43,8 @@ SEEDS = st.integers(0, 2**32).map(Random)
 def samples(height: int, width: int, count: int = 3) -> Samples:
     """A slope with noise on it."""
     slope = np.add.outer(np.arange(height) * 2, np.arange(width))[..., None]
-    return ((slope + np.arange(count) * 40) % 256 // 2 + noise(height, width, count) // 4).astype(
-        np.uint8
-    )
+    colours: Samples = (slope + np.arange(count) * 40) % 256 // 2
+    return np.asarray(colours + noise(height, width, count) // 4, np.uint8)
 
 
 def by_libvips(data: bytes) -> Samples | str:

@@ -161,8 +161,10 @@ class _Reduced:
         markers = [marker for marker, _ in self._kept]
         if _EOI not in markers and self.complete:
             del self._kept[self.complete :], markers[self.complete :]
-        if sum(map(markers.count, FRAMES)) != 1:
-            raise ValueError("it has no frame, or more than one")
+        frames = sum(map(markers.count, FRAMES))
+        if frames != 1:
+            fault = "it has more than one frame" if frames else "it ends before its frame begins"
+            raise ValueError(fault)
         if markers.count(SCAN) > MAX_SCANS:
             raise ValueError(f"it has more than {MAX_SCANS} scans")
         pieces = (piece for _, piece in self._kept)
@@ -193,6 +195,8 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         if length < 2:
             raise ValueError("the length of a segment is wrong")
         at = start + 2 + length
+        if at > len(data):
+            return  # the file is cut off
         segment, stop = data[start:at], at
         if marker == SCAN:
             behind = _MARKER.search(data, at)
