@@ -62,6 +62,10 @@ all decoders skip them. A table that has lost its marker is longer. It must not 
 libjpeg would use a default table instead."""
 
 
+class TooManySegments(ImageError):
+    """A file has more than MAX_SEGMENTS segments, be it only behind its image."""
+
+
 class Component(NamedTuple):
     """A component of a frame: its id and its horizontal and vertical sampling factor (B.2.2)."""
 
@@ -114,6 +118,8 @@ def strip_segments(data: bytes) -> bytes:
         try:
             for found in segments(data):
                 reduced.add(*found)
+        except TooManySegments:
+            raise
         except (ValueError, IndexError, struct.error, ImageError):
             # Behind the image anything may stand: some phones write no EOI, but data of their own.
             if not reduced.complete:
@@ -174,7 +180,7 @@ class _Reduced:
 def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Each segment: its marker, the whole segment, and for a scan the coded pixels after it.
 
-    Raises ValueError for a segment whose marker is damaged, and for more than MAX_SEGMENTS.
+    Raises ValueError for a segment whose marker is damaged, and TooManySegments.
     """
     at = 2
     for _ in range(MAX_SEGMENTS):
@@ -203,7 +209,8 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
             stop = behind.start() if behind else len(data)
         yield marker, segment, data[at:stop].rstrip(b"\xff")  # fill bytes (B.1.1.2)
         at = stop
-    raise ValueError(f"it has more than {MAX_SEGMENTS} segments")
+    fault = f"this JPEG has more than {MAX_SEGMENTS} segments: save it without its metadata"
+    raise TooManySegments(fault, "image_unreadable")
 
 
 def read_frame(segment: bytes) -> Frame:
