@@ -146,8 +146,8 @@ def test_a_file_with_a_gap_is_refused_or_libjpeg_has_no_complaint(
     result = outcome(changed)
     if not isinstance(result, str):
         expected = by_libvips(jpeg.coded(changed))
-        if isinstance(expected, str):  # bits that are no code, of which not all are found
-            assert "bad Huffman code" in expected
+        if isinstance(expected, str):  # see the module's docstring for what is not found
+            assert re.search(r"bad Huffman code|data: [1-7] extraneous bytes", expected)
         else:
             assert off_by(result, expected) <= 1
 

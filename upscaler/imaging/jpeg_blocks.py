@@ -12,6 +12,9 @@ are put into other files, in which the same bits are read the same way:
   leaves the next ones of the interval as they are. So the MCU more is changed if, and only if, all
   before it had their bits.
 - A refinement of DC coefficients has one bit for each block (G.1.2.1.1).
+
+Not found are up to 7 bytes too many in an interval of AC coefficients, which libjpeg has read ahead
+and throws away, and bits that are no code in a table that has no room for more of them.
 """
 
 import io
