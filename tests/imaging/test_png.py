@@ -14,7 +14,6 @@ from PIL import Image
 from tests.support.image_files import (
     BLOCKS,
     DISPLAY_P3,
-    FORMATS,
     INDEXED,
     NOISE,
     RGB,
@@ -55,16 +54,16 @@ def test_a_truncated_file_gives_all_its_pixels_or_an_error(
             assert np.array_equal(result, whole), kept
 
 
-# A PNG ends in an empty IEND chunk of 12 bytes, behind 4 of checksum and 4 more of another one.
-@pytest.mark.parametrize(
-    ("kind", "options", "spare"),
-    [pytest.param(*case.values, 12 if case.id == "png" else 0, id=case.id) for case in FORMATS],
-)
+ENDS = {"PNG": 12, "JPEG": 2, "WEBP": 0}
+"""IEND and EOI, behind which there is nothing of the image, and without which it is complete."""
+
+
+@formats
 def test_a_file_that_lacks_more_than_its_end_is_refused(
-    kind: str, options: dict[str, Any], spare: int, photo: Pixels
+    kind: str, options: dict[str, Any], photo: Pixels
 ) -> None:
     data = saved(photo[:96, :128], kind, **options)
-    cuts = range(spare + 1, len(data), len(data) // 40)
+    cuts = range(ENDS[kind] + 1, len(data), len(data) // 40)
     assert {type(outcome(data[:-missing])) for missing in cuts} == {str}
 
 

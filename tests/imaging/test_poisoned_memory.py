@@ -15,6 +15,7 @@ from tests.support.image_cases import SMALL
 from tests.support.image_files import Samples, outcome, saved
 from tests.support.poisoned_memory import LIBRARIES, lines
 from upscaler.imaging import jpeg
+from upscaler.imaging.jpeg_segments import strip_segments
 
 pytestmark = pytest.mark.dev
 
@@ -59,7 +60,7 @@ def test_a_jpeg_of_which_a_row_is_not_written_is_refused(monkeypatch: pytest.Mon
 @needs_glibc
 def test_a_jpeg_with_a_fatal_error_shows_no_other_image() -> None:
     data = complaint_and_end()
-    plain = jpeg.coded(jpeg.strip_segments(data))
+    plain = jpeg.coded(strip_segments(data))
     leaked = set()
     for _ in range(100):
         np.full(SMALL.shape, 0xA7, np.uint8)  # another's image, a moment ago

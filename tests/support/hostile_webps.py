@@ -23,6 +23,9 @@ ALPHA, EXIF, ANIMATED = 0x10, 0x08, 0x02
 """Flags of a VP8X chunk (RFC 9649, 2.7.1)."""
 RED = np.broadcast_to(np.array([200, 10, 30], np.uint8), (256, 256, 3))
 """What `webp_of_size` makes."""
+IN_A_CORNER = np.zeros((256, 256, 4), np.uint8)
+"""RED with the rest of the canvas transparent."""
+IN_A_CORNER[:16, :16] = (200, 10, 30, 255)
 
 
 def chunk(kind: bytes, content: bytes = b"") -> bytes:
@@ -164,9 +167,7 @@ CASES = (
     ),
     refused("WebP, 30,000 frames", lambda: frames(30_000, 256, 256), "image_animated"),
     right("WebP, one frame", lambda: frames(1, 256, 256), RED),
-    refused(
-        "WebP, one frame that leaves its canvas free", lambda: frames(1, 16, 16), "image_unreadable"
-    ),
+    right("WebP, one frame that leaves its canvas free", lambda: frames(1, 16, 16), IN_A_CORNER),
     refused("WebP, one frame that is smaller than it says", says_more, "image_unreadable"),
     refused("WebP, an empty frame before a small one", empty_first, "image_unreadable"),
     replace(
@@ -186,7 +187,7 @@ CASES = (
         RED,
     ),
     refused("WebP, shorter than it is", lambda: of_length(20), "image_unreadable"),
-    refused("WebP, longer than it is", lambda: of_length(2**32 - 2), "image_unreadable"),
+    refused("WebP, longer than it is", lambda: of_length(2**32 - 2), "image_damaged"),
     refused("WebP, alpha that is none", bad_alpha, "image_damaged"),
     right(
         "WebP with 24 MiB behind it", lambda: webp_of_size((256, 256)) + bytes(LARGEST - 99), RED

@@ -23,6 +23,8 @@ from tests.imaging.test_truncated_images import COLOURS, FILES, HUES, jpeg
 from tests.support.damage import damaged
 from tests.support.hostile_images import CASES
 from tests.support.image_files import noise, outcome
+from tests.support.jpeg_encoder import encode as encode_jpeg
+from tests.support.jpeg_encoder import in_scans
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import encode, jpeg_writer, png, png_filters, resize
 from upscaler.imaging._zlib import zlib
@@ -57,6 +59,8 @@ WHOLE: Final = (
     jpeg(restart_marker_rows=1),
     jpeg(restart_marker_blocks=1),
     jpeg(progressive=True, restart_marker_blocks=7),
+    encode_jpeg(COLOURS, [(3, 1), (1, 1), (1, 1)], interval=7),
+    encode_jpeg(COLOURS, [(4, 2), (1, 1), (1, 1)], script=in_scans(3)),
 )
 
 

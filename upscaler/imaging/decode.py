@@ -15,13 +15,14 @@ from PIL import Image
 from upscaler.api.limits import MAX_INPUT_PX
 from upscaler.api.sizes import Size
 from upscaler.errors import ImageError
-from upscaler.imaging import jpeg, png, png_chunks, webp
+from upscaler.imaging import jpeg, jpeg_segments, png, png_chunks, webp
 from upscaler.imaging.colour import to_srgb
+from upscaler.imaging.other_formats import other_format
 from upscaler.imaging.pixels import Pixels
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """The formats that are read. Pillow supports many more, each of them another parser to attack."""
-SIGNATURES: Final = (png_chunks.SIGNATURE, jpeg.SIGNATURE, b"RIFF")
+SIGNATURES: Final = (png_chunks.SIGNATURE, jpeg_segments.SIGNATURE, webp.SIGNATURE)
 """The first bytes of files in these formats."""
 MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's mode by the number of samples in a pixel."""
@@ -103,6 +104,8 @@ def read_header(data: bytes) -> EncodedImage:
     except Exception as error:  # see EncodedImage.pixels
         msg = "this is not a PNG, JPEG or WebP image"
         msg += " that can be read" if data.startswith(SIGNATURES) else ""
+        if kind := other_format(data):
+            msg = f"{kind} is not accepted: send PNG, JPEG or WebP"
         raise ImageError(msg, "image_unreadable") from error
     if getattr(image, "n_frames", 1) > 1:
         raise ImageError("this image is animated: send a still one", "image_animated")
@@ -117,15 +120,25 @@ def _open(data: bytes) -> tuple[bytes, Image.Image]:
 
     Of a JPEG followed by others, as many cameras write it (MPO), this is the first image.
     """
-    # Before Pillow reads it: what it does with the other parts is listed in these two modules.
+    # Before Pillow reads it: what it does with the other parts is listed in these modules.
     if data.startswith(png_chunks.SIGNATURE):
         data = png_chunks.strip_chunks(data)
-    elif data.startswith(jpeg.SIGNATURE):
-        data = jpeg.strip_segments(data)
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    elif data.startswith(jpeg_segments.SIGNATURE):
+        data = jpeg_segments.strip_segments(data)
+    elif data.startswith(webp.SIGNATURE):
+        webp.check_container(data)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except OSError as error:
+        if not webp.has_image(data):
+            raise
+        msg = "this WebP cannot be read: its chunks are cut off or contradict each other"
+        raise ImageError(msg, "image_unreadable") from error
     # Animations of several frames are refused by read_header, with a message of their own.
     if image.format == "WEBP" and getattr(image, "n_frames", 1) == 1:
-        webp.check_canvas(data)
+        shown = webp.with_free_canvas(data)
+        if shown is not data:
+            image = Image.open(io.BytesIO(shown), formats=FORMATS)
     return data, image
 
 
@@ -148,5 +161,9 @@ def _decode_samples(image: Image.Image, data: bytes) -> Pixels:
         samples = jpeg.decode(data, (image.height, image.width, len(image.getbands())))
         # Only Adobe's programs write CMYK, and they write its complement.
         return ~samples if image.mode == "CMYK" else samples
-    with _WEBP:
-        return np.array(image)
+    try:
+        with _WEBP:
+            return np.array(image)
+    except Exception as error:  # see EncodedImage.pixels
+        msg = "this WebP is cut off or damaged: some of its pixels are missing"
+        raise ImageError(msg, "image_damaged") from error

@@ -1,0 +1,329 @@
+"""Show that every block of a JPEG is coded, where TurboJPEG cannot.
+
+TurboJPEG tells of libjpeg's warnings, but refuses any sampling that it has no name for, such as
+4:1:0 (its `getSubsamp`). Pillow decodes those, but hides the warnings. So the scans of such a file
+are put into other files, in which the same bits are read the same way:
+
+- The scans of AC coefficients are of one component each (T.81, G.1.1.1.1), and so make up a grey
+  file, which TurboJPEG has a name for (`grey_files`).
+- What codes DC coefficients for the first time goes behind a scan of our own that gives each block
+  another value, and each of its restart intervals gets one MCU more, for which there are no bits
+  (`check_scans_of_dc`). Where bits run out, libjpeg makes up zeros for the rest of that MCU, and
+  leaves the next ones of the interval as they are. So the MCU more is changed if, and only if, all
+  before it had their bits.
+- A refinement of DC coefficients has one bit for each block (G.1.2.1.1).
+
+Not found are up to 7 bytes too many in an interval of AC coefficients, which libjpeg has read ahead
+and throws away, and bits that are no code in a table that has no room for more of them.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from functools import partial
+from struct import pack, unpack_from
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from upscaler.imaging.jpeg_segments import (
+    END,
+    FRAMES,
+    HUFFMAN,
+    QUANTIZATION,
+    RESTART,
+    SCAN,
+    START,
+    Frame,
+    Scan,
+    read_frame,
+    read_scan,
+    segments,
+)
+from upscaler.imaging.parallel import ordered_map
+
+_RESTARTS: Final = re.compile(rb"\xff([\xd0-\xd7])")
+_STUFFED: Final = re.compile(rb"(?<!\xff)\xff++\0")
+"""A byte 0xFF of the coded bits, perhaps with fill bytes before it (B.1.1.2, B.1.1.5)."""
+_EXTENDED, _PROGRESSIVE = 0xC1, 0xC2
+_OUR_TABLES: Final = 3
+"""The number of the Huffman tables of our scan. If the file has tables with it, theirs follow."""
+_OUR_CODES: Final = bytes((1, 1, *bytes(14), 0, 9)), bytes((1, *bytes(15), 0))
+"""DC: 0 stands for the same value as before, and 10 for a change of 9 bits. AC: 0 for the end."""
+_OUR_STARTS: Final = b"\xb2\0", b"\x8d\xe0"
+"""The code 10, and +400 or -400; all blocks after this first one have the same value."""
+_FLAT: Final = bytes((0, 1, 0, *[1] * 62))
+"""A quantization table in which one coefficient counts for nothing, which turns off the smoothing
+of blocks whose AC coefficients are unknown (libjpeg's `smoothing_ok`)."""
+_COLUMNS: Final = 1024
+"""How many MCUs a row has at most: less than 65,500 pixels, which libjpeg takes."""
+
+
+class CodedScan(NamedTuple):
+    """A scan with what is needed to read it.
+
+    `tables` are the Huffman tables by class and number, `interval` is in MCUs, 0 for no restarts.
+    """
+
+    frame: Frame
+    scan: Scan
+    tables: dict[int, bytes]
+    interval: int
+    coded: bytes
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many MCUs the scan has across and down (A.2.2 to A.2.4)."""
+        across, down = self.frame.unit
+        if len(self.scan.components) == 1:
+            _, own_across, own_down = self.frame.components[self.scan.components[0]]
+            width = -(-self.frame.width * own_across // across)
+            height = -(-self.frame.height * own_down // down)
+            return -(-width // 8), -(-height // 8)
+        return -(-self.frame.width // (8 * across)), -(-self.frame.height // (8 * down))
+
+    @property
+    def factors(self) -> list[tuple[int, int]]:
+        """The sampling factors of its components; one component alone has MCUs of one block."""
+        components = [self.frame.components[index] for index in self.scan.components]
+        return [(1, 1)] if len(components) == 1 else [c[1:] for c in components]
+
+    def lengths(self) -> list[int]:
+        """The MCUs of each restart interval."""
+        across, down = self.size
+        total = across * down
+        whole, rest = divmod(total, self.interval or total)
+        return [self.interval or total] * whole + [rest] * (rest > 0)
+
+    def intervals(self) -> list[bytes]:
+        """The bits of each restart interval.
+
+        Raises ValueError unless there are as many as `lengths`, with their markers in order.
+        """
+        parts = _RESTARTS.split(self.coded)
+        bits, markers = [part.rstrip(b"\xff") for part in parts[::2]], b"".join(parts[1::2])
+        count = len(self.lengths())
+        if len(bits) == count + 1 and not bits[-1]:  # some encoders end the last one, too
+            bits, markers = bits[:-1], markers[:-1]
+        if len(bits) != count or any(m != 0xD0 + i % 8 for i, m in enumerate(markers)):
+            raise ValueError("restart markers are missing or in the wrong order")
+        return bits
+
+    def surplus_bytes(self) -> int:
+        """How many bytes there are from the first restart marker on that is one too many."""
+        marks = list(_RESTARTS.finditer(self.coded))[len(self.lengths()) - 1 :]
+        return len(self.coded) - marks[0].start() if marks else 0
+
+
+def read_scans(file: bytes) -> Iterator[CodedScan]:
+    """The scans of a file of `strip_segments`. Raises what `read_frame` and `read_scan` raise."""
+    frame: Frame | None = None
+    tables: dict[int, bytes] = {}
+    interval = 0
+    for marker, segment, coded in segments(file):
+        if marker in FRAMES:
+            frame = read_frame(segment)
+        elif marker == HUFFMAN:
+            tables = tables | _read_tables(segment[4:])
+        elif marker == RESTART:
+            (interval,) = unpack_from(">H", segment, 4)
+        elif marker == SCAN and frame:
+            yield CodedScan(frame, read_scan(segment, frame), tables, interval, coded)
+
+
+def _read_tables(content: bytes) -> dict[int, bytes]:
+    """Huffman tables by the byte that has their class and number (B.2.4.2)."""
+    tables = {}
+    while content:
+        end = 17 + sum(content[1:17])
+        tables[content[0]] = content[1:end]
+        content = content[end:]
+    return tables
+
+
+def check_scans_of_dc(file: bytes, *, may_have_trailer: bool) -> None:
+    """Raise ValueError unless all blocks have the bits of their DC coefficients, and no more.
+
+    In a frame that is not progressive that includes their AC coefficients. With `may_have_trailer`
+    anything may follow the bits of the last scan.
+    """
+    scans = list(read_scans(file))
+    first = [index for s in scans if not s.scan.first and not s.scan.high for index in s.scan[0]]
+    if len(set(first)) < len(first):
+        raise ValueError("a component has two scans of the same")
+    for scan in scans:
+        is_lenient = may_have_trailer and scan is scans[-1]
+        if scan.scan.first == 0 and scan.scan.high:
+            _check_refinement(scan, is_lenient)
+        elif scan.scan.first == 0:
+            _check_first(scan, is_lenient)
+
+
+def _check_refinement(scan: CodedScan, is_lenient: bool) -> None:
+    blocks = sum(across * down for across, down in scan.factors)
+    bits = [_STUFFED.sub(b"\xff", part) for part in scan.intervals()]
+    needed = [-(-length * blocks // 8) for length in scan.lengths()]
+    more = bits[-1][needed[-1] :]
+    if is_lenient or not any(more):
+        bits[-1] = bits[-1][: needed[-1]]
+    if [len(part) for part in bits] != needed:
+        raise ValueError("a restart interval is too short or too long")
+
+
+def _check_first(scan: CodedScan, is_lenient: bool) -> None:
+    intervals = scan.intervals()
+    plain = _decode_behind_ours(scan, intervals)
+    if not _have_all_bits(scan, *plain).all():
+        raise ValueError("a restart interval is too short")
+    tables = {key: _filled(table) for key, table in scan.tables.items()}
+    filled = _decode_behind_ours(scan._replace(tables=tables), intervals)
+    if _differ_in_own(scan, plain[0], filled[0]) or not _have_all_bits(scan, *filled).all():
+        raise ValueError("bits that are no code")
+    last = intervals[-1].rstrip(b"\0")
+    intervals[-1] = last + b"\0" * last.endswith(b"\xff")
+    shorter = [_without_last_byte(part) for part in intervals]
+    enough = _have_all_bits(scan, *_decode_behind_ours(scan, shorter))
+    if enough[:-1].any() or (enough[-1] and not is_lenient):
+        raise ValueError("a restart interval is too long")
+
+
+def _without_last_byte(part: bytes) -> bytes:
+    return part[:-1].rstrip(b"\xff") if part.endswith(b"\xff\0") else part[:-1]
+
+
+def _decode_behind_ours(scan: CodedScan, intervals: list[bytes]) -> list[NDArray[np.uint8]]:
+    return list(ordered_map(partial(_decode_eighth, scan, intervals), _OUR_STARTS))
+
+
+def _have_all_bits(
+    scan: CodedScan, one: NDArray[np.uint8], other: NDArray[np.uint8]
+) -> NDArray[np.bool_]:
+    """Whether each interval had the bits of all its MCUs, by the two results of decoding them.
+
+    The MCU behind an interval is as our scan left it in both if the bits ran out before, and
+    otherwise it is the same in both.
+    """
+    lengths = np.array(scan.lengths())
+    behind = np.arange(len(lengths)) * (lengths[0] + 1) + lengths
+    same: NDArray[np.bool_] = (_by_unit(scan, one)[behind] == _by_unit(scan, other)[behind]).all(1)
+    return same
+
+
+def _differ_in_own(scan: CodedScan, one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """Whether any MCU of an interval has other pixels, apart from those behind the intervals."""
+    lengths = np.array(scan.lengths())
+    own = np.arange(lengths[0] + 1) < lengths[:, None]
+    differ = (_by_unit(scan, one) != _by_unit(scan, other)).any(1)
+    return bool(differ[: own.size].reshape(own.shape)[own].any())
+
+
+def _by_unit(scan: CodedScan, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The pixels of each MCU: an array of shape (MCUs, samples)."""
+    across, down = map(max, zip(*scan.factors, strict=True))
+    rows, columns = len(pixels) // down, pixels.shape[1] // across
+    units = pixels.reshape(rows, down, columns, across, -1).swapaxes(1, 2)
+    return units.reshape(rows * columns, -1)
+
+
+def with_filled_tables(file: bytes) -> bytes:
+    """The same file, in which libjpeg reads other values from the first bits on that are no code.
+
+    It takes them for the symbol 0, mostly without a warning. Here they are codes of values of 15
+    bits, as far as a table has room for them.
+    """
+    pieces = [START]
+    for marker, segment, coded in segments(file):
+        if marker == HUFFMAN:
+            tables = _read_tables(segment[4:])
+            pieces += (_segment(HUFFMAN, bytes((k,)) + _filled(t)) for k, t in tables.items())
+        else:
+            pieces += (segment, coded)
+    return b"".join(pieces)
+
+
+def _filled(table: bytes) -> bytes:
+    """A Huffman table with as many more codes as there can be, all for values of 15 bits.
+
+    No code is all ones (C.2), and there are 256 at most (B.2.4.2).
+    """
+    counts, symbols = list(table[:16]), table[16:]
+    code = seen = 0
+    for index, count in enumerate(table[:16]):
+        code, seen = 2 * code + count, seen + count
+        if seen == len(table) - 16:  # no code is longer
+            more = max(0, min((2 << index) - 1 - code, 256 - sum(counts), 255 - count))
+            counts[index] += more
+            code += more
+    return bytes(counts) + symbols + b"\x0f" * (sum(counts) - len(symbols))
+
+
+def _decode_eighth(scan: CodedScan, intervals: list[bytes], start: bytes) -> NDArray[np.uint8]:
+    """Decode these intervals behind a scan of our own, to one pixel for each 8x8 pixels."""
+    factors = [*scan.factors, (1, 1), (1, 1)][: max(3, len(scan.factors))]  # Pillow knows no two
+    across, down = map(max, zip(*factors, strict=True))
+    step = scan.lengths()[0] + 1
+    rows = -(-len(intervals) * step // _COLUMNS)
+    # Three components with these ids are red, green and blue to libjpeg, so nothing is converted.
+    parts = [bytes((b"RGBK"[i], h << 4 | v, 0)) for i, (h, v) in enumerate(factors)]
+    frame = pack(">BHHB", 8, 8 * down * rows, 8 * across * _COLUMNS, len(parts)) + b"".join(parts)
+    tables = [bytes((key,)) + table for key, table in scan.tables.items()]
+    ours = [bytes((kind << 4 | _OUR_TABLES,)) + codes for kind, codes in enumerate(_OUR_CODES)]
+    last = 0 if scan.frame.progressive else 63
+    numbers = [dc << 4 | ac for dc, ac in scan.scan.tables]
+    chosen = b"".join(bytes((b"RGBK"[i], both)) for i, both in enumerate(numbers))
+    first, down_first = factors[0]
+    blocks = rows * _COLUMNS * first * down_first
+    joined = b"".join(bytes((0xFF, 0xD0 + i % 8)) + part for i, part in enumerate(intervals, -1))
+    file = (
+        START,
+        _segment(QUANTIZATION, _FLAT),
+        _segment(_PROGRESSIVE if scan.frame.progressive else _EXTENDED, frame),
+        _segment(HUFFMAN, b"".join(ours)),
+        _segment(SCAN, bytes((1, ord("R"), _OUR_TABLES * 0x11, 0, last, 0))),
+        start + bytes(2 + blocks // 4),
+        _segment(HUFFMAN, b"".join(tables)),
+        _segment(RESTART, pack(">H", step)) if len(intervals) > 1 else b"",
+        _segment(SCAN, bytes((len(numbers),)) + chosen + bytes((0, last, 0))),
+        joined[2:],
+        END,
+    )
+    with Image.open(io.BytesIO(b"".join(file)), formats=["JPEG"]) as image:
+        image.draft(None, (-(-image.width // 8), -(-image.height // 8)))
+        return np.array(image)
+
+
+def grey_files(file: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """The scans of AC coefficients of a progressive frame, and the height and width in pixels.
+
+    Each file has those of one component, behind a scan in which all its DC coefficients are zero.
+    """
+    scans = [scan for scan in read_scans(file) if scan.scan.first]
+    for component in sorted({scan.scan.components[0] for scan in scans}):
+        own = [scan for scan in scans if scan.scan.components == (component,)]
+        across, down = own[0].size
+        frame = pack(">BHHB", 8, 8 * down, 8 * across, 1) + bytes((0, 0x11, 0))
+        pieces = [
+            START,
+            _segment(QUANTIZATION, bytes((0, *[1] * 64))),
+            _segment(_PROGRESSIVE, frame),
+            _segment(HUFFMAN, bytes((_OUR_TABLES,)) + _OUR_CODES[0]),
+            _segment(SCAN, bytes((1, 0, _OUR_TABLES << 4, 0, 0, 0))),
+            bytes(-(-across * down // 8)),
+        ]
+        for scan in own:
+            tables = [bytes((key,)) + table for key, table in scan.tables.items()]
+            (_, number), *_ = scan.scan.tables
+            band = (scan.scan.first, scan.scan.last, scan.scan.high << 4 | scan.scan.low)
+            pieces += (
+                _segment(HUFFMAN, b"".join(tables)) if tables else b"",
+                _segment(RESTART, pack(">H", scan.interval)),
+                _segment(SCAN, bytes((1, 0, number, *band))),
+                scan.coded,
+            )
+        yield b"".join((*pieces, END)), (8 * down, 8 * across)
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return pack(">BBH", 0xFF, marker, len(content) + 2) + content
