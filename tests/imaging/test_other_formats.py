@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.image_files import NOISE, refusal, saved
-from upscaler.imaging.other_formats import other_format
+from upscaler.imaging.signatures import other_format
 
 
 def boxes(*brands: bytes) -> bytes:

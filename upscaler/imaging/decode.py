@@ -17,7 +17,7 @@ from upscaler.api.sizes import Size
 from upscaler.errors import ImageError
 from upscaler.imaging import jpeg, jpeg_segments, png, png_chunks, webp
 from upscaler.imaging.colour import to_srgb
-from upscaler.imaging.other_formats import other_format
+from upscaler.imaging.signatures import other_format
 from upscaler.imaging.pixels import Pixels
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
