@@ -18,10 +18,12 @@ from PIL import Image
 from tests.support import networks
 from tests.support.checkpoints import NAME, cached, released, small
 from upscaler import files
+from upscaler.cli import image as image_command
 from upscaler.cli import main, options
 from upscaler.engine import weights
 from upscaler.engine.engine import Engine
 from upscaler.engine.networks import RRDBNet
+from upscaler.file_jobs import Batch, plan_files
 from upscaler.files import atomic_write
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
@@ -452,14 +454,14 @@ def test_an_input_that_becomes_another_thing_during_a_batch_is_refused(
     """Read as a file, `/dev/zero` would fill the memory, and a pipe be waited for without end."""
     (folder / "link.png").symlink_to("z.png")
     shutil.copy(folder / "a.png", folder / "z.png")
-    plan = files.plan_files
+    plan = plan_files
 
-    def then_changed(*given: Any, **options: Any) -> files.Batch:
+    def then_changed(*given: Any, **options: Any) -> Batch:
         planned = plan(*given, **options)
         change(folder / "z.png")
         return planned
 
-    monkeypatch.setattr(files, "plan_files", then_changed)
+    monkeypatch.setattr(image_command, "plan_files", then_changed)
     assert image("a.png", "link.png", "--scale", "1") == 1
     told = capsys.readouterr()
     assert "a.png -> upscaled/a.png" in told.out

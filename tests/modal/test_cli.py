@@ -32,6 +32,7 @@ from tests.support.modal_control_plane import (
 from tests.support.paths import PHOTO, ROOT
 from tests.support.processes import needs_proc
 from upscaler import files
+from upscaler.file_jobs import Batch, plan_files
 from upscaler.modal import cli, pricing
 from upscaler.modal.payload import FileResult
 from upscaler.models import UpscalingModel
@@ -351,9 +352,9 @@ def test_what_becomes_no_file_on_the_way_is_not_sent(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    plan = files.plan_files
+    plan = plan_files
 
-    def then_changed(*given: Any, **options: Any) -> files.Batch:
+    def then_changed(*given: Any, **options: Any) -> Batch:
         planned = plan(*given, **options)
         first, second = (job.source for job in planned.jobs[:2])
         for source in (first, second):
@@ -362,7 +363,7 @@ def test_what_becomes_no_file_on_the_way_is_not_sent(
         os.mkfifo(second)
         return planned
 
-    monkeypatch.setattr(files, "plan_files", then_changed)
+    monkeypatch.setattr(cli, "plan_files", then_changed)
     assert run_here("--image", folder, "--output", tmp_path / "out", "--scale", 1) == 1
     told = capsys.readouterr().err
     assert "2 of 3 failed" in told
