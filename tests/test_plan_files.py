@@ -465,7 +465,8 @@ def a_disk_that(same: Callable[[str], str], patch: pytest.MonkeyPatch) -> None:
         if name in ("", ".", "..") or path.split("/", maxsplit=1)[0] == "in":
             return path
         try:
-            there = [each.name for each in Path(folder := here(folder) or ".").iterdir()]
+            folder = here(folder) or "."
+            there = [each.name for each in Path(folder).iterdir()]
         except OSError:
             return path
         return f"{folder}/{next((each for each in there if same(each) == same(name)), name)}"

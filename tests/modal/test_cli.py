@@ -109,6 +109,8 @@ def test_the_command_makes_pictures_where_nothing_but_modal_is_installed(
     assert re.search(rf"\.\d\d s on {DEVICE}\)", done.stdout)
     assert re.search(r"^5 images in \d+\.\d s\. Container time:$", done.stderr, re.MULTILINE)
     assert "OctoAI charged $0.020, " in done.stderr
+    passed_over = f"passed over 1 file that is no image of a kind that is read: {folder}/notes.txt"
+    assert passed_over in done.stderr
     assert "failed" not in done.stderr
 
 
@@ -140,7 +142,7 @@ def test_a_command_that_is_wrong_ends_with_status_2(plane: Plane) -> None:
         (["--image", PHOTO, "--height", "1.5"], "--height"),
         (["--image", PHOTO, "--model", "esrgan"], "--model"),
         (["--image", PHOTO, "--encoding", "gif"], "--encoding"),
-        (["--image", PHOTO, "--output", "out.tiff"], "results are called .jpg, .jpeg, .png"),
+        (["--image", PHOTO, "--output", "out.tiff"], "results are called .jpg, .jpeg, "),
         (["--image", PHOTO, "--output", "out.jpg", "--encoding", "png"], "not the name of a png"),
         (["--image", PHOTO, "--output", f"{PHOTO}/out"], "is not a folder"),
         (["--image", PHOTO, "--face-enhance"], "unrecognized arguments: --face-enhance"),
@@ -216,6 +218,8 @@ def test_what_is_there_is_left_as_it_is_unless_it_is_to_be_made_again(
     words = "--image", folder, "--output", out, "--scale", 2
     out.mkdir()
     (out / "b.png").write_bytes(b"from before")
+    (out / "c.png").write_bytes(b"older than its image")
+    os.utime(out / "c.png", (0, 0))
     assert run_here(*words) == 0
     assert sent(plane) == 2
     assert (out / "b.png").read_bytes() == b"from before"

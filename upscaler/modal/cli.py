@@ -63,8 +63,6 @@ def main(arguments: Sequence[str], upscale: Method) -> None:
             f"skipping {skipped} of {len(plan.jobs)}: the results exist and are not older (use "
             "--again to redo them)"
         )
-    if plan.passed_over:
-        _log(plan.passed_over_text())
     began_s = time.monotonic()
     interrupted = False
     try:
@@ -72,6 +70,8 @@ def main(arguments: Sequence[str], upscale: Method) -> None:
     except KeyboardInterrupt:
         interrupted = True
     _log(_summary(batch, time.monotonic() - began_s))
+    if plan.passed_over:
+        _log(plan.passed_over_text())
     if interrupted:
         _log("interrupted: run the same command again to continue")
         sys.exit(INTERRUPTED)
