@@ -485,13 +485,14 @@ def a_disk_that(same: Callable[[str], str], patch: pytest.MonkeyPatch) -> None:
     ("same", "names", "results"),
     [
         (str.casefold, ["Photo.png", "photo.jpg"], ["Photo.png", "photo-jpg.png"]),
+        (str.casefold, ["PHOTO.jpg", "photo.png"], ["PHOTO-jpg.png", "photo.png"]),
         (str.casefold, ["A.PNG", "a.png", "a.webp"], ["A.png", "a-2.png", "a-webp.png"]),
         (str.casefold, ["STRASSE.png", "straße.png"], ["STRASSE.png", "straße-2.png"]),
         (partial(normalize, "NFC"), ["e\u0301.jpg", "é.jpg"], ["e\u0301.png", "é-jpg.png"]),
         (lambda name: name[:4], ["photo.jpg", "photos.jpg"], ["photo.png"]),
         (str, ["Photo.png", "photo.jpg"], ["Photo.png", "photo.png"]),
     ],
-    ids=["case", "three", "long s", "accents", "cut", "as it is"],
+    ids=["case", "order", "three", "long s", "accents", "cut", "as it is"],
 )
 def test_names_that_are_the_same_to_the_disk_of_the_results_are_told_apart(
     same: Callable[[str], str],

@@ -170,14 +170,23 @@ def listing(names: Sequence[str]) -> str:
 
 def _jobs(found: Inputs, output: _Output, *, before_after: bool) -> list[FileJob]:
     """A job for each source; adds those to the refused ones of `found` that can have none."""
-    jobs = []
+    jobs: dict[Source, FileJob | FileRefused] = {}
+    # First those that need no other suffix: of `A.jpg` and `a.png`, the second keeps its name on a
+    # disk to which they are the same.
+    first = sorted(found.sources, key=lambda source: not _has_suffix(source.path, output.encoding))
     with ResultNames.within(output.folder, [source.path for source in found.sources]) as names:
-        for source in found.sources:
+        for source in first:
             try:
-                jobs.append(_job(source, output, names, before_after))
+                jobs[source] = _job(source, output, names, before_after)
             except FileRefused as refusal:
-                found.refused.append(refusal)
-    return jobs
+                jobs[source] = refusal
+    in_order = [jobs[source] for source in found.sources]
+    found.refused += [each for each in in_order if isinstance(each, FileRefused)]
+    return [each for each in in_order if isinstance(each, FileJob)]
+
+
+def _has_suffix(path: Path, encoding: ImageEncoding) -> bool:
+    return path.suffix.lower() == encoding.suffixes[0]
 
 
 def _job(source: Source, output: _Output, names: ResultNames, before_after: bool) -> FileJob:

@@ -169,6 +169,7 @@ def test_all_options_can_be_read_about(capsys: pytest.CaptureFixture[str]) -> No
         "--height",
         "--encoding",
         "--again",
+        "--recursive",
     ):
         assert option in text
     assert all(model in text for model in UpscalingModel)
@@ -233,6 +234,20 @@ def test_what_is_there_is_left_as_it_is_unless_it_is_to_be_made_again(
     assert run_here(*words, "--again") == 0
     assert sent(plane) == 3
     assert sizes(out) == dict.fromkeys(["a.png", "b.png", "c.png"], (608, 512))
+
+
+def test_one_image_that_is_named_is_made_each_time(plane: Plane, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run_here("--image", PHOTO, "--output", tmp_path / "out", "--scale", 1) == 0
+    assert sent(plane) == 2
+
+
+def test_recursive_keeps_the_tree(plane: Plane, folder: Path, tmp_path: Path) -> None:
+    (folder / "x").mkdir()
+    (folder / "a.png").rename(folder / "x" / "a.png")
+    words = "--image", folder, "--output", tmp_path / "out", "--scale", 1, "--recursive"
+    assert run_here(*words) == 0
+    assert list(sizes(tmp_path / "out" / "x")) == ["a.png"]
 
 
 def test_each_failure_is_named_in_the_end_and_stops_nothing_else(

@@ -44,7 +44,11 @@ def settings_from(args: argparse.Namespace) -> Settings:
 def _add_image(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         f"Upscale images (PNG, JPEG, WebP) with sides of {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels "
-        f"to at most {MAX_OUTPUT_PX}. By default an image is upscaled by the model's own scale."
+        f"to at most {MAX_OUTPUT_PX}. By default an image is upscaled by the model's own scale. "
+        "Its result has its name; where a folder has a.png and a.jpg, that of a.jpg is a-jpg.png. "
+        "The same command continues an interrupted batch: results that are there are left if they "
+        "are not older than their image and have the size that is asked for, whatever the model. A "
+        "command that names one image makes it each time."
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT",
@@ -56,8 +60,7 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
         help="take the folders in folders too, except hidden ones and links, and keep them in "
         "the output")  # fmt: skip
     add("--again", action="store_true",
-        help="of several images, also upscale those whose result is there, newer than the image "
-        "and of the size that is asked for")  # fmt: skip
+        help="make all results anew, as for another model")  # fmt: skip
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--scale", type=float, metavar="F", help="factor for both sides, such as 2.5")
     size.add_argument("--width", type=int, metavar="N", help="width of the result in pixels")
