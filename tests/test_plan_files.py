@@ -400,6 +400,14 @@ def test_the_default_output_among_the_inputs_is_passed_over() -> None:
     assert (refused(batch), list(batch.passed_over)) == ([], ["upscaled"])
 
 
+def test_a_glob_passes_over_the_default_output_unless_it_matches_nothing_else() -> None:
+    make("a.png", "x/b.jpg", "upscaled/a.png", "upscaled/x/c.png")
+    batch = planned("**/*.*")
+    assert targets(batch) == ["upscaled/a.png", "upscaled/b.png"]
+    assert list(batch.passed_over) == ["upscaled/a.png", "upscaled/x/c.png"]
+    assert sources(planned("upscaled/**/c.png")) == ["upscaled/x/c.png"]
+
+
 def test_an_output_that_was_chosen_may_hold_pictures_of_ones_own() -> None:
     make("x/a.png", "album/a.png")
     batch = planned("x", "album", output="album")

@@ -26,8 +26,8 @@ class Inputs:
     """The images that a command names, each once, what it passes over, and what is refused.
 
     `output` is the folder of the results, which is not searched when it lies inside an input.
-    With `is_default` it holds nothing but results, and is left out of several inputs as well: a
-    shell that expands `*` names it. With `recursive` folders are searched at any depth; hidden
+    With `is_default` it holds nothing but results, and is left out of several inputs as well: `*`
+    and `**` match it. With `recursive` folders are searched at any depth; hidden
     folders and links to folders are not. With `pipes`, `-` is standard input.
     """
 
@@ -45,7 +45,7 @@ class Inputs:
         for text in texts:
             if self.pipes and text == "-":
                 self._add(Source(STDIO))
-            # Unlike Path's methods, these return False for a name that is too long.
+            # Unlike Path's methods, these return False for what they may not look at.
             elif os.path.isdir(text):  # noqa: PTH112
                 if len(texts) > 1 and self.is_default and self._is_output(text):
                     self.passed_over.append(text)
@@ -76,7 +76,7 @@ class Inputs:
         for folder, folders, names in os.walk(root, onerror=self._refuse):
             for name in sorted(names):
                 path = Path(folder, name)
-                if is_image_name(name) and path.is_file():
+                if is_image_name(name) and os.path.isfile(path):  # noqa: PTH113
                     yield Source(path, path.parent.relative_to(root))
                 else:
                     self.passed_over.append(str(path))
@@ -91,10 +91,13 @@ class Inputs:
 
     def _matches(self, pattern: str) -> Iterator[Source]:
         # Path.glob takes no absolute pattern.
-        for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207
-            path = file_path(match)
-            if path.is_file():
-                yield Source(path)
+        matches = map(file_path, sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207
+        paths = [path for path in matches if path.is_file()]
+        results = {path for path in paths if any(map(self._is_output, path.parents))}
+        if self.is_default and len(results) < len(paths):
+            self.passed_over += [str(path) for path in paths if path in results]
+            paths = [path for path in paths if path not in results]
+        yield from map(Source, paths)
 
     def _is_output(self, folder: str | Path) -> bool:
         return identity(Path(folder)) == identity(self.output)

@@ -1,14 +1,15 @@
-"""A folder of images, and a network that upscales them quickly."""
+"""A folder of images, and a network that upscales them quickly. It is imported without torch."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
-from tests.support import networks
-from tests.support.checkpoints import small
-from upscaler.engine import weights
 from upscaler.imaging.pixels import Pixels
+
+if TYPE_CHECKING:
+    from upscaler.engine.weights import Loaded
 
 
 @pytest.fixture
@@ -23,12 +24,16 @@ def images(tmp_path: Path, photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.fixture(scope="module")
-def shallow() -> weights.Loaded:
+def shallow() -> "Loaded":
+    from tests.support import networks
+    from tests.support.checkpoints import small
+    from upscaler.engine import weights
+
     return weights.Loaded(networks.lively(small()), "00")
 
 
 @pytest.fixture
-def folder(images: Path, shallow: weights.Loaded, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(images: Path, shallow: "Loaded", monkeypatch: pytest.MonkeyPatch) -> Path:
     """`images`, which are upscaled by a network of one convolution: quickly, and not well."""
-    monkeypatch.setattr(weights, "load", lambda *_: shallow)
+    monkeypatch.setattr("upscaler.engine.weights.load", lambda *_: shallow)
     return images
