@@ -398,6 +398,8 @@ def test_the_default_output_among_the_inputs_is_passed_over() -> None:
     batch = planned("a.png", "b.jpg", "upscaled")
     assert targets(batch) == ["upscaled/a.png", "upscaled/b.png"]
     assert (refused(batch), list(batch.passed_over)) == ([], ["upscaled"])
+    make("upscaled/c.jpg")
+    assert "upscaled/c.jpg" in sources(planned("upscaled"))
 
 
 def test_a_glob_passes_over_the_default_output_unless_it_matches_nothing_else() -> None:
@@ -516,6 +518,31 @@ def test_names_that_are_the_same_to_the_disk_of_the_results_are_told_apart(
     assert len(batch.refused) == len(names) - len(results)
 
 
+def test_a_name_that_one_result_gives_back_another_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`a.png` was free for the second, but its comparison was not."""
+    make("in/a-before-after.png", "in/a.png", "in/A.png")
+    with monkeypatch.context() as patch:
+        a_disk_that(str.casefold, patch)
+        batch = planned("in/a-before-after.png", "in/a.png", "in/A.png", before_after=True)
+    names = ["a-before-after", "a-2", "A-3"]
+    assert targets(batch) == [f"upscaled/{name}.png" for name in names]
+
+
+def test_a_name_that_a_folder_of_results_has_is_not_free() -> None:
+    make("in/a.jpg", "in/a.png/x.png")
+    batch = planned("in", recursive=True)
+    assert targets(batch) == ["upscaled/a-jpg.png", "upscaled/a.png/x.png"]
+
+
+def test_a_folder_whose_name_a_result_has_is_refused() -> None:
+    make("in/a.webp", "in/a.png/x.webp")
+    batch = planned("in", recursive=True)
+    assert targets(batch) == ["upscaled/a.png"]
+    assert str(batch.refused[0]).endswith("cannot be called upscaled/a.png/x.png: File exists")
+
+
 def test_folders_that_are_the_same_to_the_disk_of_the_results_are_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -628,6 +655,14 @@ def test_a_result_is_current_if_it_is_a_file_that_is_not_older() -> None:
     job.target.unlink()
     assert not job.is_current()
     job.target.mkdir()
+    assert not job.is_current()
+
+
+def test_no_result_of_standard_input_is_current() -> None:
+    """What a file of that name has is something else."""
+    make("a.png", "-", "upscaled/stdin.png")
+    job = planned("-", "a.png", pipes=True).jobs[0]
+    assert job == FileJob(Path("-"), Path("upscaled/stdin.png"))
     assert not job.is_current()
 
 

@@ -78,10 +78,8 @@ class ResultNames:
         try:
             trial.touch(exist_ok=False)
         except FileExistsError:
-            owner = self._owners.get(identity(trial))
-            if owner is None:  # a folder of results, or the target of this comparison
-                raise
-            return owner
+            # Without an owner it is a folder of results, or the target of this comparison.
+            return self._owners.get(identity(trial), source)
         made.append(trial)
         return self._owners.get(place)
 

@@ -439,6 +439,15 @@ def test_a_full_or_broken_standard_output_ends_the_command(
     assert not (images / "upscaled" / "b.png").exists()
 
 
+def test_without_standard_error_no_message_goes_to_standard_output(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdout = in_cp1252(monkeypatch)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert image("notes.txt", "-o", "-") == 1
+    assert stdout.getvalue() == b""
+
+
 def test_without_standard_output_or_error_images_are_made(
     images: Path, photo: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
