@@ -518,18 +518,6 @@ def test_names_that_are_the_same_to_the_disk_of_the_results_are_told_apart(
     assert len(batch.refused) == len(names) - len(results)
 
 
-def test_a_name_that_one_result_gives_back_another_may_have(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """`a.png` was free for the second, but its comparison was not."""
-    make("in/a-before-after.png", "in/a.png", "in/A.png")
-    with monkeypatch.context() as patch:
-        a_disk_that(str.casefold, patch)
-        batch = planned("in/a-before-after.png", "in/a.png", "in/A.png", before_after=True)
-    names = ["a-before-after", "a-2", "A-3"]
-    assert targets(batch) == [f"upscaled/{name}.png" for name in names]
-
-
 def test_a_name_that_a_folder_of_results_has_is_not_free() -> None:
     make("in/a.jpg", "in/a.png/x.png")
     batch = planned("in", recursive=True)

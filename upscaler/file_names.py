@@ -58,8 +58,6 @@ class ResultNames:
                 reason = f"its result cannot be called {path}: {error.strerror}"
                 raise FileRefused(str(source), reason) from error
             if rival:
-                for trial in made:
-                    trial.unlink()
                 if rival.parent == source.parent:
                     return False
                 raise FileRefused(str(source), f"its result would overwrite the result of {rival}")
