@@ -1,5 +1,7 @@
-"""Atomic writing, and whether two paths are the same file."""
+"""Atomic writing, whether two paths are the same file, and how names are printed."""
 
+import errno
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.properties import examples
-from upscaler.files import atomic_write, identity
+from upscaler.files import atomic_write, identity, printable
 
 pytestmark = pytest.mark.dev
 
@@ -66,6 +68,39 @@ def test_an_error_leaves_the_folder_as_it_was(
         write_and_raise(path, error)
     assert names(path.parent) == ([] if old is None else ["result.png"])
     assert old is None or path.read_bytes() == old
+
+
+def fails_to_write(path: Path, error: OSError) -> OSError:
+    with pytest.raises(OSError) as raised, atomic_write(path):  # noqa: PT011
+        raise error
+    return raised.value
+
+
+def test_an_error_of_the_writing_names_the_file_and_not_its_part(tmp_path: Path) -> None:
+    """A write that fails has no filename; that of a rename is the part's."""
+    path = tmp_path / "result.png"
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        error = fails_to_write(path, OSError(number, os.strerror(number)))
+        assert (error.errno, error.filename) == (number, str(path))
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as raised, atomic_write(path):
+        pass
+    assert raised.value.filename == str(path)
+
+
+def test_a_folder_that_cannot_be_made_is_told_by_the_name_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "notes").touch()
+    for path in (tmp_path / "notes" / "a.png", tmp_path / "notes" / "x" / "a.png"):
+        with pytest.raises(OSError) as raised, atomic_write(path):  # noqa: PT011
+            pass
+        assert raised.value.filename == str(path)
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(errno.ENOENT, "gone", "other.png"), OSError("of a codec")]
+)
+def test_an_error_of_another_file_is_passed_on(error: OSError, tmp_path: Path) -> None:
+    assert fails_to_write(tmp_path / "result.png", error) is error
 
 
 def test_the_old_file_is_there_until_the_block_ends(tmp_path: Path) -> None:
@@ -171,3 +206,29 @@ def test_files_alike_in_content_are_not_the_same(tmp_path: Path) -> None:
     for path in paths[:2]:
         path.write_bytes(b"alike")
     assert len({identity(path) for path in paths}) == len(paths)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a b.png", "a b.png"),
+        ("日本 é\u3000\u202f😀.png", "日本 é\u3000\u202f😀.png"),
+        ("a\nb\r\t.png", "a\\nb\\r\\t.png"),
+        ("\x1b]0;title\x07\x9b2J\x7f", "\\x1b]0;title\\x07\\x9b2J\\x7f"),
+        ("\u202egnp.exe\u2066\u200f", "\\u202egnp.exe\\u2066\\u200f"),
+        ("\u2028\u2029\u0085", "\\u2028\\u2029\\x85"),
+        (b"\xff\x80.png".decode("utf-8", "surrogateescape"), "\\xff\\x80.png"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_what_a_terminal_would_not_show_is_escaped(name: str, shown: str) -> None:
+    assert printable(name) == shown
+
+
+@given(st.text(st.characters()))
+def test_any_name_is_printable_on_one_line(name: str) -> None:
+    """Whatever is left is shown by str.isprintable's rule, or a space of another width."""
+    shown = printable(name)
+    assert len(shown.splitlines()) <= 1
+    assert printable(shown) == shown
+    shown.encode()

@@ -1,13 +1,14 @@
 """The files that a command reads and writes: regular files only, and written atomically."""
 
 import errno
-import glob
+import io
 import os
 import stat
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import uuid4
@@ -16,15 +17,19 @@ from upscaler.api.limits import MAX_INPUT_PX
 from upscaler.errors import FileRefused
 from upscaler.formats import ImageEncoding
 
-IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_SUFFIXES: Final = (
+    *(".png", ".webp"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp"),
+)
 """The files of a folder that are read. A file that is given by name may have any suffix."""
 ENCODINGS: Final = {suffix: encoding for encoding in ImageEncoding for suffix in encoding.suffixes}
 """The format of a result, by the suffix of its name."""
-DEFAULT_FOLDER: Final = Path("upscaled")
 MAX_FILE_BYTES: Final = 2 * MAX_INPUT_PX**2 * 4 * 2
 """The largest input: twice an uncompressed image of the largest size, with alpha and 16 bits."""
 STALE_AFTER_S: Final = 24 * 60 * 60
 """No file is written for so long: an older partial file was left by a process that was killed."""
+UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""The categories of Unicode that `printable` escapes."""
 KINDS: Final = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -35,129 +40,35 @@ KINDS: Final = {
 """What is not a regular file, by its type in `st_mode`."""
 
 
-@dataclass(frozen=True)
-class FileJob:
-    """One image to upscale, from `source` to `target`.
-
-    `comparison` is the path of the before/after image, if one is wanted.
-    """
-
-    source: Path
-    target: Path
-    comparison: Path | None = None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The jobs of a command, and the inputs that it refuses, each with the reason."""
-
-    jobs: Sequence[FileJob]
-    encoding: ImageEncoding
-    refused: Sequence[FileRefused]
-
-
-def plan_files(
-    inputs: Iterable[str],
-    output: Path | None,
-    encoding: ImageEncoding | None,
-    *,
-    before_after: bool = False,
-) -> Batch:
-    """Decide which file is written where, before any work is done.
-
-    `inputs` are files, folders (the images directly in them) and globs. `output` is the file of the
-    only result if it has a suffix, else a folder, by default `upscaled`. With `before_after` each
-    result has a comparison beside it. No input is overwritten, and no two results have the same
-    file. Raises FileRefused if `output` cannot be written as asked.
-    """
-    sources, refused = _collect(inputs)
-    folder = output or DEFAULT_FOLDER
-    one_file = bool(folder.suffix) and not folder.is_dir()
-    _check_output(folder, folder.parent if one_file else folder)
-    if one_file:
-        encoding = _encoding_by_name(folder, encoding)
-        if len(sources) + len(refused) > 1:
-            raise FileRefused(str(folder), "that is one file, for more than one image")
-    encoding = encoding or ImageEncoding.PNG
-
-    jobs = []
-    taken = {identity(source): f"the input {source}" for source in sources}
-    for source in sources:
-        target = folder if one_file else folder / f"{source.stem}{encoding.suffixes[0]}"
-        comparison = target.with_stem(f"{target.stem}-before-after") if before_after else None
-        places = [identity(path) for path in (target, comparison) if path]
-        rivals = [taken[place] for place in places if place in taken]
-        if rivals:
-            refused.append(FileRefused(str(source), f"its result would overwrite {rivals[0]}"))
-        else:
-            taken |= dict.fromkeys(places, f"the result of {source}")
-            jobs.append(FileJob(source, target, comparison))
-    return Batch(jobs, encoding, refused)
-
-
 def read_image_file(source: Path) -> bytes:
     """Read an input. Raises FileRefused if it cannot be read, is too large or no regular file."""
     try:
         data = read_file(source, MAX_FILE_BYTES + 1)
     except OSError as error:
         raise FileRefused(str(source), error.strerror or "it cannot be read") from error
+    return _not_too_large(str(source), data)
+
+
+def read_stdin() -> bytes:
+    """Read an input from standard input, which may be a pipe.
+
+    Raises FileRefused if it is a terminal or closed, cannot be read or is too large.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        raise FileRefused("standard input", "there is no image in it: pipe one into this command")
+    try:
+        data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    except OSError as error:  # such as a folder
+        raise FileRefused("standard input", error.strerror or "it cannot be read") from error
+    return _not_too_large("standard input", data)
+
+
+def _not_too_large(name: str, data: bytes) -> bytes:
     if len(data) > MAX_FILE_BYTES:
         raise FileRefused(
-            str(source),
-            f"no image of {MAX_INPUT_PX}x{MAX_INPUT_PX} pixels is as large as this file",
+            name, f"no image of {MAX_INPUT_PX}x{MAX_INPUT_PX} pixels is as large as this file"
         )
     return data
-
-
-def _collect(inputs: Iterable[str]) -> tuple[list[Path], list[FileRefused]]:
-    """The files that `inputs` name, each once, and the inputs that name none."""
-    sources: dict[Path, Path] = {}
-    refused = []
-    for text in inputs:
-        try:
-            found = _expand(text)
-        except OSError as error:
-            refused.append(FileRefused(text, error.strerror or "it cannot be read"))
-            continue
-        for source in found:
-            sources.setdefault(source.parent.resolve() / source.name, source)
-        if not found:
-            refused.append(FileRefused(text, "there is no such image"))
-    return list(sources.values()), refused
-
-
-def _expand(text: str) -> list[Path]:
-    """The files that an argument names: itself, a folder's images, or the matches of a glob."""
-    # Unlike Path's methods, these return False for a name that is too long, and do not raise.
-    if os.path.isdir(text):  # noqa: PTH112
-        return sorted(
-            child
-            for child in Path(text).iterdir()
-            if child.suffix.lower() in IMAGE_SUFFIXES and child.is_file()
-        )
-    if os.path.isfile(text):  # noqa: PTH113
-        return [Path(text)]
-    matches = glob.glob(text, recursive=True)  # noqa: PTH207  Path's takes no absolute pattern
-    return sorted(Path(match) for match in matches if os.path.isfile(match))  # noqa: PTH113
-
-
-def _check_output(output: Path, folder: Path) -> None:
-    """Raise FileRefused on `output` unless `folder` is writable or can be created."""
-    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not there.is_dir():
-        raise FileRefused(str(output), f"{there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise FileRefused(str(output), f"{there} is not yours to write to")
-
-
-def _encoding_by_name(path: Path, asked: ImageEncoding | None) -> ImageEncoding:
-    """The format of the result `path`, by its suffix; raises FileRefused if `asked` differs."""
-    named = ENCODINGS.get(path.suffix.lower())
-    if named is None:
-        raise FileRefused(str(path), f"results are called {', '.join(ENCODINGS)}")
-    if asked not in (None, named):
-        raise FileRefused(str(path), f"that is not the name of a {asked} file")
-    return named
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
@@ -189,17 +100,25 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write, which replaces `path` when the block ends without an error.
 
     Until then it has a temporary name in the same folder, which is created as needed; after an
-    error it is removed. Several processes may replace the same file at once.
+    error it is removed. Several processes may replace the same file at once. An OSError of the
+    writing has `path` as its `filename`, never the temporary name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder: only within a file system is a rename atomic.
     partial = path.with_name(f".{uuid4().hex}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("xb") as file:
             yield file
         partial.replace(path)
+    except OSError as error:
+        # A write that fails, as on a full disk, names no file at all.
+        ours = error.filename is None or Path(error.filename) in (partial, *path.parents)
+        if error.errno is None or not ours:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be gone
+            partial.unlink()
 
 
 def remove_stale_parts(folder: Path) -> None:
@@ -208,6 +127,11 @@ def remove_stale_parts(folder: Path) -> None:
         with suppress(FileNotFoundError):  # another process has finished or removed it
             if time.time() - partial.stat().st_mtime > STALE_AFTER_S:
                 partial.unlink()
+
+
+def nearest_folder(folder: Path) -> Path:
+    """`folder`, or the closest of the folders around it that is there, be it a folder or not."""
+    return next(path for path in (folder, *folder.parents) if os.path.lexists(path))
 
 
 def identity(path: Path) -> tuple[int, int] | Path:
@@ -221,4 +145,28 @@ def identity(path: Path) -> tuple[int, int] | Path:
 
 def _open_nonblocking(path: str, flags: int) -> int:
     """Open a file; a pipe without a writer does not block."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has none
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with escapes for what a terminal would not show but do.
+
+    Escaped are control and format characters, among them those that reverse the direction of
+    writing, line separators, and the bytes that are not in the encoding of file names.
+    """
+    return "".join(
+        _escape(char) if unicodedata.category(char) in UNPRINTABLE else char for char in text
+    )
+
+
+def _escape(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte of a file name that is not in its encoding: PEP 383
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+def escape_unencodable() -> None:
+    """Let standard output and error escape what their encoding lacks, and not raise an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None if it is closed
+            stream.reconfigure(errors="backslashreplace")

@@ -29,7 +29,7 @@ class ImageEncoding(StrEnum):
     JPEG = OutputFormat(
         "jpeg",
         "image/jpeg",
-        (".jpg", ".jpeg"),
+        (".jpg", ".jpeg", ".jpe", ".jfif"),
         max_side_px=65_500,  # libjpeg's JPEG_MAX_DIMENSION
         description="Much smaller files in high quality. Transparency becomes white.",
     )

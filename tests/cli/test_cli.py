@@ -18,10 +18,12 @@ from PIL import Image
 from tests.support import networks
 from tests.support.checkpoints import NAME, cached, released, small
 from upscaler import files
+from upscaler.cli import image as image_command
 from upscaler.cli import main, options
 from upscaler.engine import weights
 from upscaler.engine.engine import Engine
 from upscaler.engine.networks import RRDBNet
+from upscaler.file_jobs import Batch, plan_files
 from upscaler.files import atomic_write
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
@@ -29,29 +31,6 @@ from upscaler.settings import Device, Precision, Settings
 
 UPSCALER = str(Path(sys.executable).parent / "upscaler")
 FAST = ("--model", "real-esrgan-animevideo-v3")
-
-
-@pytest.fixture
-def images(tmp_path: Path, photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with a photo of 260x256 pixels in two formats and a text file."""
-    image = Image.fromarray(photo[:256, :260])
-    image.save(tmp_path / "a.png")
-    image.save(tmp_path / "b.JPG", "JPEG")
-    (tmp_path / "notes.txt").write_text("no picture")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def shallow() -> weights.Loaded:
-    return weights.Loaded(networks.lively(small()), "00")
-
-
-@pytest.fixture
-def folder(images: Path, shallow: weights.Loaded, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`images`, which are upscaled by a network of one convolution: quickly, and not well."""
-    monkeypatch.setattr(weights, "load", lambda *_: shallow)
-    return images
 
 
 def image(*args: str) -> int:
@@ -452,14 +431,14 @@ def test_an_input_that_becomes_another_thing_during_a_batch_is_refused(
     """Read as a file, `/dev/zero` would fill the memory, and a pipe be waited for without end."""
     (folder / "link.png").symlink_to("z.png")
     shutil.copy(folder / "a.png", folder / "z.png")
-    plan = files.plan_files
+    plan = plan_files
 
-    def then_changed(*given: Any, **options: Any) -> files.Batch:
+    def then_changed(*given: Any, **options: Any) -> Batch:
         planned = plan(*given, **options)
         change(folder / "z.png")
         return planned
 
-    monkeypatch.setattr(files, "plan_files", then_changed)
+    monkeypatch.setattr(image_command, "plan_files", then_changed)
     assert image("a.png", "link.png", "--scale", "1") == 1
     told = capsys.readouterr()
     assert "a.png -> upscaled/a.png" in told.out

@@ -32,6 +32,7 @@ from tests.support.modal_control_plane import (
 from tests.support.paths import PHOTO, ROOT
 from tests.support.processes import needs_proc
 from upscaler import files
+from upscaler.file_jobs import Batch, plan_files
 from upscaler.modal import cli, pricing
 from upscaler.modal.payload import FileResult
 from upscaler.models import UpscalingModel
@@ -108,6 +109,8 @@ def test_the_command_makes_pictures_where_nothing_but_modal_is_installed(
     assert re.search(rf"\.\d\d s on {DEVICE}\)", done.stdout)
     assert re.search(r"^5 images in \d+\.\d s\. Container time:$", done.stderr, re.MULTILINE)
     assert "OctoAI charged $0.020, " in done.stderr
+    passed_over = f"passed over 1 file that is no image of a kind that is read: {folder}/notes.txt"
+    assert passed_over in done.stderr
     assert "failed" not in done.stderr
 
 
@@ -139,7 +142,7 @@ def test_a_command_that_is_wrong_ends_with_status_2(plane: Plane) -> None:
         (["--image", PHOTO, "--height", "1.5"], "--height"),
         (["--image", PHOTO, "--model", "esrgan"], "--model"),
         (["--image", PHOTO, "--encoding", "gif"], "--encoding"),
-        (["--image", PHOTO, "--output", "out.tiff"], "results are called .jpg, .jpeg, .png"),
+        (["--image", PHOTO, "--output", "out.tiff"], "results are called .jpg, .jpeg, "),
         (["--image", PHOTO, "--output", "out.jpg", "--encoding", "png"], "not the name of a png"),
         (["--image", PHOTO, "--output", f"{PHOTO}/out"], "is not a folder"),
         (["--image", PHOTO, "--face-enhance"], "unrecognized arguments: --face-enhance"),
@@ -166,6 +169,7 @@ def test_all_options_can_be_read_about(capsys: pytest.CaptureFixture[str]) -> No
         "--height",
         "--encoding",
         "--again",
+        "--recursive",
     ):
         assert option in text
     assert all(model in text for model in UpscalingModel)
@@ -215,6 +219,8 @@ def test_what_is_there_is_left_as_it_is_unless_it_is_to_be_made_again(
     words = "--image", folder, "--output", out, "--scale", 2
     out.mkdir()
     (out / "b.png").write_bytes(b"from before")
+    (out / "c.png").write_bytes(b"older than its image")
+    os.utime(out / "c.png", (0, 0))
     assert run_here(*words) == 0
     assert sent(plane) == 2
     assert (out / "b.png").read_bytes() == b"from before"
@@ -228,6 +234,20 @@ def test_what_is_there_is_left_as_it_is_unless_it_is_to_be_made_again(
     assert run_here(*words, "--again") == 0
     assert sent(plane) == 3
     assert sizes(out) == dict.fromkeys(["a.png", "b.png", "c.png"], (608, 512))
+
+
+def test_one_image_that_is_named_is_made_each_time(plane: Plane, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run_here("--image", PHOTO, "--output", tmp_path / "out", "--scale", 1) == 0
+    assert sent(plane) == 2
+
+
+def test_recursive_keeps_the_tree(plane: Plane, folder: Path, tmp_path: Path) -> None:
+    (folder / "x").mkdir()
+    (folder / "a.png").rename(folder / "x" / "a.png")
+    words = "--image", folder, "--output", tmp_path / "out", "--scale", 1, "--recursive"
+    assert run_here(*words) == 0
+    assert list(sizes(tmp_path / "out" / "x")) == ["a.png"]
 
 
 def test_each_failure_is_named_in_the_end_and_stops_nothing_else(
@@ -351,9 +371,9 @@ def test_what_becomes_no_file_on_the_way_is_not_sent(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    plan = files.plan_files
+    plan = plan_files
 
-    def then_changed(*given: Any, **options: Any) -> files.Batch:
+    def then_changed(*given: Any, **options: Any) -> Batch:
         planned = plan(*given, **options)
         first, second = (job.source for job in planned.jobs[:2])
         for source in (first, second):
@@ -362,7 +382,7 @@ def test_what_becomes_no_file_on_the_way_is_not_sent(
         os.mkfifo(second)
         return planned
 
-    monkeypatch.setattr(files, "plan_files", then_changed)
+    monkeypatch.setattr(cli, "plan_files", then_changed)
     assert run_here("--image", folder, "--output", tmp_path / "out", "--scale", 1) == 1
     told = capsys.readouterr().err
     assert "2 of 3 failed" in told

@@ -1,19 +1,20 @@
 """`upscaler image`: upscale files, folders and globs."""
 
 import argparse
-import json
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from upscaler import files
 from upscaler.api.request import validate_request
 from upscaler.api.sizes import output_size
+from upscaler.cli.batch import BatchRun
 from upscaler.cli.options import settings_from
-from upscaler.cli.output import error_text, fail, progress_bar
+from upscaler.cli.output import STDOUT, open_result, progress_bar
 from upscaler.errors import FileRefused
-from upscaler.files import atomic_write
+from upscaler.file_inputs import STDIO
+from upscaler.file_jobs import Batch, FileJob, plan_files
 from upscaler.imaging import comparison, decode, encode
 from upscaler.models import MODELS
 
@@ -23,9 +24,15 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Upscale images. One that fails does not stop the others; failures are listed at the end."""
-    batch = files.plan_files(
-        args.inputs, args.output, args.encoding, before_after=args.before_after
+    batch = plan_files(
+        args.inputs,
+        args.output,
+        args.encoding,
+        before_after=args.before_after,
+        recursive=args.recursive,
+        pipes=True,
     )
+    _check_stdout(batch, as_json=args.json)
     fields: dict[str, object] = {
         "scale": args.scale,
         "output_image_width": args.width,
@@ -41,33 +48,29 @@ def run(args: argparse.Namespace) -> int:
     from upscaler.engine.pool import EnginePool
 
     engines = EnginePool(settings_from(args))
-    failures = [_report_failure(args, refusal.path, refusal) for refusal in batch.refused]
-    for job in batch.jobs:
-        try:
-            result = _upscale(args, job, fields, engines)
-        except Exception as error:  # any error: one image must not stop the others
-            failures.append(_report_failure(args, str(job.source), error))
-            continue
-        # Flushed, so that a reader of a pipe sees each image when it is done.
-        if args.json:
-            print(json.dumps(result), flush=True)
-            continue
-        line = "{input} -> {output} ({width}x{height}, {model}, {seconds:.1f} s)"
-        print(line.format_map(result), flush=True)
-        if job.comparison:
-            print(f"  before and after: {job.comparison}", flush=True)
-    if failures:
-        total = len(batch.jobs) + len(batch.refused)
-        return fail("\n  ".join([f"{len(failures)} of {total} failed:", *failures]), 1)
-    return 0
+
+    def upscale(job: FileJob) -> dict[str, Any]:
+        return _upscale(args, job, fields, engines)
+
+    return BatchRun(batch, fields, upscale, as_json=args.json, again=args.again).run()
+
+
+def _check_stdout(batch: Batch, *, as_json: bool) -> None:
+    """Raise FileRefused if an image is to go to standard output and cannot."""
+    if all(job.target != STDIO for job in batch.jobs):
+        return
+    if as_json:
+        raise FileRefused(STDOUT, "it has the image, and no room for --json: use -o FILE")
+    if sys.stdout is None or sys.stdout.isatty():
+        raise FileRefused(STDOUT, "it is a terminal or closed: redirect it, or use -o FILE")
 
 
 def _upscale(
-    args: argparse.Namespace, job: files.FileJob, fields: dict[str, object], engines: "EnginePool"
+    args: argparse.Namespace, job: FileJob, fields: dict[str, object], engines: "EnginePool"
 ) -> dict[str, Any]:
     """Upscale one image; return the object that `--json` prints. Raises whatever goes wrong."""
     started_s = time.perf_counter()
-    request = validate_request(fields | {"init_image": files.read_image_file(job.source)})
+    request = validate_request(fields | {"init_image": job.read()})
     image = decode.read_header(request.init_image or b"")
     size = output_size(request, image.size)
     pixels = image.pixels()
@@ -81,11 +84,11 @@ def _upscale(
             # The comparison needs the whole result, so only here it is held in memory.
             whole = np.concatenate(list(strips))
             sheet = comparison.before_after(pixels, whole)
-            with atomic_write(job.comparison) as file:
+            with open_result(job.comparison) as file:
                 file.writelines(encode.encode_strips([sheet], len(sheet), encoding))
             strips = iter([whole])
         # Written while it is upscaled: the whole result is never in memory.
-        with atomic_write(job.target) as file:
+        with open_result(job.target) as file:
             file.writelines(encode.encode_strips(strips, size[1], encoding))
     result: dict[str, Any] = {
         "input": str(job.source),
@@ -98,12 +101,3 @@ def _upscale(
     if job.comparison:
         result["before_after"] = str(job.comparison)
     return result
-
-
-def _report_failure(args: argparse.Namespace, path: str, error: Exception) -> str:
-    """Return the failure of one image as a line for the summary; with `--json`, print it too."""
-    text = error_text(error)
-    if args.json:
-        print(json.dumps({"input": path, "error": text}), flush=True)
-    # A FileRefused names its path itself.
-    return text if isinstance(error, FileRefused) else f"{path}: {text}"

@@ -44,11 +44,23 @@ def settings_from(args: argparse.Namespace) -> Settings:
 def _add_image(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         f"Upscale images (PNG, JPEG, WebP) with sides of {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels "
-        f"to at most {MAX_OUTPUT_PX}. By default an image is upscaled by the model's own scale."
+        f"to at most {MAX_OUTPUT_PX}. By default an image is upscaled by the model's own scale. "
+        "Its result has its name; where a folder has a.png and a.jpg, that of a.jpg is a-jpg.png. "
+        "The same command continues an interrupted batch: results that are there are left if they "
+        "are not older than their image and have the size that is asked for, whatever the model. A "
+        "command that names one image makes it each time."
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="an image, a folder of images, or a glob")
-    add("-o", "--output", type=Path, metavar="FILE|DIR", help="default: the folder `upscaled`")
+    add("inputs", nargs="+", metavar="INPUT",
+        help="an image, a folder of images, a glob, or - for standard input")  # fmt: skip
+    add("-o", "--output", metavar="FILE|DIR|-",
+        help="a name with a suffix is a file, one that ends with / is a folder, - is standard "
+        "output; default: the folder `upscaled`, and for the input - standard output")  # fmt: skip
+    add("--recursive", action="store_true",
+        help="take the folders in folders too, except hidden ones and links, and keep them in "
+        "the output")  # fmt: skip
+    add("--again", action="store_true",
+        help="make all results anew, as for another model")  # fmt: skip
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--scale", type=float, metavar="F", help="factor for both sides, such as 2.5")
     size.add_argument("--width", type=int, metavar="N", help="width of the result in pixels")

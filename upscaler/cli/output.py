@@ -1,17 +1,25 @@
 """The output of the commands: progress bars, error messages, and the last line of a failure.
 
 Results go to standard output and everything else to standard error, so that results can be piped.
+Names of files are printed as `files.printable` makes them: what a stranger calls his file must not
+move the cursor of a terminal, or end a line in a log.
 """
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final
 
 from tqdm import tqdm
 
 from upscaler.errors import InvalidRequest, UpscalerError
+from upscaler.file_inputs import STDIO
+from upscaler.files import atomic_write, printable
 
+STDOUT: Final = "standard output"
+"""The `filename` of an OSError on standard output."""
 OPTIONS: Final = {
     "scale": "--scale: ",
     "output_image_width": "--width: ",
@@ -20,9 +28,46 @@ OPTIONS: Final = {
 """The options for the API's fields, as prefixes of error messages."""
 
 
+def say(text: str) -> None:
+    """Print a line of the result, at once, so that a reader of a pipe sees it.
+
+    Raises OSError on standard output if it cannot be written, BrokenPipeError if nobody reads it.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, STDOUT) from error
+
+
+@contextmanager
+def open_result(path: Path) -> Iterator[BinaryIO]:
+    """Open a result to write, which appears when the block ends without an error, as a whole.
+
+    `path` is a file, or STDIO. Raises OSError with its path as filename, or STDOUT.
+    """
+    if path != STDIO:
+        with atomic_write(path) as file:
+            yield file
+        return
+    # In memory until then: whoever reads a pipe could take a part for the whole.
+    whole = BytesIO()
+    yield whole
+    try:
+        sys.stdout.buffer.write(whole.getbuffer())
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, STDOUT) from error
+
+
+def note(text: str) -> None:
+    """Print a line that is no result."""
+    if sys.stderr:  # None if it is closed; `print` would take standard output for it
+        print(f"upscaler: {text}", file=sys.stderr, flush=True)
+
+
 def fail(text: str, status: int) -> int:
     """Print why the command failed; return `status`."""
-    print(f"upscaler: {text}", file=sys.stderr, flush=True)
+    note(text)
     return status
 
 
@@ -31,10 +76,11 @@ def error_text(error: Exception) -> str:
     if isinstance(error, InvalidRequest):
         return "; ".join(f"{OPTIONS.get(str(e.loc[-1]), '')}{e.msg}" for e in error.errors)
     if isinstance(error, UpscalerError):
-        return str(error)
+        return printable(str(error))
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return f"{type(error).__name__}: {error}"
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return printable(text)
+    return printable(f"{type(error).__name__}: {error}")
 
 
 @contextmanager
@@ -50,7 +96,15 @@ def progress_bar(
     def update(done: int, total: int) -> None:
         if not bars:
             scaled = unit == "B"  # bytes are shown as kB and MB
-            bars.append(tqdm(desc=title, total=total, unit=unit, unit_scale=scaled, disable=quiet))
+            bars.append(
+                tqdm(
+                    desc=printable(title),
+                    total=total,
+                    unit=unit,
+                    unit_scale=scaled,
+                    disable=quiet or not sys.stderr,
+                )
+            )
         bars[0].update(done - bars[0].n)
 
     try:

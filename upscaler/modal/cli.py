@@ -18,7 +18,8 @@ import modal
 from upscaler import files
 from upscaler.api.limits import MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
 from upscaler.errors import FileRefused
-from upscaler.files import atomic_write
+from upscaler.file_jobs import FileJob, plan_files
+from upscaler.files import atomic_write, escape_unencodable, printable
 from upscaler.formats import ImageEncoding
 from upscaler.modal import pricing
 from upscaler.modal.config import GPU_CORES, GPU_MEMORY_MIB
@@ -48,16 +49,19 @@ def main(arguments: Sequence[str], upscale: Method) -> None:
 
     Exits with status 1 if an image failed, 2 if the command is invalid, and 130 if interrupted.
     """
+    escape_unencodable()
     args = parser().parse_args(arguments)
     try:
-        plan = files.plan_files(args.image, args.output, args.encoding)
-    except FileRefused as error:
-        parser().error(str(error))
-    batch = BatchResult(failures=[str(refusal) for refusal in plan.refused])
-    jobs = [job for job in plan.jobs if args.again or not job.target.exists()]
+        plan = plan_files(args.image, args.output, args.encoding, recursive=args.recursive)
+    except (FileRefused, OSError) as error:
+        parser().error(printable(str(error)))
+    batch = BatchResult(failures=[printable(str(refusal)) for refusal in plan.refused])
+    remakes = args.again or not plan.continues
+    jobs = [job for job in plan.jobs if remakes or not job.is_current()]
     if skipped := len(plan.jobs) - len(jobs):
         _log(
-            f"skipping {skipped} of {len(plan.jobs)}: the results exist (use --again to redo them)"
+            f"skipping {skipped} of {len(plan.jobs)}: the results exist and are not older (use "
+            "--again to redo them)"
         )
     began_s = time.monotonic()
     interrupted = False
@@ -66,6 +70,8 @@ def main(arguments: Sequence[str], upscale: Method) -> None:
     except KeyboardInterrupt:
         interrupted = True
     _log(_summary(batch, time.monotonic() - began_s))
+    if plan.passed_over:
+        _log(plan.passed_over_text())
     if interrupted:
         _log("interrupted: run the same command again to continue")
         sys.exit(INTERRUPTED)
@@ -81,13 +87,18 @@ def parser() -> argparse.ArgumentParser:
         prog="modal run modal_app.py",
         description="Upscale images (PNG, JPEG, WebP) with sides of "
         f"{MIN_INPUT_PX} to {MAX_INPUT_PX} pixels to at most {MAX_OUTPUT_PX}. By default an image "
-        "is upscaled by the model's own scale. Results that exist are skipped, so that an "
-        "interrupted batch can be continued.",
+        "is upscaled by the model's own scale. Of several images, those whose result exists and "
+        "is not older are skipped, so that an interrupted batch can be continued.",
     )
     add = root.add_argument
     add("--image", nargs="+", action="extend", required=True, metavar="INPUT",
         help="images, folders of images, and globs")  # fmt: skip
-    add("--output", type=Path, metavar="FILE|DIR", help="default: the folder `upscaled`")
+    add("--output", metavar="FILE|DIR",
+        help="a name with a suffix is a file, one that ends with / is a folder; default: the "
+        "folder `upscaled`")  # fmt: skip
+    add("--recursive", action="store_true",
+        help="take the folders in folders too, except hidden ones and links, and keep them in "
+        "the output")  # fmt: skip
     size = root.add_mutually_exclusive_group()
     size.add_argument(
         "--scale", type=_positive, metavar="F", help="factor for both sides, such as 2.5"
@@ -104,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def _upscale_all(
-    jobs: Sequence[files.FileJob], fields: dict[str, object], upscale: Method, batch: BatchResult
+    jobs: Sequence[FileJob], fields: dict[str, object], upscale: Method, batch: BatchResult
 ) -> None:
     """Send all files to containers and write each result when it arrives, in any order.
 
@@ -139,10 +150,10 @@ async def _upscale_all(
     except modal.exception.Error as error:
         lost.append(f"cannot reach Modal: {error}")
     reasons = "; ".join(sorted(set(lost)))
-    batch.failures += [f"{job.source}: {reasons}" for job in pending.values()]
+    batch.failures += [f"{printable(str(job.source))}: {reasons}" for job in pending.values()]
 
 
-def _write(job: files.FileJob, result: FileResult, batch: BatchResult) -> None:
+def _write(job: FileJob, result: FileResult, batch: BatchResult) -> None:
     """Write a result and print its line, or record the failure."""
     error = result["error"]
     if error is None:
@@ -152,14 +163,14 @@ def _write(job: files.FileJob, result: FileResult, batch: BatchResult) -> None:
         except OSError as failure:
             error = _error_text(job.target, failure)
     if error is not None:
-        batch.failures.append(f"{job.source}: {error}")
+        batch.failures.append(f"{printable(str(job.source))}: {printable(error)}")
         return
     batch.written += 1
     device, seconds = result["device"], result["seconds"]
     batch.seconds[device] = batch.seconds.get(device, 0.0) + seconds
     width, height = result["size"]
     facts = f"{width}x{height}, {seconds:.2f} s on {device}"
-    sys.stdout.write(f"{job.source} -> {job.target} ({facts})\n")
+    sys.stdout.write(printable(f"{job.source} -> {job.target} ({facts})") + "\n")
     sys.stdout.flush()
 
 
@@ -203,8 +214,8 @@ def _summary(batch: BatchResult, wall_s: float) -> str:
 
 def _error_text(path: Path, error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{path}: {error.strerror}"
-    return str(error)
+        return printable(f"{path}: {error.strerror}")
+    return printable(str(error))
 
 
 def _positive(text: str) -> float:

@@ -13,7 +13,7 @@ from mock_server.rules import catalogue
 from tests.support.one_place import fields, image_file, implementations, printed
 from upscaler.api.sizes import Size
 from upscaler.cli.options import parser
-from upscaler.files import plan_files
+from upscaler.file_jobs import plan_files
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.encode import encode, most_bytes
 from upscaler.modal import backend as modal_backend
@@ -44,7 +44,7 @@ def check_encoder() -> None:
 def check_files() -> None:
     """The command line's and Modal's: which file goes where, in which encoding."""
     Path("photo.png").write_bytes(image_file())
-    named = plan_files(["photo.png"], Path("larger.webp"), None)
+    named = plan_files(["photo.png"], "larger.webp", None)
     assert (named.encoding, named.jobs[0].target) == (WEBP, Path("larger.webp"))
     for arguments in (
         parser().parse_args(["image", "photo.png", "--encoding", "webp"]),

@@ -1,0 +1,146 @@
+"""A batch of `upscaler image`: each image is upscaled, left or failed, and the end says so."""
+
+import errno
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from PIL import Image
+
+from upscaler.api.request import validate_request
+from upscaler.api.sizes import Size, output_size
+from upscaler.cli.output import STDOUT, error_text, fail, note, say
+from upscaler.errors import FileRefused
+from upscaler.file_inputs import STDIO
+from upscaler.file_jobs import Batch, FileJob, listing
+from upscaler.files import printable
+from upscaler.imaging import decode
+
+INTERRUPTED: Final = 128 + 2
+"""The exit status of an interrupted process, by the convention of shells: 128 + SIGINT."""
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""The errors of a disk that takes no other result either."""
+
+
+@dataclass
+class BatchRun:
+    """The work on `batch`, in order, by `upscale`, which returns the object that `--json` prints.
+
+    `fields` are those of each image's request. With `again`, results that are there are made anew.
+    """
+
+    batch: Batch
+    fields: dict[str, object]
+    upscale: Callable[[FileJob], dict[str, Any]]
+    as_json: bool
+    again: bool
+    upscaled: int = 0
+    left: int = 0
+    failures: list[str] = field(default_factory=list)
+    not_done: Sequence[FileJob] = ()
+
+    def run(self) -> int:
+        """Upscale the images; return the exit status: 0, 1 if one failed, 130 if interrupted.
+
+        Raises OSError, with STDOUT as its filename, if standard output cannot be written.
+        """
+        interrupted = False
+        try:
+            for refusal in self.batch.refused:
+                self._fail(refusal.path, refusal, named=True)
+            for number, job in enumerate(self.batch.jobs, 1):
+                if not self._do(job):
+                    self._stop(self.batch.jobs[number:])
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
+        return self._end(interrupted)
+
+    def _do(self, job: FileJob) -> bool:
+        """Upscale an image unless its result is there; return False if no other can be written."""
+        try:
+            size = self._size_there(job) if self.batch.continues and not self.again else None
+            if size is None:
+                self._report(job, self.upscale(job))
+                self.upscaled += 1
+            else:
+                self._report_left(job, size)
+                self.left += 1
+        except OSError as error:
+            if error.filename == STDOUT:
+                raise
+            of_target = error.filename in [str(path) for path in job.targets]
+            self._fail(str(job.source), error, named=of_target)
+            return not (of_target and error.errno in NO_ROOM)
+        except Exception as error:  # any error: one image must not stop the others
+            self._fail(str(job.source), error, named=isinstance(error, FileRefused))
+        return True
+
+    def _size_there(self, job: FileJob) -> Size | None:
+        """The size of the result if it is there, current, and of the size that is asked for."""
+        if not job.is_current():
+            return None
+        try:
+            request = validate_request(self.fields | {"init_image": job.read()})
+            size = output_size(request, decode.read_header(request.init_image or b"").size)
+            with Image.open(job.target, formats=[self.batch.encoding.upper()]) as result:
+                return size if result.size == size else None
+        except Exception:  # whatever it is, upscaling the image finds it again and says so
+            return None
+
+    def _report(self, job: FileJob, result: dict[str, Any]) -> None:
+        if job.target == STDIO:  # which has the image, and nothing else
+            return
+        if self.as_json:
+            say(json.dumps(result))
+            return
+        line = "{input} -> {output} ({width}x{height}, {model}, {seconds:.1f} s)"
+        say(printable(line.format_map(result)))
+        if job.comparison:
+            say(printable(f"  before and after: {job.comparison}"))
+
+    def _report_left(self, job: FileJob, size: Size) -> None:
+        if self.as_json:
+            width, height = size
+            facts = {"input": str(job.source), "output": str(job.target)}
+            say(json.dumps({**facts, "width": width, "height": height, "left": True}))
+
+    def _fail(self, path: str, error: Exception, *, named: bool) -> None:
+        """Keep the failure of an image as a line for the end; with `--json`, print it too.
+
+        `named` says that the error names a file itself: its target, for a fault that is not the
+        input's.
+        """
+        text = error_text(error)
+        if self.as_json:
+            say(json.dumps({"input": path, "error": text}))
+        self.failures.append(text if named else f"{printable(path)}: {text}")
+
+    def _stop(self, rest: Sequence[FileJob]) -> None:
+        """Leave the rest, whose results could not be written either."""
+        self.not_done = rest
+        if self.as_json:
+            for job in rest:
+                say(json.dumps({"input": str(job.source), "error": "not done: see the one before"}))
+
+    def _end(self, interrupted: bool) -> int:
+        """Say what was not upscaled, and why; return the exit status."""
+        total = len(self.batch.jobs) + len(self.batch.refused)
+        if self.batch.passed_over:
+            note(self.batch.passed_over_text())
+        if self.left:
+            note(
+                f"left {self.left} of {total}, whose results are there, not older than the image, "
+                "and of the size that is asked for (--again makes them anew)"
+            )
+        if self.failures:
+            note("\n  ".join([f"{len(self.failures)} of {total} failed:", *self.failures]))
+        if self.not_done:
+            names = listing([str(job.source) for job in self.not_done])
+            note(f"stopped there, and {len(self.not_done)} of {total} not done: {names}")
+        if interrupted:
+            text = f"interrupted: {self.upscaled + self.left} of {total} are done"
+            go_on = "; run the same command again to continue" if self.batch.continues else ""
+            return fail(text + go_on, INTERRUPTED)
+        return int(bool(self.failures))
