@@ -136,10 +136,11 @@ class Engine:
 
         Both sides become `outscale` times as long, rounded half up (any factor above 0, such as
         1.5), or the result has exactly `size` (width, height). By default it has the network's own
-        size, `model.scale` times. Alpha is upscaled by the network, too. `memory` is how many bytes
-        this may take beyond the loaded model, by default half of what the device has free.
-        `progress` is called with the rows that are done and the rows in total. The result may be a
-        view of a larger array.
+        size, `model.scale` times. Alpha is upscaled by the network, too. The colours of transparent
+        pixels do not count, and a grey image stays grey. `memory` is how many bytes this may take
+        beyond the loaded model, by default half of what the device has free. `progress` is called
+        with the rows that are done and the rows in total. The result may be a view of a larger
+        array.
 
         Raises ValueError for pixels of another dtype or shape, for an `outscale` that is not a
         positive number, and for both `outscale` and `size`; OutOfMemory when memory runs out even
