@@ -51,7 +51,7 @@ def bleed_colours(pixels: Pixels) -> Pixels:
     colours = _known(levels.pop())
     while levels:
         colours = _push(colours, levels.pop())
-    return _fill(pixels, np.rint(colours).astype(np.uint8))
+    return _fill(pixels, np.rint(colours, out=colours).astype(np.uint16))
 
 
 def _first_level(pixels: Pixels) -> Level:
@@ -59,7 +59,8 @@ def _first_level(pixels: Pixels) -> Level:
     height, width, _ = pixels.shape
     level = np.empty((4, -(-height // 2), -(-width // 2)), np.float32)
     for top, bottom in _strips(height, width):
-        planes = _planes(pixels[top:bottom])
+        # In planes, since NumPy is slow with inner loops of four samples.
+        planes = np.ascontiguousarray(pixels[top:bottom].transpose(2, 0, 1)).astype(np.uint16)
         # Colours times alpha, divided by 255 and rounded, exact for all 8-bit samples.
         planes[:3] *= planes[3]
         planes[:3] += 128
@@ -72,11 +73,15 @@ def _first_level(pixels: Pixels) -> Level:
 
 def _pull(level: Level) -> Level:
     """The next coarser level."""
-    return _saturate(_sum_blocks(level))
+    _, height, width = level.shape
+    coarser = np.empty((4, -(-height // 2), -(-width // 2)), np.float32)
+    for top, bottom in _strips(height, width):
+        coarser[:, top // 2 : -(-bottom // 2)] = _sum_blocks(level[:, top:bottom])
+    return _saturate(coarser)
 
 
 def _saturate(level: Level) -> Level:
-    """Scale weights above 1, and the colours with them, down to 1."""
+    """Scale weights above 1, and the colours with them, down to 1; in place."""
     level /= np.maximum(level[3], 1)
     return level
 
@@ -88,17 +93,17 @@ def _known(top: Level) -> NDArray[np.float32]:
     return colours
 
 
-def _push(coarse: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
-    """The colours of `level`, completed from those of the next coarser one: (3, height, width)."""
+def _push(coarser: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
+    """The colours of `level`, completed from those of the next coarser one; in place."""
     _, height, width = level.shape
-    colours = _double(coarse, height, width)
-    colours *= (1 - level[3]) / 16
-    colours += level[:3]
-    return colours
+    for top, bottom in _strips(height, width):
+        strip = level[:, top:bottom]
+        strip[:3] += _interpolate(coarser, top, bottom, width) * ((1 - strip[3]) / 16)
+    return level[:3]
 
 
-def _fill(pixels: Pixels, coarse: Pixels) -> Pixels:
-    """`pixels` with what is hidden replaced; `coarse` has colours of half the size, (3, h, w)."""
+def _fill(pixels: Pixels, coarser: NDArray[np.uint16]) -> Pixels:
+    """`pixels` with what is hidden replaced; `coarser` has colours of half the size, (3, h, w)."""
     height, width, _ = pixels.shape
     result = pixels.copy()
     for top, bottom in _strips(height, width):
@@ -107,10 +112,7 @@ def _fill(pixels: Pixels, coarse: Pixels) -> Pixels:
         replaced = alpha < KEPT_ALPHA
         if not replaced.any():
             continue
-        # With a row above and below, which the interpolation reads, and the border rows twice.
-        rows = np.arange(top // 2 - 1, -(-bottom // 2) + 1).clip(0, coarse.shape[1] - 1)
-        spread = _double(coarse[:, rows].astype(np.uint16), 2 * len(rows), width)
-        spread = ((spread[:, 2 : 2 + bottom - top] + 8) >> 4).astype(np.uint8)
+        spread = ((_interpolate(coarser, top, bottom, width) + 8) >> 4).astype(np.uint8)
         partly = replaced & (alpha > 0)
         opacity = alpha[partly]
         for channel, plane in enumerate(spread):
@@ -122,18 +124,10 @@ def _fill(pixels: Pixels, coarse: Pixels) -> Pixels:
 
 
 def _strips(height: int, width: int) -> Iterator[tuple[int, int]]:
-    """The first row and the end of each strip; strips have an even number of rows, save the last.
-
-    At least two rows are needed for a row of the next level.
-    """
+    """The first row and the end of each strip; all but the last have an even number of rows."""
     rows = 2 * max(1, STRIP_PX // (2 * width))
     for top in range(0, height, rows):
         yield top, min(top + rows, height)
-
-
-def _planes(rows: Pixels) -> NDArray[np.uint16]:
-    """Rows as (4, height, width): NumPy is slow with inner loops of four samples."""
-    return np.ascontiguousarray(rows.transpose(2, 0, 1)).astype(np.uint16)
 
 
 def _sum_blocks(planes: Planes) -> Planes:
@@ -145,23 +139,24 @@ def _sum_blocks(planes: Planes) -> Planes:
     return pairs[:, :, 0::2] + pairs[:, :, 1::2]
 
 
-def _double(planes: Planes, height: int, width: int) -> Planes:
-    """Twice the size by bilinear interpolation, cropped to `height` and `width`; times 16.
+def _interpolate(planes: Planes, top: int, bottom: int, width: int) -> Planes:
+    """The rows from `top`, which is even, to `bottom` of `planes` at twice the size; times 16.
 
-    Each sample lies between four, which count 9, 3, 3 and 1.
+    Bilinear: each sample lies between four, which count 9, 3, 3 and 1.
     """
-    count, old_height, old_width = planes.shape
-    planes = np.pad(planes, ((0, 0), (1, 1), (1, 1)), "edge")
-    tall = np.empty((count, 2 * old_height, old_width + 2), planes.dtype)
-    middle = 3 * planes[:, 1:-1]
-    np.add(middle, planes[:, :-2], out=tall[:, 0::2])
-    np.add(middle, planes[:, 2:], out=tall[:, 1::2])
-    tall = tall[:, :height]
-    wide = np.empty((count, height, 2 * old_width), planes.dtype)
+    # With a row above and below; at the border of the image that is the last row again.
+    rows = np.arange(top // 2 - 1, -(-bottom // 2) + 1).clip(0, planes.shape[1] - 1)
+    near = np.pad(planes[:, rows], ((0, 0), (0, 0), (1, 1)), "edge")
+    count, height, columns = near.shape
+    tall = np.empty((count, 2 * (height - 2), columns), near.dtype)
+    middle = 3 * near[:, 1:-1]
+    np.add(middle, near[:, :-2], out=tall[:, 0::2])
+    np.add(middle, near[:, 2:], out=tall[:, 1::2])
+    wide = np.empty((count, tall.shape[1], 2 * (columns - 2)), near.dtype)
     middle = 3 * tall[:, :, 1:-1]
     np.add(middle, tall[:, :, :-2], out=wide[:, :, 0::2])
     np.add(middle, tall[:, :, 2:], out=wide[:, :, 1::2])
-    return wide[:, :, :width]
+    return wide[:, : bottom - top, :width]
 
 
 def _lookalikes() -> tuple[Pixels, Pixels]:
