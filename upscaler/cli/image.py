@@ -14,7 +14,7 @@ from upscaler.cli.options import settings_from
 from upscaler.cli.output import error_text, fail, progress_bar
 from upscaler.errors import FileRefused
 from upscaler.files import atomic_write
-from upscaler.imaging import comparison, decode, encode
+from upscaler.imaging import comparison, decode, encode, metadata
 from upscaler.models import MODELS
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def _upscale(
     """Upscale one image; return the object that `--json` prints. Raises whatever goes wrong."""
     started_s = time.perf_counter()
     request = validate_request(fields | {"init_image": files.read_image_file(job.source)})
-    image = decode.read_header(request.init_image or b"")
+    data = request.init_image or b""
+    image = decode.read_header(data)
+    kept = metadata.read_metadata(data) if args.keep_metadata else metadata.NO_METADATA
     size = output_size(request, image.size)
     pixels = image.pixels()
     # Loaded after the image is decoded, so that a broken one does not cause a download.
@@ -86,7 +88,7 @@ def _upscale(
             strips = iter([whole])
         # Written while it is upscaled: the whole result is never in memory.
         with atomic_write(job.target) as file:
-            file.writelines(encode.encode_strips(strips, size[1], encoding))
+            file.writelines(encode.encode_strips(strips, size[1], encoding, metadata=kept))
     result: dict[str, Any] = {
         "input": str(job.source),
         "output": str(job.target),

@@ -17,6 +17,7 @@ import simplejpeg
 from PIL import Image
 
 from upscaler.imaging.colour import flatten
+from upscaler.imaging.metadata import NO_METADATA, Metadata
 from upscaler.imaging.parallel import ordered_map
 from upscaler.imaging.pixels import Pixels
 from upscaler.imaging.strips import Pieces, Shape, rechunk, rows_in_strip
@@ -25,7 +26,7 @@ BLOCK_PX: Final = 8
 """A JPEG block has this many samples on each side."""
 SOF0, DRI, SOS, RST0 = 0xC0, 0xDD, 0xDA, 0xD0
 """JPEG markers: frame, restart interval, scan, and the first of eight restart markers."""
-EOI: Final = b"\xff\xd9"
+APP0, EOI = b"\xff\xe0", b"\xff\xd9"
 
 
 class JpegOptions(NamedTuple):
@@ -49,7 +50,12 @@ SMALL: Final = JpegOptions(75, "4:2:0", fast=True)
 """Encodes faster, to a much smaller file. Quality and subsampling are most programs' default."""
 
 
-def write_jpeg(strips: Iterable[Pixels], shape: Shape, style: JpegOptions) -> Pieces:
+def write_jpeg(
+    strips: Iterable[Pixels],
+    shape: Shape,
+    style: JpegOptions,
+    metadata: Metadata = NO_METADATA,
+) -> Pieces:
     """Yield the pieces of a JPEG of `shape`, whose rows come in `strips`; see `encode_strips`.
 
     At a restart marker the decoder's state is reset, so each strip can be encoded as if it were the
@@ -68,7 +74,9 @@ def write_jpeg(strips: Iterable[Pixels], shape: Shape, style: JpegOptions) -> Pi
             if index == 0:
                 # The first file's headers, with the height of the whole image in the frame.
                 frame = _segment(file, SOF0)
-                before = file[: frame + 5] + pack(">H", height) + file[frame + 7 : scan]
+                start = _app0_end(file)
+                before = file[:start] + metadata.jpeg_segments()
+                before += file[start : frame + 5] + pack(">H", height) + file[frame + 7 : scan]
                 if height > down * style.unit_px:  # more than one strip
                     before += pack(">BBHH", 0xFF, DRI, 4, across * down)
                 before += file[scan:samples]
@@ -99,6 +107,11 @@ def _scratch_file() -> BinaryIO:
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("strip"), "w+b")
     return io.BytesIO()
+
+
+def _app0_end(jpeg: bytes) -> int:
+    """The end of the JFIF segment, which must come first (JFIF 1.02), if there is one."""
+    return 4 + _length(jpeg, 2) if jpeg[2:4] == APP0 else 2
 
 
 def _segment(jpeg: bytes, marker: int) -> int:
