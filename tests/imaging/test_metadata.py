@@ -2,7 +2,7 @@
 
 import io
 import zlib
-from struct import pack
+from struct import pack, unpack
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image, IptcImagePlugin
 
 from tests.support.image_files import chunk
 from tests.support.metadata_files import (
+    ASCII,
     IPTC,
     LONG,
     MAKER_NOTE,
@@ -22,6 +23,7 @@ from tests.support.metadata_files import (
     THUMBNAIL,
     UNDEFINED,
     XMP,
+    directory,
     exif,
     iim,
     resource,
@@ -58,6 +60,13 @@ def with_segments(*segments: bytes) -> bytes:
 
 def result(metadata: Metadata, encoding: ImageEncoding) -> bytes:
     return b"".join(encode_strips([PIXELS], len(PIXELS), encoding, metadata=metadata))
+
+
+def tags(data: bytes, order: str = "<") -> list[int]:
+    """The tags in the first directory of EXIF."""
+    at, count = unpack(order + "IH", data[4:10])
+    assert at == 8
+    return [unpack(order + "H", data[10 + 12 * n :][:2])[0] for n in range(count)]
 
 
 def opened(data: bytes) -> Any:
@@ -102,9 +111,34 @@ def test_values_that_lie_outside_or_have_no_known_type_are_left_out() -> None:
     data = exif("<", 6, (0x0131, UNDEFINED, b"a program"), (0x0132, 99, b"0123456789"))
     at = data.index(b"a program")
     data = data.replace(pack("<I", at), pack("<I", 60_000))
+    assert tags(adapt_exif(data)) == [0x010F, 0x0112, 0x013B, 0x8769, 0x8825]
+
+
+def test_what_describes_the_old_file_is_left_out() -> None:
+    """Exif 2.32, table 4, A to C, but for resolution; ICC profile, other metadata, previews."""
+    old = (
+        *(0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x0111, 0x0115, 0x0116, 0x0117, 0x011C, 0x0201),
+        *(0x0202, 0x0212, 0x0213, 0x012D, 0x013E, 0x013F, 0x0211, 0x0214, 0x014A, 0x8773, 0x02BC),
+        *(0x83BB, 0x8649, 0x0142, 0x0143, 0x0144, 0x0145),
+    )
+    for order in "<>":
+        data = exif(order, 6, *((tag, LONG, 9) for tag in old), (0x0131, ASCII, b"it\0"))
+        assert tags(adapt_exif(data), order) == [0x010F, 0x0112, 0x013B, 0x8769, 0x8825, 0x0131]
+
+
+def test_a_second_pointer_to_a_directory_is_left_out() -> None:
+    """Thousands could point to a directory with thousands of entries."""
+    data = exif()
+    (sub_at,) = unpack("<I", data[data.index(pack("<HHI", 0x8769, LONG, 1)) + 8 :][:4])
+    again = exif("<", 6, (0x8769, LONG, sub_at + 12))
+    assert tags(adapt_exif(again)) == [0x010F, 0x0112, 0x013B, 0x8769, 0x8825]
+
+
+def test_the_offset_of_the_next_directory_may_be_missing() -> None:
+    data = b"II*\0" + pack("<I", 8) + directory("<", 8, [(0x0112, SHORT, 8)])[:-4]
     found = Image.Exif()
     found.load(adapt_exif(data))
-    assert set(found) == {0x010F, 0x0112, 0x013B, 0x8769, 0x8825}
+    assert dict(found) == {0x0112: 1}
 
 
 def test_two_entries_may_share_a_value_and_no_more_of_it() -> None:
@@ -227,11 +261,20 @@ def test_compressed_xmp_is_read_and_not_inflated_beyond_what_is_kept() -> None:
         XMP.decode().encode("utf-16"),
         XMP.replace("日".encode(), b"\xe6\x97"),
         XMP + b" " * MAX_XMP_BYTES,
+        b"<a>" + b">" * 60_000 + b"</a>",  # which are escaped
+        b'<a:b xmlns:a="http://ns.google.com/photos/1.0/depthmap/"/>',
     ],
-    ids=["empty", "text", "cut", "namespace", "dtd", "deep", "utf-16", "utf-8", "long"],
+    ids=[
+        *("empty", "text", "cut", "namespace", "dtd", "deep", "utf-16", "utf-8", "long"),
+        *("longer", "nothing left"),
+    ],
 )
 def test_damaged_xmp_is_left_out(packet: bytes) -> None:
     assert read_metadata(source("WEBP", xmp=packet or b" ")).xmp == b""
+
+
+def test_what_stands_around_a_packet_is_left_out() -> None:
+    assert adapt_xmp(b"\xef\xbb\xbf\n" + XMP + b"\n\0\0") == adapt_xmp(XMP)
 
 
 # IPTC
@@ -248,6 +291,9 @@ def test_iptc_is_carried_over_to_jpeg_without_its_preview() -> None:
         assert found is not None
         assert found[2, 120] == "Ein Füllhorn".encode()
         assert (2, 202) not in found
+        made = result(metadata, ImageEncoding.JPEG)
+        assert len(IPTC) % 2, "so that it is padded"
+        assert made[made.index(IPTC) + len(IPTC) :].startswith(b"\0\xff")
         assert result(metadata, ImageEncoding.PNG) == result(NO_METADATA, ImageEncoding.PNG)
 
 
@@ -259,12 +305,25 @@ def test_iptc_is_carried_over_to_jpeg_without_its_preview() -> None:
         b"8BIM",
         b"other" * 9,
         resource(0x0404, b"\x1d" + IPTC),
-        resource(0x0404, iim(2, 120, b"1")[:3] + b"\x80\x04" + bytes(9)),
+        resource(0x0404, iim(2, 120, b"1")[:3] + b"\x80\x04" + bytes(0x8004)),
+        resource(0x0404, iim(2, 120, bytes(7000)) * 10),
         resource(0x0425, IPTC),
+        resource(0x0425, bytes(65_000)) * 3 + RESOURCES,
     ],
+    ids=["cut", "cut in a name", "short", "other", "marker", "extended", "long", "none", "far"],
 )
 def test_damaged_iptc_is_left_out(resources: bytes) -> None:
-    assert read_metadata(with_segments(segment(0xED, b"Photoshop 3.0\0" + resources))).iptc == b""
+    assert iptc_of(resources) == b""
+
+
+def iptc_of(resources: bytes) -> bytes:
+    parts = [resources[at : at + 65_000] for at in range(0, len(resources), 65_000)]
+    segments = [segment(0xED, b"Photoshop 3.0\0" + part) for part in parts]
+    return read_metadata(with_segments(*segments)).iptc
+
+
+def test_zeros_behind_iptc_are_left_out() -> None:
+    assert iptc_of(resource(0x0404, IPTC + bytes(3))) == IPTC
 
 
 # Files
@@ -310,10 +369,20 @@ def test_exif_after_the_pixels_of_a_png_and_with_a_wrong_checksum_does_not_count
 
 
 def test_the_first_of_each_kind_counts() -> None:
-    first, second = (segment(0xE1, b"Exif\0\0" + exif("<", n)) for n in (6, 3))
     other = exif("<", 1, (0x0131, SHORT, 7))
-    metadata = read_metadata(with_segments(first, segment(0xE1, b"Exif\0\0" + other), second))
-    assert metadata.exif == adapt_exif(exif())
+    exifs = [segment(0xE1, b"Exif\0\0" + each) for each in (exif(), other)]
+    xmps = [segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + each) for each in (XMP, b"<a/>")]
+    metadata = read_metadata(with_segments(*exifs, *xmps))
+    assert metadata == Metadata(adapt_exif(exif()), adapt_xmp(XMP))
+
+
+def test_only_what_stands_before_the_pixels_of_a_jpeg_counts() -> None:
+    wanted = segment(0xE1, b"Exif\0\0" + exif())
+    assert read_metadata(with_segments(b"\xff", b"\xff\x01", wanted)).exif, "after fill bytes"
+    assert read_metadata(with_segments(segment(0xDA, b""), wanted)) == NO_METADATA
+    assert read_metadata(with_segments(b"\xff\xe0\0\0", wanted)) == NO_METADATA
+    comments = segment(0xFE, b"") * 70_000
+    assert read_metadata(with_segments(comments, wanted)) == NO_METADATA, "not after that many"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -96,7 +96,7 @@ def iim(record: int, dataset: int, value: bytes) -> bytes:
     return pack(">BBBH", 0x1C, record, dataset, len(value)) + value
 
 
-IPTC: Final = iim(1, 90, b"\x1b%G") + iim(2, 120, "Ein Füllhorn".encode()) + iim(2, 25, b"odd")
+IPTC: Final = iim(1, 90, b"\x1b%G") + iim(2, 120, "Ein Füllhorn".encode()) + iim(2, 25, b"a word")
 IPTC_PREVIEW: Final = iim(2, 202, b"as it was")
 
 
@@ -109,7 +109,7 @@ def resource(number: int, content: bytes, name: bytes = b"") -> bytes:
 
 
 RESOURCES: Final = (
-    resource(0x03ED, bytes(16), b"odd") + resource(0x0404, IPTC + IPTC_PREVIEW)
+    resource(0x03ED, bytes(15), b"odd") + resource(0x0404, IPTC + IPTC_PREVIEW)
 )  # fmt: skip
 
 

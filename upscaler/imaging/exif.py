@@ -68,7 +68,6 @@ class _Adapter:
         self._order = order
         self._kept = bytearray(len(exif) + _NEXT_BYTES)
         self._parts: set[tuple[int, int]] = set()
-        self._bytes = 0
 
     def adapt(self) -> bytes:
         self._copy(0, 8)
@@ -116,13 +115,6 @@ class _Adapter:
         return 0 < size <= 4
 
     def _copy(self, start: int, stop: int) -> None:
-        if (start, stop) in self._parts:
-            return
-        self._parts.add((start, stop))
-        # Parts that do not overlap are no longer than the whole. Checked here, since a hostile file
-        # may have thousands that do.
-        self._bytes += stop - start
-        if self._bytes > len(self._kept):
-            raise ValueError("parts of this EXIF overlap")
-        part = self._exif[start:stop]
-        self._kept[start : start + len(part)] = part
+        if (start, stop) not in self._parts:
+            self._parts.add((start, stop))
+            self._kept[start:stop] = self._exif[start:stop]

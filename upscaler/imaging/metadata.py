@@ -153,7 +153,7 @@ def _jpeg_parts(data: bytes) -> Iterator[tuple[str, bytes]]:
             continue
         (length,) = unpack_from(">H", data, at + 2)
         content = data[at + 4 : at + 2 + length]
-        at += 2 + max(length, 2)
+        at += 2 + length
         if marker == _APP1 and content.startswith(EXIF_SIGNATURE):
             yield "exif", content
         elif marker == _APP1 and content.startswith(XMP_SIGNATURE):
