@@ -26,7 +26,7 @@ BLOCK_PX: Final = 8
 """A JPEG block has this many samples on each side."""
 SOF0, DRI, SOS, RST0 = 0xC0, 0xDD, 0xDA, 0xD0
 """JPEG markers: frame, restart interval, scan, and the first of eight restart markers."""
-APP0, EOI = b"\xff\xe0", b"\xff\xd9"
+EOI: Final = b"\xff\xd9"
 
 
 class JpegOptions(NamedTuple):
@@ -74,7 +74,7 @@ def write_jpeg(
             if index == 0:
                 # The first file's headers, with the height of the whole image in the frame.
                 frame = _segment(file, SOF0)
-                start = _app0_end(file)
+                start = 4 + _length(file, 2)  # behind the JFIF segment, which must be the first
                 before = file[:start] + metadata.jpeg_segments()
                 before += file[start : frame + 5] + pack(">H", height) + file[frame + 7 : scan]
                 if height > down * style.unit_px:  # more than one strip
@@ -107,11 +107,6 @@ def _scratch_file() -> BinaryIO:
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("strip"), "w+b")
     return io.BytesIO()
-
-
-def _app0_end(jpeg: bytes) -> int:
-    """The end of the JFIF segment, which must come first (JFIF 1.02), if there is one."""
-    return 4 + _length(jpeg, 2) if jpeg[2:4] == APP0 else 2
 
 
 def _segment(jpeg: bytes, marker: int) -> int:
