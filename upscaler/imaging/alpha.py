@@ -109,17 +109,14 @@ def _fill(pixels: Pixels, coarser: NDArray[np.uint16]) -> Pixels:
     for top, bottom in _strips(height, width):
         strip = result[top:bottom]
         alpha = strip[:, :, 3]
-        replaced = alpha < KEPT_ALPHA
-        if not replaced.any():
+        if alpha.min() >= KEPT_ALPHA:
             continue
         spread = ((_interpolate(coarser, top, bottom, width) + 8) >> 4).astype(np.uint8)
-        partly = replaced & (alpha > 0)
-        opacity = alpha[partly]
+        row = alpha.astype(np.intp) << 8
         for channel, plane in enumerate(spread):
             own = strip[:, :, channel]
-            seen = own[partly]
-            plane[partly] = plane[partly].clip(LEAST[opacity, seen], MOST[opacity, seen])
-            np.copyto(own, plane, where=replaced)
+            index = row + own
+            np.clip(plane, LEAST.take(index), MOST.take(index), out=own)
     return result
 
 
@@ -160,10 +157,10 @@ def _interpolate(planes: Planes, top: int, bottom: int, width: int) -> Planes:
 
 
 def _lookalikes() -> tuple[Pixels, Pixels]:
-    """The least and the most that each sample may become, by its alpha below KEPT_ALPHA and itself.
+    """The least and the most that each sample may become, by its alpha and itself: 256x256.
 
-    Samples of the same premultiplied one have the same bounds, and none of them is more than a
-    level away from a bound once both are multiplied by alpha.
+    Below KEPT_ALPHA, samples of the same premultiplied one have the same bounds, and none of them
+    is more than a level away from a bound once both are multiplied by alpha.
     """
     alpha = np.arange(1, KEPT_ALPHA)[:, None]
     premultiplied = (2 * alpha * np.arange(256) + 255) // 510  # rounded
@@ -172,10 +169,11 @@ def _lookalikes() -> tuple[Pixels, Pixels]:
     last = np.minimum(255, (510 * premultiplied + 254) // (2 * alpha))
     level = 255 // alpha
     least, most = np.maximum(0, last - level), np.minimum(255, first + level)
-    # At alpha 0 there are no bounds.
+    # At alpha 0 there are no bounds, and above the table is the sample itself.
+    kept = np.broadcast_to(np.arange(256), (256 - KEPT_ALPHA, 256))
     return (
-        np.vstack((np.full(256, 0), least)).astype(np.uint8),
-        np.vstack((np.full(256, 255), most)).astype(np.uint8),
+        np.vstack((np.full(256, 0), least, kept)).astype(np.uint8),
+        np.vstack((np.full(256, 255), most, kept)).astype(np.uint8),
     )
 
 
