@@ -24,8 +24,9 @@ every_model = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in UpscalingModel],
 )
-HIDDEN = ("black", "white", "noise", "cyan", "unseen")
-"""What other programs leave beneath transparency. Unseen: other colours at an alpha of 1, too."""
+HIDDEN = ("black", "white", "noise", "quantised", "cyan", "unseen")
+"""What other programs leave beneath transparency. Quantised: colours were multiplied by alpha and
+divided again, which may show by a level. Unseen: other colours at an alpha of 1, too."""
 
 
 @cache
@@ -52,10 +53,12 @@ def drawing(side: int = 28) -> Pixels:
 
 def with_hidden(kind: str, pixels: Pixels) -> Pixels:
     """The same picture to the eye, with other colours where nobody sees them."""
+    if kind == "quantised":
+        return np.array(Image.fromarray(pixels).convert("RGBa").convert("RGBA"))
     random = np.random.default_rng(3).integers(0, 256, (*pixels.shape[:2], 3), np.uint8)
-    colours: dict[str, object] = {"white": 255, "cyan": (0, 255, 255), "noise": random}
+    given: dict[str, object] = {"white": 255, "cyan": (0, 255, 255), "noise": random}
     invisible = pixels[:, :, 3:] <= (1 if kind == "unseen" else 0)
-    hidden = np.broadcast_to(np.array(colours.get(kind, 0), np.uint8), random.shape)
+    hidden = np.broadcast_to(np.array(given.get(kind, 0), np.uint8), random.shape)
     return np.dstack((np.where(invisible, hidden, pixels[:, :, :3]), pixels[:, :, 3]))
 
 
@@ -75,7 +78,7 @@ def grey_of(pixels: Pixels) -> Pixels:
 @every_model
 def test_pictures_that_look_alike_give_results_that_look_alike(name: UpscalingModel) -> None:
     pixels = drawing()
-    kinds = HIDDEN if isinstance(MODELS[name].network, Compact) else HIDDEN[:3]
+    kinds = HIDDEN if isinstance(MODELS[name].network, Compact) else HIDDEN[:4]
     results = [engine_of(name).upscale(with_hidden(kind, pixels)) for kind in kinds]
     assert not np.array_equal(with_hidden("black", pixels), with_hidden("white", pixels))
     for level in (0, 255):
