@@ -61,7 +61,7 @@ WEBP_WRITER: Final = insertion(
     "upscaler/imaging/encode.py",
     "WRITERS: Final",
     """
-def write_webp(strips, shape, options):
+def write_webp(strips, shape, options, metadata):
     from io import BytesIO
     from numpy import concatenate
     from PIL import Image

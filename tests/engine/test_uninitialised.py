@@ -33,6 +33,7 @@ from upscaler.errors import Cancelled, Overflow
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import comparison
 from upscaler.imaging import resize as resizing
+from upscaler.imaging.alpha import bleed_colours
 from upscaler.imaging.encode import encode_strips
 from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, SMALL
 from upscaler.imaging.pixels import Pixels
@@ -168,6 +169,8 @@ def around() -> dict[str, str]:
             ).tobytes(),
             "mock": np.concatenate(list(mock)).tobytes(),
         }
+        if shape[2] == 4:
+            files["alpha"] = bleed_colours(pixels).tobytes()
         found |= {
             f"{name}, {shape}": hashlib.sha256(file).hexdigest() for name, file in files.items()
         }

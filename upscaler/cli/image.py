@@ -15,7 +15,7 @@ from upscaler.cli.output import STDOUT, open_result, progress_bar
 from upscaler.errors import FileRefused
 from upscaler.file_inputs import STDIO
 from upscaler.file_jobs import Batch, FileJob, plan_files
-from upscaler.imaging import comparison, decode, encode
+from upscaler.imaging import comparison, decode, encode, metadata
 from upscaler.models import MODELS
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ def _upscale(
     """Upscale one image; return the object that `--json` prints. Raises whatever goes wrong."""
     started_s = time.perf_counter()
     request = validate_request(fields | {"init_image": job.read()})
-    image = decode.read_header(request.init_image or b"")
+    data = request.init_image or b""
+    image = decode.read_header(data)
+    kept = metadata.read_metadata(data) if args.keep_metadata else metadata.NO_METADATA
     size = output_size(request, image.size)
     pixels = image.pixels()
     # Loaded after the image is decoded, so that a broken one does not cause a download.
@@ -89,7 +91,7 @@ def _upscale(
             strips = iter([whole])
         # Written while it is upscaled: the whole result is never in memory.
         with open_result(job.target) as file:
-            file.writelines(encode.encode_strips(strips, size[1], encoding))
+            file.writelines(encode.encode_strips(strips, size[1], encoding, metadata=kept))
     result: dict[str, Any] = {
         "input": str(job.source),
         "output": str(job.target),

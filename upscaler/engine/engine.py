@@ -29,7 +29,8 @@ from upscaler.engine.tensors import (
 )
 from upscaler.errors import FileRefused, ImageError, Overflow, WeightsUnavailable
 from upscaler.imaging import decode, encode
-from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.alpha import bleed_colours
+from upscaler.imaging.pixels import Pixels, is_gray
 from upscaler.imaging.resize import resize
 from upscaler.models import MODELS, Model, UpscalingModel
 from upscaler.planning import Plan, cheapest, footprint, plans
@@ -135,10 +136,11 @@ class Engine:
 
         Both sides become `outscale` times as long, rounded half up (any factor above 0, such as
         1.5), or the result has exactly `size` (width, height). By default it has the network's own
-        size, `model.scale` times. Alpha is upscaled by the network, too. `memory` is how many bytes
-        this may take beyond the loaded model, by default half of what the device has free.
-        `progress` is called with the rows that are done and the rows in total. The result may be a
-        view of a larger array.
+        size, `model.scale` times. Alpha is upscaled by the network, too. The colours of transparent
+        pixels do not count, and a grey image stays grey. `memory` is how many bytes this may take
+        beyond the loaded model, by default half of what the device has free. `progress` is called
+        with the rows that are done and the rows in total. The result may be a view of a larger
+        array.
 
         Raises ValueError for pixels of another dtype or shape, for an `outscale` that is not a
         positive number, and for both `outscale` and `size`; OutOfMemory when memory runs out even
@@ -265,10 +267,14 @@ class Engine:
         """What `upscale_by_plan` returns, as uint8 strips on the device, from top to bottom.
 
         Alpha is upscaled by the network as a grey image of its own, as in the reference, unless it
-        is the same everywhere.
+        is the same everywhere. Unlike there, colours beneath transparency are replaced before, and
+        the network's output for a grey image is made grey again.
         """
         height, width, channels = pixels.shape
         scale = self.model.scale
+        if channels == 4:
+            pixels = bleed_colours(pixels)
+        convert = to_gray_uint8 if is_gray(pixels) else to_uint8
         padded = reflect_pad(pixels, self.model.multiple)
         # The whole image is copied at once. A copy per step would wait for the GPU to compute.
         source = torch.from_numpy(padded).to(self.device)
@@ -294,8 +300,11 @@ class Engine:
         elif channels == 4:
             opacity = alpha[:1, :1].expand(len(padded) * scale, padded.shape[1] * scale, 1)
         row = 0
-        for rows in self._network.upscale(colours, plan, lambda rows: to_uint8(counted(rows))):
-            strip = rows if opacity is None else torch.cat((rows, opacity[row:][: len(rows)]), 2)
+        for rows in self._network.upscale(colours, plan, lambda rows: convert(counted(rows))):
+            # Grey rows have one channel so far.
+            strip = rows if rows.shape[2] == 3 else rows.repeat(1, 1, 3)
+            if opacity is not None:
+                strip = torch.cat((strip, opacity[row:][: len(rows)]), 2)
             visible = min(len(rows), height * scale - row)  # without the rows of the padding
             if visible > 0:
                 yield strip[:visible, : width * scale]

@@ -17,8 +17,8 @@ from upscaler.api.sizes import Size
 from upscaler.errors import ImageError
 from upscaler.imaging import jpeg, jpeg_segments, png, png_chunks, webp
 from upscaler.imaging.colour import to_srgb
-from upscaler.imaging.signatures import other_format
 from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.signatures import other_format
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """The formats that are read. Pillow supports many more, each of them another parser to attack."""

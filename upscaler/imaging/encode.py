@@ -12,17 +12,19 @@ from typing import Final
 from upscaler.api.sizes import Size
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.jpeg_writer import BLOCK_PX, DEFAULT_JPEG, JpegOptions, write_jpeg
+from upscaler.imaging.metadata import NO_METADATA, Metadata
 from upscaler.imaging.pixels import Pixels
 from upscaler.imaging.png_writer import write_png
 from upscaler.imaging.strips import Pieces, Shape
 
-Writer = Callable[[Iterable[Pixels], Shape, JpegOptions], Pieces]
+Writer = Callable[[Iterable[Pixels], Shape, JpegOptions, Metadata], Pieces]
 
 WRITERS: Final[dict[ImageEncoding, Writer]] = {
     ImageEncoding.JPEG: write_jpeg,
-    ImageEncoding.PNG: lambda strips, shape, _: write_png(strips, shape),
+    ImageEncoding.PNG: lambda strips, shape, _, metadata: write_png(strips, shape, metadata),
 }
-"""The writer of each format. The options are those of JPEG; other writers may ignore them."""
+"""The writer of each format. The options are those of JPEG; other writers may ignore them, and
+metadata."""
 # Checked at import, so that a format without a writer is noticed before it is requested.
 if missing := set(ImageEncoding) - set(WRITERS):
     raise NotImplementedError(f"formats without a writer in {__name__}: {', '.join(missing)}")
@@ -34,14 +36,18 @@ def encode(pixels: Pixels, encoding: ImageEncoding) -> bytes:
 
 
 def encode_strips(
-    strips: Iterable[Pixels], height: int, encoding: ImageEncoding, jpeg: JpegOptions = DEFAULT_JPEG
+    strips: Iterable[Pixels],
+    height: int,
+    encoding: ImageEncoding,
+    jpeg: JpegOptions = DEFAULT_JPEG,
+    metadata: Metadata = NO_METADATA,
 ) -> Pieces:
     """Encode an image whose rows come in `strips`, from top to bottom; yield pieces of the file.
 
     Each strip is uint8 of shape (any number of rows, width, 3 for RGB or 4 for RGBA). All have the
     same width and number of samples, and `height` rows in total. A strip is copied before the next
     one is requested, so its memory may be reused then. PNG keeps alpha; JPEG, encoded as `jpeg`
-    says, shows it on white.
+    says, shows it on white. `metadata` is written before the pixels, in a PNG without its IPTC.
 
     Raises ValueError for other strips, for another number of rows, and for a side that is too long
     for the format. Exceptions of `strips` are passed on unchanged. No thread outlives the iterator.
@@ -58,7 +64,7 @@ def encode_strips(
         raise ValueError(
             f"a {encoding.upper()} has at most {encoding.row.max_side_px} pixels on each side"
         )
-    return WRITERS[encoding](chain([first], strips), (height, width, channels), jpeg)
+    return WRITERS[encoding](chain([first], strips), (height, width, channels), jpeg, metadata)
 
 
 def most_bytes(size: Size, channels: int) -> int:

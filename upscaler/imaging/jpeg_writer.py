@@ -17,6 +17,7 @@ import simplejpeg
 from PIL import Image
 
 from upscaler.imaging.colour import flatten
+from upscaler.imaging.metadata import NO_METADATA, Metadata
 from upscaler.imaging.parallel import ordered_map
 from upscaler.imaging.pixels import Pixels
 from upscaler.imaging.strips import Pieces, Shape, rechunk, rows_in_strip
@@ -49,7 +50,12 @@ SMALL: Final = JpegOptions(75, "4:2:0", fast=True)
 """Encodes faster, to a much smaller file. Quality and subsampling are most programs' default."""
 
 
-def write_jpeg(strips: Iterable[Pixels], shape: Shape, style: JpegOptions) -> Pieces:
+def write_jpeg(
+    strips: Iterable[Pixels],
+    shape: Shape,
+    style: JpegOptions,
+    metadata: Metadata = NO_METADATA,
+) -> Pieces:
     """Yield the pieces of a JPEG of `shape`, whose rows come in `strips`; see `encode_strips`.
 
     At a restart marker the decoder's state is reset, so each strip can be encoded as if it were the
@@ -68,7 +74,9 @@ def write_jpeg(strips: Iterable[Pixels], shape: Shape, style: JpegOptions) -> Pi
             if index == 0:
                 # The first file's headers, with the height of the whole image in the frame.
                 frame = _segment(file, SOF0)
-                before = file[: frame + 5] + pack(">H", height) + file[frame + 7 : scan]
+                start = 4 + _length(file, 2)  # behind the JFIF segment, which must be the first
+                before = file[:start] + metadata.jpeg_segments()
+                before += file[start : frame + 5] + pack(">H", height) + file[frame + 7 : scan]
                 if height > down * style.unit_px:  # more than one strip
                     before += pack(">BBHH", 0xFF, DRI, 4, across * down)
                 before += file[scan:samples]

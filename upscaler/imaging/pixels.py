@@ -1,8 +1,23 @@
 """The representation of images in memory."""
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 """uint8 of shape (height, width, 3) for RGB or (height, width, 4) for RGBA with straight alpha.
 Always upright, in sRGB, and C-contiguous."""
+
+_COMPARED_ROWS: Final = 64
+"""How many rows `is_gray` compares at a time: a picture with colours has some in the first ones."""
+
+
+def is_gray(pixels: Pixels) -> bool:
+    """Whether red, green and blue are equal in every pixel, even of a transparent one."""
+    red, green, blue = pixels[:, :, 0], pixels[:, :, 1], pixels[:, :, 2]
+    return all(
+        np.array_equal(red[rows], green[rows]) and np.array_equal(red[rows], blue[rows])
+        for top in range(0, len(pixels), _COMPARED_ROWS)
+        for rows in [slice(top, top + _COMPARED_ROWS)]
+    )

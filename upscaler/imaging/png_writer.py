@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaler.imaging._zlib import zlib
+from upscaler.imaging.metadata import NO_METADATA, Metadata
 from upscaler.imaging.parallel import ordered_map
 from upscaler.imaging.pixels import Pixels
 from upscaler.imaging.png_chunks import SIGNATURE, chunk
@@ -39,12 +40,13 @@ class Deflated(NamedTuple):
     length: int
 
 
-def write_png(strips: Iterable[Pixels], shape: Shape) -> Pieces:
+def write_png(strips: Iterable[Pixels], shape: Shape, metadata: Metadata = NO_METADATA) -> Pieces:
     """Yield the pieces of a PNG of `shape`, whose rows come in `strips`; see `encode_strips`."""
     height, width, channels = shape
     rows = rows_in_strip(width * channels)
     header = pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
-    yield SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", ZLIB_HEADER)
+    before = SIGNATURE + chunk(b"IHDR", header) + metadata.png_chunks()
+    yield before + chunk(b"IDAT", ZLIB_HEADER)
     adler = 1
     with closing(ordered_map(_deflate, rechunk(strips, shape, rows))) as parts:
         for part in parts:
