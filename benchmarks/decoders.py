@@ -31,6 +31,7 @@ from benchmarks.other_decoders import (
     FORMATS,
     MANAGED,
     OURS,
+    TOO_LARGE,
     Limits,
     Worker,
     format_of,
@@ -109,10 +110,13 @@ def pictures(folders: list[Path]) -> dict[Path, list[Path]]:
 
 
 def compared(path: Path, workers: dict[str, Worker], pool: ThreadPoolExecutor) -> Result:
-    """Decode a file by all of the workers."""
+    """Decode a file by all of the workers, or only by the first if it finds it too large."""
     data = path.read_bytes()
-    made = pool.map(lambda worker: worker.decode(data), workers.values())
-    outcomes = dict(zip(workers, made, strict=True))
+    outcomes = {OURS: workers[OURS].decode(data)}
+    if outcomes[OURS].reason != TOO_LARGE:
+        others = [name for name in workers if name != OURS]
+        made = pool.map(lambda name: workers[name].decode(data), others)
+        outcomes |= zip(others, made, strict=True)
     shown = {name: one.pixels for name, one in outcomes.items() if one.pixels is not None}
     return Result(
         path=path,
@@ -155,13 +159,14 @@ def apart(result: Result, group: tuple[str, ...]) -> float:
 
 def print_counts(results: dict[Path, list[Result]], names: list[str]) -> None:
     print("\nHow many files each decoder shows, and how many have other colours here:")
-    print_heading("folder", "format", "files", *names, "other colours")
+    print_heading("folder", "format", "files", "too large", *names, "other colours")
     for folder, group in results.items():
         for kind in FORMATS:
             files = [result for result in group if result.kind == kind]
             shown = [sum(name in result.shown for result in files) for name in names]
             if files:
-                numbers = (len(files), *shown, sum(map(differs, files)))
+                large = sum(result.refused.get(OURS) == TOO_LARGE for result in files)
+                numbers = (len(files), large, *shown, sum(map(differs, files)))
                 print(row(str(folder), kind, *map(str, numbers)))
 
 

@@ -8,6 +8,7 @@ file, it shows.
 import base64
 import contextlib
 import io
+import os
 import resource
 import shutil
 import subprocess
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 OURS: Final = "ours"
 FORMATS: Final = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff", "WEBP": b"RIFF"}
 """The first bytes of the files. Names do not matter."""
+TOO_LARGE: Final = "too many pixels"
 MAX_MEMORY_BYTES: Final = 8 << 30
 START_S: Final = 60.0
 """How long a process may take to start, and a browser in it."""
@@ -43,10 +45,14 @@ START_S: Final = 60.0
 SCRIPT: Final = """
 async ([file, most]) => {
     const image = new Image();
-    image.src = file;
-    await image.decode();
+    await new Promise((loaded, fail) => {
+        image.onload = loaded;
+        image.onerror = () => fail("no picture");
+        image.src = file;
+    });
     const [width, height] = [image.naturalWidth, image.naturalHeight];
     if (width * height > most) throw "too many pixels";
+    await image.decode();
     const context = new OffscreenCanvas(width, height).getContext("2d");
     context.fillStyle = "white";
     context.fillRect(0, 0, width, height);
@@ -72,7 +78,7 @@ class Limits:
 
     def check(self, width: int, height: int) -> None:
         if width * height > self.pixels:
-            raise ValueError("too many pixels")
+            raise ValueError(TOO_LARGE)
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,8 @@ def by_libvips(limits: Limits, data: bytes) -> Pixels:
 
 def by_imagemagick(limits: Limits, data: bytes) -> Pixels:
     """By the profile, or by what a PNG says of its gamma."""
-    bounds = "-limit memory 1GiB -limit map 1GiB -limit disk 0 -limit thread 1"
+    # The area counts the copies that it makes as well.
+    bounds = f"-limit area {2 * limits.pixels} -limit disk 0 -limit thread 1"
     convert = f"-auto-orient -profile {_srgb_profile()} -colorspace sRGB"
     flat = "-background white -alpha remove -alpha off -depth 8 ppm:-"
     done = subprocess.run(
@@ -138,6 +145,7 @@ def by_imagemagick(limits: Limits, data: bytes) -> Pixels:
 
 def by_opencv(limits: Limits, data: bytes) -> Pixels:
     """Without any profile, and as it lies in the file if it has alpha."""
+    os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(limits.pixels)  # read when it is imported
     import cv2
 
     file = np.frombuffer(data, np.uint8)
