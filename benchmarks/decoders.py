@@ -8,8 +8,8 @@ others are not asked to be strict: what they show of a damaged file counts as sh
 
 Prints the counts, every file that at least ENOUGH others show and the service refuses, every file
 in which the service differs by a mean of more than TOLERANCE levels from others that agree with
-each other, and every crash and timeout. Pictures are compared in 8 bits, on white. Where a file
-says which colours its samples are, at least two of those that agree must be in MANAGED.
+each other, and every crash and timeout. Pictures are compared in 8 bits, on white. Two decoders at
+least must agree that apply what the file says of its colours, or the only one that does.
 
 The files may be hostile: each decoder is a process of its own, which is replaced when it crashes or
 takes more than S seconds, and pictures of more than N pixels are not decoded.
@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from benchmarks.hostile_images import heading, row
 from benchmarks.other_decoders import (
+    DECODERS,
     FORMATS,
-    MANAGED,
     OURS,
     TOO_LARGE,
     Limits,
@@ -41,8 +41,13 @@ from benchmarks.other_decoders import (
 from upscaler.api.limits import MAX_INPUT_PX
 from upscaler.imaging.pixels import Pixels
 
-COLOURS: Final = (b"iCCP", b"gAMA", b"cHRM", b"cICP", b"ICC_PROFILE\0", b"ICCP")
-"""What says in a file which colours its samples are."""
+_BROWSER: Final = ("Chromium",)
+HEEDED_BY: Final = {
+    **dict.fromkeys((b"iCCP", b"ICC_PROFILE\0", b"ICCP"), ("libvips", "ImageMagick", "Chromium")),
+    **dict.fromkeys((b"cICP", b"gAMA", b"cHRM"), _BROWSER),
+}
+"""What says in a file which colours its samples are, and who applies it. ImageMagick heeds a gAMA
+of 1 alone."""
 TOLERANCE: Final = 2.0
 """The mean over all samples, in levels of 255. Decoders enlarge a JPEG's chroma differently."""
 ENOUGH: Final = 3
@@ -57,8 +62,8 @@ class Result:
 
     path: Path
     kind: str | None
-    coloured: bool
-    """Whether the file has one of COLOURS."""
+    judges: frozenset[str]
+    """The others that apply what the file says of its colours, be that nothing."""
     shown: tuple[str, ...]
     """The decoders that show it."""
     refused: dict[str, str]
@@ -121,7 +126,7 @@ def compared(path: Path, workers: dict[str, Worker], pool: ThreadPoolExecutor) -
     return Result(
         path=path,
         kind=format_of(data),
-        coloured=any(mark in data for mark in COLOURS),
+        judges=judges_of(data),
         shown=tuple(shown),
         refused={name: one.reason for name, one in outcomes.items() if one.pixels is None},
         failed=[name for name, one in outcomes.items() if one.failed],
@@ -130,6 +135,12 @@ def compared(path: Path, workers: dict[str, Worker], pool: ThreadPoolExecutor) -
             for one, other in permutations(shown, 2)
         },
     )
+
+
+def judges_of(data: bytes) -> frozenset[str]:
+    """The decoders, but ours, that apply all of what a file says of its colours."""
+    everyone = frozenset(DECODERS) - {OURS}
+    return everyone.intersection(*(HEEDED_BY[mark] for mark in HEEDED_BY if mark in data))
 
 
 def difference(one: Pixels, other: Pixels) -> float:
@@ -144,10 +155,10 @@ def agreeing(result: Result) -> tuple[str, ...]:
     others = [name for name in result.shown if name != OURS]
     groups = [
         group
-        for size in range(2, len(others) + 1)
+        for size in range(1, len(others) + 1)
         for group in combinations(others, size)
         if all(result.differences[pair] <= TOLERANCE for pair in combinations(group, 2))
-        and (not result.coloured or len(set(group) & set(MANAGED)) > 1)
+        and len(result.judges.intersection(group)) >= min(2, len(result.judges))
     ]
     return max(groups, key=lambda group: (len(group), -apart(result, group)), default=())
 

@@ -181,8 +181,6 @@ DECODERS: Final[dict[str, Callable[[Limits, bytes], Pixels]]] = {
     "OpenCV": by_opencv,
     "Chromium": by_chromium,
 }
-MANAGED: Final = ("libvips", "ImageMagick", "Chromium")
-"""The others that convert colours as a file says."""
 
 
 @cache

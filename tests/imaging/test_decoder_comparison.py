@@ -14,15 +14,17 @@ from benchmarks.other_decoders import OURS, Limits, Worker
 from tests.support.image_files import noise
 
 OTHERS = ("libvips", "ImageMagick", "OpenCV", "Chromium")
+MANAGED = ("libvips", "ImageMagick", "Chromium")
+BROWSER = ("Chromium",)
 LIMITS = Limits(pixels=10_000, seconds=60, magick="")
 
 
-def result(levels: dict[str, float], *, coloured: bool = False) -> Result:
+def result(levels: dict[str, float], judges: tuple[str, ...] = OTHERS) -> Result:
     """Of a file that each decoder shows in one grey."""
     return Result(
         path=Path("picture.png"),
         kind="PNG",
-        coloured=coloured,
+        judges=frozenset(judges),
         shown=tuple(levels),
         refused={},
         failed=[],
@@ -33,28 +35,45 @@ def result(levels: dict[str, float], *, coloured: bool = False) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("levels", "coloured", "agree", "differ"),
+    ("levels", "judges", "agree", "differ"),
     [
-        ((10, 10, 11, 11, 12), False, OTHERS, False),
-        ((10, 13, 13, 14, 14), False, OTHERS, True),
-        ((10, 50, 50, 50, 10), False, ("libvips", "ImageMagick", "OpenCV"), True),
+        ((10, 10, 11, 11, 12), OTHERS, OTHERS, False),
+        ((10, 13, 13, 14, 14), OTHERS, OTHERS, True),
+        ((10, 50, 50, 50, 10), OTHERS, ("libvips", "ImageMagick", "OpenCV"), True),
         # Of two groups of the same size the one counts that is like ours.
-        ((10, 50, 50, 10, 10), False, ("OpenCV", "Chromium"), False),
+        ((10, 50, 50, 10, 10), OTHERS, ("OpenCV", "Chromium"), False),
         # Those two that agree with ours ignore the profile, or one of them does.
-        ((10, 10, 50, 10, 50), True, ("ImageMagick", "Chromium"), True),
-        ((10, 10, 30, 10, 50), True, (), False),
+        ((10, 10, 50, 10, 50), MANAGED, ("ImageMagick", "Chromium"), True),
+        ((10, 10, 30, 10, 50), MANAGED, (), False),
+        # All but Chromium ignore what the file says.
+        ((50, 10, 10, 10, 50), BROWSER, BROWSER, False),
+        ((10, 10, 10, 10, 50), BROWSER, BROWSER, True),
     ],
 )
 def test_colours_are_judged_by_the_decoders_that_agree(
-    levels: tuple[float, ...], agree: tuple[str, ...], *, coloured: bool, differ: bool
+    levels: tuple[float, ...], judges: tuple[str, ...], agree: tuple[str, ...], *, differ: bool
 ) -> None:
-    judged = result(dict(zip((OURS, *OTHERS), levels, strict=True)), coloured=coloured)
+    judged = result(dict(zip((OURS, *OTHERS), levels, strict=True)), judges)
     assert agreeing(judged) == agree
     assert differs(judged) is differ
 
 
 def test_a_file_that_is_refused_here_has_no_colours_to_judge() -> None:
     assert not differs(result(dict.fromkeys(OTHERS, 10)))
+
+
+def test_without_the_only_judge_nothing_is_judged() -> None:
+    shown = (OURS, "libvips", "ImageMagick", "OpenCV")
+    judged = result(dict(zip(shown, (10, 50, 50, 50), strict=True)), BROWSER)
+    assert not differs(judged)
+
+
+@pytest.mark.parametrize(
+    ("data", "judges"),
+    [(b"PNG", OTHERS), (b"iCCP", MANAGED), (b"iCCP gAMA", BROWSER), (b"ICC_PROFILE\0", MANAGED)],
+)
+def test_those_judge_that_apply_what_the_file_says(data: bytes, judges: tuple[str, ...]) -> None:
+    assert decoders.judges_of(data) == set(judges)
 
 
 def test_pictures_are_found_by_their_content_and_once(tmp_path: Path) -> None:
@@ -91,6 +110,6 @@ def test_a_refusal_is_printed_with_its_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "a.png"
-    refused = Result(path, "PNG", False, OTHERS[:3], {OURS: "it is damaged"}, [], {})
+    refused = Result(path, "PNG", frozenset(OTHERS), OTHERS[:3], {OURS: "it is damaged"}, [], {})
     decoders.print_refused([refused])
     assert f"| it is damaged | {path} | libvips, ImageMagick, OpenCV |" in capsys.readouterr().out
