@@ -18,7 +18,7 @@ takes more than S seconds, and pictures of more than N pixels are not decoded.
 import argparse
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Final
@@ -199,6 +199,12 @@ def differs(result: Result) -> bool:
 
 def print_differing(results: list[Result]) -> None:
     differing = [result for result in results if differs(result)]
+    everyone = judges_of(b"")
+    alone = [r for r in results if not differs(r) and differs(replace(r, judges=everyone))]
+    print(
+        f"\n{len(alone)} files are shown as by the only decoder that applies what they say of their"
+    )
+    print("colours, and otherwise than the others, which agree with each other.")
     print(f"\n{len(differing)} files have other colours than those others show that agree:")
     print_heading("file", "agree", "mean difference in levels to each")
     for result in differing:

@@ -113,3 +113,11 @@ def test_a_refusal_is_printed_with_its_reason(
     refused = Result(path, "PNG", frozenset(OTHERS), OTHERS[:3], {OURS: "it is damaged"}, [], {})
     decoders.print_refused([refused])
     assert f"| it is damaged | {path} | libvips, ImageMagick, OpenCV |" in capsys.readouterr().out
+
+
+def test_what_only_one_decoder_applies_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = dict(zip((OURS, *OTHERS), (50, 10, 10, 10, 50), strict=True))
+    decoders.print_differing([result(shown, BROWSER), result(shown, OTHERS)])
+    printed = capsys.readouterr().out
+    assert "\n1 files are shown as by the only decoder" in printed
+    assert "\n1 files have other colours" in printed
