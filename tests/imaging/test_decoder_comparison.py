@@ -1,5 +1,6 @@
 """What `benchmarks.decoders` finds in folders of pictures, and that hostile ones do not end it."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 from pathlib import Path
@@ -19,7 +20,7 @@ BROWSER = ("Chromium",)
 LIMITS = Limits(pixels=10_000, seconds=60, magick="")
 
 
-def result(levels: dict[str, float], judges: tuple[str, ...] = OTHERS) -> Result:
+def result(levels: Mapping[str, float], judges: tuple[str, ...] = OTHERS) -> Result:
     """Of a file that each decoder shows in one grey."""
     return Result(
         path=Path("picture.png"),
