@@ -120,7 +120,10 @@ def test_a_command_that_did_not_all_go_well_ends_so(plane: Plane, tmp_path: Path
     done = run(plane, "--image", tmp_path, "--width", 500, "--output", tmp_path / "out")
     assert done.returncode == 1
     assert sizes(tmp_path / "out") == {"fine.png": (500, 421)}
-    assert f"1 of 2 failed:\n  {tmp_path}/broken.png: this PNG is cut off after row 1 of " in done.stderr
+    assert (
+        f"1 of 2 failed:\n  {tmp_path}/broken.png: this PNG is cut off after row 1 of "
+        in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 

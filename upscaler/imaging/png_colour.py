@@ -39,8 +39,11 @@ MAX_PROFILE_BYTES: Final = 255 * 65_519
 GAMMAS: Final = range(16, 625_000_001)
 """The values of gAMA that are used, the same as by libpng. 45455 is the inverse of 2.2."""
 SRGB_GAMMAS: Final = range(43_183, 47_728)
-"""Those within 5% of 45455. Without cHRM, many programs mean sRGB by them, whose curve is not a
-power, and browsers take them for it."""
+"""Those within 5% of 45455. Beside sRGB's primaries, or none, they mean sRGB, whose curve is not a
+power: many programs write what 11.3.2.5 recommends beside sRGB, and leave sRGB out. libpng takes
+them so, and browsers where there is no cHRM."""
+SRGB_TOLERANCE: Final = 0.01
+"""By how much x and y of sRGB's primaries and white may be off, as in libpng."""
 
 
 def conversion_to_srgb(data: bytes, header: Header) -> Conversion | None:
@@ -124,10 +127,12 @@ def _by_gamma(
     (inverse,) = unpack(">I", _of_length(content, 4))
     if inverse not in GAMMAS:
         raise ValueError("no exponent that could be meant")
-    if space is None and inverse in SRGB_GAMMAS:
+    primaries = BT_709 if space is None else space
+    is_srgb = np.allclose(np.array(primaries), np.array(BT_709), rtol=0, atol=SRGB_TOLERANCE)
+    if is_srgb and inverse in SRGB_GAMMAS:
         return None
     curves = [power(100_000 / inverse)] * header.colours
-    return SpaceConversion(header.scaled_depth, curves, matrix_to_srgb(space or BT_709))
+    return SpaceConversion(header.scaled_depth, curves, matrix_to_srgb(primaries))
 
 
 def _chromaticities(contents: Iterable[memoryview]) -> Chromaticities | None:
