@@ -173,6 +173,13 @@ def test_an_interval_that_is_missing_empty_or_short_is_refused(factors: list[Fac
         assert outcome(data[: start[0]] + data[end[1] :]) == "image_damaged", "eight are missing"
 
 
+def test_restart_markers_come_in_their_order() -> None:
+    data = encode(samples(16, 96), SAMPLINGS[0], interval=1)
+    for number in range(3):
+        mark, wrong = bytes((0xFF, 0xD0 + number)), bytes((0xFF, 0xD1 + number))
+        assert outcome(data.replace(mark, wrong, 1)) == "image_damaged"
+
+
 def test_the_last_interval_may_have_a_marker_behind_it_or_zeros() -> None:
     data = encode(samples(16, 96), SAMPLINGS[0], interval=1)
     count = len(intervals(data))
