@@ -161,7 +161,7 @@ def intervals(data: bytes) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("factors", SAMPLINGS[::3], ids=str)
 def test_an_interval_that_is_missing_empty_or_short_is_refused(factors: list[Factors]) -> None:
-    data = encode(samples(40, 170), factors, interval=1)
+    data = encode(samples(40, 250), factors, interval=1)
     found = intervals(data)
     assert len(found) > 20
     for start, end in found[::4]:
