@@ -1,5 +1,6 @@
 """What JPEGs of cameras and programs have beside or instead of what they should have."""
 
+import io
 import re
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -11,6 +12,7 @@ import pytest
 import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.support import jpeg_encoder
 from tests.support.hostile_jpegs import of_frame
@@ -227,23 +229,27 @@ def test_a_warning_of_lost_pixels_is_a_reason_to_refuse(name: str) -> None:
     assert refusal(data).type == "image_damaged"
 
 
+@pytest.mark.parametrize("factors", [(1, 1), (3, 1), (1, 4)], ids=str)
+@pytest.mark.parametrize("block", [0, 7, 30])
 def test_bits_that_are_no_code_are_found_where_libjpeg_is_silent(
-    monkeypatch: pytest.MonkeyPatch,
+    block: int, factors: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes 17 bits that begin no code for a block's end, and warns only near the file's."""
     usual, calls = jpeg_encoder._others, count()
 
     def without_one_end(values: list[int], symbols: bytes) -> Iterator[str]:
         codes = list(usual(values, symbols))
-        if next(calls) == 30:
+        if next(calls) == block:
             assert codes[-1] == f"{symbols.index(0):08b}"
             codes[-1] = "11111110" + "0" * 9
         return iter(codes)
 
     monkeypatch.setattr(jpeg_encoder, "_others", without_one_end)
-    data = encode(SMOOTH, [(1, 1)] * 3)
-    assert len(data) > len(PLAIN)
-    assert np.array_equal(simplejpeg.decode_jpeg(data, strict=True), decode(PLAIN))
+    data = encode(SMOOTH, [factors, (1, 1), (1, 1)])
+    monkeypatch.undo()
+    plain = encode(SMOOTH, [factors, (1, 1), (1, 1)])
+    assert data != plain
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), decode(plain))
     assert refusal(data).type == "image_damaged"
 
 

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.dev
 SAMPLINGS: tuple[list[Factors], ...] = (
     [(3, 1), (1, 1), (1, 1)],
     [(1, 3), (1, 1), (1, 1)],
+    [(1, 4), (1, 1), (1, 1)],
     [(4, 2), (1, 1), (1, 1)],
     [(4, 1), (2, 1), (1, 1)],
     [(1, 4), (1, 1), (1, 2)],
@@ -160,7 +161,7 @@ def intervals(data: bytes) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("factors", SAMPLINGS[::3], ids=str)
 def test_an_interval_that_is_missing_empty_or_short_is_refused(factors: list[Factors]) -> None:
-    data = encode(samples(40, 170), factors, interval=1)
+    data = encode(samples(40, 250), factors, interval=1)
     found = intervals(data)
     assert len(found) > 20
     for start, end in found[::4]:
@@ -171,6 +172,13 @@ def test_an_interval_that_is_missing_empty_or_short_is_refused(factors: list[Fac
         assert outcome(data[:end] + b"\x5a" + data[end:]) == "image_damaged", "one too many"
     for start, end in zip(*(iter(found[at:]) for at in (0, 7)), strict=False):
         assert outcome(data[: start[0]] + data[end[1] :]) == "image_damaged", "eight are missing"
+
+
+def test_restart_markers_come_in_their_order() -> None:
+    data = encode(samples(16, 96), SAMPLINGS[0], interval=1)
+    for number in range(3):
+        mark, wrong = bytes((0xFF, 0xD0 + number)), bytes((0xFF, 0xD1 + number))
+        assert outcome(data.replace(mark, wrong, 1)) == "image_damaged"
 
 
 def test_the_last_interval_may_have_a_marker_behind_it_or_zeros() -> None:

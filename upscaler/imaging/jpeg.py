@@ -129,6 +129,8 @@ def _has_named_sampling(file: bytes) -> bool:
     """Whether TurboJPEG has a name for the sampling of a file that is otherwise in order."""
     try:
         simplejpeg.decode_jpeg_header(file)
+    except KeyError:  # TurboJPEG has a name, such as 4:4:1, and simplejpeg none
+        return False
     except ValueError as error:
         if "subsampling" in str(error):
             return False

@@ -174,12 +174,11 @@ def _check_refinement(scan: CodedScan, is_lenient: bool) -> None:
 
 def _check_first(scan: CodedScan, is_lenient: bool) -> None:
     intervals = scan.intervals()
-    plain = _decode_behind_ours(scan, intervals)
-    if not _have_all_bits(scan, *plain).all():
-        raise ValueError("a restart interval is too short")
     tables = {key: _filled(table) for key, table in scan.tables.items()}
     filled = _decode_behind_ours(scan._replace(tables=tables), intervals)
-    if _differ_in_own(scan, plain[0], filled[0]) or not _have_all_bits(scan, *filled).all():
+    if not _have_all_bits(scan, *filled).all():
+        raise ValueError("a restart interval is too short")
+    if _differ_in_own(scan, filled[0], _decode_eighth(scan, intervals, _OUR_STARTS[0])):
         raise ValueError("bits that are no code")
     last = intervals[-1].rstrip(b"\0")
     intervals[-1] = last + b"\0" * last.endswith(b"\xff")
