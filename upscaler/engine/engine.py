@@ -30,7 +30,7 @@ from upscaler.engine.tensors import (
 from upscaler.errors import FileRefused, ImageError, Overflow, WeightsUnavailable
 from upscaler.imaging import decode, encode
 from upscaler.imaging.pixels import Pixels
-from upscaler.imaging.resize import resize
+from upscaler.imaging.resize import resized_strips
 from upscaler.models import MODELS, Model, UpscalingModel
 from upscaler.planning import Plan, cheapest, footprint, plans
 from upscaler.settings import Device, Precision, Settings
@@ -42,6 +42,8 @@ counts its own rows, and so does alpha, so the total may exceed the image's heig
 PROBE_PX: Final = 16
 """The side of the image on which a user's own weights are tried. On two cores it takes a compact
 network 30 to 70 ms and the largest up to 0.8 s: too long for weights that are known to be good."""
+GPU_RESIZE_PX: Final = 2**26
+"""The largest result that is resized on a GPU, which holds it whole and in floats meanwhile."""
 
 
 class Engine:
@@ -157,17 +159,20 @@ class Engine:
         size: Size | None = None,
         memory: int | None = None,
         progress: RowProgress | None = None,
+        spool: Path | None = None,
     ) -> Iterator[Pixels]:
         """What `upscale` returns, as strips of rows from top to bottom.
 
         Each strip is uint8 of shape (any number of rows, width, channels) and is yielded as soon as
-        it is computed. If the image has to be resized or is upscaled in bands, there is a single
-        strip. Raises what `upscale` raises: ValueError at once, the others during iteration.
+        it is computed. If the image is upscaled in bands, there is a single strip; but with
+        `spool`, a folder, the result is never in memory as a whole: bands that are too large for it
+        wait in a temporary file there. Raises what `upscale` raises: ValueError at once, the others
+        during iteration; and OSError if that file cannot be written.
         """
         # Not a generator itself, so that wrong arguments are refused here, not at the first strip.
         wanted = self._output_size(pixels, outscale, size)
         height, width, channels = pixels.shape
-        choices = self._plans(width, height, channels)
+        choices = self._plans(width, height, channels, spool=spool)
         plan = cheapest(choices, memory, free_bytes(self.device))
         strips = strips_with_retries(
             lambda plan: self._strips(pixels, plan, progress), plan, choices
@@ -175,7 +180,9 @@ class Engine:
         native = width * self.model.scale, height * self.model.scale
         if wanted == native:
             return to_host(strips, self.device)
-        return self._resized(strips, native[1], wanted)
+        if self.device.type == "cuda" and math.prod(native) <= GPU_RESIZE_PX:
+            return self._resized(strips, native[1], wanted)
+        return resized_strips(to_host(strips, self.device), native, wanted)
 
     def upscale_file(
         self,
@@ -245,27 +252,25 @@ class Engine:
         height, width, _ = pixels.shape
         return size or scaled_size((width, height), outscale or self.model.scale)
 
-    def _plans(self, width: int, height: int, channels: int) -> list[Plan]:
-        return plans(self.model, (width, height), channels, self.footprint)
+    def _plans(
+        self, width: int, height: int, channels: int, *, spool: Path | None = None
+    ) -> list[Plan]:
+        return plans(self.model, (width, height), channels, self.footprint, spool=spool)
 
     def _resized(self, strips: Iterator[Tensor], height: int, size: Size) -> Iterator[Pixels]:
-        """Join `strips` to an image and resize it to `size`; yield it as one strip.
+        """Join `strips` to an image and resize it to `size` on the device; yield it as one strip.
 
-        On CUDA it is resized before it is copied to the host, since a GPU resizes faster than it
-        copies.
+        It is resized before it is copied to the host, since a GPU resizes faster than it copies.
         """
         with as_out_of_memory("the image at the requested size"):
-            whole = assemble(strips, height)
-            if self.device.type == "cuda":
-                yield lanczos(whole, size).cpu().numpy()
-            else:
-                yield resize(whole.cpu().numpy(), size)
+            yield lanczos(assemble(strips, height), size).cpu().numpy()
 
     def _strips(self, pixels: Pixels, plan: Plan, progress: RowProgress | None) -> Iterator[Tensor]:
-        """What `upscale_by_plan` returns, as uint8 strips on the device, from top to bottom.
+        """What `upscale_by_plan` returns, as uint8 strips from top to bottom.
 
-        Alpha is upscaled by the network as a grey image of its own, as in the reference, unless it
-        is the same everywhere.
+        They are on the device, or in the host's memory if they were in a file. Alpha is upscaled by
+        the network as a grey image of its own, as in the reference, unless it is the same
+        everywhere.
         """
         height, width, channels = pixels.shape
         scale = self.model.scale
@@ -285,17 +290,22 @@ class Engine:
             report(done // scale, total)
             return rows
 
-        # The whole alpha comes first, since each strip of the result needs its rows.
-        opacity = None
+        # The whole alpha comes first, since each strip of the result needs its rows; or, to hold
+        # none of it, along with the colours, in strips of the same rows since the plan is the same.
+        opacity, alphas = None, None
         if not uniform:
             grey = alpha.expand(-1, -1, 3)
-            strips = self._network.upscale(grey, plan, lambda rows: to_gray_uint8(counted(rows)))
-            opacity = assemble(strips, len(padded) * scale)
+            alphas = self._network.upscale(grey, plan, lambda rows: to_gray_uint8(counted(rows)))
+            opacity = None if plan.spool else assemble(alphas, len(padded) * scale)
         elif channels == 4:
             opacity = alpha[:1, :1].expand(len(padded) * scale, padded.shape[1] * scale, 1)
         row = 0
         for rows in self._network.upscale(colours, plan, lambda rows: to_uint8(counted(rows))):
-            strip = rows if opacity is None else torch.cat((rows, opacity[row:][: len(rows)]), 2)
+            strip = rows
+            if opacity is not None:
+                strip = torch.cat((rows, opacity[row:][: len(rows)].to(rows.device)), 2)
+            elif alphas is not None:
+                strip = torch.cat((rows, next(alphas)), 2)
             visible = min(len(rows), height * scale - row)  # without the rows of the padding
             if visible > 0:
                 yield strip[:visible, : width * scale]

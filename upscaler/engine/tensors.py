@@ -26,8 +26,13 @@ AHEAD: Final = 2
 
 
 def reflect_pad(pixels: Pixels, multiple: int) -> Pixels:
-    """Pad both sides to a multiple by mirroring the last pixels, as the reference does."""
+    """Pad both sides to a multiple by mirroring the last pixels, as the reference does.
+
+    Pixels that need no padding are returned as they are, without a copy.
+    """
     height, width, _ = pixels.shape
+    if not height % multiple and not width % multiple:
+        return pixels
     borders = (0, -height % multiple), (0, -width % multiple), (0, 0)
     return np.pad(pixels, borders, mode="reflect")
 
