@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from upscaler.api.limits import MAX_INPUT_PX
 from upscaler.errors import FileRefused
-from upscaler.formats import ImageEncoding
+from upscaler.formats import FileFormat, ImageEncoding
 
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 """The files of a folder that are read. A file that is given by name may have any suffix."""
@@ -52,30 +52,32 @@ class Batch:
     """The jobs of a command, and the inputs that it refuses, each with the reason."""
 
     jobs: Sequence[FileJob]
-    encoding: ImageEncoding
+    encoding: FileFormat
     refused: Sequence[FileRefused]
 
 
 def plan_files(
     inputs: Iterable[str],
     output: Path | None,
-    encoding: ImageEncoding | None,
+    encoding: FileFormat | None,
     *,
     before_after: bool = False,
+    formats: Iterable[FileFormat] = tuple(ImageEncoding),
 ) -> Batch:
     """Decide which file is written where, before any work is done.
 
     `inputs` are files, folders (the images directly in them) and globs. `output` is the file of the
     only result if it has a suffix, else a folder, by default `upscaled`. With `before_after` each
-    result has a comparison beside it. No input is overwritten, and no two results have the same
-    file. Raises FileRefused if `output` cannot be written as asked.
+    result has a comparison beside it. `formats` are those that the name of a file may ask for. No
+    input is overwritten, and no two results have the same file. Raises FileRefused if `output`
+    cannot be written as asked.
     """
     sources, refused = _collect(inputs)
     folder = output or DEFAULT_FOLDER
     one_file = bool(folder.suffix) and not folder.is_dir()
     _check_output(folder, folder.parent if one_file else folder)
     if one_file:
-        encoding = _encoding_by_name(folder, encoding)
+        encoding = _encoding_by_name(folder, encoding, formats)
         if len(sources) + len(refused) > 1:
             raise FileRefused(str(folder), "that is one file, for more than one image")
     encoding = encoding or ImageEncoding.PNG
@@ -95,17 +97,17 @@ def plan_files(
     return Batch(jobs, encoding, refused)
 
 
-def read_image_file(source: Path) -> bytes:
+def read_image_file(source: Path, most_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Read an input. Raises FileRefused if it cannot be read, is too large or no regular file."""
     try:
-        data = read_file(source, MAX_FILE_BYTES + 1)
+        data = read_file(source, most_bytes + 1)
     except OSError as error:
         raise FileRefused(str(source), error.strerror or "it cannot be read") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise FileRefused(
-            str(source),
-            f"no image of {MAX_INPUT_PX}x{MAX_INPUT_PX} pixels is as large as this file",
-        )
+    if len(data) > most_bytes:
+        reason = f"no image of {MAX_INPUT_PX}x{MAX_INPUT_PX} pixels is as large as this file"
+        if most_bytes != MAX_FILE_BYTES:
+            reason = f"only {most_bytes / 2**20:,.0f} MiB of memory may be taken, and it is larger"
+        raise FileRefused(str(source), reason)
     return data
 
 
@@ -150,11 +152,14 @@ def _check_output(output: Path, folder: Path) -> None:
         raise FileRefused(str(output), f"{there} is not yours to write to")
 
 
-def _encoding_by_name(path: Path, asked: ImageEncoding | None) -> ImageEncoding:
+def _encoding_by_name(
+    path: Path, asked: FileFormat | None, formats: Iterable[FileFormat]
+) -> FileFormat:
     """The format of the result `path`, by its suffix; raises FileRefused if `asked` differs."""
-    named = ENCODINGS.get(path.suffix.lower())
+    by_suffix = {suffix: name for name in formats for suffix in name.suffixes}
+    named = by_suffix.get(path.suffix.lower())
     if named is None:
-        raise FileRefused(str(path), f"results are called {', '.join(ENCODINGS)}")
+        raise FileRefused(str(path), f"results are called {', '.join(by_suffix)}")
     if asked not in (None, named):
         raise FileRefused(str(path), f"that is not the name of a {asked} file")
     return named

@@ -109,7 +109,8 @@ def test_resizing_is_antialiased_lanczos(size: Size) -> None:
 def test_resizing_in_parts_equals_the_whole(
     size: Size, channels: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resizing, "RESIZE_PX", step)
+    for name in ("PART", "AT_ONCE", "CHUNK"):
+        monkeypatch.setattr(resizing, name, step)
     pixels = noise(50, 61, channels)
     whole = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
     assert np.array_equal(resize(pixels, size), np.array(whole))

@@ -2,19 +2,20 @@
 
 import argparse
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from upscaler import files
 from upscaler.api.request import validate_request
-from upscaler.api.sizes import output_size
+from upscaler.cli import sizes
 from upscaler.cli.options import settings_from
 from upscaler.cli.output import error_text, fail, progress_bar
 from upscaler.errors import FileRefused
 from upscaler.files import atomic_write
-from upscaler.imaging import comparison, decode, encode
+from upscaler.formats import FILE_FORMATS, FileFormat
+from upscaler.imaging.comparison import BeforeAfter
+from upscaler.imaging.other_writers import write_image
 from upscaler.models import MODELS
 
 if TYPE_CHECKING:
@@ -24,14 +25,17 @@ if TYPE_CHECKING:
 def run(args: argparse.Namespace) -> int:
     """Upscale images. One that fails does not stop the others; failures are listed at the end."""
     batch = files.plan_files(
-        args.inputs, args.output, args.encoding, before_after=args.before_after
+        args.inputs,
+        args.output,
+        args.encoding,
+        before_after=args.before_after,
+        formats=FILE_FORMATS.values(),
     )
     fields: dict[str, object] = {
         "scale": args.scale,
         "output_image_width": args.width,
         "output_image_height": args.height,
         "model": args.model,
-        "output_image_encoding": batch.encoding,
     }
     if args.scale is args.width is args.height is None:
         fields["scale"] = MODELS[args.model].scale
@@ -44,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     failures = [_report_failure(args, refusal.path, refusal) for refusal in batch.refused]
     for job in batch.jobs:
         try:
-            result = _upscale(args, job, fields, engines)
+            result = _upscale(args, job, batch.encoding, fields, engines)
         except Exception as error:  # any error: one image must not stop the others
             failures.append(_report_failure(args, str(job.source), error))
             continue
@@ -63,30 +67,42 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _upscale(
-    args: argparse.Namespace, job: files.FileJob, fields: dict[str, object], engines: "EnginePool"
+    args: argparse.Namespace,
+    job: files.FileJob,
+    encoding: FileFormat,
+    fields: dict[str, object],
+    engines: "EnginePool",
 ) -> dict[str, Any]:
     """Upscale one image; return the object that `--json` prints. Raises whatever goes wrong."""
     started_s = time.perf_counter()
-    request = validate_request(fields | {"init_image": files.read_image_file(job.source)})
-    image = decode.read_header(request.init_image or b"")
-    size = output_size(request, image.size)
+    request = validate_request(fields | {"init_image": b"-"})
+    memory = engines.settings.memory
+    data = files.read_image_file(job.source, memory or engines.free_bytes())
+    image = sizes.read_picture(data, memory, engines)
+    size = sizes.wanted_size(request, image.size, encoding)
+    spool = sizes.spool_folder(job.target)
+    engines.plan(request.model, image.size, image.channels, spool)  # refuse before decoding
     pixels = image.pixels()
     # Loaded after the image is decoded, so that a broken one does not cause a download.
     with progress_bar(f"fetching {request.model}", "B", quiet=args.quiet) as progress:
         engines.load(request.model, progress)
-    encoding = request.output_image_encoding
+    needs = sizes.forecast(image, size, request.model, encoding, spool=spool, engines=engines)
+    note = image.note
+    del data, image  # the file is not needed any more, and may be large
+    for line in filter(None, (note, str(needs))):
+        if not args.quiet:
+            print(f"{job.source}: {line}", file=sys.stderr, flush=True)
+    comparison = BeforeAfter(pixels, size) if job.comparison else None
     with progress_bar(job.source.name, "row", quiet=args.quiet) as progress:
-        strips = engines.upscale(pixels, request.model, size, progress)
-        if job.comparison:
-            # The comparison needs the whole result, so only here it is held in memory.
-            whole = np.concatenate(list(strips))
-            sheet = comparison.before_after(pixels, whole)
-            with atomic_write(job.comparison) as file:
-                file.writelines(encode.encode_strips([sheet], len(sheet), encoding))
-            strips = iter([whole])
+        strips = engines.upscale(pixels, request.model, size, progress, spool)
+        strips = comparison.watch(strips) if comparison else strips
         # Written while it is upscaled: the whole result is never in memory.
         with atomic_write(job.target) as file:
-            file.writelines(encode.encode_strips(strips, size[1], encoding))
+            write_image(file, strips, size[1], encoding)
+    if comparison and job.comparison:
+        sheet = comparison.sheet()
+        with atomic_write(job.comparison) as file:
+            write_image(file, [sheet], len(sheet), encoding)
     result: dict[str, Any] = {
         "input": str(job.source),
         "output": str(job.target),
@@ -95,6 +111,10 @@ def _upscale(
         "model": request.model,
         "seconds": round(time.perf_counter() - started_s, 3),
     }
+    if str(needs):
+        result["forecast"] = needs.as_dict()
+    if note:
+        result["note"] = note
     if job.comparison:
         result["before_after"] = str(job.comparison)
     return result

@@ -1,6 +1,7 @@
 """The engine: upscale images with a network, then resize to the requested size by Lanczos."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self
@@ -14,7 +15,7 @@ from upscaler.api.sizes import Size, scaled_size
 from upscaler.engine import weights
 from upscaler.engine.bands import BandedNetwork
 from upscaler.engine.devices import methods, pick_device, pick_precision
-from upscaler.engine.memory import as_out_of_memory, free_bytes
+from upscaler.engine.memory import CPU, as_out_of_memory, free_bytes
 from upscaler.engine.networks import Net
 from upscaler.engine.retry import strips_with_retries
 from upscaler.engine.streams import streamed
@@ -28,7 +29,9 @@ from upscaler.engine.tensors import (
     to_uint8,
 )
 from upscaler.errors import FileRefused, ImageError, Overflow, WeightsUnavailable
-from upscaler.imaging import decode, encode
+from upscaler.formats import FILE_FORMATS
+from upscaler.imaging.other_formats import read_any
+from upscaler.imaging.other_writers import write_image
 from upscaler.imaging.pixels import Pixels
 from upscaler.imaging.resize import resized_strips
 from upscaler.models import MODELS, Model, UpscalingModel
@@ -196,32 +199,34 @@ class Engine:
     ) -> None:
         """Upscale the image file `source` and write the result to `target`.
 
-        `source` is a PNG, JPEG or WebP file of at most 64 MiB, turned upright by its EXIF
-        orientation and converted to sRGB by its profile. The suffix of `target` (.png, .jpg or
-        .jpeg) is its format; JPEG shows transparency as white. It is written while the rows are
-        computed and replaces an existing file only when it is complete; missing folders are
-        created. The other arguments are those of `upscale`.
+        `source` is a PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF file, or HEIC or JPEG XL if Pillow's
+        plugin is installed, turned upright by its EXIF orientation and converted to sRGB by its
+        profile. Of several frames or pages the first is read. The suffix of `target` (.png, .jpg,
+        .jpeg, .webp, .avif, .tif or .tiff) is its format; JPEG shows transparency as white. It is
+        written while the rows are computed and replaces an existing file only when it is complete;
+        missing folders are created. The other arguments are those of `upscale`.
 
         Raises FileRefused for a source that cannot be read or decoded, and for a target with
         another suffix or that is the source itself; OSError where the target cannot be written;
         and what `upscale` raises.
         """
         source, target = Path(source), Path(target)
-        encoding = files.ENCODINGS.get(target.suffix.lower())
+        by_suffix = {
+            suffix: encoding for encoding in FILE_FORMATS.values() for suffix in encoding.suffixes
+        }
+        encoding = by_suffix.get(target.suffix.lower())
         if encoding is None:
-            raise FileRefused(
-                str(target), f"the suffix must be one of {', '.join(files.ENCODINGS)}"
-            )
+            raise FileRefused(str(target), f"the suffix must be one of {', '.join(by_suffix)}")
         if files.identity(source) == files.identity(target):
             raise FileRefused(str(target), "the result would overwrite its source")
         try:
-            pixels = decode.read_header(files.read_image_file(source)).pixels()
+            pixels = read_any(files.read_image_file(source, free_bytes(CPU))).pixels()
         except ImageError as error:
             raise FileRefused(str(source), str(error)) from error
         strips = self.strips(pixels, outscale, size=size, memory=memory, progress=progress)
         _, height = self._output_size(pixels, outscale, size)
         with files.atomic_write(target) as file:
-            file.writelines(encode.encode_strips(strips, height, encoding))
+            write_image(file, strips, height, encoding)
 
     def plan(
         self, width: int, height: int, *, channels: int = 3, memory: int | None = None
@@ -229,6 +234,20 @@ class Engine:
         """The plan by which `upscale` would process an image of that size within `memory` bytes."""
         choices = self._plans(width, height, channels)
         return cheapest(choices, memory, free_bytes(self.device))
+
+    def estimate_s(self, plan: Plan, channels: int) -> float:
+        """About how many seconds an image takes by that plan; it takes about a second itself.
+
+        Measured on a small image, and not on what else the machine has to do later.
+        """
+        self.upscale(_probe_image())  # the first image ever takes longer
+        probe = np.tile(_probe_image(), (4, 4, 1))
+        height, width, _ = probe.shape
+        probe_plan = self.plan(width, height)
+        started_s = time.perf_counter()
+        self.upscale_by_plan(probe, probe_plan)
+        elapsed_s = time.perf_counter() - started_s
+        return elapsed_s * plan.cost / probe_plan.cost * (channels - 2)
 
     def upscale_by_plan(
         self, pixels: Pixels, plan: Plan, progress: RowProgress | None = None

@@ -33,7 +33,7 @@ class BandSpool:
         Raises OSError, such as for a disk that is full.
         """
         self._channels = strip.shape[2]
-        left = memoryview(strip.cpu().contiguous().numpy()).cast("B")
+        left = strip.cpu().contiguous().numpy().reshape(-1).data
         while left:
             left = left[self._file.write(left) :]
 
@@ -59,7 +59,7 @@ class BandSpool:
         for width in self._widths:
             part = np.zeros((rows, width, self._channels), np.uint8)
             self._file.seek(start + top * width * self._channels)
-            left = memoryview(part).cast("B")
+            left = part.reshape(-1).data
             while left:
                 count = self._file.readinto(left)
                 if not count:

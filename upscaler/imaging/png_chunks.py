@@ -91,8 +91,10 @@ def strip_chunks(data: bytes) -> bytes:
         raise ValueError("this does not begin with a header")
     header: dict[bytes, memoryview] = {}
     pixels: list[memoryview] = []
+    # A large file may have more of them, if they are as long as most encoders make them.
+    most = max(MAX_CHUNKS, len(data) // 4096)
     for count, (kind, content, chunk) in enumerate(chunks(data)):
-        if count == MAX_CHUNKS:
+        if count == most:
             raise ValueError(f"more than {MAX_CHUNKS} chunks")
         # acTL is kept for an animation, so that Pillow recognises it and it is refused as one.
         if kind in BEFORE_PIXELS or (kind == b"acTL" and bytes(content[:4]) > ONE_FRAME):

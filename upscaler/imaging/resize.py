@@ -45,9 +45,8 @@ def resized_strips(strips: Iterable[Pixels], source: Size, size: Size) -> Iterat
     rows = (_in_width(part, size[0]) for part in parts)
     resized = rows if source[1] == size[1] else _in_height(rows, source[1], size[1])
     for strip in resized:
-        if strip.shape[2] == 4:
-            strip = np.asarray(Image.fromarray(strip, "RGBa").convert("RGBA"))
-        yield strip
+        straight = strip.shape[2] == 3
+        yield strip if straight else np.asarray(Image.fromarray(strip, "RGBa").convert("RGBA"))
 
 
 def _in_width(strip: Pixels, width: int) -> Pixels:
