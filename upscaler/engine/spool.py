@@ -42,8 +42,8 @@ class BandSpool:
 
         Raises OSError if the file is shorter than the image.
         """
-        row_bytes = sum(self._widths) * self._channels
-        at_once = max(1, SPOOL_BYTES // row_bytes)
+        # As many rows for alpha as for colours, so that the two can be read side by side.
+        at_once = max(1, SPOOL_BYTES // (4 * sum(self._widths)))
         with self._file:
             for top in range(0, self._height, at_once):
                 rows = min(at_once, self._height - top)

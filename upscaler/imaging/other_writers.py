@@ -34,9 +34,9 @@ DEFLATE_LEVEL: Final = 1
 class TiffLayout(NamedTuple):
     """The parts of a TIFF that differ between the classic one, with 32 bits, and BigTIFF with 64.
 
-    `header` is all before the offset of the directory, `entries` and `offset` are formats of `struct`
-    for the number of entries and for offsets, and `entry` is that of an entry without its value;
-    `kind` is the field type of an offset (TIFF 6.0, section 2; BigTIFF: LONG8 is 16).
+    `header` is all before the offset of the directory. `entries`, `entry` and `offset` are formats
+    of `struct`: for the number of entries, for an entry without its value, and for an offset. The
+    field type of an offset is `kind` (TIFF 6.0, section 2; BigTIFF: LONG8 is 16).
     """
 
     header: bytes
