@@ -18,6 +18,7 @@ from tests.support import networks
 from tests.support.networks import largest_difference
 from tests.support.paths import ROOT
 from tests.support.properties import examples
+from upscaler import planning
 from upscaler.engine import spool as spooling
 from upscaler.engine.engine import Engine
 from upscaler.engine.spool import BandSpool
@@ -73,10 +74,11 @@ def test_strips_take_the_folder_and_resize(tmp_path: Path, monkeypatch: pytest.M
             super().__init__(folder, *rest)
 
     monkeypatch.setattr("upscaler.engine.bands.BandSpool", Noting)
-    # So that a single band does not fit.
-    monkeypatch.setattr(engine(), "footprint", Footprint(0, 1000, 0, 0, 1000, 1))
+    # So that neither a single band fits nor two with the result, and two alone do.
+    monkeypatch.setattr(engine(), "footprint", Footprint(0, 100_000, 0, 0, 1000, 1))
+    monkeypatch.setattr(planning, "SPOOL_BYTES", 1000)
     pixels = noise(30, 300, 3)
-    strips = list(engine().strips(pixels, size=(450, 45), memory=2**24 + 200_000, spool=tmp_path))
+    strips = list(engine().strips(pixels, size=(450, 45), memory=19_500_000, spool=tmp_path))
     assert used == [tmp_path]
     expected = resize(engine().upscale(pixels), (450, 45))
     assert largest_difference(np.concatenate(strips), expected) <= 1
@@ -135,7 +137,7 @@ def test_a_reader_that_stops_leaves_no_file_open(tmp_path: Path) -> None:
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("name", sorted(UpscalingModel, key=lambda name: flop(name.row, 64, 64)))
-@settings(max_examples=examples(5))
+@settings(max_examples=examples(10))
 @given(height=st.integers(16, 64), width=st.integers(16, 64))
 def test_icons_equal_the_plain_network(name: UpscalingModel, height: int, width: int) -> None:
     pixels = noise(height, width, 3)

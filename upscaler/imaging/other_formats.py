@@ -95,7 +95,7 @@ class OtherImage:
                 self.image.load()
             image = _eight_bits(self.image)
             profile = None if self.image.mode == "LAB" else self.image.info.get("icc_profile")
-            samples = np.asarray(image)
+            samples = np.array(image)
             samples = samples[..., np.newaxis] if samples.ndim == 2 else samples
             pixels = to_srgb(samples, image.mode, profile)
             return upright(pixels, self.orientation)
