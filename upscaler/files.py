@@ -100,10 +100,12 @@ def plan_files(
 def read_image_file(source: Path, most_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Read an input. Raises FileRefused if it cannot be read, is too large or no regular file."""
     try:
-        data = read_file(source, most_bytes + 1)
+        # Known beforehand, unless it grows meanwhile: a file that is refused is not read.
+        large = source.stat().st_size > most_bytes
+        data = b"" if large else read_file(source, most_bytes + 1)
     except OSError as error:
         raise FileRefused(str(source), error.strerror or "it cannot be read") from error
-    if len(data) > most_bytes:
+    if large or len(data) > most_bytes:
         reason = f"no image of {MAX_INPUT_PX}x{MAX_INPUT_PX} pixels is as large as this file"
         if most_bytes != MAX_FILE_BYTES:
             reason = f"only {most_bytes / 2**20:,.0f} MiB of memory may be taken, and it is larger"

@@ -21,13 +21,14 @@ from upscaler.cli.sizes import Forecast, spool_folder
 from upscaler.engine.engine import Engine
 from upscaler.engine.pool import EnginePool
 from upscaler.engine.spool import BandSpool
+from upscaler.imaging.decode import EncodedImage
 from upscaler.models import UpscalingModel
 
 __all__ = ["folder", "images", "shallow"]  # the fixtures of test_cli
 
 LOUD = ("image", "--model", "real-esrgan-animevideo-v3")
 GIB = 2**30
-LITTLE = ("--precision", "fp32", "--memory", "50M")
+LITTLE = ("--precision", "fp32", "--memory", "45M")
 """So little that an image of 2000x100 pixels is upscaled in bands that wait on disk."""
 
 
@@ -190,6 +191,7 @@ def test_memory_that_is_not_free_is_told_before_anything_is_decoded(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(EnginePool, "free_bytes", lambda _: 2**20)
+    monkeypatch.setattr(EncodedImage, "pixels", lambda _: pytest.fail("it was decoded"))
     Image.new("RGB", (700, 700)).save(folder / "large.png")
     assert image("large.png") == 1
     assert re.search(

@@ -78,7 +78,7 @@ def test_strips_take_the_folder_and_resize(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(engine(), "footprint", Footprint(0, 100_000, 0, 0, 1000, 1))
     monkeypatch.setattr(planning, "SPOOL_BYTES", 1000)
     pixels = noise(30, 300, 3)
-    strips = list(engine().strips(pixels, size=(450, 45), memory=19_500_000, spool=tmp_path))
+    strips = list(engine().strips(pixels, size=(450, 45), memory=16_900_000, spool=tmp_path))
     assert used == [tmp_path]
     expected = resize(engine().upscale(pixels), (450, 45))
     assert largest_difference(np.concatenate(strips), expected) <= 1

@@ -77,7 +77,7 @@ def _upscale(
     started_s = time.perf_counter()
     request = validate_request(fields | {"init_image": b"-"})
     memory = engines.settings.memory
-    data = files.read_image_file(job.source, memory or engines.free_bytes())
+    data = files.read_image_file(job.source, memory or engines.free_bytes() // 2)
     image = sizes.read_picture(data, memory, engines)
     size = sizes.wanted_size(request, image.size, encoding)
     spool = sizes.spool_folder(job.target)

@@ -220,7 +220,7 @@ class Engine:
         if files.identity(source) == files.identity(target):
             raise FileRefused(str(target), "the result would overwrite its source")
         try:
-            pixels = read_any(files.read_image_file(source, free_bytes(CPU))).pixels()
+            pixels = read_any(files.read_image_file(source, free_bytes(CPU) // 2)).pixels()
         except ImageError as error:
             raise FileRefused(str(source), str(error)) from error
         strips = self.strips(pixels, outscale, size=size, memory=memory, progress=progress)
