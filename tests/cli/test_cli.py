@@ -120,7 +120,7 @@ def test_a_failure_does_not_stop_the_others_and_is_named(
     out, err = capsys.readouterr()
     assert "a.png -> upscaled/a.png" in out
     assert "3 of 4 failed" in err
-    assert "small.png: each side must be 16 to 65535 pixels, and this image is 200x15" in err
+    assert "small.png: each side must be 16 to 65536 pixels, and this image is 200x15" in err
     assert "notes.txt: this is not a PNG, JPEG or WebP image" in err
     assert "gone.png: there is no such image" in err
     assert "gone.png: gone.png" not in err

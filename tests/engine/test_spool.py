@@ -21,10 +21,11 @@ from tests.support.properties import examples
 from upscaler import planning
 from upscaler.engine import spool as spooling
 from upscaler.engine.engine import Engine
+from upscaler.engine.networks import Net
 from upscaler.engine.spool import BandSpool
 from upscaler.imaging.pixels import Pixels
 from upscaler.imaging.resize import resize
-from upscaler.models import MODELS, UpscalingModel, flop
+from upscaler.models import MODELS, Model, UpscalingModel, flop
 from upscaler.planning import Footprint, Plan, plans
 from upscaler.settings import Precision
 
@@ -135,20 +136,23 @@ def test_a_reader_that_stops_leaves_no_file_open(tmp_path: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
 
 
+BY_COST: list[Model] = sorted(MODELS.values(), key=lambda model: flop(model, 64, 64))
+
+
 @pytest.mark.first(1)
-@pytest.mark.parametrize("name", sorted(UpscalingModel, key=lambda name: flop(name.row, 64, 64)))
+@pytest.mark.parametrize("model", BY_COST, ids=[model.api_name for model in BY_COST])
 @settings(max_examples=examples(10))
 @given(height=st.integers(16, 64), width=st.integers(16, 64))
-def test_icons_equal_the_plain_network(name: UpscalingModel, height: int, width: int) -> None:
+def test_icons_equal_the_plain_network(model: Model, height: int, width: int) -> None:
     pixels = noise(height, width, 3)
-    net = lively(name)
-    made = Engine(MODELS[name], net, torch.device("cpu"), Precision.FP32)
-    assert largest_difference(made.upscale(pixels), networks.plain(MODELS[name], net, pixels)) <= 1
+    net = lively(model)
+    made = Engine(model, net, torch.device("cpu"), Precision.FP32)
+    assert largest_difference(made.upscale(pixels), networks.plain(model, net, pixels)) <= 1
 
 
 @cache
-def lively(name: UpscalingModel) -> Any:
-    return networks.lively(MODELS[name])
+def lively(model: Model) -> Net:
+    return networks.lively(model)
 
 
 PEAK = """

@@ -34,7 +34,7 @@ from upscaler.imaging.other_formats import read_any
 from upscaler.imaging.other_writers import write_image
 from upscaler.imaging.pixels import Pixels
 from upscaler.imaging.resize import resized_strips
-from upscaler.models import MODELS, Model, UpscalingModel
+from upscaler.models import MODELS, Model, UpscalingModel, flop
 from upscaler.planning import Plan, cheapest, footprint, plans
 from upscaler.settings import Device, Precision, Settings
 
@@ -45,6 +45,8 @@ counts its own rows, and so does alpha, so the total may exceed the image's heig
 PROBE_PX: Final = 16
 """The side of the image on which a user's own weights are tried. On two cores it takes a compact
 network 30 to 70 ms and the largest up to 0.8 s: too long for weights that are known to be good."""
+ESTIMATE_FLOP: Final = 15 * 10**10
+"""What is computed for an estimate of the time: about a second's work on two cores."""
 GPU_RESIZE_PX: Final = 2**26
 """The largest result that is resized on a GPU, which holds it whole and in floats meanwhile."""
 
@@ -238,16 +240,17 @@ class Engine:
     def estimate_s(self, plan: Plan, channels: int) -> float:
         """About how many seconds an image takes by that plan; it takes about a second itself.
 
-        Measured on a small image, and not on what else the machine has to do later.
+        Measured on a small image: what else the machine has to do later is not known.
         """
-        self.upscale(_probe_image())  # the first image ever takes longer
-        probe = np.tile(_probe_image(), (4, 4, 1))
-        height, width, _ = probe.shape
-        probe_plan = self.plan(width, height)
+        probe = _probe_image()
+        self.upscale(probe)  # the first image ever takes longer
+        count = max(2, math.isqrt(ESTIMATE_FLOP // flop(self.model, PROBE_PX, PROBE_PX)))
+        probe = np.tile(probe, (count, count, 1))
         started_s = time.perf_counter()
-        self.upscale_by_plan(probe, probe_plan)
+        self.upscale(probe)
         elapsed_s = time.perf_counter() - started_s
-        return elapsed_s * plan.cost / probe_plan.cost * (channels - 2)
+        computed_px = sum(tile.surround.width * tile.surround.height for tile in plan.tiles)
+        return elapsed_s * computed_px / (count * PROBE_PX) ** 2 * (channels - 2)
 
     def upscale_by_plan(
         self, pixels: Pixels, plan: Plan, progress: RowProgress | None = None

@@ -28,10 +28,10 @@ from upscaler.imaging.decode import (
 )
 from upscaler.imaging.pixels import Pixels
 
-MAX_SIDE_PX: Final = 65_535
+MAX_SIDE_PX: Final = 65_536
 """The longest side that is read, and that is written."""
-MAX_PIXELS: Final = MAX_SIDE_PX**2 // 2
-"""Pillow warns of more pixels than this and refuses twice as many: those of the largest square."""
+MAX_PIXELS: Final = MAX_SIDE_PX**2
+"""Those of the largest square. Pillow warns of more than this."""
 _BRANDS: Final = MappingProxyType(
     {b"avif": "AVIF", b"avis": "AVIF"}
     | dict.fromkeys((b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "HEIF")
