@@ -229,6 +229,7 @@ def test_what_waits_is_beside_the_output(tmp_path: Path) -> None:
     assert spool_folder(Path("x.png")) == Path.cwd()
 
 
+@pytest.mark.slow
 def test_bands_that_wait_on_disk_give_the_same_picture(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

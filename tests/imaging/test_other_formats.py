@@ -12,7 +12,7 @@ import pytest
 import pyvips
 from PIL import Image, ImageCms, ImageFile
 
-from tests.support.image_files import NOISE, P3, as_seen, noise, off_by, saved
+from tests.support.image_files import NOISE, P3, RGB, as_seen, chunk, noise, off_by, png_file, saved
 from upscaler.errors import ImageError
 from upscaler.formats import FILE_FORMATS, FileFormat, ImageEncoding, OtherFormat
 from upscaler.imaging import other_formats, other_writers
@@ -258,6 +258,12 @@ def test_larger_images_are_read_than_pillow_opens_by_itself(
 def test_a_side_beyond_the_largest_is_refused() -> None:
     data = image_file(Image.new("1", (MAX_SIDE_PX + 1, 16)), "TIFF", compression="group4")
     with pytest.raises(ImageError, match=f"at most {MAX_SIDE_PX} pixels"):
+        read_any(data)
+
+
+def test_a_size_far_beyond_the_largest_is_refused() -> None:
+    data = png_file((200_000, 200_000), 8, RGB, chunk(b"IDAT", b""))
+    with pytest.raises(ImageError, match=f"at most {MAX_SIDE_PX} pixels, and this image has far"):
         read_any(data)
 
 

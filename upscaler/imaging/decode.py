@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isqrt
 from threading import Lock
 from typing import Final
 
@@ -108,7 +109,8 @@ def read_header(data: bytes, most_px: int | None = None) -> EncodedImage:
         with pixel_limit(most_px):
             data, image = _open(data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        msg = f"each side may have at most {MAX_INPUT_PX} pixels, and this image has far more"
+        most = MAX_INPUT_PX if most_px is None else isqrt(most_px)
+        msg = f"each side may have at most {most} pixels, and this image has far more"
         raise ImageError(msg, "image_too_large") from error
     except Exception as error:  # see EncodedImage.pixels
         msg = "this is not a PNG, JPEG or WebP image"
