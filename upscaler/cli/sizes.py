@@ -15,7 +15,7 @@ from upscaler.errors import FieldError, ImageError, InvalidRequest, OutOfMemory
 from upscaler.formats import FILE_FORMATS, FileFormat
 from upscaler.imaging.decode import EncodedImage
 from upscaler.imaging.other_formats import MAX_SIDE_PX, OtherImage, read_any
-from upscaler.imaging.other_writers import WHOLE_BYTES, holds_whole
+from upscaler.imaging.other_writers import WHOLE_BYTES
 from upscaler.models import MODELS, UpscalingModel, flop
 from upscaler.planning import Plan
 
@@ -123,7 +123,7 @@ def forecast(
     plan: Plan = engines.plan(model, image.size, image.channels, spool)
     pixel_bytes = width * height * image.channels
     pixel_bytes *= 2 if MODELS[model].multiple > 1 else 1  # padded
-    whole = size[0] * size[1] * WHOLE_BYTES if holds_whole(encoding) else 0
+    whole = size[0] * size[1] * WHOLE_BYTES.get(encoding, 0)
     needed = pixel_bytes + plan.bytes + whole
     memory = engines.settings.memory
     # A limit is about the plan, which fits into it; of the rest it is about what is large.

@@ -46,9 +46,9 @@ total 700 MiB, which cannot be predicted: so never for two files at the same tim
 
 _PIXEL_LIMIT: Final = Lock()
 """Held while Pillow's own limit, which is one for the whole process, is another."""
-CONVERTED_BYTES: Final = 24
-"""The most bytes per pixel that are in memory while colours are converted: the image's samples, up
-to four images of Pillow's with four bytes per pixel each, and the result."""
+CONVERTED_BYTES: Final = 28
+"""The most bytes per pixel that are in memory while colours are converted, measured: the image's
+samples, up to four images of Pillow's with four bytes per pixel each, the result and it upright."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ class EncodedImage:
         """About the most memory that `pixels` takes, without the file itself."""
         profile = self.image.info.get("icc_profile")
         plain = self.image.mode in ("RGB", "RGBA") and not profile
-        # A JPEG is decoded twice, and an image that is turned is there twice.
-        twice = self.image.format == "JPEG" or self.orientation != 1
-        sample_bytes = self.channels * (2 if twice else 1)
+        plain = plain and self.image.format != "WEBP"  # which Pillow decodes
+        # A JPEG is decoded twice and compared, and an image that is turned is there twice.
+        copies = 3 if self.image.format == "JPEG" else 1 if self.orientation == 1 else 2
+        sample_bytes = self.channels * copies
         return self.size[0] * self.size[1] * (sample_bytes if plain else CONVERTED_BYTES)
 
     def pixels(self) -> Pixels:

@@ -23,9 +23,9 @@ SAVE_OPTIONS: Final[dict[OtherFormat, dict[str, object]]] = {
     OtherFormat.AVIF: {"quality": 90, "subsampling": "4:4:4", "speed": 6},
 }
 """Lossy like our JPEGs, with about their quality. A lossy WebP has half the chroma in any case."""
-WHOLE_BYTES: Final = 20
-"""About the most bytes per pixel that Pillow and the libraries take to write a WebP or an AVIF: the
-strips, the whole image, Pillow's own of it, and the planes that are encoded."""
+WHOLE_BYTES: Final[dict[FileFormat, int]] = {OtherFormat.WEBP: 28, OtherFormat.AVIF: 50}
+"""The most bytes per pixel, measured, that writing a format takes which needs the whole image: that
+itself, Pillow's copy, and the planes that libwebp or libavif encodes."""
 CLASSIC_BYTES: Final = 2**32 - 2**16
 """The most bytes of a TIFF with offsets of 32 bits."""
 DEFLATE_LEVEL: Final = 1
@@ -49,11 +49,6 @@ class TiffLayout(NamedTuple):
 CLASSIC: Final = TiffLayout(b"II*\0", "<H", "<HHI", "<I", 4)
 BIG: Final = TiffLayout(b"II+\0\x08\0\0\0", "<Q", "<HHQ", "<Q", 16)
 _SIZES: Final = {3: "H", 4: "I", 16: "Q"}
-
-
-def holds_whole(encoding: FileFormat) -> bool:
-    """Whether writing that format needs the whole image in memory."""
-    return encoding in SAVE_OPTIONS
 
 
 def write_image(
