@@ -46,7 +46,7 @@ def resized_strips(strips: Iterable[Pixels], source: Size, size: Size) -> Iterat
     resized = rows if source[1] == size[1] else _in_height(rows, source[1], size[1])
     for strip in resized:
         straight = strip.shape[2] == 3
-        yield strip if straight else np.asarray(Image.fromarray(strip, "RGBa").convert("RGBA"))
+        yield strip if straight else np.array(Image.fromarray(strip, "RGBa").convert("RGBA"))
 
 
 def _in_width(strip: Pixels, width: int) -> Pixels:
@@ -56,7 +56,8 @@ def _in_width(strip: Pixels, width: int) -> Pixels:
     """
     image = Image.fromarray(strip)
     image = image.convert("RGBa") if strip.shape[2] == 4 else image
-    return np.asarray(image.resize((width, image.height), LANCZOS))
+    # A copy, since Pillow's memory may not be written to, which torch warns of.
+    return np.array(image.resize((width, image.height), LANCZOS))
 
 
 def _in_height(strips: Iterator[Pixels], height: int, wanted: int) -> Iterator[Pixels]:
