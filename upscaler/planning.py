@@ -32,7 +32,7 @@ SPOOL_COST: Final = 16
 """One in so many pixels is what it costs to write an image's result to a file and read it again: 48
 bytes for each pixel of the input, where the fastest network takes microseconds for a pixel."""
 SPOOL_BYTES: Final = 2**24
-"""About how much of a result in a file is in memory at a time."""
+"""About how much memory is taken to read a result from a file."""
 
 
 @dataclass(frozen=True)

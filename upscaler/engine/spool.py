@@ -42,8 +42,9 @@ class BandSpool:
 
         Raises OSError if the file is shorter than the image.
         """
-        # As many rows for alpha as for colours, so that the two can be read side by side.
-        at_once = max(1, SPOOL_BYTES // (4 * sum(self._widths)))
+        # As many rows for alpha as for colours, so that the two can be read side by side. The parts
+        # of both, the joined ones and those of RGBA together are about 16 bytes per pixel.
+        at_once = max(1, SPOOL_BYTES // (16 * sum(self._widths)))
         with self._file:
             for top in range(0, self._height, at_once):
                 rows = min(at_once, self._height - top)
