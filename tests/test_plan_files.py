@@ -39,9 +39,13 @@ def planned(
     *inputs: str,
     output: str | None = None,
     encoding: ImageEncoding | None = None,
-    **options: bool,
+    before_after: bool = False,
+    recursive: bool = False,
+    pipes: bool = False,
 ) -> Batch:
-    return plan_files(inputs, output, encoding, **options)
+    return plan_files(
+        inputs, output, encoding, before_after=before_after, recursive=recursive, pipes=pipes
+    )
 
 
 def sources(batch: Batch) -> list[str]:

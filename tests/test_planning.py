@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 from math import ceil
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -15,6 +16,8 @@ from upscaler.planning import (
     MIB,
     MIN_BAND_PX,
     MIN_ROWS,
+    SPOOL_BYTES,
+    SPOOL_COST,
     STEP_COST_PX,
     Footprint,
     Plan,
@@ -38,10 +41,11 @@ class Job(NamedTuple):
     multiple: int
     scale: int
 
-    def plans(self) -> list[Plan]:
+    def plans(self, spool: Path | None = None) -> list[Plan]:
         name = {(1, 4): UpscalingModel.X4_PLUS, (2, 2): UpscalingModel.X2_PLUS}
         model = replace(MODELS[name[self.multiple, self.scale]], halo=self.halo)
-        return plans(model, (self.width, self.height), self.channels, self.footprint)
+        size = (self.width, self.height)
+        return plans(model, size, self.channels, self.footprint, spool=spool)
 
 
 @st.composite
@@ -201,6 +205,29 @@ def test_without_a_budget_it_is_half_of_what_is_free(job: Job, data: st.DataObje
         assert plan.bytes == least
 
 
+@given(jobs())
+def test_with_a_folder_the_same_plans_hold_nothing_of_the_result(job: Job) -> None:
+    """Each plan in memory is there still, and beside it one with a stream for each pass."""
+    folder = Path("folder")
+    found = job.plans(spool=folder)
+    assert [plan for plan in found if plan.spool is None] == job.plans()
+    streamed = {(len(plan.tiles), plan.rows): plan for plan in found if plan.spool == folder}
+    assert len(streamed) == len(job.plans())
+    output_px = job.width * job.height * job.scale**2
+    for plan in job.plans():
+        other, bands = streamed[len(plan.tiles), plan.rows], len(plan.tiles)
+        held = output_px * (3 if job.channels == 3 else 5 if bands == 1 else 8)
+        working = plan.bytes - held
+        if bands == 1:
+            assert other.disk == 0
+            assert other.bytes == working * (1 if job.channels == 3 else 2)
+            assert other.cost == plan.cost
+        else:
+            assert other.disk == output_px * job.channels
+            assert other.bytes == working + SPOOL_BYTES
+            assert other.cost == plan.cost + job.width * job.height // SPOOL_COST
+
+
 @pytest.mark.parametrize("size", [(0, 4), (4, 0)])
 def test_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="multiples of 2"):
@@ -255,3 +282,4 @@ def test_a_plan_says_what_it_is() -> None:
     assert str(replace(found[3, 11], bytes=5 * MIB // 2 + 1)) == (
         "in 3 bands, 87x100 px, 11 rows at once and 5 in the tail, 20.0% computed twice, 3 MiB"
     )
+    assert str(replace(found[3, 11], disk=7 * MIB)).endswith(" MiB, 7 MiB on disk")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from upscaler.errors import FileRefused
-from upscaler.files import IMAGE_SUFFIXES, identity
+from upscaler.files import identity
+from upscaler.formats import API_SUFFIXES
 
 STDIO: Final = Path("-")
 """Standard input as a source, standard output as a target. See `file_path`."""
@@ -28,13 +29,15 @@ class Inputs:
     `output` is the folder of the results, which is not searched when it lies inside an input.
     With `is_default` it holds nothing but results, and is left out of several inputs as well: `*`
     and `**` match it. With `recursive` folders are searched at any depth; hidden
-    folders and links to folders are not. With `pipes`, `-` is standard input.
+    folders and links to folders are not. With `pipes`, `-` is standard input. The images
+    of a folder are those with one of `suffixes`.
     """
 
     output: Path
     is_default: bool = False
     recursive: bool = False
     pipes: bool = False
+    suffixes: Sequence[str] = API_SUFFIXES
     sources: list[Source] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
     refused: list[FileRefused] = field(default_factory=list)
@@ -76,7 +79,7 @@ class Inputs:
         for folder, folders, names in os.walk(root, onerror=self._refuse):
             for name in sorted(names):
                 path = Path(folder, name)
-                if is_image_name(name) and os.path.isfile(path):  # noqa: PTH113
+                if is_image_name(name, self.suffixes) and os.path.isfile(path):  # noqa: PTH113
                     yield Source(path, path.parent.relative_to(root))
                 else:
                     self.passed_over.append(str(path))
@@ -107,12 +110,12 @@ class Inputs:
         self.refused.append(FileRefused(str(error.filename), reason))
 
 
-def is_image_name(name: str) -> bool:
+def is_image_name(name: str, suffixes: Sequence[str]) -> bool:
     """Whether a file of a folder is an image, by its name.
 
     Macs write `._photo.jpg` beside `photo.jpg`, with what other disks have no place for.
     """
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("._")  # noqa: PTH122
+    return os.path.splitext(name)[1].lower() in suffixes and not name.startswith("._")  # noqa: PTH122
 
 
 def file_path(text: str) -> Path:

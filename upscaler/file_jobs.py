@@ -11,8 +11,8 @@ from upscaler import files
 from upscaler.errors import FileRefused
 from upscaler.file_inputs import STDIO, Inputs, Source, file_path
 from upscaler.file_names import ResultNames
-from upscaler.files import ENCODINGS, nearest_folder, printable
-from upscaler.formats import ImageEncoding
+from upscaler.files import MAX_FILE_BYTES, nearest_folder, printable
+from upscaler.formats import API_SUFFIXES, FileFormat, ImageEncoding
 
 DEFAULT_FOLDER: Final = "upscaled"
 MOST_NAMED: Final = 10
@@ -35,9 +35,11 @@ class FileJob:
         """All files that it writes."""
         return [self.target, *([self.comparison] if self.comparison else [])]
 
-    def read(self) -> bytes:
+    def read(self, most_bytes: int = MAX_FILE_BYTES) -> bytes:
         """Read the source. Raises FileRefused as `files.read_image_file` does."""
-        return files.read_stdin() if self.source == STDIO else files.read_image_file(self.source)
+        if self.source == STDIO:
+            return files.read_stdin(most_bytes)
+        return files.read_image_file(self.source, most_bytes)
 
     def is_current(self) -> bool:
         """Whether its results are there, in files that are not older than `source`.
@@ -64,7 +66,7 @@ class Batch:
     """
 
     jobs: Sequence[FileJob]
-    encoding: ImageEncoding
+    encoding: FileFormat
     refused: Sequence[FileRefused]
     passed_over: Sequence[str] = ()
     continues: bool = False
@@ -79,11 +81,13 @@ class Batch:
 def plan_files(
     inputs: Iterable[str],
     output: str | None,
-    encoding: ImageEncoding | None,
+    encoding: FileFormat | None,
     *,
     before_after: bool = False,
     recursive: bool = False,
     pipes: bool = False,
+    suffixes: Sequence[str] = API_SUFFIXES,
+    formats: Iterable[FileFormat] = tuple(ImageEncoding),
 ) -> Batch:
     """Decide which file is written where, before any work is done.
 
@@ -91,7 +95,8 @@ def plan_files(
     depth, whose folders are kept below the output's. `output` is a folder if there is one, if it
     ends with a slash and if it has no suffix, by default `upscaled`; else the file of the only
     result. With `before_after` each result has a comparison beside it. With `pipes`, `-` is
-    standard input or output, and an input `-` alone goes to standard output by default.
+    standard input or output, and an input `-` alone goes to standard output by default. The images
+    of a folder have one of `suffixes`, and a result that is named one of those of `formats`.
 
     A result has the stem of its source, or one that `ResultNames.stems` makes of it. No input is
     overwritten, and no two results have the same file. Raises FileRefused if `output` cannot be
@@ -101,8 +106,14 @@ def plan_files(
     named = len(texts) == 1 and (texts == ["-"] or os.path.isfile(texts[0]))  # noqa: PTH113
     if output is None and pipes and texts == ["-"]:
         output = "-"
-    place = _parse_output(output, encoding, pipes=pipes)
-    found = Inputs(place.folder, is_default=output is None, recursive=recursive, pipes=pipes)
+    place = _parse_output(output, encoding, formats, pipes=pipes)
+    found = Inputs(
+        place.folder,
+        is_default=output is None,
+        recursive=recursive,
+        pipes=pipes,
+        suffixes=suffixes,
+    )
     found.collect(texts)
     if place.file and len(found.sources) + len(found.refused) > 1:
         raise FileRefused(str(place.file), "that is one file, for more than one image")
@@ -121,11 +132,13 @@ class _Output:
     """Where results go: all into `folder`, or the only one to `file`, which is in it or STDIO."""
 
     folder: Path
-    encoding: ImageEncoding
+    encoding: FileFormat
     file: Path | None = None
 
 
-def _parse_output(text: str | None, encoding: ImageEncoding | None, *, pipes: bool) -> _Output:
+def _parse_output(
+    text: str | None, encoding: FileFormat | None, formats: Iterable[FileFormat], *, pipes: bool
+) -> _Output:
     """Where the option `text` puts results. Raises FileRefused if they cannot be there."""
     if pipes and text == "-":
         return _Output(Path(), encoding or ImageEncoding.PNG, STDIO)
@@ -138,7 +151,7 @@ def _parse_output(text: str | None, encoding: ImageEncoding | None, *, pipes: bo
         _check_output(path, path)
         return _Output(path, encoding or ImageEncoding.PNG)
     _check_output(path, path.parent)
-    return _Output(path.parent, _encoding_by_name(path, encoding), path)
+    return _Output(path.parent, _encoding_by_name(path, encoding, formats), path)
 
 
 def _check_output(output: Path, folder: Path) -> None:
@@ -150,12 +163,15 @@ def _check_output(output: Path, folder: Path) -> None:
         raise FileRefused(str(output), f"{there} is not yours to write to")
 
 
-def _encoding_by_name(path: Path, asked: ImageEncoding | None) -> ImageEncoding:
+def _encoding_by_name(
+    path: Path, asked: FileFormat | None, formats: Iterable[FileFormat]
+) -> FileFormat:
     """The format of the result `path`, by its suffix; raises FileRefused if `asked` differs."""
-    named = ENCODINGS.get(path.suffix.lower())
+    by_suffix = {suffix: name for name in formats for suffix in name.suffixes}
+    named = by_suffix.get(path.suffix.lower())
     if named is None:
         raise FileRefused(
-            str(path), f"results are called {', '.join(ENCODINGS)}, and a folder ends with /"
+            str(path), f"results are called {', '.join(by_suffix)}, and a folder ends with /"
         )
     if asked not in (None, named):
         raise FileRefused(str(path), f"that is not the name of a {asked} file")
@@ -185,7 +201,7 @@ def _jobs(found: Inputs, output: _Output, *, before_after: bool) -> list[FileJob
     return [each for each in in_order if isinstance(each, FileJob)]
 
 
-def _has_suffix(path: Path, encoding: ImageEncoding) -> bool:
+def _has_suffix(path: Path, encoding: FileFormat) -> bool:
     return path.suffix.lower() == encoding.suffixes[0]
 
 

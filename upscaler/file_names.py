@@ -11,6 +11,7 @@ from typing import Self
 from upscaler.errors import FileRefused
 from upscaler.file_inputs import STDIO, is_image_name
 from upscaler.files import identity, nearest_folder
+from upscaler.formats import READ_SUFFIXES
 
 
 class ResultNames:
@@ -115,6 +116,7 @@ class ResultNames:
 def _image_names(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return [each.name for each in entries if is_image_name(each.name) and each.is_file()]
+            names = [each.name for each in entries if each.is_file()]
     except PermissionError:  # one may read files in it, but not list them
         return []
+    return [name for name in names if is_image_name(name, READ_SUFFIXES)]

@@ -15,15 +15,7 @@ from uuid import uuid4
 
 from upscaler.api.limits import MAX_INPUT_PX
 from upscaler.errors import FileRefused
-from upscaler.formats import ImageEncoding
 
-IMAGE_SUFFIXES: Final = (
-    *(".png", ".webp"),
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp"),
-)
-"""The files of a folder that are read. A file that is given by name may have any suffix."""
-ENCODINGS: Final = {suffix: encoding for encoding in ImageEncoding for suffix in encoding.suffixes}
-"""The format of a result, by the suffix of its name."""
 MAX_FILE_BYTES: Final = 2 * MAX_INPUT_PX**2 * 4 * 2
 """The largest input: twice an uncompressed image of the largest size, with alpha and 16 bits."""
 STALE_AFTER_S: Final = 24 * 60 * 60
@@ -40,16 +32,20 @@ KINDS: Final = {
 """What is not a regular file, by its type in `st_mode`."""
 
 
-def read_image_file(source: Path) -> bytes:
+def read_image_file(source: Path, most_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Read an input. Raises FileRefused if it cannot be read, is too large or no regular file."""
     try:
-        data = read_file(source, MAX_FILE_BYTES + 1)
+        # Known beforehand, unless it grows meanwhile: a file that is refused is not read.
+        large = source.stat().st_size > most_bytes
+        data = b"" if large else read_file(source, most_bytes + 1)
     except OSError as error:
         raise FileRefused(str(source), error.strerror or "it cannot be read") from error
-    return _not_too_large(str(source), data)
+    if large or len(data) > most_bytes:
+        raise FileRefused(str(source), _too_large(most_bytes))
+    return data
 
 
-def read_stdin() -> bytes:
+def read_stdin(most_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Read an input from standard input, which may be a pipe.
 
     Raises FileRefused if it is a terminal or closed, cannot be read or is too large.
@@ -57,18 +53,18 @@ def read_stdin() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
         raise FileRefused("standard input", "there is no image in it: pipe one into this command")
     try:
-        data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        data = sys.stdin.buffer.read(most_bytes + 1)
     except OSError as error:  # such as a folder
         raise FileRefused("standard input", error.strerror or "it cannot be read") from error
-    return _not_too_large("standard input", data)
-
-
-def _not_too_large(name: str, data: bytes) -> bytes:
-    if len(data) > MAX_FILE_BYTES:
-        raise FileRefused(
-            name, f"no image of {MAX_INPUT_PX}x{MAX_INPUT_PX} pixels is as large as this file"
-        )
+    if len(data) > most_bytes:
+        raise FileRefused("standard input", _too_large(most_bytes))
     return data
+
+
+def _too_large(most_bytes: int) -> str:
+    if most_bytes == MAX_FILE_BYTES:
+        return f"no image of {MAX_INPUT_PX}x{MAX_INPUT_PX} pixels is as large as this file"
+    return f"only {most_bytes / 2**20:,.0f} MiB of memory may be taken, and it is larger"
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:

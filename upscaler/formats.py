@@ -1,8 +1,12 @@
-"""The formats of output files. A new one is an entry here and a writer in `imaging.encode`."""
+"""The formats of files. A new one of the API is an entry here and a writer in `imaging.encode`.
+
+The API reads PNG, JPEG and WebP and writes the formats of `ImageEncoding`. The command line reads
+and writes more: those of `OtherFormat`, whose writers are in `imaging.other_writers`.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 
 @dataclass(frozen=True)
@@ -55,3 +59,46 @@ class ImageEncoding(StrEnum):
     @property
     def suffixes(self) -> tuple[str, ...]:
         return self.row.suffixes
+
+
+class OtherFormat(StrEnum):
+    """The formats that the command line writes and the API does not."""
+
+    row: OutputFormat
+
+    WEBP = OutputFormat("webp", "image/webp", (".webp",), max_side_px=16_383)  # RFC 6386, 9.1
+    AVIF = OutputFormat(
+        "avif",
+        "image/avif",
+        (".avif",),
+        max_side_px=32_768,  # libavif's AVIF_DEFAULT_IMAGE_DIMENSION_LIMIT for reading it again
+    )
+    TIFF = OutputFormat("tiff", "image/tiff", (".tif", ".tiff"), max_side_px=2**31 - 1)
+
+    def __new__(cls, row: OutputFormat) -> Self:
+        member = str.__new__(cls, row.name)
+        member._value_ = row.name
+        member.row = row
+        return member
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        return self.row.suffixes
+
+
+FileFormat = ImageEncoding | OtherFormat
+"""A format that the command line writes."""
+FILE_FORMATS: Final[dict[str, FileFormat]] = {
+    str(name): name for name in (*ImageEncoding, *OtherFormat, *ImageEncoding)
+}
+"""Those by name. The API's come first, and once more: a name in both is the API's."""
+API_SUFFIXES: Final = (
+    *(".png", ".webp"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp"),
+)
+"""The names of files that the API reads."""
+READ_SUFFIXES: Final = (
+    *API_SUFFIXES,
+    *(".tif", ".tiff", ".bmp", ".dib", ".gif", ".avif", ".heic", ".heif", ".jxl"),
+)
+"""The names of files that the command line reads; some need a plugin of Pillow's."""

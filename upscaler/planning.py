@@ -14,6 +14,7 @@ memory figures.
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
+from pathlib import Path
 from typing import Final
 
 from upscaler.api.sizes import Size
@@ -27,6 +28,11 @@ MIN_ROWS: Final = 4
 MIN_BAND_PX: Final = 64
 STEP_COST_PX: Final = 2048
 """The fixed cost of one step of a network, in pixels that could be computed in the same time."""
+SPOOL_COST: Final = 16
+"""One in so many pixels is what it costs to write an image's result to a file and read it again: 48
+bytes for each pixel of the input, where the fastest network takes microseconds for a pixel."""
+SPOOL_BYTES: Final = 2**24
+"""About how much memory is taken to read a result from a file."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,9 @@ class Plan:
 
     `bytes` is the expected peak of memory beyond the loaded model. `cost` ranks plans: the input
     pixels that they compute, including overlaps, plus STEP_COST_PX for every step.
+
+    With `spool`, a folder, nothing of the result's size is held in memory: alpha is computed along
+    with the colours, and bands wait in temporary files there, of `disk` bytes in all.
     """
 
     tiles: tuple[Tile, ...]
@@ -109,6 +118,8 @@ class Plan:
     tail_rows: int
     bytes: int
     cost: int
+    spool: Path | None = None
+    disk: int = 0
 
     @property
     def overhead(self) -> float:
@@ -123,6 +134,7 @@ class Plan:
             f"{bands}, {widest.width}x{widest.height} px, {self.rows} rows at once and "
             f"{self.tail_rows} in the tail, {self.overhead:.1%} computed twice, "
             f"{self.bytes / MIB:,.0f} MiB"
+            + (f", {self.disk / MIB:,.0f} MiB on disk" if self.disk else "")
         )
 
 
@@ -205,11 +217,14 @@ def bands(width: int, height: int, count: int, halo: int, multiple: int = 1) -> 
     ]
 
 
-def plans(model: Model, size: Size, channels: int, footprint: Footprint) -> list[Plan]:
+def plans(
+    model: Model, size: Size, channels: int, footprint: Footprint, *, spool: Path | None = None
+) -> list[Plan]:
     """Every plan for an image of that size (width, height) in pixels, the cheapest first.
 
     `channels` is 3 for RGB or 4 for RGBA. Both sides are rounded up to the model's `multiple`, as
-    the engine pads the image.
+    the engine pads the image. With `spool`, a folder for temporary files, there are plans that hold
+    nothing of the result's size, for a caller who keeps none of the strips.
     """
     width, height = (side + -side % model.multiple for side in size)
     output_px = width * height * model.scale**2
@@ -220,12 +235,20 @@ def plans(model: Model, size: Size, channels: int, footprint: Footprint) -> list
         # Bytes held per output pixel: 3 for RGB. With alpha, which is upscaled first and kept (1),
         # the result has 4. Bands are assembled to a whole RGB image (3) before alpha is added.
         held = output_px * (3 if channels == 3 else 5 if count == 1 else 8)
+        # A stream for the alpha beside that for the colours, if neither waits in a file.
+        streams = channels - 2 if count == 1 else 1
+        disk = 0 if count == 1 else output_px * channels
         computed = sum(tile.surround.width for tile in tiles) * height
         for rows in _row_counts(height // model.multiple, footprint.step_px // widest):
             tail_rows = min(rows, max(1, footprint.tail_px // widest))
             steps = count * -(-height // (rows * model.multiple))
-            needed = footprint.bytes(widest, rows, tail_rows) + held
-            found.append(Plan(tiles, rows, tail_rows, needed, computed + steps * STEP_COST_PX))
+            working = footprint.bytes(widest, rows, tail_rows)
+            cost = computed + steps * STEP_COST_PX
+            found.append(Plan(tiles, rows, tail_rows, working + held, cost))
+            if spool is not None:
+                needed = working * streams + (SPOOL_BYTES if disk else 0)
+                more = width * height // SPOOL_COST if disk else 0
+                found.append(Plan(tiles, rows, tail_rows, needed, cost + more, spool, disk))
     return sorted(found, key=lambda plan: (plan.cost, plan.bytes))
 
 

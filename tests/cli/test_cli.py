@@ -17,7 +17,6 @@ from PIL import Image
 
 from tests.support import networks
 from tests.support.checkpoints import NAME, cached, released, small
-from upscaler import files
 from upscaler.cli import image as image_command
 from upscaler.cli import main, options
 from upscaler.engine import weights
@@ -31,6 +30,8 @@ from upscaler.settings import Device, Precision, Settings
 
 UPSCALER = str(Path(sys.executable).parent / "upscaler")
 FAST = ("--model", "real-esrgan-animevideo-v3")
+HUGE_BYTES = 2**42
+"""More than any machine's memory; a file of that size has holes and takes no disk."""
 
 
 def image(*args: str) -> int:
@@ -92,12 +93,12 @@ def test_folders_and_globs_are_taken_and_the_name_chooses_the_format(folder: Pat
 def test_a_failure_does_not_stop_the_others_and_is_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Image.new("RGB", (200, 300)).save(folder / "small.png")
+    Image.new("RGB", (200, 15)).save(folder / "small.png")
     assert image("small.png", "notes.txt", "gone.png", "a.png", "--scale", "1") == 1
     out, err = capsys.readouterr()
     assert "a.png -> upscaled/a.png" in out
     assert "3 of 4 failed" in err
-    assert "small.png: each side must be 256 to 2048 pixels, and this image is 200x300" in err
+    assert "small.png: each side must be 16 to 65536 pixels, and this image is 200x15" in err
     assert "notes.txt: this is not a PNG, JPEG or WebP image" in err
     assert "gone.png: there is no such image" in err
     assert "gone.png: gone.png" not in err
@@ -160,7 +161,7 @@ def test_scripts_get_an_object_per_picture(
         (["--scale", "nan"], "--scale: "),
         (["--width", "0"], "--width: "),
         (["--height", "-3"], "--height: "),
-        (["-o", "x.gif"], "x.gif: "),
+        (["-o", "x.bmp"], "x.bmp: "),
         (["-o", "x.png", "--encoding", "jpeg"], "x.png: "),
     ],
 )
@@ -177,7 +178,7 @@ def test_a_wrong_option_is_told_before_any_work(
         ["--scale", "2", "--width", "300"],
         ["--width", "300", "--height", "300"],
         ["--model", "esrgan"],
-        ["--encoding", "webp"],
+        ["--encoding", "gif"],
         ["--device", "tpu"],
         ["--scale", "two"],
         ["--memory", "-1"],
@@ -190,13 +191,6 @@ def test_an_impossible_command_is_a_usage_error(folder: Path, options: list[str]
     with pytest.raises(SystemExit) as stop:
         image("a.png", *options)
     assert stop.value.code == 2
-
-
-def test_a_size_that_is_too_large_is_told_with_the_largest(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert image("a.png", "--scale", "40") == 1
-    assert re.search(r"--scale: .* at most 8192 .* at most 31\.5", capsys.readouterr().err)
 
 
 def test_progress_is_shown_unless_it_is_not_wanted(
@@ -378,9 +372,9 @@ def test_what_is_no_file_is_not_read(folder: Path, capsys: pytest.CaptureFixture
     assert image("pipe.png", "/dev/zero") == 1
     assert "2 of 2 failed" in capsys.readouterr().err
     with (folder / "huge.png").open("wb") as file:
-        file.truncate(files.MAX_FILE_BYTES + 1)
+        file.truncate(HUGE_BYTES)
     assert image("huge.png") == 1
-    assert "as large as this file" in capsys.readouterr().err
+    assert "of memory may be taken, and it is larger" in capsys.readouterr().err
 
 
 def to_zero(path: Path) -> None:
@@ -406,7 +400,7 @@ def to_one_of_anothers(path: Path) -> None:
 
 def to_a_large_file(path: Path) -> None:
     with path.open("ab") as file:
-        file.truncate(files.MAX_FILE_BYTES + 1)
+        file.truncate(HUGE_BYTES)
 
 
 @pytest.mark.first(2)
@@ -418,7 +412,7 @@ def to_a_large_file(path: Path) -> None:
         (to_a_folder, "Is a directory"),
         (Path.unlink, "No such file or directory"),
         (to_one_of_anothers, "Permission denied"),
-        (to_a_large_file, "as large as this file"),
+        (to_a_large_file, "of memory may be taken, and it is larger"),
     ],
 )
 def test_an_input_that_becomes_another_thing_during_a_batch_is_refused(

@@ -136,3 +136,15 @@ def test_the_colour_of_transparent_pixels_does_not_bleed() -> None:
 def test_lanczos_of_a_photo_equals_pillow(photo: Pixels) -> None:
     found = lanczos(torch.from_numpy(photo), (200, 170)).numpy()
     assert psnr(found, resize(photo, (200, 170))) > 60
+
+
+@pytest.mark.parametrize("multiple", [1, 2])
+def test_padding_takes_pixels_as_numpy_has_them(multiple: int) -> None:
+    """Read-only, mirrored or cut out; and copies none that torch takes as they are."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    assert reflect_pad(pixels, multiple) is pixels
+    fixed = pixels.copy()
+    fixed.flags.writeable = False
+    for odd in (fixed, pixels[::-1], pixels[:, ::-1], pixels[1:5, 2:6]):
+        padded = reflect_pad(odd, multiple)
+        assert np.array_equal(torch.from_numpy(padded).numpy(), odd)

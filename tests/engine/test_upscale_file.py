@@ -57,7 +57,7 @@ def test_the_size_arguments_are_those_of_upscale(source: Path, tmp_path: Path) -
 
 @pytest.mark.first(3)
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".JPG"])
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF"])
 def test_formats_are_read_by_content_and_written_by_suffix(
     kind: str, suffix: str, source: Path, tmp_path: Path
 ) -> None:
@@ -66,6 +66,17 @@ def test_formats_are_read_by_content_and_written_by_suffix(
     engine().upscale_file(other, target, 1)
     with Image.open(target) as image:
         assert (image.format, image.size) == ("JPEG", (50, 40))
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".avif", ".tif"])
+def test_the_formats_of_the_command_line_are_written(
+    suffix: str, source: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / f"result{suffix}"
+    engine().upscale_file(source, target, 1)
+    with Image.open(target) as image:
+        assert image.size == (50, 40)
+        assert str(image.format).lower().startswith(suffix[1:])
 
 
 def test_alpha_is_kept(source: Path, tmp_path: Path) -> None:
@@ -100,7 +111,7 @@ def test_sources_that_are_not_images_are_refused(source: Path, tmp_path: Path) -
     assert not target.exists()
 
 
-@pytest.mark.parametrize("name", ["result.gif", "result", "result.webp"])
+@pytest.mark.parametrize("name", ["result.gif", "result", "result.bmp"])
 def test_targets_with_another_suffix_are_refused(name: str, source: Path, tmp_path: Path) -> None:
     with pytest.raises(FileRefused, match=r"the suffix must be one of \.jpg, \.jpeg, .*\.png"):
         engine().upscale_file(source, tmp_path / name)

@@ -26,7 +26,7 @@ from upscaler.api.sizes import Size
 from upscaler.imaging import resize as resizing
 from upscaler.imaging.comparison import before_after
 from upscaler.imaging.pixels import Pixels
-from upscaler.imaging.resize import resize
+from upscaler.imaging.resize import resize, resized_strips
 
 any_picture = arrays.arrays(
     np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(3, 4))
@@ -44,6 +44,7 @@ def test_resizing_gives_exactly_the_size_asked_for(pixels: Pixels, width: int, h
     assert resized.shape == (height, width, pixels.shape[2])
     assert resized.dtype == np.uint8
     assert resized.flags.c_contiguous
+    assert resized.flags.writeable
 
 
 @given(any_picture)
@@ -109,10 +110,27 @@ def test_resizing_is_antialiased_lanczos(size: Size) -> None:
 def test_resizing_in_parts_equals_the_whole(
     size: Size, channels: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resizing, "RESIZE_PX", step)
+    for name in ("PART", "AT_ONCE", "CHUNK"):
+        monkeypatch.setattr(resizing, name, step)
     pixels = noise(50, 61, channels)
     whole = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
     assert np.array_equal(resize(pixels, size), np.array(whole))
+
+
+@given(any_picture, small, small, st.lists(st.integers(0, 20), max_size=4).map(sorted))
+@settings(max_examples=examples(60))
+def test_resizing_a_stream_equals_pillows_two_passes(
+    pixels: Pixels, width: int, height: int, cuts: list[int]
+) -> None:
+    """First the rows of the whole image and then its columns, premultiplied by alpha."""
+    source = (pixels.shape[1], pixels.shape[0])
+    image = Image.fromarray(pixels)
+    image = image.convert("RGBa") if image.mode == "RGBA" else image
+    for size in ((width, source[1]), (width, height)):
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    expected = np.asarray(image.convert("RGBA") if image.mode == "RGBa" else image)
+    strips = resized_strips(np.split(pixels, cuts), source, (width, height))
+    assert np.array_equal(np.concatenate(list(strips)), expected)
 
 
 def test_a_part_of_a_larger_image_can_be_resized() -> None:

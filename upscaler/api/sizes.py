@@ -19,7 +19,7 @@ def output_size(request: UpscalingRequest, input_size: Size) -> Size:
     that nothing is decoded for a request that is refused (REQ-15).
     """
     check_input_size(input_size, request.image_field)
-    size = _requested_size(request, input_size)
+    size = requested_size(request, input_size)
     if max(size) > MAX_OUTPUT_PX:
         field = request.size_field
         msg = (
@@ -52,7 +52,11 @@ def scaled_size(size: Size, scale: float) -> Size:
     return _half_up(size[0] * factor), _half_up(size[1] * factor)
 
 
-def _requested_size(request: UpscalingRequest, size: Size) -> Size:
+def requested_size(request: UpscalingRequest, size: Size) -> Size:
+    """Return the size that `request` asks for, given that of its input, without any limit.
+
+    Of a width or height that is given, the other side follows the aspect ratio, rounded half up.
+    """
     width, height = size
     if request.output_image_height is not None:
         return _half_up(Fraction(width * request.output_image_height, height)), (

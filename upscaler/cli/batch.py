@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from PIL import Image
 
-from upscaler.api.request import validate_request
-from upscaler.api.sizes import Size, output_size
+from upscaler.api.sizes import Size
 from upscaler.cli.output import STDOUT, error_text, fail, note, say
 from upscaler.errors import FileRefused
 from upscaler.file_inputs import STDIO
 from upscaler.file_jobs import Batch, FileJob, listing
 from upscaler.files import printable
-from upscaler.imaging import decode
+from upscaler.imaging.decode import pixel_limit
+from upscaler.imaging.other_formats import MAX_PIXELS
 
 INTERRUPTED: Final = 128 + 2
 """The exit status of an interrupted process, by the convention of shells: 128 + SIGINT."""
@@ -27,11 +27,12 @@ NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 class BatchRun:
     """The work on `batch`, in order, by `upscale`, which returns the object that `--json` prints.
 
-    `fields` are those of each image's request. With `again`, results that are there are made anew.
+    `measure` returns the size that a result should have. With `again`, results that are there are
+    made anew.
     """
 
     batch: Batch
-    fields: dict[str, object]
+    measure: Callable[[FileJob], Size]
     upscale: Callable[[FileJob], dict[str, Any]]
     as_json: bool
     again: bool
@@ -82,9 +83,10 @@ class BatchRun:
         if not job.is_current():
             return None
         try:
-            request = validate_request(self.fields | {"init_image": job.read()})
-            size = output_size(request, decode.read_header(request.init_image or b"").size)
-            with Image.open(job.target, formats=[self.batch.encoding.upper()]) as result:
+            size = self.measure(job)
+            with pixel_limit(MAX_PIXELS):
+                result = Image.open(job.target, formats=[self.batch.encoding.upper()])
+            with result:
                 return size if result.size == size else None
         except Exception:  # whatever it is, upscaling the image finds it again and says so
             return None

@@ -3,19 +3,28 @@
 import argparse
 import sys
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from upscaler.api.request import validate_request
-from upscaler.api.sizes import output_size
+from upscaler.api.request import UpscalingRequest, validate_request
+from upscaler.api.sizes import Size
+from upscaler.cli import sizes
 from upscaler.cli.batch import BatchRun
 from upscaler.cli.options import settings_from
-from upscaler.cli.output import STDOUT, open_result, progress_bar
+from upscaler.cli.output import STDOUT, note, open_result, progress_bar
 from upscaler.errors import FileRefused
 from upscaler.file_inputs import STDIO
 from upscaler.file_jobs import Batch, FileJob, plan_files
-from upscaler.imaging import comparison, decode, encode, metadata
+from upscaler.files import printable
+from upscaler.formats import FILE_FORMATS, READ_SUFFIXES, FileFormat
+from upscaler.imaging.comparison import BeforeAfter
+from upscaler.imaging.decode import EncodedImage
+from upscaler.imaging.metadata import NO_METADATA, Metadata, read_metadata
+from upscaler.imaging.other_formats import OtherImage
+from upscaler.imaging.other_writers import write_image
+from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS
 
 if TYPE_CHECKING:
@@ -31,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
         before_after=args.before_after,
         recursive=args.recursive,
         pipes=True,
+        suffixes=READ_SUFFIXES,
+        formats=FILE_FORMATS.values(),
     )
     _check_stdout(batch, as_json=args.json)
     fields: dict[str, object] = {
@@ -38,21 +49,16 @@ def run(args: argparse.Namespace) -> int:
         "output_image_width": args.width,
         "output_image_height": args.height,
         "model": args.model,
-        "output_image_encoding": batch.encoding,
     }
     if args.scale is args.width is args.height is None:
         fields["scale"] = MODELS[args.model].scale
-    # With a stand-in for the image, so that a wrong option is reported before any file is read.
-    validate_request(fields | {"init_image": b"-"})
+    # With a stand-in for the image: a wrong option is reported before any file is read.
+    request = validate_request(fields | {"init_image": b"-"})
 
     from upscaler.engine.pool import EnginePool
 
-    engines = EnginePool(settings_from(args))
-
-    def upscale(job: FileJob) -> dict[str, Any]:
-        return _upscale(args, job, fields, engines)
-
-    return BatchRun(batch, fields, upscale, as_json=args.json, again=args.again).run()
+    work = ImageWork(args, request, batch.encoding, EnginePool(settings_from(args)))
+    return BatchRun(batch, work.measure, work.upscale, as_json=args.json, again=args.again).run()
 
 
 def _check_stdout(batch: Batch, *, as_json: bool) -> None:
@@ -65,41 +71,73 @@ def _check_stdout(batch: Batch, *, as_json: bool) -> None:
         raise FileRefused(STDOUT, "it is a terminal or closed: redirect it, or use -o FILE")
 
 
-def _upscale(
-    args: argparse.Namespace, job: FileJob, fields: dict[str, object], engines: "EnginePool"
-) -> dict[str, Any]:
-    """Upscale one image; return the object that `--json` prints. Raises whatever goes wrong."""
-    started_s = time.perf_counter()
-    request = validate_request(fields | {"init_image": job.read()})
-    data = request.init_image or b""
-    image = decode.read_header(data)
-    kept = metadata.read_metadata(data) if args.keep_metadata else metadata.NO_METADATA
-    size = output_size(request, image.size)
-    pixels = image.pixels()
-    # Loaded after the image is decoded, so that a broken one does not cause a download.
-    with progress_bar(f"fetching {request.model}", "B", quiet=args.quiet) as progress:
-        engines.load(request.model, progress)
-    encoding = request.output_image_encoding
-    with progress_bar(job.source.name, "row", quiet=args.quiet) as progress:
-        strips = engines.upscale(pixels, request.model, size, progress)
+@dataclass(frozen=True)
+class ImageWork:
+    """What is done with each image of a batch, as `args` and `request` ask for."""
+
+    args: argparse.Namespace
+    request: UpscalingRequest
+    encoding: FileFormat
+    engines: "EnginePool"
+
+    def measure(self, job: FileJob) -> Size:
+        """The size that the result should have. Raises what `upscale` raises."""
+        return self._read(job)[2]
+
+    def upscale(self, job: FileJob) -> dict[str, Any]:
+        """Upscale one image; return what `--json` prints. Raises whatever goes wrong."""
+        started_s = time.perf_counter()
+        model, engines = self.request.model, self.engines
+        data, image, size = self._read(job)
+        kept = read_metadata(data) if self.args.keep_metadata else NO_METADATA
+        spool = sizes.spool_folder(job.target)
+        engines.plan(model, image.size, image.channels, spool)  # refuse before decoding
+        pixels = image.pixels()
+        # Loaded after the image is decoded, so that a broken one does not cause a download.
+        with progress_bar(f"fetching {model}", "B", quiet=self.args.quiet) as progress:
+            engines.load(model, progress)
+        needs = sizes.forecast(image, size, model, self.encoding, spool=spool, engines=engines)
+        part = image.note
+        del data, image  # the file is not needed any more, and may be large
+        for line in filter(None, (part, str(needs))):
+            if not self.args.quiet:
+                note(printable(f"{job.source}: {line}"))
+        self._write(job, pixels, size, kept, spool)
+        result: dict[str, Any] = {
+            "input": str(job.source),
+            "output": str(job.target),
+            "width": size[0],
+            "height": size[1],
+            "model": model,
+            "seconds": round(time.perf_counter() - started_s, 3),
+        }
+        if str(needs):
+            result["forecast"] = needs.as_dict()
+        if part:
+            result["note"] = part
         if job.comparison:
-            # The comparison needs the whole result, so only here it is held in memory.
-            whole = np.concatenate(list(strips))
-            sheet = comparison.before_after(pixels, whole)
+            result["before_after"] = str(job.comparison)
+        return result
+
+    def _read(self, job: FileJob) -> tuple[bytes, EncodedImage | OtherImage, Size]:
+        """The file, the image of which only the header is read, and the size of its result."""
+        memory = self.engines.settings.memory
+        data = job.read(memory or self.engines.free_bytes() // 2)
+        image = sizes.read_picture(data, memory, self.engines)
+        return data, image, sizes.wanted_size(self.request, image.size, self.encoding)
+
+    def _write(
+        self, job: FileJob, pixels: Pixels, size: Size, metadata: Metadata, spool: Path
+    ) -> None:
+        """Write the result, and the comparison if one is wanted, while it is upscaled."""
+        comparison = BeforeAfter(pixels, size) if job.comparison else None
+        with progress_bar(job.source.name, "row", quiet=self.args.quiet) as progress:
+            strips: Iterable[Pixels]
+            strips = self.engines.upscale(pixels, self.request.model, size, progress, spool)
+            strips = comparison.watch(strips) if comparison else strips
+            with open_result(job.target) as file:
+                write_image(file, strips, size[1], self.encoding, metadata)
+        if comparison and job.comparison:
+            sheet = comparison.sheet()
             with open_result(job.comparison) as file:
-                file.writelines(encode.encode_strips([sheet], len(sheet), encoding))
-            strips = iter([whole])
-        # Written while it is upscaled: the whole result is never in memory.
-        with open_result(job.target) as file:
-            file.writelines(encode.encode_strips(strips, size[1], encoding, metadata=kept))
-    result: dict[str, Any] = {
-        "input": str(job.source),
-        "output": str(job.target),
-        "width": size[0],
-        "height": size[1],
-        "model": request.model,
-        "seconds": round(time.perf_counter() - started_s, 3),
-    }
-    if job.comparison:
-        result["before_after"] = str(job.comparison)
-    return result
+                write_image(file, [sheet], len(sheet), self.encoding)

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from upscaler.api.limits import MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
 from upscaler.bench.contenders import Peer
-from upscaler.formats import ImageEncoding
+from upscaler.cli.sizes import MIN_SIDE_PX
+from upscaler.formats import FILE_FORMATS, FileFormat, ImageEncoding
+from upscaler.imaging.other_formats import MAX_SIDE_PX
 from upscaler.models import UpscalingModel
 from upscaler.settings import Device, Precision, Settings, parse_bytes
 
@@ -43,12 +44,15 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
 def _add_image(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        f"Upscale images (PNG, JPEG, WebP) with sides of {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels "
-        f"to at most {MAX_OUTPUT_PX}. By default an image is upscaled by the model's own scale. "
-        "Its result has its name; where a folder has a.png and a.jpg, that of a.jpg is a-jpg.png. "
-        "The same command continues an interrupted batch: results that are there are left if they "
-        "are not older than their image and have the size that is asked for, whatever the model. A "
-        "command that names one image makes it each time."
+        "Upscale images: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, and HEIC and JPEG XL with Pillow's "
+        f"plugins. Each side may have {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels, before and after, as "
+        "far as memory and disk allow; what will take long is told beforehand. By default an image "
+        "is upscaled by the model's own scale. Where a result does not fit into the memory, it "
+        "waits in a temporary file beside the output. "
+        "A result has the name of its image; where a folder has a.png and a.jpg, that of a.jpg is "
+        "a-jpg.png. The same command continues an interrupted batch: results that are there are "
+        "left if they are not older than their image and have the size that is asked for, whatever "
+        "the model. A command that names one image makes it each time."
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT",
@@ -68,8 +72,8 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(UpscalingModel)
     add("--model", type=_one_of(UpscalingModel), default=UpscalingModel.X4_PLUS, metavar="NAME",
         help=f"one of: {names}")  # fmt: skip
-    add("--encoding", type=_one_of(ImageEncoding), metavar="NAME",
-        help=f"one of: {', '.join(ImageEncoding)}; default: the one that --output's name says, "
+    add("--encoding", type=_format, metavar="NAME",
+        help=f"one of: {', '.join(FILE_FORMATS)}; default: the one that --output's name says, "
         f"or else {ImageEncoding.PNG}")  # fmt: skip
     add("--before-after", action="store_true", help="also write a comparison with bicubic resizing")
     add("--keep-metadata", action="store_true",
@@ -142,6 +146,10 @@ def _one_of(choices: Iterable[Word]) -> Callable[[str], Word]:
         return words[text]
 
     return word
+
+
+def _format(text: str) -> FileFormat:
+    return FILE_FORMATS[_one_of(FILE_FORMATS)(text)]
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:

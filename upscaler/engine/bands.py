@@ -1,12 +1,15 @@
 """Run a network over an image, band by band as a plan says."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from upscaler.engine.layers import Resolution
+from upscaler.engine.spool import BandSpool
 from upscaler.engine.streams import Streamed
 from upscaler.engine.tensors import to_network
 from upscaler.errors import Overflow
@@ -29,11 +32,16 @@ class BandedNetwork(NamedTuple):
         """Upscale `source`, uint8 of shape (height, width, 3); yield strips of rows, top to bottom.
 
         With one band each strip is yielded as soon as it is computed. With several bands there is
-        one strip, the whole image, because no row is complete before the last band is. Raises
-        Overflow if the network's output is not finite.
+        one strip, the whole image, because no row is complete before the last band is; or, if the
+        plan has a folder `spool`, the bands wait in a file there, and there are strips in the
+        host's memory. Raises Overflow if the network's output is not finite, and OSError if the
+        file cannot be written.
         """
         if len(plan.tiles) == 1:
             yield from self._upscale_band(source, plan.tiles[0], plan, convert)
+            return
+        if plan.spool is not None:
+            yield from self._spooled(source, plan, convert, plan.spool)
             return
         scale = self.model.scale
         whole: Tensor | None = None  # allocated once `convert` has shown its number of channels
@@ -48,6 +56,18 @@ class BandedNetwork(NamedTuple):
                 row += len(strip)
         assert whole is not None
         yield whole
+
+    def _spooled(
+        self, source: Tensor, plan: Plan, convert: Convert, folder: Path
+    ) -> Iterator[Tensor]:
+        """Upscale all bands to a file in `folder`, then yield strips of the whole image."""
+        scale = self.model.scale
+        widths = [tile.core.width * scale for tile in plan.tiles]
+        with closing(BandSpool(folder, widths, len(source) * scale)) as spool:
+            for tile in plan.tiles:
+                for strip in self._upscale_band(source, tile, plan, convert):
+                    spool.write(strip)
+            yield from spool.strips()
 
     def _upscale_band(
         self, source: Tensor, tile: Tile, plan: Plan, convert: Convert

@@ -1,6 +1,7 @@
 """The engine: upscale images with a network, then resize to the requested size by Lanczos."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self
@@ -14,7 +15,7 @@ from upscaler.api.sizes import Size, scaled_size
 from upscaler.engine import weights
 from upscaler.engine.bands import BandedNetwork
 from upscaler.engine.devices import methods, pick_device, pick_precision
-from upscaler.engine.memory import as_out_of_memory, free_bytes
+from upscaler.engine.memory import CPU, as_out_of_memory, free_bytes
 from upscaler.engine.networks import Net
 from upscaler.engine.retry import strips_with_retries
 from upscaler.engine.streams import streamed
@@ -28,11 +29,13 @@ from upscaler.engine.tensors import (
     to_uint8,
 )
 from upscaler.errors import FileRefused, ImageError, Overflow, WeightsUnavailable
-from upscaler.imaging import decode, encode
+from upscaler.formats import FILE_FORMATS
 from upscaler.imaging.alpha import bleed_colours
+from upscaler.imaging.other_formats import read_any
+from upscaler.imaging.other_writers import write_image
 from upscaler.imaging.pixels import Pixels, is_gray
-from upscaler.imaging.resize import resize
-from upscaler.models import MODELS, Model, UpscalingModel
+from upscaler.imaging.resize import resized_strips
+from upscaler.models import MODELS, Model, UpscalingModel, flop
 from upscaler.planning import Plan, cheapest, footprint, plans
 from upscaler.settings import Device, Precision, Settings
 
@@ -43,6 +46,10 @@ counts its own rows, and so does alpha, so the total may exceed the image's heig
 PROBE_PX: Final = 16
 """The side of the image on which a user's own weights are tried. On two cores it takes a compact
 network 30 to 70 ms and the largest up to 0.8 s: too long for weights that are known to be good."""
+ESTIMATE_FLOP: Final = 15 * 10**10
+"""What is computed for an estimate of the time: about a second's work on two cores."""
+GPU_RESIZE_PX: Final = 2**26
+"""The largest result that is resized on a GPU, which holds it whole and in floats meanwhile."""
 
 
 class Engine:
@@ -159,17 +166,20 @@ class Engine:
         size: Size | None = None,
         memory: int | None = None,
         progress: RowProgress | None = None,
+        spool: Path | None = None,
     ) -> Iterator[Pixels]:
         """What `upscale` returns, as strips of rows from top to bottom.
 
         Each strip is uint8 of shape (any number of rows, width, channels) and is yielded as soon as
-        it is computed. If the image has to be resized or is upscaled in bands, there is a single
-        strip. Raises what `upscale` raises: ValueError at once, the others during iteration.
+        it is computed. If the image is upscaled in bands, there is a single strip; but with
+        `spool`, a folder, the result is never in memory as a whole: bands that are too large for it
+        wait in a temporary file there. Raises what `upscale` raises: ValueError at once, the others
+        during iteration; and OSError if that file cannot be written.
         """
         # Not a generator itself, so that wrong arguments are refused here, not at the first strip.
         wanted = self._output_size(pixels, outscale, size)
         height, width, channels = pixels.shape
-        choices = self._plans(width, height, channels)
+        choices = self._plans(width, height, channels, spool=spool)
         plan = cheapest(choices, memory, free_bytes(self.device))
         strips = strips_with_retries(
             lambda plan: self._strips(pixels, plan, progress), plan, choices
@@ -177,7 +187,9 @@ class Engine:
         native = width * self.model.scale, height * self.model.scale
         if wanted == native:
             return to_host(strips, self.device)
-        return self._resized(strips, native[1], wanted)
+        if self.device.type == "cuda" and math.prod(native) <= GPU_RESIZE_PX:
+            return self._resized(strips, native[1], wanted)
+        return resized_strips(to_host(strips, self.device), native, wanted)
 
     def upscale_file(
         self,
@@ -191,32 +203,34 @@ class Engine:
     ) -> None:
         """Upscale the image file `source` and write the result to `target`.
 
-        `source` is a PNG, JPEG or WebP file of at most 64 MiB, turned upright by its EXIF
-        orientation and converted to sRGB by its profile. The suffix of `target` (.png, .jpg or
-        .jpeg) is its format; JPEG shows transparency as white. It is written while the rows are
-        computed and replaces an existing file only when it is complete; missing folders are
-        created. The other arguments are those of `upscale`.
+        `source` is a PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF file, or HEIC or JPEG XL if Pillow's
+        plugin is installed, turned upright by its EXIF orientation and converted to sRGB by its
+        profile. Of several frames or pages the first is read. The suffix of `target` (.png, .jpg,
+        .jpeg, .webp, .avif, .tif or .tiff) is its format; JPEG shows transparency as white. It is
+        written while the rows are computed and replaces an existing file only when it is complete;
+        missing folders are created. The other arguments are those of `upscale`.
 
         Raises FileRefused for a source that cannot be read or decoded, and for a target with
         another suffix or that is the source itself; OSError where the target cannot be written;
         and what `upscale` raises.
         """
         source, target = Path(source), Path(target)
-        encoding = files.ENCODINGS.get(target.suffix.lower())
+        by_suffix = {
+            suffix: encoding for encoding in FILE_FORMATS.values() for suffix in encoding.suffixes
+        }
+        encoding = by_suffix.get(target.suffix.lower())
         if encoding is None:
-            raise FileRefused(
-                str(target), f"the suffix must be one of {', '.join(files.ENCODINGS)}"
-            )
+            raise FileRefused(str(target), f"the suffix must be one of {', '.join(by_suffix)}")
         if files.identity(source) == files.identity(target):
             raise FileRefused(str(target), "the result would overwrite its source")
         try:
-            pixels = decode.read_header(files.read_image_file(source)).pixels()
+            pixels = read_any(files.read_image_file(source, free_bytes(CPU) // 2)).pixels()
         except ImageError as error:
             raise FileRefused(str(source), str(error)) from error
         strips = self.strips(pixels, outscale, size=size, memory=memory, progress=progress)
         _, height = self._output_size(pixels, outscale, size)
         with files.atomic_write(target) as file:
-            file.writelines(encode.encode_strips(strips, height, encoding))
+            write_image(file, strips, height, encoding)
 
     def plan(
         self, width: int, height: int, *, channels: int = 3, memory: int | None = None
@@ -224,6 +238,21 @@ class Engine:
         """The plan by which `upscale` would process an image of that size within `memory` bytes."""
         choices = self._plans(width, height, channels)
         return cheapest(choices, memory, free_bytes(self.device))
+
+    def estimate_s(self, plan: Plan, channels: int) -> float:
+        """About how many seconds an image takes by that plan; it takes about a second itself.
+
+        Measured on a small image: what else the machine has to do later is not known.
+        """
+        probe = _probe_image()
+        self.upscale(probe)  # the first image ever takes longer
+        count = max(2, math.isqrt(ESTIMATE_FLOP // flop(self.model, PROBE_PX, PROBE_PX)))
+        probe = np.tile(probe, (count, count, 1))
+        started_s = time.perf_counter()
+        self.upscale(probe)
+        elapsed_s = time.perf_counter() - started_s
+        computed_px = sum(tile.surround.width * tile.surround.height for tile in plan.tiles)
+        return elapsed_s * computed_px / (count * PROBE_PX) ** 2 * (channels - 2)
 
     def upscale_by_plan(
         self, pixels: Pixels, plan: Plan, progress: RowProgress | None = None
@@ -247,28 +276,26 @@ class Engine:
         height, width, _ = pixels.shape
         return size or scaled_size((width, height), outscale or self.model.scale)
 
-    def _plans(self, width: int, height: int, channels: int) -> list[Plan]:
-        return plans(self.model, (width, height), channels, self.footprint)
+    def _plans(
+        self, width: int, height: int, channels: int, *, spool: Path | None = None
+    ) -> list[Plan]:
+        return plans(self.model, (width, height), channels, self.footprint, spool=spool)
 
     def _resized(self, strips: Iterator[Tensor], height: int, size: Size) -> Iterator[Pixels]:
-        """Join `strips` to an image and resize it to `size`; yield it as one strip.
+        """Join `strips` to an image and resize it to `size` on the device; yield it as one strip.
 
-        On CUDA it is resized before it is copied to the host, since a GPU resizes faster than it
-        copies.
+        It is resized before it is copied to the host, since a GPU resizes faster than it copies.
         """
         with as_out_of_memory("the image at the requested size"):
-            whole = assemble(strips, height)
-            if self.device.type == "cuda":
-                yield lanczos(whole, size).cpu().numpy()
-            else:
-                yield resize(whole.cpu().numpy(), size)
+            yield lanczos(assemble(strips, height), size).cpu().numpy()
 
     def _strips(self, pixels: Pixels, plan: Plan, progress: RowProgress | None) -> Iterator[Tensor]:
-        """What `upscale_by_plan` returns, as uint8 strips on the device, from top to bottom.
+        """What `upscale_by_plan` returns, as uint8 strips from top to bottom.
 
-        Alpha is upscaled by the network as a grey image of its own, as in the reference, unless it
-        is the same everywhere. Unlike there, colours beneath transparency are replaced before, and
-        the network's output for a grey image is made grey again.
+        They are on the device, or in the host's memory if they were in a file. Alpha is upscaled by
+        the network as a grey image of its own, as in the reference, unless it is the same
+        everywhere. Unlike there, colours beneath transparency are replaced before, and the
+        network's output for a grey image is made grey again.
         """
         height, width, channels = pixels.shape
         scale = self.model.scale
@@ -291,12 +318,13 @@ class Engine:
             report(done // scale, total)
             return rows
 
-        # The whole alpha comes first, since each strip of the result needs its rows.
-        opacity = None
+        # The whole alpha comes first, since each strip of the result needs its rows; or, to hold
+        # none of it, along with the colours, in strips of the same rows since the plan is the same.
+        opacity, alphas = None, None
         if not uniform:
             grey = alpha.expand(-1, -1, 3)
-            strips = self._network.upscale(grey, plan, lambda rows: to_gray_uint8(counted(rows)))
-            opacity = assemble(strips, len(padded) * scale)
+            alphas = self._network.upscale(grey, plan, lambda rows: to_gray_uint8(counted(rows)))
+            opacity = None if plan.spool else assemble(alphas, len(padded) * scale)
         elif channels == 4:
             opacity = alpha[:1, :1].expand(len(padded) * scale, padded.shape[1] * scale, 1)
         row = 0
@@ -304,7 +332,9 @@ class Engine:
             # Grey rows have one channel so far.
             strip = rows if rows.shape[2] == 3 else rows.repeat(1, 1, 3)
             if opacity is not None:
-                strip = torch.cat((strip, opacity[row:][: len(rows)]), 2)
+                strip = torch.cat((strip, opacity[row:][: len(rows)].to(rows.device)), 2)
+            elif alphas is not None:
+                strip = torch.cat((strip, next(alphas)), 2)
             visible = min(len(rows), height * scale - row)  # without the rows of the padding
             if visible > 0:
                 yield strip[:visible, : width * scale]

@@ -13,6 +13,7 @@ import torch
 
 from upscaler.errors import OutOfMemory
 
+CPU: Final = torch.device("cpu")
 CGROUP: Final = Path("/sys/fs/cgroup")
 """Where Linux publishes the memory limit of a container."""
 LIMIT_AND_USE: Final = (

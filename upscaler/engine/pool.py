@@ -4,17 +4,18 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from upscaler.api.sizes import Size
 from upscaler.engine import weights
 from upscaler.engine.devices import name_of, pick_device, pick_precision
 from upscaler.engine.engine import Engine, RowProgress
-from upscaler.engine.memory import free_bytes, trim_heap
+from upscaler.engine.memory import CPU, free_bytes, trim_heap
 from upscaler.errors import WeightsUnavailable
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.planning import cheapest, footprint, plans
+from upscaler.planning import Plan, cheapest, footprint, plans
 from upscaler.settings import Settings
 
 RETRY_AFTER_S: Final = 60.0
@@ -67,11 +68,24 @@ class EnginePool:
 
         Raises OutOfMemory if no plan fits into the memory that the settings allow.
         """
+        return len(self.plan(model, size, channels).tiles)
+
+    def plan(
+        self, model: UpscalingModel, size: Size, channels: int, spool: Path | None = None
+    ) -> Plan:
+        """The plan by which an image of that size would be upscaled. Loads nothing.
+
+        `spool` is that of `Engine.strips`. Raises OutOfMemory if no plan fits into the memory that
+        the settings allow.
+        """
         spec = MODELS[model]
         needs = footprint(spec.network, self._precision, self._device.type)
-        choices = plans(spec, size, channels, needs)
-        plan = cheapest(choices, self.settings.memory, free_bytes(self._device))
-        return len(plan.tiles)
+        choices = plans(spec, size, channels, needs, spool=spool)
+        return cheapest(choices, self.settings.memory, free_bytes(self._device))
+
+    def free_bytes(self) -> int:
+        """The memory of this machine, not of its GPU, that is free."""
+        return free_bytes(CPU)
 
     def upscale(
         self,
@@ -79,6 +93,7 @@ class EnginePool:
         model: UpscalingModel,
         size: Size,
         progress: RowProgress | None = None,
+        spool: Path | None = None,
     ) -> Iterator[Pixels]:
         """Upscale `pixels` by `model` to exactly `size` and yield strips, as `Engine.strips` does.
 
@@ -87,7 +102,9 @@ class EnginePool:
         memory = self.settings.memory
         try:
             engine = self.engine(model)
-            yield from engine.strips(pixels, size=size, memory=memory, progress=progress)
+            yield from engine.strips(
+                pixels, size=size, memory=memory, progress=progress, spool=spool
+            )
         finally:
             trim_heap()
 

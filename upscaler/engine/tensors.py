@@ -26,8 +26,14 @@ AHEAD: Final = 2
 
 
 def reflect_pad(pixels: Pixels, multiple: int) -> Pixels:
-    """Pad both sides to a multiple by mirroring the last pixels, as the reference does."""
+    """Pad both sides to a multiple by mirroring the last pixels, as the reference does.
+
+    Pixels that need no padding are returned without a copy, if torch takes them as they are: it
+    needs memory that may be written to and that has no negative strides.
+    """
     height, width, _ = pixels.shape
+    if not height % multiple and not width % multiple:
+        return np.require(pixels, requirements=["C", "W"])
     borders = (0, -height % multiple), (0, -width % multiple), (0, 0)
     return np.pad(pixels, borders, mode="reflect")
 

@@ -5,7 +5,10 @@ RGBA with straight alpha, always upright and in sRGB. The reverse is in `upscale
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isqrt
 from threading import Lock
 from typing import Final
 
@@ -30,17 +33,7 @@ _MAX_EXIF_BYTES: Final = 65_536
 """At most this much EXIF is read. A JPEG cannot have more in a segment, and the orientation is
 among the first tags. Without a limit Pillow takes seconds for a tag of millions of numbers."""
 _ORIENTATION_TAG: Final = 0x0112
-_TRANSPOSE: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""The operation that turns an image upright, by its EXIF orientation; 1 needs none."""
-_SIDEWAYS: Final = (5, 6, 7, 8)
+SIDEWAYS: Final = (5, 6, 7, 8)
 """The orientations that swap width and height."""
 
 _WEBP: Final = Lock()
@@ -48,18 +41,26 @@ _WEBP: Final = Lock()
 total 700 MiB, which cannot be predicted: so never for two files at the same time."""
 
 
+_PIXEL_LIMIT: Final = Lock()
+"""Held while Pillow's own limit, which is one for the whole process, is another."""
+CONVERTED_BYTES: Final = 28
+"""The most bytes per pixel that are in memory while colours are converted, measured: the image's
+samples, up to four images of Pillow's with four bytes per pixel each, the result and it upright."""
+
+
 @dataclass(frozen=True)
 class EncodedImage:
     """An image file of which only the header has been read.
 
     `size` is the width and height in pixels once it is upright, and `orientation` is the EXIF
-    orientation, 1 to 8.
+    orientation, 1 to 8. `note` says what of the file is not read, for the user.
     """
 
     image: Image.Image
     data: bytes
     size: Size
     orientation: int
+    note: str = ""
 
     @property
     def channels(self) -> int:
@@ -67,6 +68,17 @@ class EncodedImage:
         # "transparency" is the transparent colour of a PNG without an alpha channel.
         transparent = "A" in self.image.mode or "transparency" in self.image.info
         return 4 if transparent else 3
+
+    @property
+    def most_bytes(self) -> int:
+        """About the most memory that `pixels` takes, without the file itself."""
+        profile = self.image.info.get("icc_profile")
+        plain = self.image.mode in ("RGB", "RGBA") and not profile
+        plain = plain and self.image.format != "WEBP"  # which Pillow decodes
+        # A JPEG is decoded twice and compared, and an image that is turned is there twice.
+        copies = 3 if self.image.format == "JPEG" else 1 if self.orientation == 1 else 2
+        sample_bytes = self.channels * copies
+        return self.size[0] * self.size[1] * (sample_bytes if plain else CONVERTED_BYTES)
 
     def pixels(self) -> Pixels:
         """Decode: upright, in sRGB, with alpha only if the file has transparency.
@@ -80,26 +92,28 @@ class EncodedImage:
             samples = _decode_samples(self.image, self.data)
             mode = "CMYK" if self.image.mode == "CMYK" else MODES[samples.shape[2]]
             pixels = to_srgb(samples, mode, self.image.info.get("icc_profile"))
-            if self.orientation not in _TRANSPOSE:
-                return pixels
-            return np.array(Image.fromarray(pixels).transpose(_TRANSPOSE[self.orientation]))
+            return upright(pixels, self.orientation)
         except ImageError:
             raise
         except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
             raise ImageError("this image file is truncated or damaged", "image_damaged") from error
 
 
-def read_header(data: bytes) -> EncodedImage:
+def read_header(data: bytes, most_px: int | None = None) -> EncodedImage:
     """Read the header of an image file: the size is known, the pixels are not decoded yet.
 
-    Raises ImageError for anything but a single still PNG, JPEG or WebP image.
+    An image of more than `most_px` pixels is refused, by default what Pillow refuses, which is far
+    more than a request may have. Raises ImageError for anything but a single still PNG, JPEG or
+    WebP image.
     """
     try:
-        data, image = _open(data)
+        with pixel_limit(most_px):
+            data, image = _open(data)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        msg = f"each side may have at most {MAX_INPUT_PX} pixels, and this image has far more"
+        most = MAX_INPUT_PX if most_px is None else isqrt(most_px)
+        msg = f"each side may have at most {most} pixels, and this image has far more"
         raise ImageError(msg, "image_too_large") from error
     except Exception as error:  # see EncodedImage.pixels
         msg = "this is not a PNG, JPEG or WebP image"
@@ -109,10 +123,25 @@ def read_header(data: bytes) -> EncodedImage:
         raise ImageError(msg, "image_unreadable") from error
     if getattr(image, "n_frames", 1) > 1:
         raise ImageError("this image is animated: send a still one", "image_animated")
-    orientation = _orientation(image)
+    orientation = exif_orientation(image)
     width, height = image.size
-    size = (height, width) if orientation in _SIDEWAYS else (width, height)
+    size = (height, width) if orientation in SIDEWAYS else (width, height)
     return EncodedImage(image, data, size, orientation)
+
+
+@contextmanager
+def pixel_limit(most_px: int | None) -> Iterator[None]:
+    """Let Pillow open images of up to `most_px` pixels; with None, as many as it does by itself."""
+    if most_px is None:
+        yield
+        return
+    with _PIXEL_LIMIT:
+        own = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = most_px
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = own
 
 
 def _open(data: bytes) -> tuple[bytes, Image.Image]:
@@ -142,7 +171,20 @@ def _open(data: bytes) -> tuple[bytes, Image.Image]:
     return data, image
 
 
-def _orientation(image: Image.Image) -> int:
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn pixels of an EXIF orientation, 1 to 8, upright (EXIF 3.0, 4.6.4.A, tag 0x0112).
+
+    The number says where the stored image's first row and first column are. Those above 4 swap
+    them; of the others, 2 and 3 have the right one first, and 3 and 4 the bottom one.
+    """
+    if orientation == 1:
+        return pixels
+    turned = pixels.swapaxes(0, 1) if orientation in SIDEWAYS else pixels
+    from_bottom, from_right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(turned[:: -1 if from_bottom else 1, :: -1 if from_right else 1])
+
+
+def exif_orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8, without decoding any pixels; 1 if the EXIF is unreadable."""
     exif = Image.Exif()
     try:

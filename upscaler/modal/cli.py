@@ -20,7 +20,7 @@ from upscaler.api.limits import MAX_INPUT_PX, MAX_OUTPUT_PX, MIN_INPUT_PX
 from upscaler.errors import FileRefused
 from upscaler.file_jobs import FileJob, plan_files
 from upscaler.files import atomic_write, escape_unencodable, printable
-from upscaler.formats import ImageEncoding
+from upscaler.formats import FileFormat, ImageEncoding
 from upscaler.modal import pricing
 from upscaler.modal.config import GPU_CORES, GPU_MEMORY_MIB
 from upscaler.modal.payload import FileResult
@@ -179,7 +179,7 @@ def _log(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def _fields(args: argparse.Namespace, encoding: ImageEncoding) -> dict[str, object]:
+def _fields(args: argparse.Namespace, encoding: FileFormat) -> dict[str, object]:
     """The fields of each image's request, without the image itself."""
     fields: dict[str, object] = {
         "scale": args.scale,

@@ -36,7 +36,7 @@ def clamped() -> Planting:
 
     def output_size(request: UpscalingRequest, size: Size) -> Size:
         sizes.check_input_size(size, request.image_field)
-        width, height = sizes._requested_size(request, size)
+        width, height = sizes.requested_size(request, size)
         return min(width, MOST), min(height, MOST)
 
     return patched(app, "output_size", output_size)
@@ -47,7 +47,7 @@ def output_first() -> Planting:
 
     def around(output_size: Callable[[UpscalingRequest, Size], Size]) -> Any:
         def other(request: UpscalingRequest, size: Size) -> Size:
-            if max(sizes._requested_size(request, size)) > MOST:
+            if max(sizes.requested_size(request, size)) > MOST:
                 msg = "the output may be at most 8192 pixels on each side"
                 error = FieldError(("body", request.size_field), msg, "output_too_large")
                 raise InvalidRequest(error)

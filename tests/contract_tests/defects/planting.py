@@ -289,7 +289,7 @@ def changed_size(change: Callable[[UpscalingRequest, Size, Size], Size]) -> Plan
     def around(requested: Callable[[UpscalingRequest, Size], Size]) -> Any:
         return lambda request, size: change(request, size, requested(request, size))
 
-    return replaced(sizes, "_requested_size", around)
+    return replaced(sizes, "requested_size", around)
 
 
 def input_limits(fits: Callable[[int, int], bool]) -> Planting:
@@ -308,7 +308,7 @@ def output_limits(fits: Callable[[str, int, int], bool]) -> Planting:
 
     def output_size(request: UpscalingRequest, size: Size) -> Size:
         sizes.check_input_size(size, request.image_field)
-        wanted = sizes._requested_size(request, size)
+        wanted = sizes.requested_size(request, size)
         field = request.size_field
         if not fits(field, *wanted):
             msg = "the output may be at most 8192 pixels on each side"
