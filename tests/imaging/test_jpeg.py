@@ -348,6 +348,7 @@ def test_the_first_exif_counts_and_none_behind_the_scan() -> None:
     xmp = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>")
     assert read_header(before(SOF, DATA, TURNED + upright)).orientation == 6
     assert read_header(before(SOF, DATA, upright + TURNED)).orientation == 1
+    assert strip_segments(before(SOF, DATA, TURNED * 2)).count(b"Exif\0\0") == 1
     assert read_header(before(SOF, DATA, xmp + TURNED)).orientation == 6
     assert read_header(DATA.removesuffix(END) + TURNED + END).orientation == 1
 
