@@ -23,7 +23,7 @@ from upscaler.api.sizes import Size
 from upscaler.cli import main
 from upscaler.engine.engine import RowProgress
 from upscaler.engine.pool import EnginePool
-from upscaler.imaging import encode
+from upscaler.imaging import encode, other_writers
 from upscaler.imaging.pixels import Pixels
 
 MODEL: Final = "real-esrgan-animevideo-v3"
@@ -34,7 +34,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images are resized: what a network makes of them is no matter here."""
 
     def upscale(
-        self: EnginePool, pixels: Pixels, model: str, size: Size, progress: RowProgress
+        self: EnginePool, pixels: Pixels, model: str, size: Size, progress: RowProgress, *_: object
     ) -> Iterator[Pixels]:
         progress(1, 1)
         yield np.array(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))
@@ -165,7 +165,7 @@ def test_an_interrupted_batch_goes_on_where_it_was(
 ) -> None:
     shutil.copy("a.png", "c.png")
     with monkeypatch.context() as patch:
-        patch.setattr(encode, "encode_strips", failing(2, KeyboardInterrupt()))
+        patch.setattr(other_writers, "encode_strips", failing(2, KeyboardInterrupt()))
         assert image("a.png", "b.JPG", "c.png") == 130
     told = capsys.readouterr()
     assert told.err == (
@@ -182,7 +182,7 @@ def test_a_full_disk_stops_the_batch_and_is_the_fault_of_no_image(
     images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy("a.png", "c.png")
-    monkeypatch.setattr(encode, "encode_strips", failing(2, full()))
+    monkeypatch.setattr(other_writers, "encode_strips", failing(2, full()))
     assert image("a.png", "b.JPG", "c.png") == 1
     assert capsys.readouterr().err == (
         "upscaler: 1 of 3 failed:\n"
@@ -195,7 +195,7 @@ def test_a_full_disk_stops_the_batch_and_is_the_fault_of_no_image(
 def test_a_full_disk_is_told_to_scripts_for_each_image(
     images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(encode, "encode_strips", failing(1, full()))
+    monkeypatch.setattr(other_writers, "encode_strips", failing(1, full()))
     assert image("a.png", "b.JPG", "--json") == 1
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
         {"input": "a.png", "error": "upscaled/a.png: No space left on device"},
@@ -248,9 +248,9 @@ def test_a_folder_that_becomes_a_file_is_told_by_the_name_of_the_result(
 ) -> None:
     read = files.read_image_file
 
-    def then_changed(path: Path) -> bytes:
+    def then_changed(path: Path, *limit: int) -> bytes:
         (images / "upscaled").touch()
-        return read(path)
+        return read(path, *limit)
 
     monkeypatch.setattr(files, "read_image_file", then_changed)
     assert image("a.png") == 1
@@ -334,7 +334,7 @@ def test_names_are_escaped_in_failures_and_in_the_title_of_a_bar(
     (strange / "in" / name).write_bytes(b"")
     assert image(f"in/{name}", f"in/missing{name}") == 1
     error = capsys.readouterr().err
-    assert "  in/a\\nb\\x1b[2J.png: this is not a " in error
+    assert "  in/a\\nb\\x1b[2J.png: this is not an " in error
     assert "  in/missinga\\nb\\x1b[2J.png: there is no such image\n" in error
 
 
@@ -375,7 +375,7 @@ def test_an_image_that_fails_leaves_standard_output_empty(
     images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stdout = in_cp1252(monkeypatch)
-    monkeypatch.setattr(encode, "encode_strips", failing(1, RuntimeError("in the middle")))
+    monkeypatch.setattr(other_writers, "encode_strips", failing(1, RuntimeError("in the middle")))
     piped(Path("a.png").read_bytes(), monkeypatch)
     assert image("-") == 1
     assert stdout.getvalue() == b""
@@ -409,14 +409,13 @@ def test_standard_input_without_an_image_is_not_waited_for(
     assert "standard input: there is no image in it" in capsys.readouterr().err
 
 
-def test_standard_input_is_read_no_further_than_an_image_can_be_large(
+def test_standard_input_is_read_no_further_than_the_memory_allows(
     images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(files, "MAX_FILE_BYTES", 1000)
-    piped(bytes(5000), monkeypatch)
-    assert image("-", "-o", "b.png") == 1
-    assert "as large as this file" in capsys.readouterr().err
-    assert sys.stdin.buffer.tell() == 1001
+    piped(bytes(2**20 + 1), monkeypatch)
+    assert image("-", "-o", "b.png", "--memory", "1M") == 1
+    assert "only 1 MiB of memory may be taken, and it is larger" in capsys.readouterr().err
+    assert sys.stdin.buffer.tell() == 2**20 + 1
 
 
 @pytest.mark.parametrize("words", [["a.png", "-o", "-"], ["a.png", "b.JPG"]])

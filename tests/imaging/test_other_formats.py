@@ -240,7 +240,7 @@ def test_an_avif_may_call_itself_an_image_in_general() -> None:
 
 def test_the_service_reads_none_of_them() -> None:
     for kind in ("TIFF", "BMP", "GIF", "AVIF"):
-        with pytest.raises(ImageError, match="not a PNG, JPEG or WebP"):
+        with pytest.raises(ImageError, match=f"{kind} is not accepted: send PNG, JPEG or WebP"):
             read_header(saved(NOISE, kind))
 
 

@@ -106,7 +106,8 @@ SEEN = {
     **{f"gamma-{value}": png(RAMP, 8, GREY, before=gama(value)) for value in GAMMAS},
     **{f"gamma-{value}-rgb": rgb(gama(value)) for value in GAMMAS},
     "gamma-0": rgb(gama(0)),
-    "srgb-primaries": rgb(gama(45_455) + chrm(SRGB)),
+    # A browser takes the gamma of sRGB beside its primaries for a power, and no one else does.
+    "srgb-primaries": rgb(gama(50_000) + chrm(SRGB)),
     "adobe": rgb(gama(45_455) + chrm(ADOBE)),
     "prophoto": rgb(gama(55_556) + chrm(PROPHOTO)),
     "primaries-alone": rgb(chrm(ADOBE)),

@@ -20,6 +20,7 @@ from upscaler.imaging.colour import to_srgb
 from upscaler.imaging.decode import (
     CONVERTED_BYTES,
     SIDEWAYS,
+    SIGNATURES,
     EncodedImage,
     exif_orientation,
     pixel_limit,
@@ -27,6 +28,7 @@ from upscaler.imaging.decode import (
     upright,
 )
 from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.signatures import other_format
 
 MAX_SIDE_PX: Final = 65_536
 """The longest side that is read, and that is written."""
@@ -54,6 +56,7 @@ PLUGINS: Final = MappingProxyType(
 )
 """What reads a format that Pillow does not: the module, and the name of its package on PyPI."""
 _NAMES: Final = MappingProxyType({"HEIF": "HEIC", "JXL": "JPEG XL"})
+_ALL: Final = ("PNG", "JPEG", "WebP", "TIFF", "BMP", "GIF", "AVIF", "HEIC", "JPEG XL")
 _PARTS: Final = MappingProxyType({"TIFF": "page"})
 """What the parts of a file are called; those of the others are frames."""
 _TURNED: Final = ("TIFF", "JXL")
@@ -115,8 +118,13 @@ def read_any(data: bytes) -> EncodedImage | OtherImage:
     what is damaged or an animated PNG or WebP; and for sides of more than MAX_SIDE_PX.
     """
     kind = _format(data)
-    if kind is None:
+    if kind is None and data.startswith(SIGNATURES):
         return _checked(read_header(data, MAX_PIXELS))
+    if kind is None:
+        name = other_format(data)
+        what = f"{name} is not" if name else "this is not an image in"
+        msg = f"{what} a format that is read: {', '.join(_ALL)}"
+        raise ImageError(msg, "image_unreadable")
     _require(kind)
     try:
         with pixel_limit(MAX_PIXELS):
