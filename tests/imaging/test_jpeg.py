@@ -188,6 +188,11 @@ ACCEPTED: dict[str, tuple[bytes, str]] = {
         "extraneous bytes before marker 0xd9",
     ),
     "JWRN_JPEG_EOF": (PLAIN.removesuffix(END), "remature end of JPEG"),
+    # As of Photoshop: the length of another segment has swallowed a marker.
+    "JWRN_EXTRANEOUS_DATA, a segment without its marker": (
+        before(0xC1, PLAIN, adobe(1)[2:]),
+        "14 extraneous bytes before marker 0xc1",
+    ),
 }
 
 
@@ -220,6 +225,18 @@ LOST: dict[str, tuple[bytes, str]] = {
         "Inconsistent progression sequence",
     ),
 }
+
+
+def test_the_colours_are_those_of_an_adobe_segment_without_its_marker() -> None:
+    """libjpeg skips it, and shows red, green and blue as luma and chroma."""
+    whole = before(0xC1, PLAIN, adobe(0))
+    assert np.array_equal(decode(before(0xC1, PLAIN, adobe(0)[2:])), decode(whole))
+    assert not np.array_equal(decode(whole), decode(PLAIN))
+
+
+def test_tem_begins_no_segment() -> None:
+    """B.1.1.3: a marker that stands alone, for programs that make files with arithmetic coding."""
+    assert np.array_equal(decode(before(0xC1, PLAIN, b"\xff\x01")), decode(PLAIN))
 
 
 @pytest.mark.parametrize("name", LOST)

@@ -48,14 +48,17 @@ _IGNORED: Final = (*range(0xE0, 0xF0), 0xFE, 0xCC, 0xDC)
 number of lines after the first scan, which libjpeg ignores, too."""
 _SOI, _EOI = START[1], END[1]
 
-_MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""All markers but RST0 to RST7, which belong to the coded pixels."""
+_MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
+"""All markers but RST0 to RST7, which belong to the coded pixels, and TEM, which begins nothing."""
 _ESSENTIAL: Final = re.compile(rb"Adobe|Exif\0|ICC_PROFILE\0")
 """How those segments begin without which an image has other colours or is not upright, while no
 decoder complains."""
 _ICC: Final = b"ICC_PROFILE\0"
 _ICC_HEAD_BYTES: Final = 4 + len(_ICC) + 2
 """The marker, the length, that text, the number of the part, and how many parts there are."""
+_ADOBE_CONTENT: Final = re.compile(rb"\0\x0eAdobe.{7}", re.DOTALL)
+"""An Adobe segment without its marker. There are files of Photoshop's whose profile states a length
+that has these two bytes as well."""
 MAX_SPARE_BYTES: Final = 19
 """Up to this many bytes between two segments may be anything: some programs leave a few there, and
 all decoders skip them. A table that has lost its marker is longer. It must not be skipped, since
@@ -189,7 +192,9 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
             return
         start, marker = found.start(), found[0][1]
         lost = start - at > MAX_SPARE_BYTES and data[at:start].strip(b"\0\xff")
-        if lost or _ESSENTIAL.search(data, at, start):
+        if _ADOBE_CONTENT.fullmatch(data, at, start):
+            yield ADOBE, bytes((0xFF, ADOBE)) + data[at:start], b""
+        elif lost or _ESSENTIAL.search(data, at, start):
             raise ValueError("the marker of a segment is damaged")
         if marker == _EOI:
             yield marker, found[0], b""
