@@ -191,11 +191,8 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         if not found:
             return
         start, marker = found.start(), found[0][1]
-        lost = start - at > MAX_SPARE_BYTES and data[at:start].strip(b"\0\xff")
-        if _ADOBE_CONTENT.fullmatch(data, at, start):
-            yield ADOBE, bytes((0xFF, ADOBE)) + data[at:start], b""
-        elif lost or _ESSENTIAL.search(data, at, start):
-            raise ValueError("the marker of a segment is damaged")
+        if _is_adobe(spare := data[at:start]):
+            yield ADOBE, bytes((0xFF, ADOBE)) + spare, b""
         if marker == _EOI:
             yield marker, found[0], b""
         if marker == _EOI or start + 4 > len(data):
@@ -216,6 +213,18 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         at = stop
     fault = f"this JPEG has more than {MAX_SEGMENTS} segments: save it without its metadata"
     raise TooManySegments(fault, "image_unreadable")
+
+
+def _is_adobe(spare: bytes) -> bool:
+    """Whether the bytes between two segments are one that has lost its marker, but not its place.
+
+    Raises ValueError for any other bytes that may not be skipped.
+    """
+    if _ADOBE_CONTENT.fullmatch(spare):
+        return True
+    if _ESSENTIAL.search(spare) or (len(spare) > MAX_SPARE_BYTES and spare.strip(b"\0\xff")):
+        raise ValueError("the marker of a segment is damaged")
+    return False
 
 
 def read_frame(segment: bytes) -> Frame:
