@@ -34,28 +34,15 @@ MAX_SIDE_PX: Final = 65_536
 """The longest side that is read, and that is written."""
 MAX_PIXELS: Final = MAX_SIDE_PX**2
 """Those of the largest square. Pillow warns of more than this."""
-_BRANDS: Final = MappingProxyType(
-    {b"avif": "AVIF", b"avis": "AVIF"}
-    | dict.fromkeys((b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "HEIF")
+_KINDS: Final = MappingProxyType(
+    {"TIFF": "TIFF", "BMP": "BMP", "GIF": "GIF", "AVIF": "AVIF"}
+    | {"HEIC": "HEIF", "HEIF": "HEIF", "JPEG XL": "JXL"}
 )
-"""The format by a brand of the file (ISO/IEC 14496-12, 4.3; 23008-12, annex B). A file may have
-several of them, and "mif1" does not say how its pixels are coded."""
-_SIGNATURES: Final = (
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),  # BigTIFF
-    (b"MM\0+", "TIFF"),
-    (b"BM", "BMP"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"\xff\x0a", "JXL"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "JXL"),
-)
+"""Pillow's name of a format that is read, by ours."""
 PLUGINS: Final = MappingProxyType(
     {"HEIF": ("pillow_heif", "pillow-heif"), "JXL": ("pillow_jxl", "pillow-jxl-plugin")}
 )
 """What reads a format that Pillow does not: the module, and the name of its package on PyPI."""
-_NAMES: Final = MappingProxyType({"HEIF": "HEIC", "JXL": "JPEG XL"})
 _ALL: Final = ("PNG", "JPEG", "WebP", "TIFF", "BMP", "GIF", "AVIF", "HEIC", "JPEG XL")
 _PARTS: Final = MappingProxyType({"TIFF": "page"})
 """What the parts of a file are called; those of the others are frames."""
@@ -117,15 +104,15 @@ def read_any(data: bytes) -> EncodedImage | OtherImage:
     Raises ImageError for a format that is not read, with what to install where that would help; for
     what is damaged or an animated PNG or WebP; and for sides of more than MAX_SIDE_PX.
     """
-    kind = _format(data)
-    if kind is None and data.startswith(SIGNATURES):
+    if data.startswith(SIGNATURES):
         return _checked(read_header(data, MAX_PIXELS))
+    name = other_format(data) or ""
+    kind = _KINDS.get(name)
     if kind is None:
-        name = other_format(data)
         what = f"{name} is not" if name else "this is not an image in"
         msg = f"{what} a format that is read: {', '.join(_ALL)}"
         raise ImageError(msg, "image_unreadable")
-    _require(kind)
+    _require(kind, name)
     try:
         with pixel_limit(MAX_PIXELS):
             image = Image.open(io.BytesIO(data), formats=[kind])
@@ -134,7 +121,7 @@ def read_any(data: bytes) -> EncodedImage | OtherImage:
     except Image.DecompressionBombError as error:
         raise _too_large() from error
     except Exception as error:  # see OtherImage.pixels
-        msg = f"this {_NAMES.get(kind, kind)} file cannot be read: it is damaged, or of a rare kind"
+        msg = f"this {name} file cannot be read: it is damaged, or of a rare kind"
         raise ImageError(msg, "image_unreadable") from error
     orientation = 1 if kind in _TURNED else exif_orientation(image)
     width, height = image.size
@@ -155,19 +142,8 @@ def _too_large() -> ImageError:
     return ImageError(msg, "image_too_large")
 
 
-def _format(data: bytes) -> str | None:
-    """Pillow's name of a format that the API does not read, by the first bytes; None for others."""
-    if data[4:8] == b"ftyp":
-        length = min(int.from_bytes(data[:4]), 256)
-        brands = [data[at : at + 4] for at in (8, *range(16, length, 4))]
-        found = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
-        return min(found, default=None)  # AVIF rather than HEIF
-    return next((name for start, name in _SIGNATURES if data.startswith(start)), None)
-
-
-def _require(kind: str) -> None:
+def _require(kind: str, name: str) -> None:
     """Raise ImageError unless this installation reads files of that kind."""
-    name = _NAMES.get(kind, kind)
     if kind == "AVIF" and not features.check("avif"):
         msg = "this is an AVIF image, which this build of Pillow does not read: install another"
         raise ImageError(msg, "image_unreadable")

@@ -1,4 +1,4 @@
-"""Name formats that are not read, by how their files begin."""
+"""Name formats that the API does not read, by how their files begin."""
 
 from typing import Final
 
@@ -20,15 +20,15 @@ _STARTS: Final = {
 _BRANDS: Final = {
     b"avif": "AVIF",
     b"avis": "AVIF",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-    b"mif1": "HEIF",
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"heim", b"heis"), "HEIC"),
+    **dict.fromkeys((b"mif1", b"msf1"), "HEIF"),
 }
-"""Those of the ISO base media file format (ISO/IEC 14496-12, 4.3), the more precise ones first."""
+"""Those of the ISO base media file format (ISO/IEC 14496-12, 4.3; 23008-12, annex B). A file may
+have several; the more precise ones come first: "mif1" does not say how its pixels are coded."""
 
 
 def other_format(data: bytes) -> str | None:
-    """The name of a format that is not read, or None if it is an unknown one."""
+    """The name of the format, or None if it is another one."""
     for start, name in _STARTS.items():
         if data.startswith(start):
             return name
