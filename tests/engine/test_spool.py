@@ -4,6 +4,7 @@ import errno
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def test_a_spool_returns_what_it_was_given(
 ) -> None:
     image = torch.from_numpy(noise(height, sum(widths), channels))
     spool = BandSpool(Path(), widths, height)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, closing(spool):
         patch.setattr(spooling, "SPOOL_BYTES", at_once)
         for band in torch.split(image, widths, dim=1):
             cut = data.draw(st.integers(0, height))
