@@ -28,7 +28,7 @@ from upscaler.engine.tensors import (
     to_network,
     to_uint8,
 )
-from upscaler.errors import FileRefused, ImageError, Overflow, WeightsUnavailable
+from upscaler.errors import FileRefused, ImageError, OutOfMemory, Overflow, WeightsUnavailable
 from upscaler.formats import FILE_FORMATS
 from upscaler.imaging.alpha import bleed_colours
 from upscaler.imaging.other_formats import read_any
@@ -224,7 +224,11 @@ class Engine:
         if files.identity(source) == files.identity(target):
             raise FileRefused(str(target), "the result would overwrite its source")
         try:
-            pixels = read_any(files.read_image_file(source, free_bytes(CPU) // 2)).pixels()
+            free = free_bytes(CPU)
+            image = read_any(files.read_image_file(source, free // 2))
+            if image.most_bytes > free:
+                raise OutOfMemory(f"{source}: this image takes more memory to be read than is free")
+            pixels = image.pixels()
         except ImageError as error:
             raise FileRefused(str(source), str(error)) from error
         strips = self.strips(pixels, outscale, size=size, memory=memory, progress=progress)

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 from upscaler.imaging.colour_spaces import SpaceConversion, matrix_from_profile
 from upscaler.imaging.icc_shaper import MAX_TAGS, read_shaper
-from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.pixels import Pixels, keep_neutral
 
 PROGRAMS: Final = b"D2B"
 """The start of the tag signatures D2B0 to D2B3: programs from device colours to the profile's."""
@@ -100,8 +100,10 @@ class ProfileConversion:
             converted = self._by_curves(samples)
             return converted.repeat(3, axis=2) if self._mode == "L" else converted
         if samples.dtype.itemsize == 1:
-            return self._convert(samples.astype(np.uint8, copy=False))
-        return self._interpolate(samples.astype(np.uint32))
+            converted = self._convert(samples.astype(np.uint8, copy=False))
+        else:
+            converted = self._interpolate(samples.astype(np.uint32))
+        return keep_neutral(converted, samples) if self._mode == "RGB" else converted
 
     def _interpolate(self, samples: NDArray[np.uint32]) -> Pixels:
         """Convert 16 bits between the colours of 8 bits around each.

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from upscaler.imaging.pixels import keep_neutral
+
 Floats = NDArray[np.floating]
 Matrix = NDArray[np.floating]
 """Of shape (3, 3)."""
@@ -156,7 +158,7 @@ class SpaceConversion:
         linear = np.empty(samples.shape, np.float32)
         for i, table in enumerate(self._tables):
             linear[:, :, i] = table[samples[:, :, i]]
-        return _encode_srgb((linear @ self._matrix).clip(0, 1))
+        return keep_neutral(_encode_srgb((linear @ self._matrix).clip(0, 1)), samples)
 
 
 def _encode_srgb(linear: NDArray[np.float32]) -> NDArray[np.uint8]:

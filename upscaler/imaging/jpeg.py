@@ -32,7 +32,7 @@ from typing import Final
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from upscaler.errors import ImageError
 from upscaler.imaging._zlib import zlib
@@ -197,7 +197,8 @@ def _decode_by_pillow(file: bytes) -> NDArray[np.uint8]:
 
     Pillow's memory is zero where nothing is written, and it inverts CMYK, which is undone here.
     """
-    with Image.open(io.BytesIO(file), formats=["JPEG"]) as image:
+    # Not by Image.open, whose limit of pixels was kept when the header was read.
+    with JpegImageFile(io.BytesIO(file)) as image:
         samples = np.array(image)
     samples = samples if samples.ndim == 3 else samples[..., None]
     return ~samples if image.mode == "CMYK" else samples

@@ -21,12 +21,13 @@ import io
 import re
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from struct import pack, unpack_from
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from upscaler.imaging.jpeg_segments import (
     END,
@@ -58,7 +59,9 @@ _FLAT: Final = bytes((0, 1, 0, *[1] * 62))
 """A quantization table in which one coefficient counts for nothing, which turns off the smoothing
 of blocks whose AC coefficients are unknown (libjpeg's `smoothing_ok`)."""
 _COLUMNS: Final = 1024
-"""How many MCUs a row has at most: less than 65,500 pixels, which libjpeg takes."""
+"""How many MCUs a row has, but for images with so many that there would be too many rows."""
+_MOST_PX: Final = 65_000
+"""About the longest side that libjpeg takes (JPEG_MAX_DIMENSION)."""
 
 
 class CodedScan(NamedTuple):
@@ -102,9 +105,9 @@ class CodedScan(NamedTuple):
 
         Raises ValueError unless there are as many as `lengths`, with their markers in order.
         """
-        parts = _RESTARTS.split(self.coded)
-        bits, markers = [part.rstrip(b"\xff") for part in parts[::2]], b"".join(parts[1::2])
         count = len(self.lengths())
+        parts = _RESTARTS.split(self.coded, count + 1)  # of millions of markers, no more
+        bits, markers = [part.rstrip(b"\xff") for part in parts[::2]], b"".join(parts[1::2])
         if len(bits) == count + 1 and not bits[-1]:  # some encoders end the last one, too
             bits, markers = bits[:-1], markers[:-1]
         if len(bits) != count or any(m != 0xD0 + i % 8 for i, m in enumerate(markers)):
@@ -113,8 +116,8 @@ class CodedScan(NamedTuple):
 
     def surplus_bytes(self) -> int:
         """How many bytes there are from the first restart marker on that is one too many."""
-        marks = list(_RESTARTS.finditer(self.coded))[len(self.lengths()) - 1 :]
-        return len(self.coded) - marks[0].start() if marks else 0
+        mark = next(islice(_RESTARTS.finditer(self.coded), len(self.lengths()) - 1, None), None)
+        return len(self.coded) - mark.start() if mark else 0
 
 
 def read_scans(file: bytes) -> Iterator[CodedScan]:
@@ -263,17 +266,19 @@ def _decode_eighth(scan: CodedScan, intervals: list[bytes], start: bytes) -> NDA
     factors = [*scan.factors, (1, 1), (1, 1)][: max(3, len(scan.factors))]  # Pillow knows no two
     across, down = map(max, zip(*factors, strict=True))
     step = scan.lengths()[0] + 1
-    rows = -(-len(intervals) * step // _COLUMNS)
+    units = len(intervals) * step
+    columns = max(_COLUMNS, -(-units * 8 * down // _MOST_PX))
+    rows = -(-units // columns)
     # Three components with these ids are red, green and blue to libjpeg, so nothing is converted.
     parts = [bytes((b"RGBK"[i], h << 4 | v, 0)) for i, (h, v) in enumerate(factors)]
-    frame = pack(">BHHB", 8, 8 * down * rows, 8 * across * _COLUMNS, len(parts)) + b"".join(parts)
+    frame = pack(">BHHB", 8, 8 * down * rows, 8 * across * columns, len(parts)) + b"".join(parts)
     tables = [bytes((key,)) + table for key, table in scan.tables.items()]
     ours = [bytes((kind << 4 | _OUR_TABLES,)) + codes for kind, codes in enumerate(_OUR_CODES)]
     last = 0 if scan.frame.progressive else 63
     numbers = [dc << 4 | ac for dc, ac in scan.scan.tables]
     chosen = b"".join(bytes((b"RGBK"[i], both)) for i, both in enumerate(numbers))
     first, down_first = factors[0]
-    blocks = rows * _COLUMNS * first * down_first
+    blocks = rows * columns * first * down_first
     joined = b"".join(bytes((0xFF, 0xD0 + i % 8)) + part for i, part in enumerate(intervals, -1))
     file = (
         START,
@@ -288,7 +293,8 @@ def _decode_eighth(scan: CodedScan, intervals: list[bytes], start: bytes) -> NDA
         joined[2:],
         END,
     )
-    with Image.open(io.BytesIO(b"".join(file)), formats=["JPEG"]) as image:
+    # Not by Image.open, whose limit of pixels is for files of strangers: this one is ours.
+    with JpegImageFile(io.BytesIO(b"".join(file))) as image:
         image.draft(None, (-(-image.width // 8), -(-image.height // 8)))
         return np.array(image)
 

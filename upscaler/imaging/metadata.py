@@ -24,6 +24,8 @@ MAX_PARTS: Final = 65_536
 EXIF_SIGNATURE: Final = b"Exif\0\0"
 XMP_SIGNATURE: Final = b"http://ns.adobe.com/xap/1.0/\0"
 PHOTOSHOP_SIGNATURE: Final = b"Photoshop 3.0\0"
+MAX_XMP_TRIES: Final = 8
+"""How many damaged ones are inflated before the search for another is given up."""
 XMP_KEYWORD: Final = b"XML:com.adobe.xmp\0"
 """What XMP begins with in a PNG's text (XMP part 3, 1.1.5)."""
 
@@ -114,15 +116,16 @@ def _parts(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _png_parts(data: bytes) -> Iterator[tuple[str, bytes]]:
-    before_pixels = True
+    before_pixels, tries = True, MAX_XMP_TRIES
     for kind, content, chunk in png_chunks.chunks(data):
         before_pixels = before_pixels and kind != b"IDAT"
         found = "", b""
         is_text = kind == b"iTXt" and bytes(content[: len(XMP_KEYWORD)]) == XMP_KEYWORD
         # After the pixels eXIf has no meaning (PNG 3e, 5.6).
-        wanted = is_text or (kind == b"eXIf" and before_pixels)
+        wanted = (is_text and tries > 0) or (kind == b"eXIf" and before_pixels)
         if wanted and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
             found = ("xmp", _text(bytes(content))) if is_text else ("exif", bytes(content))
+            tries = 0 if found[0] == "xmp" and found[1] else tries - is_text
         yield found
 
 

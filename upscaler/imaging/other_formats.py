@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 from PIL import Image, ImageCms, features
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 
 from upscaler.api.sizes import Size
 from upscaler.errors import ImageError
@@ -72,7 +73,7 @@ class OtherImage:
     @property
     def most_bytes(self) -> int:
         """About the most memory that `pixels` takes, without the file itself."""
-        return self.size[0] * self.size[1] * CONVERTED_BYTES
+        return max(self.size[0] * self.size[1], _tile_px(self.image)) * CONVERTED_BYTES
 
     def pixels(self) -> Pixels:
         """Decode: upright, in sRGB, with alpha only if the file has transparency.
@@ -116,8 +117,7 @@ def read_any(data: bytes) -> EncodedImage | OtherImage:
     try:
         with pixel_limit(MAX_PIXELS):
             image = Image.open(io.BytesIO(data), formats=[kind])
-            several = getattr(image, "is_animated", getattr(image, "n_frames", 1) > 1)
-            image.seek(0)
+            several = _has_second(image)
     except Image.DecompressionBombError as error:
         raise _too_large() from error
     except Exception as error:  # see OtherImage.pixels
@@ -140,6 +140,23 @@ def _checked(image: Picture) -> Picture:
 def _too_large() -> ImageError:
     msg = f"each side may have at most {MAX_SIDE_PX} pixels, and this image has more"
     return ImageError(msg, "image_too_large")
+
+
+def _tile_px(image: Image.Image) -> int:
+    """The pixels of a tile of a TIFF, which may be larger than its image."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
+    return int(width) * int(height) if isinstance(width, int) and isinstance(height, int) else 0
+
+
+def _has_second(image: Image.Image) -> bool:
+    """Whether there is a second frame or page. Counting all of a TIFF takes quadratic time."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    image.seek(0)
+    return True
 
 
 def _require(kind: str, name: str) -> None:

@@ -171,6 +171,8 @@ def _is_needed(kind: bytes, header: Header, *, is_late: bool) -> bool:
     """
     if kind not in (b"IHDR", b"PLTE"):
         if not kind.isalpha():
+            if is_late:
+                return False  # a trailer without the end before it; the rows are counted later
             raise _unreadable("is damaged: it has a chunk whose type is not of letters")
         raise _unreadable(f"needs its chunk {kind.decode()}, which is not known")
     return kind == b"IHDR" or (header.colour_type == INDEXED and not is_late)

@@ -125,6 +125,15 @@ def of_mode(modes: tuple[str, ...], change: Callable[[Pixels], Pixels]) -> Plant
     )
 
 
+def turned_by(change: Callable[[int], int]) -> Planting:
+    """Turn pictures by another EXIF orientation than they have."""
+    return replaced(
+        decode,
+        "upright",
+        lambda turn: lambda pixels, orientation: turn(pixels, change(orientation)),
+    )
+
+
 def unknown_mode(*modes: str) -> Planting:
     """Do not expect that pixels have so many channels."""
 
@@ -329,32 +338,28 @@ FILES: Final = (
         "exif-ignored",
         "Does not turn a picture as its EXIF says.",
         ("RES-2", "REQ-16"),
-        patched(decode, "_orientation", lambda _: 1),
+        patched(decode, "exif_orientation", lambda _: 1),
         asking(init_image=text(turned(6))),
     ),
     Defect(
         "exif-in-size-only",
         "Makes a picture as large as if it were turned upright, and does not turn it.",
         ("RES-2",),
-        patched(decode, "_TRANSPOSE", {}),
+        patched(decode, "upright", lambda pixels, _: pixels),
         asking(init_image=text(turned(6))),
     ),
     Defect(
         "exif-turned-the-wrong-way",
         "Turns pictures to the left that are to be turned to the right.",
         ("RES-2",),
-        replaced(decode, "_TRANSPOSE", lambda ways: {**ways, 6: ways[8], 8: ways[6]}),
+        turned_by(lambda orientation: {6: 8, 8: 6}.get(orientation, orientation)),
         asking(init_image=text(turned(6))),
     ),
     Defect(
         "exif-upside-down-ignored",
         "Turns pictures by EXIF a quarter, and never a half.",
         ("RES-2",),
-        replaced(
-            decode,
-            "_TRANSPOSE",
-            lambda ways: {turn: way for turn, way in ways.items() if turn != 3},
-        ),
+        turned_by(lambda orientation: 1 if orientation == 3 else orientation),
         asking(init_image=text(turned(3))),
     ),
 )

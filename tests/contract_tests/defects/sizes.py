@@ -236,7 +236,7 @@ ROUNDING: Final = (
         "size-before-turning",
         "Computes the output's size before it turns the picture upright.",
         ("REQ-16", "RES-2"),
-        patched(decode, "_SIDEWAYS", ()),
+        patched(decode, "SIDEWAYS", ()),
         asking(init_image=text(turned(6))),
     ),
 )
