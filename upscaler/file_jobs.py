@@ -116,7 +116,8 @@ def plan_files(
     )
     found.collect(texts)
     if place.file and len(found.sources) + len(found.refused) > 1:
-        raise FileRefused(str(place.file), "that is one file, for more than one image")
+        name = "standard output" if place.file == STDIO else str(place.file)
+        raise FileRefused(name, "that is one file, for more than one image")
     if place.file == STDIO:
         if before_after:
             raise FileRefused("standard output", "it has no place for a comparison: use -o")

@@ -64,7 +64,7 @@ def read_stdin(most_bytes: int = MAX_FILE_BYTES) -> bytes:
 def _too_large(most_bytes: int) -> str:
     if most_bytes == MAX_FILE_BYTES:
         return f"no image of {MAX_INPUT_PX}x{MAX_INPUT_PX} pixels is as large as this file"
-    return f"only {most_bytes / 2**20:,.0f} MiB of memory may be taken, and it is larger"
+    return f"it is larger than the {most_bytes:,} bytes of memory that may be taken: allow it more"
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:

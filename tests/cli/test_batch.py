@@ -331,7 +331,7 @@ def test_names_are_escaped_in_failures_and_in_the_title_of_a_bar(
     name = "a\nb\x1b[2J.png"
     assert main.main(["image", "--model", MODEL, "--scale", "1", f"in/{name}"]) == 0
     assert "a\\nb\\x1b[2J.png:" in capsys.readouterr().err
-    (strange / "in" / name).write_bytes(b"")
+    (strange / "in" / name).write_bytes(b"none")
     assert image(f"in/{name}", f"in/missing{name}") == 1
     error = capsys.readouterr().err
     assert "  in/a\\nb\\x1b[2J.png: this is not an " in error
@@ -414,7 +414,7 @@ def test_standard_input_is_read_no_further_than_the_memory_allows(
 ) -> None:
     piped(bytes(2**20 + 1), monkeypatch)
     assert image("-", "-o", "b.png", "--memory", "1M") == 1
-    assert "only 1 MiB of memory may be taken, and it is larger" in capsys.readouterr().err
+    assert "larger than the 1,048,576 bytes of memory that may be taken" in capsys.readouterr().err
     assert sys.stdin.buffer.tell() == 2**20 + 1
 
 

@@ -375,7 +375,7 @@ def test_what_is_no_file_is_not_read(folder: Path, capsys: pytest.CaptureFixture
     with (folder / "huge.png").open("wb") as file:
         file.truncate(HUGE_BYTES)
     assert image("huge.png") == 1
-    assert "of memory may be taken, and it is larger" in capsys.readouterr().err
+    assert "bytes of memory that may be taken" in capsys.readouterr().err
 
 
 def to_zero(path: Path) -> None:
@@ -413,7 +413,7 @@ def to_a_large_file(path: Path) -> None:
         (to_a_folder, "Is a directory"),
         (Path.unlink, "No such file or directory"),
         (to_one_of_anothers, "Permission denied"),
-        (to_a_large_file, "of memory may be taken, and it is larger"),
+        (to_a_large_file, "bytes of memory that may be taken"),
     ],
 )
 def test_an_input_that_becomes_another_thing_during_a_batch_is_refused(

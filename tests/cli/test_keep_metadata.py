@@ -41,3 +41,27 @@ def test_metadata_is_carried_over_only_if_asked_for(
     assert found.get_ifd(0x8825)[0x001B] == PLACE
     assert b'tiff:Orientation="1"' in image.info["xmp"]
     assert THUMBNAIL not in data
+
+
+def test_it_is_refused_for_a_result_that_has_no_place_for_metadata(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photo.jpg").touch()
+    for name in ("x.webp", "x.avif", "x.tiff"):
+        command = ["image", str(tmp_path / "photo.jpg"), "-o", str(tmp_path / name)]
+        assert main.main([*command, "--keep-metadata"]) == 2
+        assert "--keep-metadata writes to jpeg and png, not to " in capsys.readouterr().err
+
+
+def test_a_picture_whose_metadata_is_not_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights, "load", lambda *_: weights.Loaded(networks.lively(small()), "00"))
+    source = tmp_path / "photo.tiff"
+    Image.new("RGB", (40, 30)).save(source)
+    target = str(tmp_path / "x.png")
+    command = ["image", "--model", "real-esrgan-animevideo-v3", str(source), "-o", target]
+    assert main.main([*command, "--keep-metadata", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "its metadata is not carried over" in out
+    assert "its metadata is not carried over" in err

@@ -4,6 +4,7 @@ libvips brings a libjpeg of its own, and takes any complaint of it for an error.
 """
 
 import re
+import tracemalloc
 from random import Random
 
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.support.image_files import Samples, noise, off_by, outcome, refusal
 from tests.support.jpeg_encoder import Factors, ScanScript, encode, in_scans
 from tests.support.properties import examples
 from upscaler.imaging import jpeg, jpeg_blocks
+from upscaler.imaging.decode import read_header
 
 pytestmark = pytest.mark.dev
 
@@ -240,3 +243,21 @@ def test_sampling_factors_that_no_decoder_supports_are_named() -> None:
     for factors in (0x01, 0x10, 0x51):
         changed = data[: frame + 11] + bytes((factors,)) + data[frame + 12 :]
         assert "a sampling factor is not 1 to 4" in str(refusal(changed))
+
+
+@pytest.mark.parametrize("flood", [b"\xff\xd0", b"\xff\xd0ab"])
+@pytest.mark.parametrize("sampling", [[(1, 1)] * 3, [(3, 1), (1, 1), (1, 1)]], ids=str)
+def test_a_flood_of_restart_markers_costs_little(flood: bytes, sampling: list[Factors]) -> None:
+    data = encode(samples(16, 24), sampling)[:-2] + flood * 2**19
+    tracemalloc.start()
+    try:
+        outcome(data)
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_limit_of_pillow_is_for_headers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    data = encode(samples(32, 48), [(3, 1), (1, 1), (1, 1)])
+    assert read_header(data, 10_000).pixels().shape == (32, 48, 3)

@@ -31,6 +31,7 @@ from tests.support.metadata_files import (
 )
 from tests.support.properties import examples
 from upscaler.formats import ImageEncoding
+from upscaler.imaging import metadata
 from upscaler.imaging.encode import encode, encode_strips
 from upscaler.imaging.exif import MAX_EXIF_BYTES, adapt_exif
 from upscaler.imaging.metadata import NO_METADATA, Metadata, read_metadata
@@ -402,3 +403,18 @@ def test_no_damaged_file_is_an_error(kind: str, seed: int, cut: int, count: int)
 def test_files_of_other_kinds_have_none() -> None:
     for data in (b"", b"GIF89a" + bytes(99), b"\xff\xd8", b"RIFF", b"\x89PNG\r\n\x1a\n"):
         assert read_metadata(data) == NO_METADATA
+
+
+def test_xmp_is_inflated_a_few_times_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+    real = metadata._text
+
+    def counting(content: bytes) -> bytes:
+        tries.append(content)
+        return real(content)
+
+    monkeypatch.setattr(metadata, "_text", counting)
+    damaged = chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + b"damaged")
+    data = source("PNG")
+    read_metadata(data[:33] + damaged * 100 + data[33:])
+    assert len(tries) == metadata.MAX_XMP_TRIES

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import pyvips
 from PIL import Image, ImageCms, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from tests.support.image_files import NOISE, P3, RGB, as_seen, chunk, noise, off_by, png_file, saved
 from upscaler.errors import ImageError
@@ -347,3 +348,37 @@ def test_every_format_can_go_to_a_pipe(encoding: FileFormat) -> None:
 def test_a_name_in_both_tables_is_the_apis() -> None:
     assert all(FILE_FORMATS[name] is name for name in ImageEncoding)
     assert list(FILE_FORMATS) == ["jpeg", "png", "webp", "avif", "tiff"]
+
+
+def test_a_tile_that_is_larger_than_its_image_counts() -> None:
+    # ImageWidth, ImageLength, BitsPerSample, Compression, PhotometricInterpretation and the tile's:
+    # width, length, offset and number of bytes (TIFF 6.0, section 15).
+    tags = {256: 30, 257: 20, 258: 8, 259: 1, 262: 1, 322: 20_000, 323: 10_000, 324: 8, 325: 0}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+    assert read_any(data).most_bytes >= 20_000 * 10_000
+    assert read_any(saved(NOISE, "TIFF")).most_bytes < 100 * NOISE.size
+
+
+def test_pages_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def counting(image: object) -> int:
+        raise AssertionError("this takes quadratic time")
+
+    pages = [Image.fromarray(NOISE)] * 3
+    file = io.BytesIO()
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    assert read_any(saved(NOISE, "TIFF")).note == ""
+    monkeypatch.setattr(TiffImageFile, "n_frames", property(counting))
+    assert read_any(file.getvalue()).note == "the first page of several is read"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_is_read(kind: str) -> None:
+    file = io.BytesIO()
+    frames = [Image.fromarray(NOISE), Image.fromarray(255 - NOISE)]
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:], lossless=True)
+    image = read_any(file.getvalue())
+    assert image.note == "the first frame of several is read"
+    assert off_by(image.pixels()[..., :3], NOISE) == 0
+    with pytest.raises(ImageError, match="animated"):
+        read_header(file.getvalue())

@@ -72,6 +72,11 @@ def test_a_png_may_lack_its_end(missing: int) -> None:
     assert off_by(decode(png(NOISE, 8, RGB)[:-missing]), NOISE) == 0
 
 
+@pytest.mark.parametrize("trailer", [bytes(64), b"SEFHk\0\0\0" * 9, b"\xff" * 40])
+def test_a_png_without_its_end_may_have_a_trailer(trailer: bytes) -> None:
+    assert off_by(decode(png(NOISE, 8, RGB)[:-12] + trailer), NOISE) == 0
+
+
 @pytest.mark.parametrize("missing", range(13, 21))
 def test_a_png_may_not_lack_its_checksums(missing: int) -> None:
     """Those of its last chunk and of the stream in it: libpng refuses both."""

@@ -18,7 +18,7 @@ from upscaler.errors import FileRefused
 from upscaler.file_inputs import STDIO
 from upscaler.file_jobs import Batch, FileJob, plan_files
 from upscaler.files import printable
-from upscaler.formats import FILE_FORMATS, READ_SUFFIXES, FileFormat
+from upscaler.formats import FILE_FORMATS, READ_SUFFIXES, FileFormat, ImageEncoding
 from upscaler.imaging.comparison import BeforeAfter
 from upscaler.imaging.decode import EncodedImage
 from upscaler.imaging.metadata import NO_METADATA, Metadata, read_metadata
@@ -44,6 +44,9 @@ def run(args: argparse.Namespace) -> int:
         formats=FILE_FORMATS.values(),
     )
     _check_stdout(batch, as_json=args.json)
+    if args.keep_metadata and not isinstance(batch.encoding, ImageEncoding):
+        msg = f"--keep-metadata writes to {' and '.join(ImageEncoding)}, not to {batch.encoding}"
+        raise FileRefused(args.output or batch.encoding, msg)
     fields: dict[str, object] = {
         "scale": args.scale,
         "output_image_width": args.width,
@@ -90,6 +93,9 @@ class ImageWork:
         model, engines = self.request.model, self.engines
         data, image, size = self._read(job)
         kept = read_metadata(data) if self.args.keep_metadata else NO_METADATA
+        notes = [image.note] if image.note else []
+        if self.args.keep_metadata and isinstance(image, OtherImage):
+            notes.append("its metadata is not carried over: that of PNG, JPEG and WebP is")
         spool = sizes.spool_folder(job.target)
         engines.plan(model, image.size, image.channels, spool)  # refuse before decoding
         pixels = image.pixels()
@@ -97,9 +103,8 @@ class ImageWork:
         with progress_bar(f"fetching {model}", "B", quiet=self.args.quiet) as progress:
             engines.load(model, progress)
         needs = sizes.forecast(image, size, model, self.encoding, spool=spool, engines=engines)
-        part = image.note
         del data, image  # the file is not needed any more, and may be large
-        for line in filter(None, (part, str(needs))):
+        for line in filter(None, (*notes, str(needs))):
             if not self.args.quiet:
                 note(printable(f"{job.source}: {line}"))
         self._write(job, pixels, size, kept, spool)
@@ -113,8 +118,8 @@ class ImageWork:
         }
         if str(needs):
             result["forecast"] = needs.as_dict()
-        if part:
-            result["note"] = part
+        if notes:
+            result["note"] = "; ".join(notes)
         if job.comparison:
             result["before_after"] = str(job.comparison)
         return result

@@ -77,7 +77,8 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
         f"or else {ImageEncoding.PNG}")  # fmt: skip
     add("--before-after", action="store_true", help="also write a comparison with bicubic resizing")
     add("--keep-metadata", action="store_true",
-        help="carry over EXIF, with the place if it has one, XMP, and to JPEG IPTC")  # fmt: skip
+        help="carry over EXIF, with the place if it has one, XMP, and to JPEG IPTC; from PNG, JPEG "
+        "and WebP to PNG and JPEG")  # fmt: skip
     add("--json", action="store_true", help="print a JSON object per image")
     add("--quiet", action="store_true", help="show no progress")
     _add_engine(parser)

@@ -28,7 +28,9 @@ MIN_SIDE_PX: Final = 16
 """The shortest side of an input: less is no picture, but an icon's pixels."""
 LONG_S: Final = 10.0
 LARGE_BYTES: Final = 2**30
-"""What takes longer or more than this is told beforehand."""
+LARGE_PX: Final = 2**27
+"""What takes longer or more than this is told beforehand. So many pixels take seconds to
+be written, whatever the network takes."""
 MEASURED_FLOP: Final = 10**11
 """Only an image with more operations is worth the measurement of an estimate."""
 PATIENCE_S: Final = 60.0
@@ -60,7 +62,8 @@ class Forecast:
 
     def __str__(self) -> str:
         """A line for the user, empty for an image that takes neither long nor much."""
-        large = self.memory_bytes > LARGE_BYTES or self.disk_bytes
+        pixels = self.size[0] * self.size[1]
+        large = self.memory_bytes > LARGE_BYTES or self.disk_bytes or pixels > LARGE_PX
         if not large and self.seconds <= LONG_S:
             return ""
         (width, height), (new_width, new_height) = self.source, self.size
@@ -104,7 +107,7 @@ def wanted_size(request: UpscalingRequest, source: Size, encoding: FileFormat) -
     msg = f"{size[0]}x{size[1]} is too large: {_article(encoding)} has at most {most} pixels a side"
     more = [name for name, other in FILE_FORMATS.items() if max(size) <= other.row.max_side_px]
     if max(size) <= MAX_SIDE_PX and more:
-        msg += f", --encoding {' and '.join(more)} more"
+        msg += f"; more with --encoding {' or '.join(more)}"
     raise InvalidRequest(FieldError(("body", request.size_field), msg, "output_too_large"))
 
 

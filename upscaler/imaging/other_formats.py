@@ -29,6 +29,7 @@ from upscaler.imaging.decode import (
     upright,
 )
 from upscaler.imaging.pixels import Pixels
+from upscaler.imaging.png_chunks import SIGNATURE
 from upscaler.imaging.signatures import other_format
 
 MAX_SIDE_PX: Final = 65_536
@@ -37,9 +38,9 @@ MAX_PIXELS: Final = MAX_SIDE_PX**2
 """Those of the largest square. Pillow warns of more than this."""
 _KINDS: Final = MappingProxyType(
     {"TIFF": "TIFF", "BMP": "BMP", "GIF": "GIF", "AVIF": "AVIF"}
-    | {"HEIC": "HEIF", "HEIF": "HEIF", "JPEG XL": "JXL"}
+    | {"HEIC": "HEIF", "HEIF": "HEIF", "JPEG XL": "JXL", "PNG": "PNG", "WebP": "WEBP"}
 )
-"""Pillow's name of a format that is read, by ours."""
+"""Pillow's name of a format that is read, by ours. Only animated PNG and WebP are read by it."""
 PLUGINS: Final = MappingProxyType(
     {"HEIF": ("pillow_heif", "pillow-heif"), "JXL": ("pillow_jxl", "pillow-jxl-plugin")}
 )
@@ -103,11 +104,19 @@ def read_any(data: bytes) -> EncodedImage | OtherImage:
     """Read the header of an image file in any format that this installation reads.
 
     Raises ImageError for a format that is not read, with what to install where that would help; for
-    what is damaged or an animated PNG or WebP; and for sides of more than MAX_SIDE_PX.
+    what is damaged; and for sides of more than MAX_SIDE_PX.
     """
+    if not data:
+        raise ImageError("this file is empty", "image_unreadable")
     if data.startswith(SIGNATURES):
-        return _checked(read_header(data, MAX_PIXELS))
-    name = other_format(data) or ""
+        try:
+            return _checked(read_header(data, MAX_PIXELS))
+        except ImageError as error:
+            if error.type != "image_animated":
+                raise
+        name = "PNG" if data.startswith(SIGNATURE) else "WebP"
+    else:
+        name = other_format(data) or ""
     kind = _KINDS.get(name)
     if kind is None:
         what = f"{name} is not" if name else "this is not an image in"
