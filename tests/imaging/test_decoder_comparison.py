@@ -12,6 +12,7 @@ from PIL import Image
 from benchmarks import decoders
 from benchmarks.decoders import Result, agreeing, compared, differs, pictures
 from benchmarks.other_decoders import OURS, Limits, Worker
+from tests.support.colour_spaces import ADOBE, SRGB, chrm, gama
 from tests.support.image_files import noise
 
 OTHERS = ("libvips", "ImageMagick", "OpenCV", "Chromium")
@@ -71,7 +72,14 @@ def test_without_the_only_judge_nothing_is_judged() -> None:
 
 @pytest.mark.parametrize(
     ("data", "judges"),
-    [(b"PNG", OTHERS), (b"iCCP", MANAGED), (b"iCCP gAMA", BROWSER), (b"ICC_PROFILE\0", MANAGED)],
+    [
+        *[(b"PNG", OTHERS), (b"iCCP", MANAGED), (b"iCCP gAMA", BROWSER)],
+        (b"ICC_PROFILE\0", MANAGED),
+        (gama(45_455) + chrm(SRGB), OTHERS),
+        (gama(45_455) + chrm(ADOBE), BROWSER),
+        (gama(50_000) + chrm(SRGB), BROWSER),
+        (gama(45_455) + chrm(SRGB) + b"iCCP", BROWSER),
+    ],
 )
 def test_those_judge_that_apply_what_the_file_says(data: bytes, judges: tuple[str, ...]) -> None:
     assert decoders.judges_of(data) == set(judges)

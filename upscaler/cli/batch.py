@@ -63,8 +63,9 @@ class BatchRun:
         try:
             size = self._size_there(job) if self.batch.continues and not self.again else None
             if size is None:
-                self._report(job, self.upscale(job))
-                self.upscaled += 1
+                result = self.upscale(job)
+                self.upscaled += 1  # before it is said, so that an interruption counts what was
+                self._report(job, result)
             else:
                 self._report_left(job, size)
                 self.left += 1

@@ -34,12 +34,12 @@ weight, and the weight (0..1), which is 1 where enough is visible to determine a
 def bleed_colours(pixels: Pixels) -> Pixels:
     """RGBA `pixels` with colours spread beneath their transparency; alpha is unchanged.
 
-    Shape (height, width, 4), uint8. The result depends only on alpha and on the colours times alpha
-    as 8 bits: pictures that look alike give the same. Where alpha is at least KEPT_ALPHA, and
-    everywhere if alpha is the same above 0 for all pixels, colours are unchanged; where it is 0,
-    they are a smooth continuation of the visible ones, and black if there are none. In between no
-    pixel changes by more than one level on any background. The input is not changed; without
-    anything to do it is returned itself.
+    Shape (height, width, 4), uint8. Below KEPT_ALPHA the result depends only on alpha and on the
+    colours times alpha as 8 bits: there, pictures that look alike give the same. Where alpha is at
+    least KEPT_ALPHA, and everywhere if alpha is the same above 0 for all pixels, colours are
+    unchanged; where it is 0, they are a smooth continuation of the visible ones, and black if there
+    are none. In between no pixel changes by more than one level on any background. The input is not
+    changed; without anything to do it is returned itself.
     """
     alpha = pixels[:, :, 3]
     lowest = alpha.min()
