@@ -413,7 +413,7 @@ def to_a_large_file(path: Path) -> None:
         (to_a_folder, "Is a directory"),
         (Path.unlink, "No such file or directory"),
         (to_one_of_anothers, "Permission denied"),
-        (to_a_large_file, "bytes of memory that may be taken"),
+        (to_a_large_file, "bytes of memory that may be taken: allow it more"),
     ],
 )
 def test_an_input_that_becomes_another_thing_during_a_batch_is_refused(

@@ -9,7 +9,6 @@ from tests.support.paths import ROOT
 
 pytestmark = [
     pytest.mark.dev,
-    pytest.mark.alone,
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak since a moment"),
 ]
