@@ -13,9 +13,9 @@ BASE := .venv-base
 PIP := -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-# Three files run at a time, since some wait, each in its own order, and each with one of torch's
+# Several files run at a time, since some wait, each in its own order, and each with one of torch's
 # threads.
-TOGETHER := -n 3 --dist loadfile --no-loadscope-reorder
+TOGETHER := --dist loadfile --no-loadscope-reorder
 ONE_THREAD := OMP_NUM_THREADS=1
 # All examples of a property.
 ALL := --hypothesis-profile=all
@@ -50,13 +50,13 @@ dev: $(VENV)/dev.done
 
 # Where a test runs, its marks say, which pyproject.toml describes.
 test: $(VENV)/dev.done $(VENV)/reference.done $(BASE)/done
-	$(ONE_THREAD) $(BIN)/python -m pytest $(TOGETHER) --timeout=120 -m 'not (base or slow)'
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 4 $(TOGETHER) --timeout=120 -m 'not (base or slow)'
 	$(BASE)/bin/python -m pytest -m 'base and not slow'
 
 test-all: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(BASE)/done
 	$(BIN)/python -m pytest $(ALL) -m alone $(ALONE)
-	$(ONE_THREAD) $(BIN)/python -m pytest $(ALL) $(TOGETHER) -m '(torch or dev or both) and not alone'
-	$(BASE)/bin/python -m pytest $(ALL) $(TOGETHER) -m 'not (torch or dev or alone)'
+	$(ONE_THREAD) $(BIN)/python -m pytest $(ALL) -n 3 $(TOGETHER) -m '(torch or dev or both) and not alone'
+	$(BASE)/bin/python -m pytest $(ALL) -n 3 $(TOGETHER) -m 'not (torch or dev or alone)'
 
 test-one: $(VENV)/dev.done
 	$(BIN)/python -m pytest $(T)
