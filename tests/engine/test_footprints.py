@@ -1,6 +1,5 @@
 """What a plan says that it takes, and what it takes."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from statistics import median
@@ -8,7 +7,7 @@ from statistics import median
 import pytest
 
 from tests.support.networks import needs_bf16
-from tests.support.paths import ROOT
+from tests.support.scripts import numbers_of
 from upscaler.planning import HEAP_BYTES
 
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
@@ -65,16 +64,7 @@ def assert_as_said(
 
 def peak_and_plan(name: str, precision: str, *numbers: int) -> tuple[int, int]:
     """What an image took once and what its plan says, in bytes; in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, name, precision, *map(str, numbers)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    peak, said = map(int, done.stdout.split())
+    peak, said = numbers_of(PEAK, name, precision, *numbers)
     return peak, said
 
 

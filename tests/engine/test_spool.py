@@ -1,7 +1,6 @@
 """Results that wait in a temporary file, and what they hold of memory."""
 
 import errno
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,8 +16,8 @@ from hypothesis import strategies as st
 
 from tests.support import networks
 from tests.support.networks import largest_difference
-from tests.support.paths import ROOT
 from tests.support.properties import examples
+from tests.support.scripts import numbers_of
 from upscaler import planning
 from upscaler.engine import spool as spooling
 from upscaler.engine.engine import Engine
@@ -205,16 +204,7 @@ def test_a_large_image_takes_the_memory_of_its_plan(
 ) -> None:
     """And not that of its result: 86 or 173 MB, with or without a size of its own."""
     numbers = (*image, channels, memory, *size)
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, *map(str, numbers)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    peak, said, found, rows = map(int, done.stdout.split())
+    peak, said, found, rows = numbers_of(PEAK, *numbers, timeout_s=300)
     assert found >= bands
     assert rows == (size[1] if size else image[1] * 4)
     assert peak <= 1.15 * said + 16 * 2**20, (peak, said)

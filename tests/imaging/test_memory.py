@@ -1,11 +1,10 @@
 """What reading and writing an image takes of memory, and what is said beforehand."""
 
-import subprocess
 import sys
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.scripts import numbers_of
 
 pytestmark = [
     pytest.mark.dev,
@@ -66,14 +65,5 @@ print(status("VmHWM") - before, said)
 )
 def test_an_image_takes_no_more_than_is_said(case: str) -> None:
     """But for 16 MiB, by which heaps differ and which strips and threads take."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, *case.split()],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    peak, said = map(int, done.stdout.split())
+    peak, said = numbers_of(PEAK, *case.split())
     assert peak <= 1.1 * said + 2**24, (peak / 2500**2, said / 2500**2)
