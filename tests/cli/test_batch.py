@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -454,3 +455,22 @@ def test_without_standard_output_or_error_images_are_made(
     monkeypatch.setattr(sys, "stderr", None)
     assert main.main(["image", "--model", MODEL, "--scale", "1", "a.png", "notes.txt"]) == 1
     assert sorted(results()) == ["a.png"]
+
+
+def test_the_whole_image_is_written_without_a_buffer(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with PYTHONUNBUFFERED, where a write may take only a part."""
+    taken = bytearray()
+
+    def write(data: memoryview) -> int:
+        taken.extend(data[:1000])
+        return min(1000, len(data))
+
+    buffer = SimpleNamespace(write=write, flush=lambda: None)
+    stdout = SimpleNamespace(buffer=buffer, isatty=lambda: False, flush=lambda: None)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert image("a.png", "-o", "-") == 0
+    with Image.open(io.BytesIO(taken)) as result:
+        result.load()
+        assert result.size == (260, 256)

@@ -52,8 +52,10 @@ def open_result(path: Path) -> Iterator[BinaryIO]:
     # In memory until then: whoever reads a pipe could take a part for the whole.
     whole = BytesIO()
     yield whole
+    left = whole.getbuffer()
     try:
-        sys.stdout.buffer.write(whole.getbuffer())
+        while left:  # without a buffer (PYTHONUNBUFFERED) a call may write only a part
+            left = left[sys.stdout.buffer.write(left) :]
         sys.stdout.buffer.flush()
     except OSError as error:
         raise OSError(error.errno, error.strerror, STDOUT) from error
