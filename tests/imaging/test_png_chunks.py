@@ -299,11 +299,17 @@ def test_a_fault_before_the_pixels_is_refused_by_its_name(data: bytes, reason: s
 
 def test_an_animation_is_refused_by_its_name() -> None:
     control = chunk(b"acTL", struct.pack(">II", 2, 0))
-    for data in (animation("PNG"), rgb(control), rgb(after=control), rgb(iccp(P3), control)):
+    for data in (animation("PNG"), rgb(control), rgb(iccp(P3) + control)):
         refused = refusal(data)
         assert refused.type == "image_animated"
         assert "animated" in str(refused)
     assert off_by(decode(rgb(damaged(control))), NOISE) == 0
+
+
+def test_an_animation_that_is_said_behind_the_pixels_is_none() -> None:
+    """As for libvips, OpenCV and browsers: acTL comes before IDAT (5.6)."""
+    data = rgb(after=chunk(b"acTL", struct.pack(">II", 2, 0)))
+    assert off_by(decode(data), NOISE) == 0
 
 
 ROWS = scanlines(NOISE, 8)

@@ -169,6 +169,7 @@ def test_a_browser_shows_the_same_colours(tmp_path: Path) -> None:
 FAULTS = {
     **{name: SEEN[name] for name in SEEN if name.startswith(("key", "alphas", "unknown"))},
     "iccp-twice": rgb(iccp(P3) * 2),
+    "animation-late": rgb(b"", chunk(b"acTL", bytes((0, 0, 0, 2, 0, 0, 0, 0)))),
     "palette-suggested": rgb(damaged(chunk(b"PLTE", bytes(10)))),
     "palette-suggested-twice": rgb(chunk(b"PLTE", bytes(9)) * 2),
     "index-beyond": png(INDICES, 4, INDEXED, before=chunk(b"PLTE", noise(9, 3).tobytes())),

@@ -118,7 +118,7 @@ def strip_chunks(data: bytes) -> bytes:
             raise _unreadable(f"has more than {most} chunks")
         if kind in (b"IDAT", b"IEND"):
             pixels.append(chunk)
-        elif kind == b"acTL":  # anywhere: what is an animation must not be shown as a still image
+        elif kind == b"acTL" and not pixels:  # behind them it has no meaning (5.6)
             if int.from_bytes(content[:4], "big") in FRAMES and has_checksum(chunk):
                 raise ImageError("this image is animated: send a still one", "image_animated")
         elif not kind[:1].islower():  # an upper-case letter marks a critical chunk (5.4)
