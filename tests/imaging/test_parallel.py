@@ -1,8 +1,10 @@
 """Many at once, in order, a few at a time, and nothing left behind."""
 
 import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -43,42 +45,44 @@ def test_workers_are_limited_by_cores_and_a_maximum(
 ) -> None:
     monkeypatch.setattr(parallel, "_cores", lambda: cores)
     taken = 0
+    may_end = threading.Event()
 
     def items() -> Iterator[int]:
         nonlocal taken
         for item in range(100):
             taken += 1
+            if taken == most + 1:  # one more would be taken at once
+                threading.Timer(0.1, may_end.set).start()
             yield item
 
-    may_end = threading.Event()
-    results = ordered_map(lambda item: may_end.wait(30) and item, items())
-    threading.Timer(0.2, may_end.set).start()
-    assert next(results) == 0
-    assert taken == most + 1
-    results.close()
+    with closing(ordered_map(lambda item: may_end.wait(30) and item, items())) as results:
+        assert next(results) == 0
+        assert taken == most + 1
 
 
 def test_ready_results_do_not_wait_for_more_items(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a slow producer makes one strip, all but the one before it are on their way."""
+    futures: list[Future[int]] = []
+
+    class Noting(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            futures.append(super().submit(*args, **kwargs))
+            return futures[-1]
+
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", Noting)
     monkeypatch.setattr(parallel, "_cores", lambda: 64)
     seen: list[int] = []
     seen_before = []
-    begun = [threading.Event() for _ in range(6)]
 
     def items() -> Iterator[int]:
         for item in range(6):
             seen_before.append(len(seen))
             yield item
-            assert begun[item].wait(30)
-            time.sleep(0.1)  # by then its result is known
+            assert futures[item].result(30) == -item
 
-    def work(item: int) -> int:
-        begun[item].set()
-        return item
-
-    for result in ordered_map(work, items()):
+    for result in ordered_map(lambda item: -item, items()):
         seen.append(result)  # noqa: PERF402
-    assert seen == list(range(6))
+    assert seen == [0, -1, -2, -3, -4, -5]
     assert seen_before[2:] == [1, 2, 3, 4]
 
 
