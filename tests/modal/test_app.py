@@ -26,8 +26,6 @@ from upscaler.modal.config import Deployment
 from upscaler.models import MODELS, RELEASES
 from upscaler.settings import Device, Settings
 
-pytestmark = pytest.mark.both
-
 WEB, GPU, CHECK = "web", "Upscaler.*", "selfcheck"
 HOME = "/root"
 """Where a container has the sources that were shipped to it."""
@@ -489,6 +487,7 @@ def test_the_front_starts_and_answers_with_nothing_but_what_was_shipped(
         assert imported(path) <= provided(deployed, WEB), path
 
 
+@pytest.mark.torch
 @pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("name", "what"), [(GPU, BE_A_GPU), (CHECK, BE_THE_SELF_CHECK)], ids=[GPU, CHECK]

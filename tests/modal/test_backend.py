@@ -52,8 +52,6 @@ from upscaler.service.app import create_app
 from upscaler.service.backend import Scheduler, StageTimer, UpscaleJob, UpscaleResult
 from upscaler.service.queue import Admission
 
-pytestmark = pytest.mark.both
-
 DAY_S = 24 * 60 * 60
 KEY = b"a key"
 TASK = UpscaleJob(
@@ -211,6 +209,7 @@ def test_a_dry_run_is_told_how_a_small_card_would_cut_it(model: UpscalingModel) 
     assert 1 <= remote.bands(model, (2048, 2048), 4) < 20
 
 
+@pytest.mark.torch
 def test_a_real_worker_delivers_the_same_as_the_containers_here() -> None:
     pytest.importorskip("torch")
     from upscaler.modal.worker import Worker

@@ -36,8 +36,6 @@ from benchmarks.traffic import DAY_S, HOUR_S, PATTERNS, Traffic, bursts, day, po
 from tests.support.paths import ROOT
 from upscaler.modal.pricing import OCTOAI_USD
 
-pytestmark = pytest.mark.both
-
 COST = (ROOT / "docs" / "cost.md").read_text()
 NEAR_S = 1e-6
 
@@ -347,6 +345,7 @@ def test_settings_that_cannot_bear_the_traffic_are_told(
     assert sum("too few" in line for line in lines) == 2
 
 
+@pytest.mark.dev
 def test_the_plot_is_a_png(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(modal_plot, "SIMULATED", (10, 20))

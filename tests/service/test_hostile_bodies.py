@@ -10,7 +10,7 @@ from tests.support.hostile_requests import TARGETS
 from tests.support.mock_servers import MOCK_TOKENS, mock_child
 from tests.support.processes import Child, child, needs_proc
 
-pytestmark = [pytest.mark.both, needs_proc]
+pytestmark = needs_proc
 
 CHILDREN = {"service": child, "mock": lambda folder: mock_child(folder, *MOCK_TOKENS)}
 """Each of the targets as a process of its own."""

@@ -20,7 +20,7 @@ from tests.support.request_literals import VALID
 from tests.support.service import decoded
 from upscaler.host_port import is_authority
 
-pytestmark = [pytest.mark.both, pytest.mark.usefixtures("no_fault_of_ours")]
+pytestmark = pytest.mark.usefixtures("no_fault_of_ours")
 
 NOT_JSON = [("body", "json_invalid")]
 OTHER_TYPE = [("header/Content-Type", "content_type")]

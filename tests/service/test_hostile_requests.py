@@ -19,8 +19,6 @@ from tests.support.raw_http import CLOSE, END, HEAD, answers, exchange, request
 from tests.support.request_literals import ANY_FIELDS
 from tests.support.service import GOOD, PHOTO_B64
 
-pytestmark = pytest.mark.both
-
 SMALL = {**GOOD, "scale": 0.9}
 VALID = request(SMALL, HEAD + CLOSE)
 

@@ -1,6 +1,5 @@
 """Servers that get invalid requests, and what every response to them must satisfy."""
 
-import importlib.util
 import json
 import logging
 import re
@@ -21,13 +20,9 @@ from upscaler.api.headers import ASYNC_HEADER, REQUEST_ID_HEADER
 
 TARGETS: Final[dict[str, Callable[[], AbstractContextManager[httpx.Client]]]] = {
     "mock": mocking,
+    "service": lambda: serving(Resizer()),
 }
-"""A client of each server that keeps the contract, by the server's name.
-
-Where torch is not, nobody can run the service, so that the mock alone is asked.
-"""
-if importlib.util.find_spec("torch"):
-    TARGETS["service"] = lambda: serving(Resizer())
+"""A client of each server that keeps the contract, by the server's name."""
 
 SHARED: Final = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 """For a property whose examples all ask the same server."""
