@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,7 +177,7 @@ class Load:
         self._pictures = itertools.cycle(choice)
         self._host, _, port = service.url.removeprefix("http://").partition(":")
         self._port = int(port)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._hung: list[asyncio.Task[None]] = []
         self._api = httpx.AsyncClient(
             base_url=service.url,
             headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
@@ -219,25 +219,20 @@ class Load:
         """
         before, began_s = self.found.answers[SERVED], time.monotonic()
         turns, hung_s = itertools.count(), began_s
+        asking: list[asyncio.Task[None]] = []
         async with self.rate() as told:
             for number in itertools.count():
                 elapsed_s = time.monotonic() - began_s
                 if elapsed_s > seconds:
                     break
-                self._start(self.good())
-                self._start(self.bad(number))
+                asking += map(asyncio.create_task, (self.good(), self.bad(number)))
                 if began_s + elapsed_s > hung_s:
                     hung_s += HUNG_EVERY_S
-                    self._start(self.hung(next(turns)))
+                    self._hung.append(asyncio.create_task(self.hung(next(turns))))
                 served = (self.found.answers[SERVED] - before) / max(1, elapsed_s)
                 await asyncio.sleep(1 / (OVERLOAD * max(self.found.capacity[0], served)))
         self.found.throughput = told[0]
-        await asyncio.gather(*self._tasks)
-
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await asyncio.gather(*asking)
 
     async def good(self) -> None:
         """Ask for a picture, which must come, or when to ask again."""
@@ -289,7 +284,8 @@ class Load:
             await reader.read()
 
     async def end(self) -> None:
-        """See that nothing is left of it all."""
+        """See that nothing is left of it all, when those that hang have gone, too."""
+        await asyncio.gather(*self._hung)
         deadline_s = time.monotonic() + PATIENCE_S
         idle = re.compile(r"^upscaler_(?:held_bytes|queue_depth) 0\.0$", re.MULTILINE)
         while len(idle.findall((await self._api.get("/metrics")).text)) < 2:

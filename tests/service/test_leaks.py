@@ -27,7 +27,7 @@ ROOM_BYTES: Final = 16 * 2**20
 """By how much the memory differs from one moment to the next, with requests of 1 MB under way
 shortly before. A leak of 2 kB a request would be more."""
 SMALL: Final = {"init_image": png(256, 256), "scale": 0.1}
-LARGE: Final = {**GOOD, "scale": 3}
+LARGE: Final = {**GOOD, "scale": 2}
 HALF: Final = len(request(GOOD)) // 2
 
 
