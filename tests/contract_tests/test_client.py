@@ -233,7 +233,7 @@ def test_a_target_that_is_starting_is_waited_for(open_target: OpenTarget) -> Non
     def start_late() -> None:
         time.sleep(0.5)
         with socket.create_server(("127.0.0.1", urlsplit(url).port)) as server:
-            server.settimeout(5)
+            server.settimeout(30)
             client, _ = server.accept()
             with client:
                 client.recv(2**16)
@@ -249,7 +249,7 @@ def test_a_target_that_does_not_start_is_unreachable(open_target: OpenTarget) ->
     began_s = time.monotonic()
     with pytest.raises(Unreachable):
         open_target(unused_url(), ClientOptions(wait_s=0.5)).wait()
-    assert 0.5 <= time.monotonic() - began_s < 5
+    assert 0.5 <= time.monotonic() - began_s < 20
 
 
 def test_a_target_that_accepts_no_connection_is_unreachable(open_target: OpenTarget) -> None:
@@ -263,7 +263,7 @@ def test_a_target_that_accepts_no_connection_is_unreachable(open_target: OpenTar
         began_s = time.monotonic()
         with pytest.raises(Unreachable):
             asking.send(INVALID_REQUEST)
-        assert time.monotonic() - began_s < 10
+        assert time.monotonic() - began_s < 30
 
 
 def test_any_response_shows_that_the_target_is_reachable(open_target: OpenTarget) -> None:
@@ -281,4 +281,4 @@ def test_requests_are_evenly_spaced(open_target: OpenTarget) -> None:
         began_s = time.monotonic()
         for _ in range(4):
             asking.send(INVALID_REQUEST)
-    assert 0.29 <= time.monotonic() - began_s < 2
+    assert 0.29 <= time.monotonic() - began_s < 20

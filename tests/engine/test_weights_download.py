@@ -243,14 +243,14 @@ def test_a_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def silent(handler: BaseHTTPRequestHandler) -> None:
         broken(handler)
-        done.wait(10)
+        done.wait(60)
 
     started = time.monotonic()
     with serving(silent) as server:
         try:
             with pytest.raises(WeightsUnavailable, match="UPSCALER_WEIGHTS"):
                 fetch(small(), releases=server.url)
-            assert time.monotonic() - started < 8
+            assert time.monotonic() - started < 40
         finally:
             done.set()
     assert in_cache() == []

@@ -439,8 +439,8 @@ def test_while_one_picture_is_made_others_wait_and_health_answers() -> None:
     with serving(gate) as client, ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(upscale, client, **GOOD) for _ in range(4)]
         assert gate.entered.wait(30)
-        assert client.get("/healthcheck", timeout=5).status_code == 200
-        assert client.post("/upscaling", json={}, timeout=5).status_code == 422
+        assert client.get("/healthcheck", timeout=30).status_code == 200
+        assert client.post("/upscaling", json={}, timeout=30).status_code == 422
         gate.opened.set()
         assert all(decoded(answer.result()).size == (608, 512) for answer in answers)
     assert gate.most_inside == 1

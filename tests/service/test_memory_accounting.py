@@ -138,7 +138,7 @@ class Watched(Resizer):
 
     def kept(self) -> int:
         """How many pictures somebody still has after a moment."""
-        deadline_s = time.monotonic() + 5
+        deadline_s = time.monotonic() + 30
         while (left := sum(ref() is not None for ref in self.seen)) and (
             time.monotonic() < deadline_s
         ):
@@ -209,7 +209,7 @@ def test_nothing_of_an_answer_is_kept_after_its_client_hung_up(first_byte_s: flo
                         while metrics(api)["upscaler_held_bytes", ()] < 20e6:
                             time.sleep(0.05)
                         assert grown() > 20e6
-                deadline_s = time.monotonic() + 10
+                deadline_s = time.monotonic() + 60
                 while grown() > 4 * MARGIN_BYTES:  # the part that was sent last is of one
                     assert time.monotonic() < deadline_s, grown()
                     time.sleep(0.05)

@@ -153,7 +153,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
         answer = b""
         connection.settimeout(0.05)
         while not answer:
-            assert time.monotonic() - began_s < 10
+            assert time.monotonic() - began_s < 30
             connection.sendall(b" ")
             try:
                 answer = connection.recv(1000)
@@ -169,7 +169,7 @@ def test_a_body_that_stops_is_not_waited_for_though_there_is_time(
     monkeypatch.setattr(intake, "BODY_GRACE_S", 0.4)
     with serving(Resizer()) as api, connected(api) as connection:
         connection.sendall(announced(MAX_BODY_BYTES) + bytes(100))
-        connection.settimeout(20)
+        connection.settimeout(60)
         assert connection.recv(13, socket.MSG_WAITALL) == b"HTTP/1.1 408 "
         eventually(api, "upscaler_held_bytes", 0)
 

@@ -131,7 +131,7 @@ def test_whoever_hangs_up_is_worked_for_no_longer(hang_up: Callable[[httpx.Clien
     slow = Slow(30)
     with serving(slow, HURRIED) as api:
         hang_up(api)
-        assert slow.given_up.wait(5)
+        assert slow.given_up.wait(25)
         slow.seconds = 0
         assert decoded(upscale(api, **GOOD)).size == (608, 512), "the machine is free again"
 
@@ -140,16 +140,16 @@ def test_a_file_cannot_begin_so_its_client_is_told_what_to_do() -> None:
     slow = Slow(30)
     with serving(slow, HURRIED) as api:
         began_s = time.monotonic()
-        answer = api.post("/upscaling", json=GOOD, headers=FILE, timeout=10)
-        assert 0.6 <= time.monotonic() - began_s < 5
+        answer = api.post("/upscaling", json=GOOD, headers=FILE, timeout=25)
+        assert 0.6 <= time.monotonic() - began_s < 20
         assert answer.status_code == 503
         assert "X-OctoAI-Async: 1" in answer.json()["detail"]
-        assert slow.given_up.wait(5)
+        assert slow.given_up.wait(25)
 
 
 def test_without_a_deadline_a_file_takes_what_it_takes() -> None:
     with serving(Slow(1.0), replace(HURRIED, deadline_s=None)) as api:
-        answer = api.post("/upscaling", json=GOOD, headers=FILE, timeout=10)
+        answer = api.post("/upscaling", json=GOOD, headers=FILE, timeout=25)
     assert Image.open(io.BytesIO(answer.content)).size == (608, 512)
 
 
@@ -157,7 +157,7 @@ def test_what_is_held_for_it_is_held_no_longer_than_it_takes() -> None:
     with serving(Slow(0.5), HURRIED) as api:
         with arriving(api) as answer:
             answer.read()
-        deadline_s = time.monotonic() + 5  # the last byte is there a little before its end
+        deadline_s = time.monotonic() + 30  # the last byte is there a little before its end
         while held_bytes(api) and time.monotonic() < deadline_s:
             time.sleep(0.01)
         assert held_bytes(api) == 0

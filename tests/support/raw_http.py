@@ -17,6 +17,8 @@ HEAD = (
 CLOSE = b"Connection: close\r\n"
 END = b"\r\n\r\n"
 """Of any head."""
+PATIENCE_S = 100
+"""How long a connection waits for what must come: a machine that does much else may stand still."""
 
 
 class Answer(NamedTuple):
@@ -35,7 +37,8 @@ class Answer(NamedTuple):
 
 
 def connected(api: httpx.Client) -> socket.socket:
-    return socket.create_connection((api.base_url.host, api.base_url.port or 80), timeout=30)
+    address = api.base_url.host, api.base_url.port or 80
+    return socket.create_connection(address, timeout=PATIENCE_S)
 
 
 def request(fields: dict[str, Any] = GOOD, head: bytes = HEAD) -> bytes:
@@ -75,7 +78,7 @@ def answers(data: bytes) -> list[Answer]:
     return found
 
 
-def exchange(api: httpx.Client, data: bytes, patience_s: float = 30) -> bytes:
+def exchange(api: httpx.Client, data: bytes, patience_s: float = PATIENCE_S) -> bytes:
     """The bytes that `data` gets in response on a connection of its own: see `rest`."""
     with connected(api) as connection:
         connection.settimeout(patience_s)

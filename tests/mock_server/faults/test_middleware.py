@@ -22,7 +22,7 @@ from mock_server.faults.fault import (
     Latency,
 )
 from tests.support.mock_servers import SMALL, mock_child, mocked
-from tests.support.raw_http import answers, connected, request, rest
+from tests.support.raw_http import PATIENCE_S, answers, connected, request, rest
 from tests.support.service import decoded, running, upscale
 from upscaler.api.headers import OUTPUT_SIZE_HEADER, REQUEST_ID_HEADER
 from upscaler.api.limits import MAX_BODY_BYTES
@@ -80,8 +80,8 @@ def test_an_invalid_header_is_a_400_with_the_faults(api: httpx.Client) -> None:
 def test_timeout_sends_nothing_until_the_client_disconnects(api: httpx.Client, mock: Mock) -> None:
     began_s = time.monotonic()
     with pytest.raises(httpx.ReadTimeout):
-        api.post("/upscaling", json=SMALL, headers={HEADER: "timeout"}, timeout=0.4)
-    assert time.monotonic() - began_s >= 0.4
+        api.post("/upscaling", json=SMALL, headers={HEADER: "timeout"}, timeout=1)
+    assert time.monotonic() - began_s >= 1
     (call,) = mock.calls
     assert (call.status, call.fault, call.fault_from) == (None, "timeout", "header")
     assert call.fields
@@ -98,7 +98,7 @@ def test_shutdown_ends_timeouts(tmp_path: Any) -> None:
         while not httpx.get(f"{child.url}/_mock/requests").json()["requests"]:
             time.sleep(0.01)
         began_s = time.monotonic()
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 30
     with held:
         assert rest(held) == b""
 
@@ -147,7 +147,7 @@ def test_a_fault_reads_no_body_over_the_limit(api: httpx.Client, fault: str) -> 
         b"X-Mock-Fault: %s\r\nContent-Length: %d\r\n\r\n" % (fault.encode(), MAX_BODY_BYTES + 1)
     )
     with connected(api) as connection:
-        connection.settimeout(0.5)
+        connection.settimeout(0.5 if fault == "timeout" else PATIENCE_S)
         connection.sendall(head)
         found = answers(rest(connection))
     assert [answer.status for answer in found] == {"429": [429], "303": [413], "timeout": []}[fault]
@@ -159,7 +159,7 @@ def test_a_fault_reads_no_body_over_the_limit(api: httpx.Client, fault: str) -> 
 def test_latency_delays_the_response(api: httpx.Client) -> None:
     began_s = time.monotonic()
     assert decoded(with_fault(api, "latency=0.3")).size == (152, 128)
-    assert 0.3 <= time.monotonic() - began_s < 2
+    assert 0.3 <= time.monotonic() - began_s < 20
 
 
 def test_latency_and_a_status_can_be_combined(api: httpx.Client) -> None:

@@ -145,7 +145,7 @@ def test_a_refusal_ends_at_once_for_who_reads_it(
     monkeypatch.setattr(lingering, "LINGER_S", 60)
     began_s = time.monotonic()
     assert answers(exchange(api, b"hello\r\n\r\n"))
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 30
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_many_short_headers_are_no_burden(api: httpx.Client) -> None:
     assert answer.status == 200
     (answer,) = answers(exchange(api, request(GOOD, HEAD + CLOSE + too_many)))
     assert answer.status == 431
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 20
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -299,7 +299,7 @@ def test_who_takes_a_little_all_the_time_is_cut_off_as_well(
 @pytest.mark.slow
 def test_who_takes_an_answer_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Far longer than the time that may pass besides, but fast enough."""
-    monkeypatch.setattr(server, "RESPONSE_GRACE_S", 0.5)
+    monkeypatch.setattr(server, "RESPONSE_GRACE_S", 1.0)
     monkeypatch.setattr(server, "RESPONSE_BYTES_PER_S", 4_000_000)
     with serving(Resizer()) as api:
         take_slowly(api)
@@ -371,7 +371,7 @@ def test_a_connection_too_many_is_refused_with_when_to_come_back(
     with serving(Resizer()) as api:
         api.get("/livez")  # which keeps one open
         others = [connected(api) for _ in range(2)]
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 60
         while True:
             (answer,) = answers(exchange(api, request(GOOD, HEAD + CLOSE)))
             if answer.status == 503:

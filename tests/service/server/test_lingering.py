@@ -134,7 +134,7 @@ def test_a_client_at_1_mb_a_second_is_told(
     server: str, close: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Far longer than the time that a client has that sends nothing."""
-    monkeypatch.setattr(lingering, "LINGER_S", 0.5)
+    monkeypatch.setattr(lingering, "LINGER_S", 1.0)
     size = 3_000_000
     head = HEAD.replace(b"first", b"wrong") + close + b"Content-Length: %d\r\n\r\n" % size
     with api_of(server) as api, connected(api) as connection:
