@@ -4,6 +4,7 @@ libvips brings a libjpeg of its own, and takes any complaint of it for an error.
 """
 
 import re
+import struct
 import tracemalloc
 from random import Random
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.support import jpeg_encoder
 from tests.support.image_files import Samples, noise, off_by, outcome, refusal
 from tests.support.jpeg_encoder import Factors, ScanScript, encode, in_scans
 from tests.support.properties import examples
@@ -115,6 +117,54 @@ def test_cmyk_of_any_sampling_is_converted_by_the_complement(
     data = encode(flat, factors, script=in_scans(4) if progressive else None)
     expected = np.tile(np.array([200, 140, 60]) * 230 / 255, (33, 40, 1))
     assert off_by(np.asarray(outcome(data)), expected) <= 2
+
+
+def interval_of_one_colour(mcus: int, y: int, cb: int, cr: int) -> bytes:
+    """A restart interval of 3x1 pictures, of these DC coefficients.
+
+    Two MCUs fill whole bytes, if the bits of the three numbers do.
+    """
+
+    def unit(*values: int) -> jpeg_encoder.Unit:
+        of_each = [(0, values[0])] * 3 + [(1, values[1]), (2, values[2])]
+        return [(own, [value, *[0] * 63]) for own, value in of_each]
+
+    scan = ScanScript((0, 1, 2))
+    first = jpeg_encoder.coded([unit(y, cb, cr)] * 2, scan)
+    pair, one = (jpeg_encoder.coded([unit(0, 0, 0)] * count, scan) for count in (2, 1))
+    assert (len(first), len(pair)) == (16, 15)
+    return first + pair * (mcus // 2 - 1) + one * (mcus % 2)
+
+
+def test_the_longest_interval_may_end_before_the_picture() -> None:
+    """With one MCU more than it has, it would be too long for the 16 bits of DRI (B.2.4.4)."""
+    most, factors, size = 65_535, [(3, 1), (1, 1), (1, 1)], (8 * 257, 24 * 256)
+    small = encode(np.full((8, 24, 3), 128), factors, interval=most)
+    header = small[: small.index(b"\xff\xda") + 14]
+    header = header.replace(struct.pack(">HH", 8, 24), struct.pack(">HH", *size), 1)
+    first, last = (
+        interval_of_one_colour(most, 10, 2, -3),
+        interval_of_one_colour(257, -9, -2, 3),
+    )
+    data = header + first + b"\xff\xd0" + last + b"\xff\xd9"
+    expected = by_libvips(data)
+    assert not isinstance(expected, str), expected
+    assert len(np.unique(expected.reshape(-1, 3)[:: 24 * 8], axis=0)) == 2
+    assert np.array_equal(outcome(data), expected)
+    for changed in (
+        header + first[:-15] + b"\xff\xd0" + last,
+        header + first + b"\xff\xd0" + last[:-15],
+        header + first + b"ab\xff\xd0" + last,
+        header + first + b"\xff\xd0" + last + b"ab",
+    ):
+        with pytest.raises(ValueError, match=r"too (short|long)"):
+            jpeg_blocks.check_scans_of_dc(changed + b"\xff\xd9", may_have_trailer=False)
+
+
+@pytest.mark.parametrize("interval", [59, 60, 61, 65_535])
+def test_an_interval_may_be_as_long_as_the_picture_or_longer(interval: int) -> None:
+    data = encode(samples(48, 240), [(3, 1), (1, 1), (1, 1)], interval=interval)
+    assert off_by(np.asarray(outcome(data)), np.asarray(by_libvips(data))) <= 1
 
 
 # What is not whole

@@ -93,7 +93,7 @@ def encode(
         step = interval or len(units)
         for number, at in enumerate(range(0, len(units), step)):
             mark = bytes((0xFF, 0xD0 + (number - 1) % 8)) if number else b""
-            out.append(mark + _coded(units[at : at + step], scan))
+            out.append(mark + coded(units[at : at + step], scan))
     return b"".join(out) + b"\xff\xd9"
 
 
@@ -143,7 +143,7 @@ def _units(
             ]
 
 
-def _coded(units: Iterable[Unit], scan: ScanScript) -> bytes:
+def coded(units: Iterable[Unit], scan: ScanScript) -> bytes:
     """The bits of a restart interval (F.1.2, G.1.2)."""
     bits: list[str] = []
     before: dict[int, int] = {}

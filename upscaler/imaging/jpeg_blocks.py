@@ -62,6 +62,8 @@ _COLUMNS: Final = 1024
 """How many MCUs a row has, but for images with so many that there would be too many rows."""
 _MOST_PX: Final = 65_000
 """About the longest side that libjpeg takes (JPEG_MAX_DIMENSION)."""
+_MOST_MCUS: Final = 0xFFFF
+"""The longest restart interval that there is (B.2.4.4)."""
 
 
 class CodedScan(NamedTuple):
@@ -176,17 +178,29 @@ def _check_refinement(scan: CodedScan, is_lenient: bool) -> None:
 
 
 def _check_first(scan: CodedScan, is_lenient: bool) -> None:
-    intervals = scan.intervals()
+    intervals, lengths = scan.intervals(), scan.lengths()
+    # With the MCU more an interval of the greatest length is too long for DRI, so it goes alone.
+    at_once = len(intervals) if lengths[0] < _MOST_MCUS else 1
+    for at in range(0, len(intervals), at_once):
+        end = at + at_once
+        has_trailer = is_lenient and end >= len(intervals)
+        _check_intervals(scan, intervals[at:end], lengths[at:end], has_trailer)
+
+
+def _check_intervals(
+    scan: CodedScan, intervals: list[bytes], lengths: list[int], is_lenient: bool
+) -> None:
     tables = {key: _filled(table) for key, table in scan.tables.items()}
-    filled = _decode_behind_ours(scan._replace(tables=tables), intervals)
-    if not _have_all_bits(scan, *filled).all():
+    filled = _decode_behind_ours(scan._replace(tables=tables), intervals, lengths)
+    if not _have_all_bits(lengths, *filled).all():
         raise ValueError("a restart interval is too short")
-    if _differ_in_own(scan, filled[0], _decode_eighth(scan, intervals, _OUR_STARTS[0])):
+    plain = _decode_eighth(scan, intervals, lengths, _OUR_STARTS[0])
+    if _differ_in_own(lengths, filled[0], plain):
         raise ValueError("bits that are no code")
     last = intervals[-1].rstrip(b"\0")
     intervals[-1] = last + b"\0" * last.endswith(b"\xff")
     shorter = [_without_last_byte(part) for part in intervals]
-    enough = _have_all_bits(scan, *_decode_behind_ours(scan, shorter))
+    enough = _have_all_bits(lengths, *_decode_behind_ours(scan, shorter, lengths))
     if enough[:-1].any() or (enough[-1] and not is_lenient):
         raise ValueError("a restart interval is too long")
 
@@ -195,38 +209,31 @@ def _without_last_byte(part: bytes) -> bytes:
     return part[:-1].rstrip(b"\xff") if part.endswith(b"\xff\0") else part[:-1]
 
 
-def _decode_behind_ours(scan: CodedScan, intervals: list[bytes]) -> list[NDArray[np.uint8]]:
-    return list(ordered_map(partial(_decode_eighth, scan, intervals), _OUR_STARTS))
+def _decode_behind_ours(
+    scan: CodedScan, intervals: list[bytes], lengths: list[int]
+) -> list[NDArray[np.uint8]]:
+    """Decode to the pixels of each MCU, twice: behind scans of our own with different values."""
+    return list(ordered_map(partial(_decode_eighth, scan, intervals, lengths), _OUR_STARTS))
 
 
 def _have_all_bits(
-    scan: CodedScan, one: NDArray[np.uint8], other: NDArray[np.uint8]
+    lengths: list[int], one: NDArray[np.uint8], other: NDArray[np.uint8]
 ) -> NDArray[np.bool_]:
     """Whether each interval had the bits of all its MCUs, by the two results of decoding them.
 
     The MCU behind an interval is as our scan left it in both if the bits ran out before, and
     otherwise it is the same in both.
     """
-    lengths = np.array(scan.lengths())
     behind = np.arange(len(lengths)) * (lengths[0] + 1) + lengths
-    same: NDArray[np.bool_] = (_by_unit(scan, one)[behind] == _by_unit(scan, other)[behind]).all(1)
+    same: NDArray[np.bool_] = (one[behind] == other[behind]).all(1)
     return same
 
 
-def _differ_in_own(scan: CodedScan, one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+def _differ_in_own(lengths: list[int], one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
     """Whether any MCU of an interval has other pixels, apart from those behind the intervals."""
-    lengths = np.array(scan.lengths())
-    own = np.arange(lengths[0] + 1) < lengths[:, None]
-    differ = (_by_unit(scan, one) != _by_unit(scan, other)).any(1)
+    own = np.arange(lengths[0] + 1) < np.array(lengths)[:, None]
+    differ = (one != other).any(1)
     return bool(differ[: own.size].reshape(own.shape)[own].any())
-
-
-def _by_unit(scan: CodedScan, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The pixels of each MCU: an array of shape (MCUs, samples)."""
-    across, down = map(max, zip(*scan.factors, strict=True))
-    rows, columns = len(pixels) // down, pixels.shape[1] // across
-    units = pixels.reshape(rows, down, columns, across, -1).swapaxes(1, 2)
-    return units.reshape(rows * columns, -1)
 
 
 def with_filled_tables(file: bytes) -> bytes:
@@ -261,11 +268,16 @@ def _filled(table: bytes) -> bytes:
     return bytes(counts) + symbols + b"\x0f" * (sum(counts) - len(symbols))
 
 
-def _decode_eighth(scan: CodedScan, intervals: list[bytes], start: bytes) -> NDArray[np.uint8]:
-    """Decode these intervals behind a scan of our own, to one pixel for each 8x8 pixels."""
+def _decode_eighth(
+    scan: CodedScan, intervals: list[bytes], lengths: list[int], start: bytes
+) -> NDArray[np.uint8]:
+    """Decode these intervals of so many MCUs, each with one more, behind a scan of our own.
+
+    The result has one pixel for each 8x8 pixels: an array of shape (MCUs, samples).
+    """
     factors = [*scan.factors, (1, 1), (1, 1)][: max(3, len(scan.factors))]  # Pillow knows no two
     across, down = map(max, zip(*factors, strict=True))
-    step = scan.lengths()[0] + 1
+    step = lengths[0] + 1
     units = len(intervals) * step
     columns = max(_COLUMNS, -(-units * 8 * down // _MOST_PX))
     rows = -(-units // columns)
@@ -296,7 +308,9 @@ def _decode_eighth(scan: CodedScan, intervals: list[bytes], start: bytes) -> NDA
     # Not by Image.open, whose limit of pixels is for files of strangers: this one is ours.
     with JpegImageFile(io.BytesIO(b"".join(file))) as image:
         image.draft(None, (-(-image.width // 8), -(-image.height // 8)))
-        return np.array(image)
+        pixels: NDArray[np.uint8] = np.array(image)
+    by_unit = pixels.reshape(rows, down, columns, across, -1).swapaxes(1, 2)
+    return by_unit.reshape(rows * columns, -1)
 
 
 def grey_files(file: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
