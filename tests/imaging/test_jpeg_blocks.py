@@ -245,6 +245,31 @@ def test_the_last_interval_may_have_a_marker_behind_it_or_zeros() -> None:
     assert outcome(data[:-2] + bytes(30) + b"\1" + data[-2:]) == "image_damaged"
 
 
+@pytest.mark.parametrize("interval", [1, 3])
+@pytest.mark.parametrize("script", [None, SCRIPTS["of-each"]], ids=["one", "of-each"])
+@pytest.mark.parametrize("factors", [SAMPLINGS[0], [(1, 1)] * 3, [(2, 2), (1, 1), (1, 1)]], ids=str)
+def test_an_interval_may_be_filled_up_with_a_byte_of_ones(
+    factors: list[Factors], script: list[ScanScript] | None, interval: int
+) -> None:
+    """As by an encoder of Motion JPEG, which writes eight of them where no bit is free."""
+    picture = samples(64, 240)
+    usual = encode(picture, factors, script=script, interval=interval)
+    filled = encode(picture, factors, script=script, interval=interval, most_ones=8)
+    assert "extraneous bytes before marker" in str(by_libvips(filled))
+    assert np.array_equal(outcome(filled), outcome(usual))
+
+
+def test_more_ones_than_a_byte_or_other_bytes_may_stand_for_blocks() -> None:
+    data = encode(samples(16, 250), SAMPLINGS[0], interval=2)
+    expected = outcome(data)
+    for start, end in intervals(data)[:-1]:  # behind the last one zeros may stand
+        assert np.array_equal(outcome(data[:end] + b"\xff\0" + data[end:]), expected)
+        for more in (b"\xff\0" * 2, b"\xff\0" * 8, b"\0", b"\xfe", b"\xff\0\x5a"):
+            assert outcome(data[:end] + more + data[end:]) == "image_damaged"
+        short = data[: max(start + 2, end - 4)].removesuffix(b"\xff")
+        assert outcome(short + b"\xff\0" + data[end:]) == "image_damaged"
+
+
 def test_a_refinement_of_dc_has_a_bit_for_each_block() -> None:
     data = encode(samples(37, 50), SAMPLINGS[2], script=in_scans(3))
     assert not isinstance(outcome(data), str)

@@ -64,10 +64,12 @@ def encode(
     interval: int = 0,
     ids: bytes = b"\1\2\3\4",
     head: bytes = b"",
+    most_ones: int = 7,
 ) -> bytes:
     """A JPEG of `samples`, of shape (height, width, components), which are stored as they are.
 
     `script` are the scans, by default one of everything; `interval` is in MCUs. `head` follows SOI.
+    An interval is filled up to a whole byte with up to `most_ones` ones, as many as there can be.
     """
     height, width, count = samples.shape
     script = script or [ScanScript(tuple(range(count)))]
@@ -93,7 +95,7 @@ def encode(
         step = interval or len(units)
         for number, at in enumerate(range(0, len(units), step)):
             mark = bytes((0xFF, 0xD0 + (number - 1) % 8)) if number else b""
-            out.append(mark + coded(units[at : at + step], scan))
+            out.append(mark + coded(units[at : at + step], scan, most_ones))
     return b"".join(out) + b"\xff\xd9"
 
 
@@ -143,7 +145,7 @@ def _units(
             ]
 
 
-def coded(units: Iterable[Unit], scan: ScanScript) -> bytes:
+def coded(units: Iterable[Unit], scan: ScanScript, most_ones: int = 7) -> bytes:
     """The bits of a restart interval (F.1.2, G.1.2)."""
     bits: list[str] = []
     before: dict[int, int] = {}
@@ -161,7 +163,7 @@ def coded(units: Iterable[Unit], scan: ScanScript) -> bytes:
         if scan.last:
             bits += _others(block[max(scan.first, 1) : scan.last + 1], AC_SYMBOLS[table])
     joined = "".join(bits)
-    joined += "1" * (-len(joined) % 8)
+    joined += "1" * (most_ones - (len(joined) + most_ones) % 8)
     data = int(joined, 2).to_bytes(len(joined) // 8) if joined else b""
     return data.replace(b"\xff", b"\xff\0")
 

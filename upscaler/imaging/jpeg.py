@@ -11,8 +11,9 @@ decoder. Of libjpeg's warnings (jerror.h) this is made:
 | JWRN_HUFF_BAD_CODE     | bits that are no code                   | refused                  |
 | JWRN_MUST_RESYNC       | a restart marker is not the next one    | refused                  |
 | JWRN_BOGUS_PROGRESSION | a scan refines what had no scan         | refused                  |
-| JWRN_EXTRANEOUS_DATA   | bytes behind the last pixels of a scan: | refused, unless they are |
-|                        | the pixels were decoded to others       | zeros at the end         |
+| JWRN_EXTRANEOUS_DATA   | bytes behind the last pixels of a scan  | refused, unless they are |
+|                        | or an interval: the pixels were decoded | zeros at the end, or a   |
+|                        | to others                               | byte of ones             |
 |                        | bytes between other segments            | ignored (`segments`)     |
 | JWRN_JPEG_EOF          | there is no EOI                         | one is added             |
 | JWRN_ADOBE_XFORM       | an unknown transform of the colours     | as libjpeg takes it      |
@@ -26,6 +27,7 @@ program that decodes.
 
 import io
 import re
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -41,6 +43,7 @@ from upscaler.imaging.jpeg_blocks import (
     grey_files,
     read_scans,
     with_filled_tables,
+    without_spare_ones,
 )
 from upscaler.imaging.jpeg_segments import (
     ADOBE,
@@ -82,19 +85,42 @@ def decode(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     if not coverage.is_complete:
         raise ImageError("this JPEG is cut off: its last scans are missing", "image_damaged")
     is_closed = data.endswith(END)
-    file = coded(data)
     try:
-        if _has_named_sampling(file):
-            return _decode_twice(file, shape, may_have_trailer=not is_closed)
-        check_scans_of_dc(file, may_have_trailer=not is_closed)
-        for grey, size in grey_files(file):
-            _decode_twice(grey, (*size, 1), may_have_trailer=not is_closed)
-        return _decode_by_pillow(file)
+        return _decode_blocks(coded(data), shape, may_have_trailer=not is_closed)
     except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
+        with suppress(Exception):
+            return _decode_otherwise(data, shape)
         fault = "is damaged: some of its pixels are missing or wrong"
         if not is_closed:
             fault = "is cut off: the last of its pixels are missing"
         raise ImageError(f"this JPEG {fault}", "image_damaged") from error
+
+
+def _decode_otherwise(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Decode a file with spare ones, which only seem to be left over.
+
+    Raises nearly any builtin exception for any other file.
+    """
+    file = coded(data)
+    filled = without_spare_ones(file)
+    if filled == file:
+        raise ValueError("it cannot be read in another way")
+    return _decode_blocks(filled, shape, may_have_trailer=not data.endswith(END))
+
+
+def _decode_blocks(
+    file: bytes, shape: tuple[int, int, int], *, may_have_trailer: bool
+) -> NDArray[np.uint8]:
+    """Decode a `coded` file to `shape`. Raises nearly any builtin exception for one with a fault.
+
+    With `may_have_trailer` anything may stand between the last pixels and the end.
+    """
+    if _has_named_sampling(file):
+        return _decode_twice(file, shape, may_have_trailer=may_have_trailer)
+    check_scans_of_dc(file, may_have_trailer=may_have_trailer)
+    for grey, size in grey_files(file):
+        _decode_twice(grey, (*size, 1), may_have_trailer=may_have_trailer)
+    return _decode_by_pillow(file)
 
 
 def coded(data: bytes) -> bytes:
@@ -143,7 +169,7 @@ def _decode_twice(
 ) -> NDArray[np.uint8]:
     """Decode with nothing left unwritten. Raises ImageError or ValueError for a file with a fault.
 
-    With `may_have_trailer` anything may stand between the last pixels and the end.
+    `may_have_trailer` is as for `_decode_blocks`.
     """
     if may_have_trailer:
         file = without_trailer(file, shape)

@@ -48,6 +48,8 @@ from upscaler.imaging.parallel import ordered_map
 _RESTARTS: Final = re.compile(rb"\xff([\xd0-\xd7])")
 _STUFFED: Final = re.compile(rb"(?<!\xff)\xff++\0")
 """A byte 0xFF of the coded bits, perhaps with fill bytes before it (B.1.1.2, B.1.1.5)."""
+_ONES: Final = b"\xff\0"
+"""A byte of ones."""
 _EXTENDED, _PROGRESSIVE = 0xC1, 0xC2
 _OUR_TABLES: Final = 3
 """The number of the Huffman tables of our scan. If the file has tables with it, theirs follow."""
@@ -178,13 +180,19 @@ def _check_refinement(scan: CodedScan, is_lenient: bool) -> None:
 
 
 def _check_first(scan: CodedScan, is_lenient: bool) -> None:
-    intervals, lengths = scan.intervals(), scan.lengths()
-    # With the MCU more an interval of the greatest length is too long for DRI, so it goes alone.
-    at_once = len(intervals) if lengths[0] < _MOST_MCUS else 1
-    for at in range(0, len(intervals), at_once):
-        end = at + at_once
-        has_trailer = is_lenient and end >= len(intervals)
-        _check_intervals(scan, intervals[at:end], lengths[at:end], has_trailer)
+    intervals = scan.intervals()
+    for lot in _lots(scan, len(intervals)):
+        has_trailer = is_lenient and lot.stop == len(intervals)
+        _check_intervals(scan, intervals[lot], scan.lengths()[lot], has_trailer)
+
+
+def _lots(scan: CodedScan, count: int) -> Iterator[slice]:
+    """Which of the first `count` intervals can be decoded together: all of them, or one by one.
+
+    With the MCU more an interval of the greatest length is too long for DRI, so it goes alone.
+    """
+    at_once = 1 if scan.interval == _MOST_MCUS else count
+    return (slice(at, at + at_once) for at in range(0, count, at_once))
 
 
 def _check_intervals(
@@ -203,6 +211,46 @@ def _check_intervals(
     enough = _have_all_bits(lengths, *_decode_behind_ours(scan, shorter, lengths))
     if enough[:-1].any() or (enough[-1] and not is_lenient):
         raise ValueError("a restart interval is too long")
+
+
+def without_spare_ones(file: bytes) -> bytes:
+    """Remove the last byte of each restart interval that has all of its bits before, if it is ones.
+
+    Behind its last block an interval is filled up with ones (F.1.2.3). Some encoders write eight of
+    them where no bit is free, and libjpeg then warns of extraneous bytes. No code is all ones, so
+    this byte is no block. Of other bytes that cannot be told: where some are missing, those behind
+    them may be read as other and more blocks than they are, all that the interval should have, and
+    then blocks are left over. So libjpeg's warning stands for these. The same goes for intervals of
+    AC coefficients alone and of refinements, for which it is not known how many bits they need.
+
+    Raises ValueError if there are not as many intervals as there should be.
+    """
+    pieces = [START]
+    scans = read_scans(file)
+    for marker, segment, coded in segments(file):
+        pieces += (segment, _without_spare_ones(next(scans)) if marker == SCAN else coded)
+    return b"".join(pieces)
+
+
+def _without_spare_ones(scan: CodedScan) -> bytes:
+    if scan.scan.first or scan.scan.high:
+        return scan.coded
+    intervals, lengths = scan.intervals(), scan.lengths()
+    # libjpeg takes 17 ones for the end of a block, so several such bytes may stand for lost blocks.
+    shorter = [part if part.endswith(3 * _ONES) else part.removesuffix(_ONES) for part in intervals]
+    if shorter == intervals:
+        return scan.coded
+    for lot in _lots(scan, len(intervals)):
+        enough = _have_all_bits(
+            lengths[lot], *_decode_behind_ours(scan, shorter[lot], lengths[lot])
+        )
+        chosen = zip(intervals[lot], shorter[lot], enough, strict=True)
+        intervals[lot] = [less if is_enough else part for part, less, is_enough in chosen]
+    return _joined(intervals)
+
+
+def _joined(intervals: list[bytes]) -> bytes:
+    return b"".join(bytes((0xFF, 0xD0 + i % 8)) + part for i, part in enumerate(intervals, -1))[2:]
 
 
 def _without_last_byte(part: bytes) -> bytes:
@@ -291,7 +339,6 @@ def _decode_eighth(
     chosen = b"".join(bytes((b"RGBK"[i], both)) for i, both in enumerate(numbers))
     first, down_first = factors[0]
     blocks = rows * columns * first * down_first
-    joined = b"".join(bytes((0xFF, 0xD0 + i % 8)) + part for i, part in enumerate(intervals, -1))
     file = (
         START,
         _segment(QUANTIZATION, _FLAT),
@@ -302,7 +349,7 @@ def _decode_eighth(
         _segment(HUFFMAN, b"".join(tables)),
         _segment(RESTART, pack(">H", step)) if len(intervals) > 1 else b"",
         _segment(SCAN, bytes((len(numbers),)) + chosen + bytes((0, last, 0))),
-        joined[2:],
+        _joined(intervals),
         END,
     )
     # Not by Image.open, whose limit of pixels is for files of strangers: this one is ours.
