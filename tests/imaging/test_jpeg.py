@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -83,6 +83,13 @@ TRAILERS = {
     "a scan": b"abcdefghijk\xff\xda\0\x08\1\1\0\0\0\0" + bytes(range(1, 99)),
     "tables": b"abcdefghijkl\xff\xc4\0\x08abcdefghijkl",
     "a frame": b"abcdefghijkl\xff\xc0\0\x08abcdefghijkl",
+    "a video": b"\0\0\0\x18ftypmp42\0\0\0\0isommp42\x9a\xff\xd9\x17" + bytes(range(200)),
+    "text and an end": b'{"make": "Octo", "model": "Telephone 3"}\xff\xd9 and more',
+    "samsung, with an end": b"\0\0\1\n\x0e\0\0\0Image_UTC_Data1700000000000SEFH\xff\xd9SEFT",
+    "tables and an end": b"abcdefghijkl\xff\xc4\0\x08abcdef\xff\xd9",
+    "a comment and an end": b"abcdefghijkl\xff\xfe\0\x08abcdef\xff\xd9",
+    "half of an image": saved(BLOCKS, "JPEG")[2:],
+    "many segments": b"abcdefghijkl" + b"\xff\xe5\0\2" * 5000,
 }
 
 
@@ -90,6 +97,50 @@ TRAILERS = {
 @pytest.mark.parametrize("trailer", TRAILERS.values(), ids=TRAILERS)
 def test_a_whole_jpeg_needs_no_end_marker(data: bytes, trailer: bytes) -> None:
     assert np.array_equal(decode(data.removesuffix(END) + trailer), decode(data))
+
+
+PIECES = st.one_of(
+    st.binary(max_size=60),
+    st.sampled_from([*TRAILERS.values(), START, END, b"\xff\xd3", b"\xff\xda\0\x08", b"\xff\xc4"]),
+)
+ANYTHING = st.lists(PIECES, max_size=5).map(b"".join)
+BASELINE = [name for name in FILES if "progressive" not in name]
+
+
+@given(st.sampled_from(BASELINE), ANYTHING)
+@settings(max_examples=examples(300), deadline=None)
+def test_whatever_stands_behind_a_whole_jpeg_without_an_end_marker(
+    name: str, trailer: bytes
+) -> None:
+    """But if the next marker is an EOI, bytes before it may be left over behind a gap."""
+    data = FILES[name]
+    result = outcome(data.removesuffix(END) + trailer)
+    before_marker, marker, _ = re.split(rb"(\xff[\2-\xcf\xd8-\xfe])", trailer + START, maxsplit=1)
+    if marker == END and before_marker.strip(b"\0"):
+        assert isinstance(result, str) or np.array_equal(result, decode(data))
+    else:
+        assert np.array_equal(result, decode(data))
+
+
+@pytest.mark.parametrize("name", BASELINE)
+def test_a_scan_behind_all_those_of_a_baseline_jpeg_is_in_a_trailer(name: str) -> None:
+    scan = b"\xff\xda\0\x08\1\1\0\0\x3f\0" + bytes(range(99)) + b"\xff\xd9 and more"
+    for trailer in (scan, b"abcdefghijkl" + scan, b"abcdefghijkl" + TRAILERS["tables"] + scan):
+        assert np.array_equal(decode(FILES[name].removesuffix(END) + trailer), decode(FILES[name]))
+
+
+@given(st.sampled_from(list(FILES)), ANYTHING, st.integers(64, 1000))
+@settings(max_examples=examples(300), deadline=None)
+def test_nothing_behind_a_jpeg_takes_the_place_of_its_pixels(
+    name: str, trailer: bytes, missing: int
+) -> None:
+    """A trailer may be read as pixels, so more is missing than it has before another marker."""
+    data = FILES[name]
+    readable = re.split(rb"\xff[\2-\xcf\xd8-\xfe]|ftyp|[ -~]{24}", trailer, maxsplit=1)[0]
+    end = len(data) - 2 - missing - 16 * len(readable)
+    assume(end > data.rindex(b"\xff\xda") + 14)
+    cut = data[:end].removesuffix(b"\xff")
+    assert isinstance(outcome(cut + trailer), str)
 
 
 @files

@@ -21,6 +21,12 @@ decoder. Of libjpeg's warnings (jerror.h) this is made:
 | JWRN_NOT_SEQUENTIAL    | fields that are for progressive scans   | ignored                  |
 | JWRN_BOGUS_ICC         | parts of a profile are missing          | the profile is ignored   |
 
+Bytes that are left over behind the last pixels may be those of an image that has lost others before
+them, or those of a trailer, as phones append it, behind an image without an EOI. The same bytes may
+be either. The EOI of an image is the next marker behind its last scan. So if that is another one,
+what stands there is taken for a trailer and passed over, whatever it is; and if it is an EOI, that
+is done only with bytes that are text or a video (`trailer_at`).
+
 Arithmetic coding (JWRN_ARITH_BAD_CODE) is not read, and JWRN_TOO_MUCH_DATA is a fault of the
 program that decodes.
 """
@@ -42,6 +48,7 @@ from upscaler.imaging.jpeg_blocks import (
     check_scans_of_dc,
     grey_files,
     read_scans,
+    trailer_at,
     with_filled_tables,
     without_spare_ones,
 )
@@ -84,28 +91,35 @@ def decode(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
         coverage.add(marker, segment)
     if not coverage.is_complete:
         raise ImageError("this JPEG is cut off: its last scans are missing", "image_damaged")
-    is_closed = data.endswith(END)
     try:
-        return _decode_blocks(coded(data), shape, may_have_trailer=not is_closed)
+        return _decode_blocks(coded(data), shape, may_have_trailer=not data.endswith(END))
     except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
         with suppress(Exception):
             return _decode_otherwise(data, shape)
         fault = "is damaged: some of its pixels are missing or wrong"
-        if not is_closed:
+        if not data.endswith(END):
             fault = "is cut off: the last of its pixels are missing"
         raise ImageError(f"this JPEG {fault}", "image_damaged") from error
 
 
 def _decode_otherwise(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Decode a file with spare ones, which only seem to be left over.
+    """Decode a file with what only seems to be left over: a trailer with an end, or spare ones.
 
     Raises nearly any builtin exception for any other file.
     """
-    file = coded(data)
+    reading = _without_end_of_trailer(data)
+    file = coded(reading)
     filled = without_spare_ones(file)
-    if filled == file:
+    if reading == data and filled == file:
         raise ValueError("it cannot be read in another way")
-    return _decode_blocks(filled, shape, may_have_trailer=not data.endswith(END))
+    return _decode_blocks(filled, shape, may_have_trailer=not reading.endswith(END))
+
+
+def _without_end_of_trailer(data: bytes) -> bytes:
+    """The file without its end, if that comes behind something that can be told to be a trailer."""
+    *_, last = read_scans(data)
+    is_in_trailer = trailer_at(last.coded) < len(last.coded)
+    return data.removesuffix(END) if is_in_trailer else data
 
 
 def _decode_blocks(

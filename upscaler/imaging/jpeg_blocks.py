@@ -50,6 +50,14 @@ _STUFFED: Final = re.compile(rb"(?<!\xff)\xff++\0")
 """A byte 0xFF of the coded bits, perhaps with fill bytes before it (B.1.1.2, B.1.1.5)."""
 _ONES: Final = b"\xff\0"
 """A byte of ones."""
+_VIDEO: Final = re.compile(rb"\0\0..ftyp", re.DOTALL)
+"""How a video in MP4 begins: the length and the type of its first box (ISO/IEC 14496-12, 4.3)."""
+_TEXT: Final = re.compile(rb"[ -~]{24,}")
+_DIFFERENT: Final = 12
+"""So many bytes of ASCII in a row, so many of them different, are no coded pixels. Those look
+random, or in a flat area repeat themselves, and then after a few bytes."""
+_LIKE_TEXT: Final = 4
+"""More coded bytes in a row are hardly ever ASCII by chance."""
 _EXTENDED, _PROGRESSIVE = 0xC1, 0xC2
 _OUR_TABLES: Final = 3
 """The number of the Huffman tables of our scan. If the file has tables with it, theirs follow."""
@@ -119,9 +127,28 @@ class CodedScan(NamedTuple):
         return bits
 
     def surplus_bytes(self) -> int:
-        """How many bytes there are from the first restart marker on that is one too many."""
+        """How many bytes there are from the first restart marker on that is one too many.
+
+        Or from where a trailer can be told to begin, if that is before.
+        """
         mark = next(islice(_RESTARTS.finditer(self.coded), len(self.lengths()) - 1, None), None)
-        return len(self.coded) - mark.start() if mark else 0
+        end = mark.start() if mark else len(self.coded)
+        return len(self.coded) - min(end, trailer_at(self.coded))
+
+
+def trailer_at(coded: bytes) -> int:
+    """Where in the bytes of a scan those of another format begin, text or a video, or their length.
+
+    For text it is up to 4 bytes too late, since the last bytes of the scan may look like it, too.
+    """
+    starts = [len(coded)]
+    if video := _VIDEO.search(coded):
+        starts.append(video.start())
+    for text in _TEXT.finditer(coded):
+        if len(set(text[0])) >= _DIFFERENT:
+            starts.append(text.start() + _LIKE_TEXT)
+            break
+    return min(starts)
 
 
 def read_scans(file: bytes) -> Iterator[CodedScan]:

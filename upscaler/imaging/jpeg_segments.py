@@ -110,8 +110,9 @@ def strip_segments(data: bytes) -> bytes:
     """Remove all segments that the image does not need, and everything after its end.
 
     What says how to show the image comes first, wherever it was before the first scan: browsers
-    look for it there, and Pillow only before the frame. Without EOI in the file there is none in
-    the result either: it ends with the scan that completes the image, and what follows that in it.
+    look for it there, and Pillow only before the frame. Without an EOI that belongs to the image
+    there is none in the result either: it ends with the scan that completes the image, and with
+    what follows that up to another marker, be it only by chance in bytes of something else.
 
     Raises ImageError for a kind of JPEG that is not read, for more than one frame, for tables of
     more than MAX_TABLE_BYTES, and for more than MAX_SEGMENTS segments or MAX_SCANS scans.
@@ -121,6 +122,8 @@ def strip_segments(data: bytes) -> bytes:
         try:
             for found in segments(data):
                 reduced.add(*found)
+                if reduced.is_decided:
+                    break
         except TooManySegments:
             raise
         except (ValueError, IndexError, struct.error, ImageError):
@@ -134,10 +137,14 @@ def strip_segments(data: bytes) -> bytes:
 
 
 class _Reduced:
-    """What is kept of a file. `complete` is how many pieces make up all of its scans, or 0."""
+    """What is kept of a file. `complete` is how many pieces make up all of its scans, or 0.
+
+    `is_decided` says that no segment that is yet to come can belong to the image.
+    """
 
     def __init__(self) -> None:
         self.complete = 0
+        self.is_decided = False
         self._coverage = Coverage()
         self._shown: list[bytes] = []
         self._profile: list[bytes] = []
@@ -147,6 +154,8 @@ class _Reduced:
         """Take a segment, or not. Raises ImageError for one of a kind of JPEG that is not read."""
         if marker in TABLES and len(segment) > MAX_TABLE_BYTES:
             raise ValueError("it has more tables than there can be")
+        if self.complete and (frame := self._coverage.frame):
+            self.is_decided = not (frame.progressive and marker in (*TABLES, SCAN))
         if marker in (*FRAMES, *TABLES, SCAN, _EOI):
             self._coverage.add(marker, segment)
             self._kept.append((marker, segment + coded))
@@ -155,6 +164,17 @@ class _Reduced:
             raise _unsupported(f"is {_OTHER_FRAMES.get(marker, 'of an unknown kind')}")
         elif self._coverage.scans == 0:
             self._add_shown(marker, segment)
+
+    @property
+    def _has_end(self) -> bool:
+        """Whether an EOI belongs to the image.
+
+        It stands right behind the scan that completes it, and otherwise in other bytes. Only in a
+        progressive file more scans may come before it: either they change nothing, or the header of
+        a scan is damaged, so that the image is not as complete as it says.
+        """
+        behind = [marker for marker, _ in self._kept[self.complete :]]
+        return behind == [_EOI] or (SCAN in behind and behind[-1] == _EOI)
 
     def _add_shown(self, marker: int, segment: bytes) -> None:
         # As in browsers the first EXIF counts.
@@ -167,9 +187,9 @@ class _Reduced:
 
     def file(self) -> bytes:
         """The reduced file. Raises ValueError for too many frames or scans."""
+        if self.complete and not self._has_end:
+            del self._kept[self.complete :]
         markers = [marker for marker, _ in self._kept]
-        if _EOI not in markers and self.complete:
-            del self._kept[self.complete :], markers[self.complete :]
         frames = sum(map(markers.count, FRAMES))
         if frames != 1:
             fault = "it has more than one frame" if frames else "it ends before its frame begins"
