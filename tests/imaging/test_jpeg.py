@@ -3,10 +3,11 @@
 import io
 import re
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, pairwise
 from random import Random
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
@@ -30,7 +31,7 @@ from tests.support.image_files import (
     saved,
     tiff,
 )
-from tests.support.jpeg_encoder import encode, in_scans, segment
+from tests.support.jpeg_encoder import ScanScript, encode, in_scans, segment
 from tests.support.properties import examples
 from upscaler.imaging import jpeg
 from upscaler.imaging.decode import read_header
@@ -154,10 +155,60 @@ def test_a_jpeg_without_an_end_marker_that_lacks_pixels_is_refused(
         assert refusal(cut + trailer).type == "image_damaged"
 
 
-def test_a_cut_jpeg_is_told_to_be_cut_off() -> None:
-    assert "this JPEG is cut off" in str(refusal(DATA[:-100]))
-    assert "this JPEG is cut off" in str(refusal(PROGRESSIVE[: len(PROGRESSIVE) // 2]))
-    assert "this JPEG is damaged" in str(refusal(DATA[:900] + DATA[1000:]))
+def by_opencv(data: bytes) -> Samples:
+    """The pixels, and grey where there are none."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert pixels is not None
+    return pixels.astype(int)
+
+
+@pytest.mark.parametrize("name", [*BASELINE, "444", "of-each"])
+def test_a_baseline_jpeg_that_is_cut_off_tells_how_many_rows_there_are(name: str) -> None:
+    """Those that OpenCV shows as they were, but for the last one, whose colours are blended."""
+    more = {
+        "444": encode(SMOOTH, [(1, 1)] * 3),
+        "of-each": encode(SMOOTH, [(1, 1)] * 3, script=[ScanScript((i,)) for i in range(3)]),
+    }
+    data = {**FILES, **more}[name]
+    start = data.rindex(b"\xff\xda") + 16
+    whole = by_opencv(data)
+    for end in range(start, len(data) - 8, (len(data) - start) // 9):
+        cut = data[:end].removesuffix(b"\xff")
+        told = re.fullmatch(r"this JPEG is cut off after row (\d+) of 96", str(refusal(cut)))
+        assert told
+        rows = int(told[1])
+        same = np.abs(by_opencv(cut + END) - whole).max(axis=(1, 2)) == 0
+        assert same[: max(rows - 1, 0)].all()
+        assert not same[rows : rows + 32].all()
+
+
+@pytest.mark.parametrize("name", ["progressive", "unusual-progressive"])
+def test_a_progressive_jpeg_that_is_cut_off_tells_the_scan(name: str) -> None:
+    """Even of a part of its scans all rows may be seen."""
+    data = FILES[name]
+    starts = [found.start() for found in re.finditer(rb"\xff\xda", data)]
+    for number, (start, end) in enumerate(pairwise([*starts, len(data) - 2]), 1):
+        text = str(refusal(data[: (start + end) // 2 + 6].removesuffix(b"\xff")))
+        if number == len(starts):
+            assert text == f"this JPEG is cut off in scan {number} of {number}"
+        else:
+            where = f"in or behind scan {number}: its last scans are missing"
+            assert text == f"this JPEG is cut off {where}"
+    assert str(refusal(data[: starts[0] + 5])) == "this JPEG is cut off before its first scan"
+
+
+def test_a_jpeg_with_another_fault_is_not_told_to_be_cut_off() -> None:
+    for data in (DATA, PROGRESSIVE, UNUSUAL):
+        for at in (900, len(data) // 2):
+            gap = data[:at] + data[at + 100 :]
+            assert "this JPEG is damaged" in str(refusal(gap))
+    first = PROGRESSIVE.index(b"\xff\xda") + 20
+    gap = PROGRESSIVE[:first] + PROGRESSIVE[first + 20 :]
+    assert "this JPEG is damaged" in str(refusal(gap.removesuffix(END)))
+    second, third = (RESTARTS.index(mark) for mark in (b"\xff\xd0", b"\xff\xd1"))
+    short = RESTARTS[: (second + third) // 2] + RESTARTS[third:]
+    for data in (short.removesuffix(END), short[:-60].removesuffix(b"\xff")):
+        assert "this JPEG is damaged" in str(refusal(data))
 
 
 def test_the_first_of_several_images_needs_no_end_marker() -> None:

@@ -49,6 +49,7 @@ from upscaler.imaging.jpeg_blocks import (
     grey_files,
     read_scans,
     trailer_at,
+    whole_rows,
     with_filled_tables,
     without_spare_ones,
 )
@@ -90,15 +91,17 @@ def decode(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     for marker, segment, _ in segments(data):
         coverage.add(marker, segment)
     if not coverage.is_complete:
-        raise ImageError("this JPEG is cut off: its last scans are missing", "image_damaged")
+        where = f"in or behind scan {coverage.scans}: its last scans are missing"
+        where = where if coverage.scans else "before its first scan"
+        raise ImageError(f"this JPEG is cut off {where}", "image_damaged")
     try:
         return _decode_blocks(coded(data), shape, may_have_trailer=not data.endswith(END))
     except Exception as error:  # Pillow raises nearly every builtin exception on a bad file
         with suppress(Exception):
             return _decode_otherwise(data, shape)
         fault = "is damaged: some of its pixels are missing or wrong"
-        if not data.endswith(END):
-            fault = "is cut off: the last of its pixels are missing"
+        with suppress(Exception):
+            fault = f"is cut off {_where_it_ends(data, shape, coverage)}"
         raise ImageError(f"this JPEG {fault}", "image_damaged") from error
 
 
@@ -120,6 +123,25 @@ def _without_end_of_trailer(data: bytes) -> bytes:
     *_, last = read_scans(data)
     is_in_trailer = trailer_at(last.coded) < len(last.coded)
     return data.removesuffix(END) if is_in_trailer else data
+
+
+def _where_it_ends(data: bytes, shape: tuple[int, int, int], coverage: Coverage) -> str:
+    """Behind which row, or in which scan, a file is cut off.
+
+    Raises nearly any builtin exception if it has another fault.
+    """
+    data = _without_end_of_trailer(data)
+    if data.endswith(END) or not coverage.frame:
+        raise ValueError("it has an end")
+    file = coded(data)
+    if coverage.frame.progressive:
+        # Any scan may be of all rows: a picture that is cut off in its last one lacks details.
+        before_last = file[: file.rindex(bytes((0xFF, SCAN)))] + END
+        _decode_blocks(before_last, shape, may_have_trailer=False)
+        return f"in scan {coverage.scans} of {coverage.scans}"
+    if (rows := whole_rows(file)) == shape[0]:
+        raise ValueError("it has all rows")
+    return f"after row {rows} of {shape[0]}"
 
 
 def _decode_blocks(

@@ -387,6 +387,38 @@ def _decode_eighth(
     return by_unit.reshape(rows * columns, -1)
 
 
+def whole_rows(file: bytes) -> int:
+    """How many rows of pixels, from the top, have all of their blocks in the last scan of a file.
+
+    That is a `coded` file that is not progressive. Bytes of a trailer that can be read as blocks
+    count as such. Raises nearly any builtin exception for a file with another fault.
+    """
+    *_, scan = read_scans(file)
+    columns, _ = scan.size
+    pixels_down = 8 * scan.frame.unit[1]
+    if len(scan.scan.components) == 1:
+        pixels_down //= scan.frame.components[scan.scan.components[0]].down
+    return min(scan.frame.height, _whole_mcus(scan) // columns * pixels_down)
+
+
+def _whole_mcus(scan: CodedScan) -> int:
+    """How many MCUs have all of their bits, if none is missing but from there on."""
+    lengths = scan.lengths()
+    parts = _RESTARTS.split(scan.coded, len(lengths))[::2]
+    intervals = [part.rstrip(b"\xff") for part in parts[: len(lengths)]]
+    enough: list[bool] = []
+    for lot in _lots(scan, len(intervals)):
+        own = lengths[lot]
+        one, other = _decode_behind_ours(scan, intervals[lot], own)
+        enough.extend(_have_all_bits(own, one, other))
+    if not all(enough[:-1]):
+        raise ValueError("an interval before the last one is too short")
+    is_changed = (one == other).all(1)[(len(own) - 1) * (own[0] + 1) :][: own[-1] + 1]
+    # The last one that is changed had bits, but not all of them.
+    last = own[-1] if enough[-1] else max(0, int(is_changed.argmin()) - 1)
+    return sum(lengths[: len(intervals) - 1]) + last
+
+
 def grey_files(file: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
     """The scans of AC coefficients of a progressive frame, and the height and width in pixels.
 
