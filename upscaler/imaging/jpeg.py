@@ -73,6 +73,8 @@ _WHOLE_BLOCKS: Final = bytes((0, 63, 0))
 _LEFT_OVER: Final = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 """libjpeg's warning (JWRN_EXTRANEOUS_DATA) of bytes between the last pixels and the end. libjpeg
 reports its first warning, or a fatal error: so if it is this one, there was none before it."""
+_FEW_LIKE_TEXT: Final = 4
+"""Of the bytes at the end of a scan hardly ever more than these are ASCII."""
 SAMPLES: Final = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 """simplejpeg's name of the colour space, by the number of samples in a pixel."""
 _TRANSFORMS: Final = {1: ((), 0), 3: ((0, 1), 1), 4: ((0, 2), 2)}
@@ -119,10 +121,14 @@ def _decode_otherwise(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.ui
 
 
 def _without_end_of_trailer(data: bytes) -> bytes:
-    """The file without its end, if that comes behind something that can be told to be a trailer."""
+    """The file up to something that can be told to be a trailer, if its end comes behind that.
+
+    A file that is cut off may have lost as many bytes as a text has that are taken for the scan's.
+    So they are few here, where an end is there and what is left over may well be pixels.
+    """
     *_, last = read_scans(data)
-    is_in_trailer = trailer_at(last.coded) < len(last.coded)
-    return data.removesuffix(END) if is_in_trailer else data
+    trailer = len(last.coded) - trailer_at(last.coded, _FEW_LIKE_TEXT)
+    return data[: -len(END) - trailer] if trailer and data.endswith(END) else data
 
 
 def _where_it_ends(data: bytes, shape: tuple[int, int, int], coverage: Coverage) -> str:

@@ -56,8 +56,8 @@ _TEXT: Final = re.compile(rb"[ -~]{24,}")
 _DIFFERENT: Final = 12
 """So many bytes of ASCII in a row, so many of them different, are no coded pixels. Those look
 random, or in a flat area repeat themselves, and then after a few bytes."""
-_LIKE_TEXT: Final = 4
-"""More coded bytes in a row are hardly ever ASCII by chance."""
+_LIKE_TEXT: Final = 16
+"""Of the bytes at the end of a scan never more than these are ASCII."""
 _EXTENDED, _PROGRESSIVE = 0xC1, 0xC2
 _OUR_TABLES: Final = 3
 """The number of the Huffman tables of our scan. If the file has tables with it, theirs follow."""
@@ -129,24 +129,25 @@ class CodedScan(NamedTuple):
     def surplus_bytes(self) -> int:
         """How many bytes there are from the first restart marker on that is one too many.
 
-        Or from where a trailer can be told to begin, if that is before.
+        Or from where a trailer can be told to begin, if that is before. Of text the first bytes may
+        belong to the scan, which ends with bytes that look like it.
         """
         mark = next(islice(_RESTARTS.finditer(self.coded), len(self.lengths()) - 1, None), None)
         end = mark.start() if mark else len(self.coded)
-        return len(self.coded) - min(end, trailer_at(self.coded))
+        return len(self.coded) - min(end, trailer_at(self.coded, _LIKE_TEXT))
 
 
-def trailer_at(coded: bytes) -> int:
+def trailer_at(coded: bytes, like_text: int) -> int:
     """Where in the bytes of a scan those of another format begin, text or a video, or their length.
 
-    For text it is up to 4 bytes too late, since the last bytes of the scan may look like it, too.
+    The first `like_text` bytes of a text are taken for those of the scan.
     """
     starts = [len(coded)]
     if video := _VIDEO.search(coded):
         starts.append(video.start())
     for text in _TEXT.finditer(coded):
         if len(set(text[0])) >= _DIFFERENT:
-            starts.append(text.start() + _LIKE_TEXT)
+            starts.append(text.start() + like_text)
             break
     return min(starts)
 
