@@ -90,6 +90,7 @@ TRAILERS = {
     "tables and an end": b"abcdefghijkl\xff\xc4\0\x08abcdef\xff\xd9",
     "a comment and an end": b"abcdefghijkl\xff\xfe\0\x08abcdef\xff\xd9",
     "half of an image": saved(BLOCKS, "JPEG")[2:],
+    "TEM, a marker that begins nothing": bytes(20) + b"\xff\1abc",
     "many segments": b"abcdefghijkl" + b"\xff\xe5\0\2" * 5000,
 }
 

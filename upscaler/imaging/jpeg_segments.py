@@ -50,6 +50,8 @@ _SOI, _EOI = START[1], END[1]
 
 _MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 """All markers but RST0 to RST7, which belong to the coded pixels, and TEM, which begins nothing."""
+_END_OF_SCAN: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""With TEM: libjpeg reads no pixels behind any marker but RST0 to RST7."""
 _ESSENTIAL: Final = re.compile(rb"Adobe|Exif\0|ICC_PROFILE\0")
 """How those segments begin without which an image has other colours or is not upright, while no
 decoder complains."""
@@ -227,7 +229,7 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
             return  # the file is cut off
         segment, stop = data[start:at], at
         if marker == SCAN:
-            behind = _MARKER.search(data, at)
+            behind = _END_OF_SCAN.search(data, at)
             stop = behind.start() if behind else len(data)
         yield marker, segment, data[at:stop].rstrip(b"\xff")  # fill bytes (B.1.1.2)
         at = stop
