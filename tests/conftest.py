@@ -1,6 +1,7 @@
 """What every test stands on: an environment of its own, and the photo that the repository ships."""
 
 import ast
+import gc
 import os
 import signal
 from collections import Counter
@@ -103,6 +104,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.markexpr = "not (base or slow)" if find_spec("torch") else "not slow"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection look through thousands of tests and all that is imported again."""
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
