@@ -106,6 +106,17 @@ def test_a_line_on_transparency_is_as_bright_as_one_on_its_own_colour() -> None:
         assert largest_difference(on(level, black), on(level, expected)) <= 8
 
 
+def test_noise_that_was_premultiplied_gives_the_same() -> None:
+    """A network makes much of the level by which that changes colours, at any alpha but 255."""
+    noise = np.random.default_rng(5).integers(0, 256, (24, 24, 4), np.uint8)
+    noise[:, :, 3] = noise[:, :, 3].clip(128)
+    multiplied = np.array(Image.fromarray(noise).convert("RGBa"))[:, :, :3].astype(float)
+    divided = np.rint(multiplied / noise[:, :, 3:] * 255).astype(np.uint8)
+    quantised = np.dstack((divided, noise[:, :, 3]))
+    assert largest_difference(quantised, noise) == 1
+    assert np.array_equal(engine_of(FAST).upscale(quantised), engine_of(FAST).upscale(noise))
+
+
 @pytest.mark.parametrize("size", [(61, 47), (200, 190)], ids=str)
 def test_no_way_to_the_size_shows_what_is_hidden(size: tuple[int, int]) -> None:
     black, white = (with_hidden(kind, drawing()) for kind in ("black", "white"))

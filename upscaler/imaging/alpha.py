@@ -8,7 +8,8 @@ operations per pixel, whatever the shape of the regions, and reaches across all 
 
 Pixels that can hardly be seen are treated alike. At a low alpha many colours look the same, because
 a pixel shows its colour times alpha, in 256 levels. Here only that premultiplied colour counts, and
-the pixel gets the colour most like its neighbours' that nobody can tell from its own.
+the pixel gets the colour most like its neighbours' that nobody can tell from its own. So a picture
+gives the same as one that went through a program that works with premultiplied colours.
 """
 
 from collections.abc import Iterator
@@ -19,9 +20,9 @@ from numpy.typing import NDArray
 
 from upscaler.imaging.pixels import Pixels
 
-KEPT_ALPHA: Final = 128
-"""Pixels of this alpha and above keep their colour: the premultiplied one determines it to about a
-level."""
+CLEAR_ALPHA: Final = 128
+"""Pixels of this alpha and above keep their premultiplied colour, which determines their own to
+about a level. Below, that may change by a level, too, which nobody can see."""
 STRIP_PX: Final = 2**16
 """How many pixels of the image are worked on at a time, so that they stay in the cache."""
 
@@ -34,16 +35,16 @@ weight, and the weight (0..1), which is 1 where enough is visible to determine a
 def bleed_colours(pixels: Pixels) -> Pixels:
     """RGBA `pixels` with colours spread beneath their transparency; alpha is unchanged.
 
-    Shape (height, width, 4), uint8. Below KEPT_ALPHA the result depends only on alpha and on the
-    colours times alpha as 8 bits: there, pictures that look alike give the same. Where alpha is at
-    least KEPT_ALPHA, and everywhere if alpha is the same above 0 for all pixels, colours are
-    unchanged; where it is 0, they are a smooth continuation of the visible ones, and black if there
-    are none. In between no pixel changes by more than one level on any background. The input is not
-    changed; without anything to do it is returned itself.
+    Shape (height, width, 4), uint8. The result depends only on alpha and on the colours times alpha
+    as 8 bits: pictures that look alike give the same. Where alpha is 255, and everywhere if it is
+    the same above 0 for all pixels, colours are unchanged; where it is 0, they are a smooth
+    continuation of the visible ones, and black if there are none. In between no pixel changes by
+    more than one level on any background. The input is not changed; without anything to do it is
+    returned itself.
     """
     alpha = pixels[:, :, 3]
     lowest = alpha.min()
-    if lowest >= KEPT_ALPHA or lowest == alpha.max() > 0:
+    if lowest == alpha.max() > 0:
         return pixels
     levels = [_first_level(pixels)]
     while levels[-1].shape[1:] != (1, 1):
@@ -109,7 +110,7 @@ def _fill(pixels: Pixels, coarser: NDArray[np.uint16]) -> Pixels:
     for top, bottom in _strips(height, width):
         strip = result[top:bottom]
         alpha = strip[:, :, 3]
-        if alpha.min() >= KEPT_ALPHA:
+        if alpha.min() == 255:
             continue
         spread = ((_interpolate(coarser, top, bottom, width) + 8) >> 4).astype(np.uint8)
         row = alpha.astype(np.intp) << 8
@@ -159,21 +160,21 @@ def _interpolate(planes: Planes, top: int, bottom: int, width: int) -> Planes:
 def _lookalikes() -> tuple[Pixels, Pixels]:
     """The least and the most that each sample may become, by its alpha and itself: 256x256.
 
-    Below KEPT_ALPHA, samples of the same premultiplied one have the same bounds, and none of them
-    is more than a level away from a bound once both are multiplied by alpha.
+    Samples of the same premultiplied one have the same bounds, and none of them is more than a
+    level away from a bound once both are multiplied by alpha. From CLEAR_ALPHA on it is the same.
     """
-    alpha = np.arange(1, KEPT_ALPHA)[:, None]
+    alpha = np.arange(1, 256)[:, None]
     premultiplied = (2 * alpha * np.arange(256) + 255) // 510  # rounded
     # The first and the last sample that round to it.
     first = np.maximum(0, -((255 - 510 * premultiplied) // (2 * alpha)))
     last = np.minimum(255, (510 * premultiplied + 254) // (2 * alpha))
-    level = 255 // alpha
-    least, most = np.maximum(0, last - level), np.minimum(255, first + level)
-    # At alpha 0 there are no bounds, and above the table is the sample itself.
-    kept = np.broadcast_to(np.arange(256), (256 - KEPT_ALPHA, 256))
+    level, is_clear = 255 // alpha, alpha >= CLEAR_ALPHA
+    least = np.where(is_clear, first, np.maximum(0, last - level))
+    most = np.where(is_clear, last, np.minimum(255, first + level))
+    # At alpha 0 there are no bounds.
     return (
-        np.vstack((np.full(256, 0), least, kept)).astype(np.uint8),
-        np.vstack((np.full(256, 255), most, kept)).astype(np.uint8),
+        np.vstack((np.full(256, 0), least)).astype(np.uint8),
+        np.vstack((np.full(256, 255), most)).astype(np.uint8),
     )
 
 
