@@ -141,8 +141,8 @@ PHONE = Forecast((4032, 3024), (8064, 6048), UpscalingModel.X4_PLUS, 3 * GIB, 0,
 
 def test_a_long_picture_is_told_with_a_quicker_model() -> None:
     assert re.fullmatch(
-        "4032x3024 to 8064x6048 takes about 3.0 GiB of memory, about 60 min "
-        r"\(--model real-esrgan-x4-v3: about \d min\)",
+        "4032x3024 to 8064x6048 takes about 3.0 GiB of memory, about 60 min; "
+        r"with the model real-esrgan-x4-v3 about \d min",
         str(PHONE),
     )
 

@@ -73,7 +73,7 @@ class Forecast:
         text = f"{width}x{height} to {new_width}x{new_height} takes {', '.join(needs)}"
         ratio = flop(MODELS[self.model], width, height) / flop(MODELS[QUICK], width, height)
         if self.seconds > PATIENCE_S and ratio > 2:
-            text += f" (--model {QUICK}: about {_duration(self.seconds / ratio)})"
+            text += f"; with the model {QUICK} about {_duration(self.seconds / ratio)}"
         return text
 
 
