@@ -219,9 +219,11 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     module = types.ModuleType("pillow_heif")
     module.register_heif_opener = lambda: Image.register_open("HEIF", PlainHeif)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pillow_heif", module)
+    Image.init()  # or what it registers would be forgotten as well
+    monkeypatch.setattr(Image, "ID", Image.ID.copy())
+    monkeypatch.setattr(Image, "OPEN", Image.OPEN.copy())
     other_formats._register.cache_clear()
     yield
-    Image.OPEN.pop("HEIF", None)
     other_formats._register.cache_clear()
 
 
