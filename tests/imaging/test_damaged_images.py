@@ -33,6 +33,7 @@ from tests.support.image_files import (
 from tests.support.properties import examples
 from upscaler.imaging import jpeg as read
 from upscaler.imaging._zlib import zlib
+from upscaler.imaging.jpeg_blocks import without_spare_ones
 from upscaler.imaging.jpeg_segments import strip_segments
 from upscaler.imaging.pixels import Pixels
 from upscaler.imaging.png_chunks import chunks
@@ -83,15 +84,18 @@ def test_a_damaged_png_is_refused_or_the_whole_image(data: bytes, random: Random
     assert is_refused(result) or np.array_equal(result, outcome(data))
 
 
-@given(st.sampled_from([*IN_COLOURS.values()]), SEEDS)
+@given(st.sampled_from([*IN_COLOURS]), SEEDS)
 @settings(max_examples=examples(400))
-def test_a_damaged_jpeg_is_refused_or_decoded_as_libjpeg_does(data: bytes, random: Random) -> None:
-    changed = damaged(data, random)
+def test_a_damaged_jpeg_is_refused_or_decoded_as_libjpeg_does(name: str, random: Random) -> None:
+    changed = damaged(IN_COLOURS[name], random)
     result = outcome(changed)
     if is_refused(result) or is_ended_by(changed, b"\0"):
         return
-    # Without what every decoder passes over.
-    expected = by_libvips(read.coded(strip_segments(changed)))
+    # Without what every decoder passes over, and what this one does: a byte of ones behind a scan.
+    coded = read.coded(strip_segments(changed))
+    expected = by_libvips(coded)
+    if expected is None:
+        expected = by_libvips(without_spare_ones(coded))
     assert expected is not None, "libjpeg complains of it"
     assert off_by(np.asarray(result), expected) <= 1
 
