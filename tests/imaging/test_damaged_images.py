@@ -34,7 +34,7 @@ from tests.support.properties import examples
 from upscaler.imaging import jpeg as read
 from upscaler.imaging._zlib import zlib
 from upscaler.imaging.jpeg_blocks import without_spare_ones
-from upscaler.imaging.jpeg_segments import strip_segments
+from upscaler.imaging.jpeg_segments import END, TABLES, strip_segments
 from upscaler.imaging.pixels import Pixels
 from upscaler.imaging.png_chunks import chunks
 
@@ -96,6 +96,9 @@ def test_a_damaged_jpeg_is_refused_or_decoded_as_libjpeg_does(name: str, random:
     expected = by_libvips(coded)
     if expected is None:
         expected = by_libvips(without_spare_ones(coded))
+    if expected is None and END not in changed[changed.rindex(b"\xff\xda") :]:
+        # Anything may be a trailer then, also blocks that are left over behind a gap.
+        expected = by_libvips(read.without_trailer(coded, np.asarray(result).shape))
     assert expected is not None, "libjpeg complains of it"
     assert off_by(np.asarray(result), expected) <= 1
 
@@ -187,6 +190,42 @@ def test_a_progressive_jpeg_of_its_first_coefficients_alone_is_refused() -> None
     assert scan[whole + 7 : whole + 10] == b"\0\0\1"
     scan[whole + 9] = 0
     assert is_refused(outcome(bytes(scan) + b"\xff\xd9"))
+
+
+def with_tables_at_the_end(data: bytes) -> bytes:
+    """Those of the last scan that has some stand behind it."""
+    *_, tables = re.finditer(rb"\xff\xc4", data)
+    scan = data.index(b"\xff\xda", tables.start())
+    return data[: tables.start()] + data[scan:-2] + data[tables.start() : scan] + data[-2:]
+
+
+@pytest.mark.parametrize("name", [name for name in JPEGS if "progressive" in name])
+def test_a_jpeg_whose_last_tables_stand_before_its_end_is_refused(name: str) -> None:
+    """Its last scan is read by others, perhaps to fewer bytes: the rest of them is no trailer."""
+    changed = with_tables_at_the_end(JPEGS[name])
+    for data in (changed, changed + b"and a trailer"):
+        assert outcome(data) == "image_damaged"
+
+
+@pytest.mark.parametrize("name", IN_COLOURS)
+def test_a_jpeg_may_have_its_tables_once_more_before_its_end(name: str) -> None:
+    data = IN_COLOURS[name]
+    tables = b"".join(part for start, end in units(data) if (part := data[start:end])[1] in TABLES)
+    assert tables
+    for spare in (b"", bytes(100), b"written by a camera, and not a part of the picture"):
+        again = data[:-2] + spare + tables + data[-2:]
+        assert np.array_equal(outcome(again), outcome(data))
+
+
+@pytest.mark.parametrize("other", [b"\x01", b"\x23", b"\xbf"])
+@pytest.mark.parametrize("name", IN_COLOURS)
+def test_a_stuffed_byte_that_was_changed_makes_no_trailer_of_blocks(
+    name: str, other: bytes
+) -> None:
+    """They are left over behind a gap, and one of their bytes has become a marker."""
+    data = IN_COLOURS[name]
+    left_over = b"\x5a" * 60 + b"\xff" + other + b"\xa5" * 60
+    assert outcome(data[:-2] + left_over + data[-2:]) == "image_damaged"
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 100, 70_000])

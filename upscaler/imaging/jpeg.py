@@ -23,9 +23,11 @@ decoder. Of libjpeg's warnings (jerror.h) this is made:
 
 Bytes that are left over behind the last pixels may be those of an image that has lost others before
 them, or those of a trailer, as phones append it, behind an image without an EOI. The same bytes may
-be either. The EOI of an image is the next marker behind its last scan. So if that is another one,
-what stands there is taken for a trailer and passed over, whatever it is; and if it is an EOI, that
-is done only with bytes that are text or a video (`trailer_at`).
+be either. The EOI of an image is the next marker behind its last scan, apart from those of tables,
+which have lost their place then, and from reserved ones where the file ends with it, which are
+bytes of the scan that were changed. If another marker is next, what stands there is taken for a
+trailer and passed over, whatever it is; and if it is an EOI, that is done only with bytes that are
+text or a video (`trailer_at`).
 
 Arithmetic coding (JWRN_ARITH_BAD_CODE) is not read, and JWRN_TOO_MUCH_DATA is a fault of the
 program that decodes.

@@ -52,6 +52,8 @@ _MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 """All markers but RST0 to RST7, which belong to the coded pixels, and TEM, which begins nothing."""
 _END_OF_SCAN: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """With TEM: libjpeg reads no pixels behind any marker but RST0 to RST7."""
+_NOT_RESERVED: Final = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+"""The markers of segments that there are, and those of START and END (B.1.1.3)."""
 _ESSENTIAL: Final = re.compile(rb"Adobe|Exif\0|ICC_PROFILE\0")
 """How those segments begin without which an image has other colours or is not upright, while no
 decoder complains."""
@@ -119,7 +121,7 @@ def strip_segments(data: bytes) -> bytes:
     Raises ImageError for a kind of JPEG that is not read, for more than one frame, for tables of
     more than MAX_TABLE_BYTES, and for more than MAX_SEGMENTS segments or MAX_SCANS scans.
     """
-    reduced = _Reduced()
+    reduced = _Reduced(data)
     try:
         try:
             for found in segments(data):
@@ -144,8 +146,9 @@ class _Reduced:
     `is_decided` says that no segment that is yet to come can belong to the image.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, data: bytes) -> None:
         self.complete = 0
+        self._data = data
         self.is_decided = False
         self._coverage = Coverage()
         self._shown: list[bytes] = []
@@ -178,6 +181,27 @@ class _Reduced:
         behind = [marker for marker, _ in self._kept[self.complete :]]
         return behind == [_EOI] or (SCAN in behind and behind[-1] == _EOI)
 
+    def _has_late_end(self) -> bool:
+        """Whether an EOI belongs to the image though its last scan seems to end before.
+
+        Between them are only tables, which have lost their place before the scan, or it is the end
+        of the file, and no other segment begins between them: a marker that is reserved is a
+        stuffed byte of the scan, which was changed.
+        """
+        _, last = self._kept[self.complete - 1]
+        at = self._data.index(last) + len(last)
+        is_in_place = True
+        for _ in range(MAX_SEGMENTS):
+            if not (found := _NOT_RESERVED.search(self._data, at)):
+                return False
+            is_in_place &= not self._data[at : found.start()].strip(b"\xff")  # fill bytes
+            if found[0] == END:
+                return is_in_place or found.end() == len(self._data)
+            at = _end_of_tables(self._data, found.end())
+            if not at:
+                return False
+        return False
+
     def _add_shown(self, marker: int, segment: bytes) -> None:
         # As in browsers the first EXIF counts.
         is_exif = marker == EXIF and segment[4:].startswith(b"Exif\0\0")
@@ -190,7 +214,7 @@ class _Reduced:
     def file(self) -> bytes:
         """The reduced file. Raises ValueError for too many frames or scans."""
         if self.complete and not self._has_end:
-            del self._kept[self.complete :]
+            self._kept[self.complete :] = [(_EOI, END)] if self._has_late_end() else []
         markers = [marker for marker, _ in self._kept]
         frames = sum(map(markers.count, FRAMES))
         if frames != 1:
@@ -235,6 +259,19 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         at = stop
     fault = f"this JPEG has more than {MAX_SEGMENTS} segments: save it without its metadata"
     raise TooManySegments(fault, "image_unreadable")
+
+
+def _end_of_tables(data: bytes, at: int) -> int:
+    """Where a segment whose marker ends at `at` ends itself, if it has whole tables, or else 0."""
+    marker, end = data[at - 1], at + int.from_bytes(data[at : at + 2], "big")
+    content = data[at + 2 : min(end, at + MAX_TABLE_BYTES)]
+    read = 2 if marker == RESTART else 0
+    while marker in (HUFFMAN, QUANTIZATION) and read < len(content):
+        if marker == HUFFMAN:
+            read += 17 + sum(content[read + 1 : read + 17])
+        else:
+            read += 65 + 64 * (content[read] >> 4)
+    return end if 0 < read == end - at - 2 else 0
 
 
 def _is_adobe(spare: bytes) -> bool:
