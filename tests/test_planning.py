@@ -24,6 +24,7 @@ from upscaler.planning import (
     cheapest,
     footprint,
     plans,
+    whole_footprint,
 )
 from upscaler.settings import Precision
 
@@ -283,3 +284,26 @@ def test_a_plan_says_what_it_is() -> None:
         "in 3 bands, 87x100 px, 11 rows at once and 5 in the tail, 20.0% computed twice, 3 MiB"
     )
     assert str(replace(found[3, 11], disk=7 * MIB)).endswith(" MiB, 7 MiB on disk")
+
+
+@given(
+    name=st.sampled_from(UpscalingModel),
+    width=st.integers(32, 2048),
+    height=st.integers(32, 2048),
+    data=st.data(),
+)
+def test_on_whole_maps_a_step_is_all_rows_and_less_memory_means_more_bands_or_shorter_strips(
+    name: UpscalingModel, width: int, height: int, data: st.DataObject
+) -> None:
+    model = MODELS[name]
+    of = whole_footprint(model.network)
+    found = plans(model, (width, height), 3, of)
+    rows = -(-height // model.multiple)
+    assert {plan.rows for plan in found} == {rows}
+    best = found[0]
+    assert len(best.tiles) == 1
+    assert best.tail_rows == max(MIN_ROWS, min(rows, of.tail_px // -(-width // model.multiple)))
+    memory = data.draw(st.integers(min(plan.bytes for plan in found), best.bytes))
+    smaller = cheapest(found, memory, 0)
+    assert smaller.bytes <= memory
+    assert len(smaller.tiles) > 1 or smaller.tail_rows <= best.tail_rows

@@ -43,7 +43,7 @@ class Footprint:
     for any image, `column` per pixel of width, `flow` per pixel in one step of the body, and `tail`
     per pixel in one step of the tail. `step_px` is the best number of pixels per step of the body:
     enough to keep the processor busy, and few enough to stay in its cache. `tail_px` is the same
-    for the tail.
+    for the tail. With `whole` the body takes all rows of a band in one step.
     """
 
     fixed: int
@@ -52,6 +52,7 @@ class Footprint:
     tail: int
     step_px: int
     tail_px: int
+    whole: bool = False
 
     def bytes(self, width: int, rows: int, tail_rows: int) -> int:
         """The memory for a map of `width` pixels in steps of `rows` and `tail_rows` rows."""
@@ -157,6 +158,12 @@ number of blocks or convolutions, and the precision. Printed by benchmarks/footp
 them to the peak memory of processes."""
 HEAP_BYTES: Final = 8 * MIB
 """Added to `fixed`: by about this much the memory for the same image varies between runs."""
+WHOLE_TAIL_PX: Final = 2**17
+"""`tail_px` of whole maps: two strips for an input of 512x512, so that a half of the result is
+copied and encoded while the other is computed, and few enough rows are computed twice in others."""
+CUDA_SLACK_BYTES: Final = 64 * MIB
+"""What torch's allocator for CUDA takes more than tensors hold: it rounds large ones up to 2 MiB,
+and divides blocks of 20 MiB among smaller ones."""
 AT_ONCE_PX: Final = {Device.CPU: (2**15, 2**11), Device.CUDA: (2**20, 2**16)}
 """The pixels per step of the body and of the tail. On two cores of a CPU half or twice as many
 change the time by a few percent. The values for GPUs are estimates to keep thousands of cores busy;
@@ -176,6 +183,30 @@ def footprint(network: RRDB | Compact, precision: Precision, device: str) -> Foo
     # Every other device than a CPU (mps, for example) is taken for a GPU like those of CUDA.
     steps = AT_ONCE_PX[Device.CPU if device == Device.CPU else Device.CUDA]
     return Footprint(fixed + HEAP_BYTES, column, flow, tail, *steps)
+
+
+def whole_footprint(network: RRDB | Compact) -> Footprint:
+    """The working memory of `network` in fp16 on whole maps: of `engine.gpu.whole_maps`.
+
+    A pixel of the body's map has 3 * 192 + 64 channels of two bytes in an RRDB network, 2 * 64 in a
+    compact one, and the input's pixels in fp32. In the tail it is 4 pixels of 64 channels, twice 16
+    of them, and 16 of the result: twice in fp32, and in bytes. Around a map are a border of a pixel
+    and a spare row, and a strip of the tail is computed with two rows more on each side.
+    """
+    if isinstance(network, RRDB):
+        pixels = (4 // network.scale) ** 2
+        body, tail, results = (3 * 192 + 64) * 2, (4 * 64 + 2 * 16 * 64) * 2, 16
+    else:
+        pixels, body, tail, results = 1, 2 * 64 * 2, 0, network.scale**2
+    return Footprint(
+        fixed=CUDA_SLACK_BYTES,
+        column=3 * body + 4 * tail,
+        flow=body + pixels * 3 * 4,
+        tail=tail + results * 3 * (4 + 4 + 1),
+        step_px=0,
+        tail_px=WHOLE_TAIL_PX,
+        whole=True,
+    )
 
 
 def _figures(kind: type, depth: int, precision: Precision) -> tuple[int, ...]:
@@ -239,9 +270,9 @@ def plans(
         streams = channels - 2 if count == 1 else 1
         disk = 0 if count == 1 else output_px * channels
         computed = sum(tile.surround.width for tile in tiles) * height
-        for rows in _row_counts(height // model.multiple, footprint.step_px // widest):
-            tail_rows = min(rows, max(1, footprint.tail_px // widest))
-            steps = count * -(-height // (rows * model.multiple))
+        for rows, tail_rows in _steps(height // model.multiple, footprint, widest):
+            step = tail_rows if footprint.whole else rows
+            steps = count * -(-height // (step * model.multiple))
             working = footprint.bytes(widest, rows, tail_rows)
             cost = computed + steps * STEP_COST_PX
             found.append(Plan(tiles, rows, tail_rows, working + held, cost))
@@ -268,9 +299,16 @@ def cheapest(choices: list[Plan], memory: int | None, free: int) -> Plan:
     raise OutOfMemory(f"this image needs {smallest.bytes / MIB:,.0f} MiB at least: allow it more")
 
 
-def _row_counts(height: int, wanted: int) -> list[int]:
-    """The rows per step to choose from: `wanted` (at most `height`), halved down to MIN_ROWS."""
-    counts = [max(MIN_ROWS, min(height, wanted))]
+def _steps(height: int, footprint: Footprint, width: int) -> list[tuple[int, int]]:
+    """The rows per step of the body and of the tail to choose from, the most first.
+
+    The body's are the best number (at most `height`), halved down to MIN_ROWS. On whole maps they
+    are all rows, and the tail's are halved.
+    """
+    wanted = footprint.tail_px if footprint.whole else footprint.step_px
+    counts = [max(MIN_ROWS, min(height, wanted // width))]
     while counts[-1] > MIN_ROWS:
         counts.append(max(MIN_ROWS, counts[-1] // 2))
-    return counts
+    if footprint.whole:
+        return [(height, tail_rows) for tail_rows in counts]
+    return [(rows, min(rows, max(1, footprint.tail_px // width))) for rows in counts]

@@ -47,6 +47,17 @@ class Precision(StrEnum):
     BF16 = "bf16"
 
 
+class Kernels(StrEnum):
+    """What convolves on a CUDA device: this project's own Triton kernels, or cuDNN.
+
+    `auto` takes the kernels where the card and the precision allow it and they pass a check.
+    """
+
+    AUTO = "auto"
+    TRITON = "triton"
+    CUDNN = "cudnn"
+
+
 UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 """The suffixes of a number of bytes."""
 
@@ -134,6 +145,7 @@ class Settings(FromEnvironment):
     """A folder with weights, which is searched first."""
     device: Device = setting("UPSCALER_DEVICE", _choice(Device), Device.AUTO)
     precision: Precision = setting("UPSCALER_PRECISION", _choice(Precision), Precision.AUTO)
+    kernels: Kernels = setting("UPSCALER_KERNELS", _choice(Kernels), Kernels.AUTO)
     memory: int | None = setting("UPSCALER_MEMORY", parse_bytes, None)
     """How many bytes one image may take besides the model; None is half of the free memory."""
     default_encoding: ImageEncoding = setting(

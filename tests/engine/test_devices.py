@@ -46,6 +46,7 @@ def test_an_explicit_precision_is_never_replaced(
 ) -> None:
     monkeypatch.setattr("upscaler.engine.devices._has_bf16", lambda: False)
     monkeypatch.setattr("upscaler.engine.devices.has_onednn", lambda _: True)
+    monkeypatch.setattr("upscaler.engine.devices._multiplies_bf16", lambda: True)
     for name, device in [(n, d) for n in Precision for d in DEVICES if n is not Precision.AUTO]:
         possible = name is not (Precision.FP16 if device == "cpu" else Precision.MIXED)
         if possible:
@@ -63,7 +64,17 @@ def test_a_cpu_without_avx512_is_too_slow_for_bf16(
     with pytest.raises(DeviceUnavailable, match=f"^{name} computes in bf16, .*: use fp32$"):
         pick_precision(name, torch.device("cpu"))
     assert pick_precision(Precision.FP32, torch.device("cpu")) is Precision.FP32
+    monkeypatch.setattr("upscaler.engine.devices._multiplies_bf16", lambda: True)
     assert pick_precision(Precision.BF16, torch.device("cuda")) is Precision.BF16
+
+
+def test_bf16_is_refused_on_a_card_that_only_emulates_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a T4.
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda **options: options["including_emulation"]
+    )
+    with pytest.raises(DeviceUnavailable, match="this GPU does not multiply in bf16: use fp16"):
+        pick_precision(Precision.BF16, torch.device("cuda"))
 
 
 def test_a_missing_device_is_refused() -> None:

@@ -67,3 +67,20 @@ def test_free_memory_of_a_gpu_includes_torchs_cache(
 
 def test_this_machine_has_free_memory() -> None:
     assert 0 < free_bytes(CPU) < 2**50
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "FIND was unable to find an engine to execute this computation",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: out of memory",
+    ],
+)
+def test_what_cudas_libraries_say_without_memory_is_known(message: str) -> None:
+    assert memory.is_out_of_memory(RuntimeError(message))
+
+
+def test_another_fault_of_cudnn_is_none_of_memory() -> None:
+    assert not memory.is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"))

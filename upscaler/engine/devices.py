@@ -57,6 +57,8 @@ def pick_precision(precision: Precision, device: torch.device) -> Precision:
         raise DeviceUnavailable(
             f"{precision} computes in bf16, which is slow on this CPU without AVX-512: use fp32"
         )
+    if precision is Precision.BF16 and device.type == "cuda" and not _multiplies_bf16():
+        raise DeviceUnavailable("this GPU does not multiply in bf16: use fp16")
     if precision is Precision.MIXED and device.type != "cpu":
         raise DeviceUnavailable(f"mixed is for CPUs: use fp16 on {device.type}")
     return precision
@@ -69,6 +71,12 @@ def _has_bf16() -> bool:
     return avx512 or amx
 
 
+def _multiplies_bf16() -> bool:
+    """Whether the GPU multiplies bf16 in hardware: Ampere and later do."""
+    native: bool = torch.cuda.is_bf16_supported(including_emulation=False)
+    return native
+
+
 def methods(precision: Precision, device: torch.device) -> Methods:
     """The convolution methods for the parts of a network.
 
@@ -78,8 +86,10 @@ def methods(precision: Precision, device: torch.device) -> Methods:
     not.
     """
     if device.type != "cpu":
-        same = Direct(DTYPES[precision], DTYPES[precision], device)
-        return Methods(same, same, same)
+        # Half precision in the first convolution, too, would round the image: x4-plus loses 3 dB.
+        first = Direct(torch.float32, torch.float32, device)
+        others = Direct(DTYPES[precision], DTYPES[precision], device)
+        return Methods(first, others, others)
     # bf16 is computed directly: there Winograd gained less in speed than it lost in accuracy.
     winograd = Winograd(torch.float32, device)
     if precision is Precision.FP32:

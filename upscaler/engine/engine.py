@@ -15,6 +15,7 @@ from upscaler.api.sizes import Size, scaled_size
 from upscaler.engine import weights
 from upscaler.engine.bands import BandedNetwork
 from upscaler.engine.devices import methods, pick_device, pick_precision
+from upscaler.engine.gpu.check import checked, kernels_wanted
 from upscaler.engine.memory import CPU, as_out_of_memory, free_bytes
 from upscaler.engine.networks import Net
 from upscaler.engine.retry import strips_with_retries
@@ -28,7 +29,14 @@ from upscaler.engine.tensors import (
     to_network,
     to_uint8,
 )
-from upscaler.errors import FileRefused, ImageError, OutOfMemory, Overflow, WeightsUnavailable
+from upscaler.errors import (
+    DeviceUnavailable,
+    FileRefused,
+    ImageError,
+    OutOfMemory,
+    Overflow,
+    WeightsUnavailable,
+)
 from upscaler.formats import FILE_FORMATS
 from upscaler.imaging.alpha import bleed_colours
 from upscaler.imaging.other_formats import read_any
@@ -36,8 +44,8 @@ from upscaler.imaging.other_writers import write_image
 from upscaler.imaging.pixels import Pixels, is_gray
 from upscaler.imaging.resize import resized_strips
 from upscaler.models import MODELS, Model, UpscalingModel, flop
-from upscaler.planning import Plan, cheapest, footprint, plans
-from upscaler.settings import Device, Precision, Settings
+from upscaler.planning import Plan, cheapest, footprint, plans, whole_footprint
+from upscaler.settings import Device, Kernels, Precision, Settings
 
 RowProgress = Callable[[int, int], None]
 """Called with the rows of the image that are done, at first 0, and the rows in total. Each band
@@ -69,13 +77,29 @@ class Engine:
     width, 4) for RGBA with straight alpha, in sRGB. Sizes are (width, height) in pixels.
     """
 
-    def __init__(self, model: Model, net: Net, device: torch.device, precision: Precision) -> None:
-        """Move `net` to `device` and prepare it. Use `Engine.load` unless you have a network."""
+    def __init__(
+        self,
+        model: Model,
+        net: Net,
+        device: torch.device,
+        precision: Precision,
+        kernels: Kernels = Kernels.AUTO,
+    ) -> None:
+        """Move `net` to `device` and prepare it. Use `Engine.load` unless you have a network.
+
+        Raises DeviceUnavailable for Kernels.TRITON where they cannot run or fail.
+        """
         self.model = model
         self.device = device
         self.precision = precision
         self.footprint = footprint(model.network, precision, device.type)
         network = streamed(net.to(device), methods(precision, device))
+        if kernels_wanted(kernels, device, precision):
+            whole = checked(model, net, network, device)
+            if whole:
+                network, self.footprint = whole, whole_footprint(model.network)
+            elif kernels is Kernels.TRITON:
+                raise DeviceUnavailable("the kernels fail on this GPU: the log says why")
         self._network = BandedNetwork(model, network, precision)
 
     @classmethod
@@ -102,19 +126,25 @@ class Engine:
         spec = MODELS[UpscalingModel(model)]
         target = pick_device(Device(device))
         chosen = pick_precision(Precision(precision), target)
-        folder = weights_folder or Settings.from_environment().weights
-        return cls.from_weights(spec, weights.load(spec, folder, progress), target, chosen)
+        settings = Settings.from_environment()
+        loaded = weights.load(spec, weights_folder or settings.weights, progress)
+        return cls.from_weights(spec, loaded, target, chosen, settings.kernels)
 
     @classmethod
     def from_weights(
-        cls, model: Model, loaded: weights.Loaded, device: torch.device, precision: Precision
+        cls,
+        model: Model,
+        loaded: weights.Loaded,
+        device: torch.device,
+        precision: Precision,
+        kernels: Kernels = Kernels.AUTO,
     ) -> Self:
         """Make an engine of a network with its weights, as `weights.load` returns it.
 
         A user's own weights are tried on a small image; published ones are known to work. Raises
         WeightsUnavailable if the network overflows with them in `precision`.
         """
-        engine = cls(model, loaded.net, device, precision)
+        engine = cls(model, loaded.net, device, precision, kernels)
         if loaded.own is None:
             return engine
         probe = _probe_image()

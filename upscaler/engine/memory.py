@@ -24,6 +24,9 @@ LIMIT_AND_USE: Final = (
 ONEDNN_FAILED: Final = "could not create a primitive"
 """oneDNN's message when it cannot allocate memory for the code that it generates. It fails for no
 other reason here: whether it has code for these convolutions depends on the processor alone."""
+CUDNN_FAILED: Final = ("unable to find an engine", "STATUS_ALLOC_FAILED")
+"""Messages of cuDNN and cuBLAS when they get no memory: every engine that it knows for a
+convolution was refused, or the status of either library."""
 THREADS_BYTES, THREAD_BYTES = 2**27, 2**24
 """The address space that must be free before threads are started: in total, and per thread."""
 
@@ -58,8 +61,9 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether `error` means that memory ran out, on a GPU or a CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # On CPUs torch raises a plain RuntimeError: only its message tells.
-    words = ("DefaultCPUAllocator", "bad_alloc", "out of memory", ONEDNN_FAILED)
+    # On CPUs torch raises a plain RuntimeError, and so it does for what cuDNN and cuBLAS say when
+    # they find no room for a workspace: only its message tells.
+    words = ("DefaultCPUAllocator", "bad_alloc", "out of memory", ONEDNN_FAILED, *CUDNN_FAILED)
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

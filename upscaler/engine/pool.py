@@ -11,11 +11,12 @@ from upscaler.api.sizes import Size
 from upscaler.engine import weights
 from upscaler.engine.devices import name_of, pick_device, pick_precision
 from upscaler.engine.engine import Engine, RowProgress
+from upscaler.engine.gpu.check import kernels_wanted
 from upscaler.engine.memory import CPU, free_bytes, trim_heap
 from upscaler.errors import WeightsUnavailable
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.planning import Plan, cheapest, footprint, plans
+from upscaler.planning import Plan, cheapest, footprint, plans, whole_footprint
 from upscaler.settings import Settings
 
 RETRY_AFTER_S: Final = 60.0
@@ -79,7 +80,10 @@ class EnginePool:
         the settings allow.
         """
         spec = MODELS[model]
-        needs = footprint(spec.network, self._precision, self._device.type)
+        if kernels_wanted(self.settings.kernels, self._device, self._precision):
+            needs = whole_footprint(spec.network)
+        else:
+            needs = footprint(spec.network, self._precision, self._device.type)
         choices = plans(spec, size, channels, needs, spool=spool)
         return cheapest(choices, self.settings.memory, free_bytes(self._device))
 
@@ -122,7 +126,9 @@ class EnginePool:
             try:
                 loaded = self._read.pop(model, None)
                 loaded = loaded or weights.load(spec, self.settings.weights, progress)
-                engine = Engine.from_weights(spec, loaded, self._device, self._precision)
+                engine = Engine.from_weights(
+                    spec, loaded, self._device, self._precision, self.settings.kernels
+                )
             except WeightsUnavailable as error:
                 self._failures[model] = time.monotonic(), error
                 raise

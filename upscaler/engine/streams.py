@@ -153,7 +153,7 @@ class StreamedCompact:
         )
         self.first = methods.first.prepare(first, first_slopes)
         self.body = [methods.body.prepare(conv, slopes) for conv, slopes in others]
-        self.body.append(methods.body.prepare(_in_pixel_order(last, net.scale)))
+        self.body.append(methods.body.prepare(in_pixel_order(last, net.scale)))
 
     def open(self, level: Resolution, tail_rows: int) -> Stream:  # noqa: ARG002
         first, body, _ = self.methods
@@ -212,7 +212,7 @@ def _dense_kernels(block: ResidualDenseBlock, method: Method) -> list[Kernel]:
     return [*(method.prepare(conv, LEAK) for conv in growing), method.prepare(block.conv5)]
 
 
-def _in_pixel_order(conv: nn.Conv2d, scale: int) -> nn.Conv2d:
+def in_pixel_order(conv: nn.Conv2d, scale: int) -> nn.Conv2d:
     """The same convolution with its output channels in the order (row, column, colour).
 
     That is the order of pixels in memory, so that pixel-shuffle becomes a plain view. The network's
