@@ -68,7 +68,12 @@ front_image = (
 )
 # PyPI's torch for Linux is the one for CUDA.
 installed_gpu = installed(fetched, "engine").env(
-    {"UPSCALER_WEIGHTS": "/weights", "UPSCALER_DEVICE": "cuda"}
+    {
+        "UPSCALER_WEIGHTS": "/weights",
+        "UPSCALER_DEVICE": "cuda",
+        # Triton's kernels would be compiled at every start, which takes longer than they save.
+        "UPSCALER_KERNELS": "cudnn",
+    }
 )
 gpu_image = installed_gpu.env(
     # Containers import this file as well, without the environment of the machine that deployed.
