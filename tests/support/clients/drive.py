@@ -5,6 +5,7 @@
 Both are imported as `octoai`, so which one it is depends on where Python looks first.
 """
 
+import faulthandler
 import json
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import octoai.client
 
 NEWER: Final = "octoai"
 TIMEOUT_S: Final = 60
+GIVEN_UP_S: Final = 100
+"""How long a call may take: the longest retries for 20 seconds, and a request has TIMEOUT_S."""
 
 
 def made(asked: dict[str, Any]) -> Any:
@@ -63,7 +66,10 @@ def main() -> None:
     assert hasattr(octoai.client, "OctoAI") == (sys.argv[1] == NEWER), octoai.client.__file__
     say(version(sys.argv[1]))
     for line in sys.stdin:
+        # What a call that never ends waits for is said, instead of a test's limit on its time alone.
+        faulthandler.dump_traceback_later(GIVEN_UP_S, exit=True)
         say(told(json.loads(line)))
+        faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":
