@@ -215,13 +215,13 @@ def test_results_without_onednn_are_equal(
 def test_onednn_is_used_if_available(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Packed weights are what makes a convolution fast, and nothing but time would show it."""
     plain: list[None] = []
-    conv2d = F.conv2d
+    plain_convolution = torch.ops.aten._convolution
 
-    def counting(*args: Any, **options: Any) -> Any:
+    def counting(*args: Any) -> Any:
         plain.append(None)
-        return conv2d(*args, **options)
+        return plain_convolution(*args)
 
-    monkeypatch.setattr(F, "conv2d", counting)
+    monkeypatch.setattr(torch.ops.aten, "_convolution", counting)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: there)
     method = METHODS["winograd"]
     convolved(method, method.prepare(conv(3, 8)), maps(4, 9, 3))
