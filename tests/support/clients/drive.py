@@ -66,7 +66,7 @@ def main() -> None:
     assert hasattr(octoai.client, "OctoAI") == (sys.argv[1] == NEWER), octoai.client.__file__
     say(version(sys.argv[1]))
     for line in sys.stdin:
-        # What a call that never ends waits for is said, instead of a test's limit on its time alone.
+        # What a call waits for that never ends is said, and not only that a test took too long.
         faulthandler.dump_traceback_later(GIVEN_UP_S, exit=True)
         say(told(json.loads(line)))
         faulthandler.cancel_dump_traceback_later()
