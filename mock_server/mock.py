@@ -121,6 +121,8 @@ class Mock:
             middleware.insert(0, Middleware(AdminMiddleware, state, hosts))
         if state.rate_limit:
             middleware.append(Middleware(RateLimitMiddleware, state.rate_limit, self.tokens))
+        # Inside the faults, which may send the body of an error in pieces, or corrupt it.
+        middleware.append(Middleware(RuleHeaderMiddleware))
         app = create_app(
             MockBackend(),
             self.settings,
@@ -129,7 +131,8 @@ class Mock:
             partial(_generate_image, self.settings) if fetch == "made" else None,
             middleware,
         )
-        # Outside even the service's own, which answers unexpected errors with a 500 (RES-7).
+        # Once more for the errors of all others, and outside even the service's own middleware, which
+        # answers unexpected errors with a 500 (RES-7).
         app.add_middleware(RuleHeaderMiddleware)
         return app
 

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mock_server import Mock
+from mock_server import Mock, PollScript
 from mock_server.faults.fault import (
     HEADER,
     STATUSES,
     Latency,
 )
+from mock_server.rules.middleware import RULE_HEADER
 from tests.support.mock_servers import SMALL, mock_child, mocked
 from tests.support.raw_http import PATIENCE_S, answers, connected, request, rest
 from tests.support.service import decoded, running, upscale
@@ -251,6 +252,20 @@ def test_drip_throttles_the_body(api: httpx.Client, rate: int) -> None:
     assert len(parts) > 10
     at_half = sum(len(part) for at_s, part in parts if at_s <= expected_s / 2)
     assert 0.3 < at_half / len(whole.content) < 0.7, "at an even rate"
+
+
+@pytest.mark.parametrize("fault", ["drip=1000", "malformed", "malformed+drip=1000"])
+def test_a_fault_does_not_change_which_rules_a_refusal_names(
+    api: httpx.Client, mock: Mock, fault: str
+) -> None:
+    """The header comes before the body: it must not be made of a body that is in pieces."""
+    mock.jobs.progress = PollScript(pending=1)
+    job = api.post("/upscaling", json=SMALL, headers={"X-OctoAI-Async": "1"}).json()["response_id"]
+    for headers in ({}, {HEADER: fault}):
+        refused = api.post("/upscaling", json=SMALL | {"scale": 0, "x": 1}, headers=headers)
+        assert (refused.status_code, refused.headers[RULE_HEADER]) == (422, "REQ-6, REQ-11")
+        pending = api.get(f"/v1/responses/{job}", headers=headers)
+        assert (pending.status_code, pending.headers[RULE_HEADER]) == (404, "ASY-3")
 
 
 @pytest.mark.parametrize("scale", [0.5, 3])
