@@ -29,5 +29,6 @@ FROM source AS mock
 RUN pip install --constraint /source/constraints.txt /source && rm -r /source
 USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
+# By http.client, since urllib would send it to the proxy of HTTP_PROXY.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["python", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 8000, timeout=2); c.request('HEAD', '/livez'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["upscaler-mock", "--host", "0.0.0.0", "--port", "8000"]

@@ -16,9 +16,13 @@ ROUTES: Final = {
 
 
 def route_of(scope: Scope) -> str | None:
-    """Return the name of the endpoint that a request is for, or None if it is not in `ROUTES`."""
+    """Return the name of the endpoint that a request is for, or None if it is not in `ROUTES`.
+
+    HEAD counts as GET, whose response it has but for the body.
+    """
+    asked = "GET" if scope["method"] == "HEAD" else scope["method"]
     for name, (method, path) in ROUTES.items():
         matches = scope["path"].startswith(path) if path.endswith("/") else scope["path"] == path
-        if scope["method"] == method and matches:
+        if asked == method and matches:
             return name
     return None

@@ -131,8 +131,8 @@ class Mock:
             partial(_generate_image, self.settings) if fetch == "made" else None,
             middleware,
         )
-        # Once more for the errors of all others, and outside even the service's own middleware, which
-        # answers unexpected errors with a 500 (RES-7).
+        # Once more for the errors of all others, and outside even the service's own middleware,
+        # which answers unexpected errors with a 500 (RES-7).
         app.add_middleware(RuleHeaderMiddleware)
         return app
 

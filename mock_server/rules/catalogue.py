@@ -232,7 +232,12 @@ RULES: Final = (
         "when the queue is full, or all memory is in use, a request is a 503 with Retry-After",
         "ours",
     ),
-    Rule("OWN-5", "GET /livez, GET /metrics with the token, and GET / for people", "ours"),
+    Rule(
+        "OWN-5",
+        "GET /livez, GET /metrics with the token, and GET / for people; HEAD wherever there is "
+        "GET, and OPTIONS everywhere",
+        "ours",
+    ),
 )
 ORDER: Final = {rule.id: number for number, rule in enumerate(RULES)}
 """The position of each rule."""

@@ -38,7 +38,7 @@ from upscaler.host_port import is_authority
 from upscaler.imaging import decode
 from upscaler.imaging.decode import EncodedImage
 from upscaler.models import MODELS
-from upscaler.service import openapi, playground, responses, swagger_ui
+from upscaler.service import methods, openapi, playground, responses, swagger_ui
 from upscaler.service.auth import require_token
 from upscaler.service.backend import (
     Backend,
@@ -106,7 +106,7 @@ def create_app(
         # FastAPI's own pages load scripts from a CDN: they could read a token that is typed in.
         docs_url=None,
         redoc_url=None,
-        exception_handlers={UpscalerError: _error_response},
+        exception_handlers={UpscalerError: _error_response, 405: methods.not_allowed},
         middleware=[
             Middleware(RequestMiddleware, admission=admission, metrics=metrics),
             *middleware,
@@ -115,12 +115,12 @@ def create_app(
     app.include_router(playground.router)
     app.include_router(swagger_ui.router)
     guarded: dict[str, Any] = {"dependencies": [Depends(require_token(settings.tokens))]}
-    app.get("/livez", **openapi.LIVEZ)(service.livez)
-    app.get("/healthcheck", **openapi.HEALTHCHECK)(service.healthcheck)
+    methods.get(app, "/livez", service.livez, **openapi.LIVEZ)
+    methods.get(app, "/healthcheck", service.healthcheck, **openapi.HEALTHCHECK)
     app.post("/upscaling", **openapi.UPSCALING, **guarded)(service.upscaling)
-    app.get("/v1/requests/{response_id}", **openapi.POLL, **guarded)(service.poll)
-    app.get("/v1/responses/{response_id}", **openapi.RESULT, **guarded)(service.result)
-    app.get("/metrics", **openapi.METRICS, **guarded)(service.measured)
+    methods.get(app, "/v1/requests/{response_id}", service.poll, **openapi.POLL, **guarded)
+    methods.get(app, "/v1/responses/{response_id}", service.result, **openapi.RESULT, **guarded)
+    methods.get(app, "/metrics", service.measured, **openapi.METRICS, **guarded)
     app.openapi = openapi.with_request_schema(  # type: ignore[method-assign]
         app.openapi, settings.default_encoding
     )
