@@ -24,7 +24,7 @@ from mock_server.rules.middleware import RuleHeaderMiddleware
 from mock_server.scenario import FETCHES, Scenario
 from mock_server.state import State
 from upscaler.service.app import create_app
-from upscaler.settings import Settings
+from upscaler.settings import FaceEnhance, Settings
 
 DEFAULT_TOKEN: Final = "mock-token"  # noqa: S105  documented, and protects nothing
 
@@ -39,9 +39,10 @@ class Mock:
 
     `scenario` is a `Scenario` or the path of a file. The other arguments override it. What is None
     in both has its default: the tokens of `settings` or `mock-token`, the seed 0, generated images
-    for URLs (`fetch="made"`), and no `rate_limit`, which is in requests a minute for each token.
-    `admin=False` removes the routes below /_mock; otherwise they are there under any IP address and
-    some names (see `mock_server.admin_access`), and under `admin_hosts`.
+    for URLs (`fetch="made"`), no `rate_limit`, which is in requests a minute for each token, and
+    the `face_enhance` of `settings`, which is `refuse` or `ignore`. `admin=False` removes the
+    routes below /_mock; otherwise they are there under any IP address and some names (see
+    `mock_server.admin_access`), and under `admin_hosts`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Mock:
         admin_hosts: Iterable[str] = (),
         fetch: str | None = None,
         rate_limit: int | None = None,
+        face_enhance: FaceEnhance | str | None = None,
         clock: Clock | None = None,
     ) -> None:
         if scenario is None:
@@ -64,7 +66,8 @@ class Mock:
         settings = settings or Settings()
         # An empty list counts as None: `create_app` refuses to run without a token.
         chosen = tokens or scenario.tokens or settings.tokens or (DEFAULT_TOKEN,)
-        self.settings = replace(settings, tokens=tuple(chosen))
+        faces = FaceEnhance(_first(face_enhance, scenario.face_enhance, settings.face_enhance))
+        self.settings = replace(settings, tokens=tuple(chosen), face_enhance=faces)
         self.clock = clock or Clock()
         self.journal = Journal(self.clock, self.settings.tokens)
         self.faults = FaultSchedule(

@@ -12,6 +12,7 @@ from mock_server.faults.fault import Fault, parse_sequence
 from mock_server.faults.schedule import Steps, parse_probabilities
 from mock_server.rate_limit import parse_rate
 from upscaler.errors import InvalidSetting
+from upscaler.settings import FaceEnhance
 
 FETCHES: Final = ("made", "real")
 """Where the images of URLs come from: they are generated, or really downloaded."""
@@ -29,6 +30,7 @@ class Scenario:
     seed: int | None = None
     fetch: str | None = None
     rate_limit: int | None = None
+    face_enhance: FaceEnhance | None = None
     faults: Mapping[str, Steps] = field(default_factory=dict)
     random: Mapping[Fault, float] = field(default_factory=dict)
     progress: PollScript | None = None
@@ -100,6 +102,12 @@ def _parse_fetch(value: object) -> str:
     return str(value)
 
 
+def _parse_face_enhance(value: object) -> FaceEnhance:
+    if value not in tuple(FaceEnhance):
+        raise ScenarioError(f"expected one of {', '.join(FaceEnhance)}")
+    return FaceEnhance(str(value))
+
+
 def _parse_faults(value: object) -> dict[str, Steps]:
     sequences = {}
     for route, text in _members(value, ROUTES):
@@ -124,6 +132,7 @@ KEYS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "seed": _parse_integer,
     "fetch": _parse_fetch,
     "rate-limit": lambda value: parse_rate(_parse_text(value)),
+    "face-enhance": _parse_face_enhance,
     "faults": _parse_faults,
     "random": _parse_random,
     "progress": parse_progress,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from upscaler.errors import InvalidSetting
 from upscaler.formats import ImageEncoding
-from upscaler.settings import Device, Precision, Settings, parse_bytes
+from upscaler.settings import Device, FaceEnhance, Precision, Settings, parse_bytes
 
 VARIABLES = {
     "UPSCALER_TOKEN": "t",
@@ -20,6 +20,7 @@ VARIABLES = {
     "UPSCALER_PRECISION": "bf16",
     "UPSCALER_MEMORY": "2G",
     "UPSCALER_DEFAULT_ENCODING": "jpeg",
+    "UPSCALER_FACE_ENHANCE": "ignore",
     "UPSCALER_QUEUE": "3",
     "UPSCALER_QUEUE_MEMORY": "500M",
     "UPSCALER_RESULTS_MEMORY": "2G",
@@ -54,6 +55,7 @@ def test_every_variable_sets_its_own_field() -> None:
         precision=Precision.BF16,
         memory=2 * 2**30,
         default_encoding=ImageEncoding.JPEG,
+        face_enhance=FaceEnhance.IGNORE,
         queue_length=3,
         queue_memory=500 * 2**20,
         results_memory=2 * 2**30,
@@ -195,6 +197,7 @@ def test_a_value_that_cannot_be_is_refused_with_the_name_of_its_variable(
         ("UPSCALER_DEFAULT_ENCODING", ImageEncoding),
         ("UPSCALER_DEVICE", Device),
         ("UPSCALER_PRECISION", Precision),
+        ("UPSCALER_FACE_ENHANCE", FaceEnhance),
     ],
 )
 def test_the_refusal_names_the_choices(name: str, choices: type[StrEnum]) -> None:

@@ -58,6 +58,15 @@ class Kernels(StrEnum):
     CUDNN = "cudnn"
 
 
+class FaceEnhance(StrEnum):
+    """What is done with `face_enhance: true` where there is no face model (REQ-10)."""
+
+    REFUSE = "refuse"
+    """It is a 422, so that nobody takes a picture for a better one than it is."""
+    IGNORE = "ignore"
+    """The picture is upscaled as without it; the log says so."""
+
+
 UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 """The suffixes of a number of bytes."""
 
@@ -152,6 +161,10 @@ class Settings(FromEnvironment):
         "UPSCALER_DEFAULT_ENCODING", _choice(ImageEncoding), ImageEncoding.PNG
     )
     """The format of the result if the request does not name one (REQ-9)."""
+    face_enhance: FaceEnhance = setting(
+        "UPSCALER_FACE_ENHANCE", _choice(FaceEnhance), FaceEnhance.REFUSE
+    )
+    """What is done with `face_enhance: true` (REQ-10)."""
     queue_length: int = setting("UPSCALER_QUEUE", _length, 16)
     """How many images may wait while one is being upscaled."""
     queue_memory: int = setting("UPSCALER_QUEUE_MEMORY", _memory_limit, 1024 * MIB)

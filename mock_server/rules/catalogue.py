@@ -102,7 +102,8 @@ RULES: Final = (
     ),
     Rule(
         "REQ-10",
-        "face_enhance is a boolean, by default false; without a face model, true is a 422",
+        "face_enhance is a boolean, by default false; without a face model, true is a 422, or "
+        "ignored by --face-enhance ignore",
         "schema; the 422 is ours",
     ),
     Rule(

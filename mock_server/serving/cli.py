@@ -26,7 +26,7 @@ from upscaler.files import atomic_write
 from upscaler.formats import ImageEncoding
 from upscaler.service import logs
 from upscaler.service.server.connection import server
-from upscaler.settings import Settings
+from upscaler.settings import FaceEnhance, Settings
 
 NAME: Final = "upscaler-mock"
 DIALECTS: Final = {"strict": ImageEncoding.PNG, "octoai": ImageEncoding.JPEG}
@@ -91,6 +91,9 @@ def _create_parser() -> argparse.ArgumentParser:
     add("--dialect", choices=DIALECTS,
         help="default encoding of responses: strict is PNG, as on OctoAI's page, and octoai is "
         "JPEG, as in its schema; default: UPSCALER_DEFAULT_ENCODING, or else strict")  # fmt: skip
+    add("--face-enhance", choices=list(FaceEnhance),
+        help="what is done with face_enhance: true: refuse or ignore it, as upscaler serve has it; "
+        "default: UPSCALER_FACE_ENHANCE, or else refuse")  # fmt: skip
     add("--rate-limit", type=_parse_rate, metavar="LIMIT",
         help="requests a minute for each token: free (10), pro (60), or a number such as 5/min; "
         "default: no limit")  # fmt: skip
@@ -167,6 +170,7 @@ def _create_mock(args: argparse.Namespace) -> Mock:
         admin_hosts=args.admin_host + [args.host] * is_name(args.host),
         fetch=args.fetch,
         rate_limit=args.rate_limit,
+        face_enhance=args.face_enhance and FaceEnhance(args.face_enhance),
     )
 
 

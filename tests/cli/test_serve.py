@@ -19,6 +19,8 @@ import pytest
 
 from tests.support.service import GOOD, decoded, upscale
 from upscaler.cli import main
+from upscaler.cli.options import parser, settings_from
+from upscaler.settings import FaceEnhance
 
 FAST = {**GOOD, "model": "real-esrgan-animevideo-v3"}
 SERVE = (str(Path(sys.executable).parent / "upscaler"), "serve")
@@ -152,3 +154,10 @@ def test_a_setting_that_cannot_be_met_is_told_at_the_start(
     monkeypatch.setenv(name, value)
     assert main.main(["serve", "--port", "0"]) == 1
     assert words in capsys.readouterr().err
+
+
+def test_an_option_overrides_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPSCALER_FACE_ENHANCE", "refuse")
+    args = parser().parse_args(["serve", "--face-enhance", "ignore"])
+    assert settings_from(args).face_enhance is FaceEnhance.IGNORE
+    assert settings_from(parser().parse_args(["serve"])).face_enhance is FaceEnhance.REFUSE

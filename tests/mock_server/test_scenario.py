@@ -14,11 +14,13 @@ from mock_server import Mock, PollScript, Scenario
 from mock_server.admin import FILTERS
 from mock_server.endpoints import ROUTES
 from mock_server.faults.fault import FLAGS, HEADER, STATUSES, parse_sequence
+from mock_server.scenario import KEYS
 from mock_server.serving import cli
 from tests.support.mock_servers import SMALL, mock_child, mocked
 from tests.support.paths import ROOT
 from tests.support.service import decoded
 from upscaler.errors import InvalidSetting
+from upscaler.settings import FaceEnhance
 
 PROGRESS = ("pending", "running", "fails")
 DOCUMENT = ROOT / "docs" / "MOCK.md"
@@ -27,6 +29,7 @@ tokens = ["one", "two"]
 seed = 7
 fetch = "real"
 rate-limit = "600/min"
+face-enhance = "ignore"
 
 [faults]
 upscaling = "429x2,ok"
@@ -57,6 +60,7 @@ def test_a_scenario_is_the_initial_state(file: Path) -> None:
     mock = Mock(scenario=file)
     assert mock.tokens == ("one", "two")
     assert mock.rate_limit == 600
+    assert mock.settings.face_enhance is FaceEnhance.IGNORE
     assert mock.jobs.progress == PollScript(1, 2, 503)
     with mocked(mock) as api:
         for _ in range(2):
@@ -72,7 +76,15 @@ def test_a_scenario_is_the_initial_state(file: Path) -> None:
 
 
 def test_arguments_override_the_scenario(file: Path) -> None:
-    mock = Mock(scenario=file, tokens=["three"], seed=8, fetch="made", rate_limit=5)
+    mock = Mock(
+        scenario=file,
+        tokens=["three"],
+        seed=8,
+        fetch="made",
+        rate_limit=5,
+        face_enhance="refuse",
+    )
+    assert mock.settings.face_enhance is FaceEnhance.REFUSE
     assert (mock.tokens, mock.faults.seed, mock.rate_limit) == (("three",), 8, 5)
     with mocked(mock) as api:
         mock.faults.clear()
@@ -104,6 +116,7 @@ def test_there_are_no_faults_by_default() -> None:
         ('fetch = "maybe"', "fetch: expected one of made, real"),
         ('rate-limit = "many"', "rate-limit: a rate limit is free, pro, or a number"),
         ("rate-limit = 5", "rate-limit: expected a string"),
+        ('face-enhance = "yes"', "face-enhance: expected one of refuse, ignore"),
         ("faults = 1", "faults: expected a table of upscaling, poll, result, healthcheck"),
         ('faults.tea = "ok"', "faults: unknown key 'tea'; use one of upscaling, poll"),
         ("faults.upscaling = 429", "faults.upscaling: expected a string"),
@@ -131,7 +144,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=5,
 )
-keys = st.sampled_from(["tokens", "seed", "fetch", "rate-limit", "faults", "random", "progress"])
+keys = st.sampled_from(sorted(KEYS))
 
 
 @given(st.dictionaries(keys | st.text(max_size=5), json_values, max_size=3))
@@ -167,6 +180,19 @@ def test_the_command_takes_a_scenario(tmp_path: Path, file: Path) -> None:
             assert len(api.get("/_mock/requests").json()["requests"]) == 12
     with mocked(Mock(scenario=file, tokens=["three"])) as api:
         assert statuses(api, 11)[3:] == drawn, "the same seed, the same faults"
+
+
+def test_options_override_the_scenario_and_that_the_environment(tmp_path: Path, file: Path) -> None:
+    def status(*options: str) -> int:
+        environment = {"UPSCALER_FACE_ENHANCE": "refuse"}
+        with mock_child(tmp_path, *options, "--token", "t", environment=environment) as child:
+            headers = {"Authorization": "Bearer t", HEADER: "ok"}
+            fields = SMALL | {"face_enhance": True}
+            return httpx.post(f"{child.url}/upscaling", json=fields, headers=headers).status_code
+
+    assert status() == 422
+    assert status("--scenario", str(file)) == 200
+    assert status("--scenario", str(file), "--face-enhance", "refuse") == 422
 
 
 def test_the_command_takes_the_scenarios_tokens(tmp_path: Path, file: Path) -> None:

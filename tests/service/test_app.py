@@ -8,16 +8,19 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.both_servers import SERVERS, api_of
 from tests.support.paths import PHOTO
 from tests.support.service import (
     GOOD,
     PHOTO_B64,
+    SETTINGS,
     TOKENS,
     Moody,
     Resizer,
@@ -36,7 +39,7 @@ from upscaler.imaging.resize import resize
 from upscaler.models import UpscalingModel
 from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend, Progress
-from upscaler.settings import Settings
+from upscaler.settings import FaceEnhance, Settings
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +201,22 @@ def test_face_enhance_is_for_a_backend_that_has_it() -> None:
     backend.face_enhance = True
     with serving(backend) as client:
         assert decoded(upscale(client, **GOOD, face_enhance=True)).size == (608, 512)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_face_enhance_is_refused_or_ignored_by_service_and_mock_alike(server: str) -> None:
+    """What passes against the mock passes against the service."""
+    with api_of(server) as client:
+        assert only_error(upscale(client, **GOOD, face_enhance=True)) == {
+            "loc": ["body", "face_enhance"],
+            "msg": "there is no face model here: leave face_enhance out or false",
+            "type": "face_enhance_unavailable",
+        }
+    settings = replace(SETTINGS, face_enhance=FaceEnhance.IGNORE)
+    with api_of(server, settings) as client:
+        ignored, plain = upscale(client, **GOOD, face_enhance=True), upscale(client, **GOOD)
+        assert decoded(ignored).size == (608, 512)
+        assert ignored.content == plain.content
 
 
 def test_errors_come_in_the_order_of_the_contract(api: httpx.Client) -> None:

@@ -11,11 +11,13 @@ from upscaler.cli.sizes import MIN_SIDE_PX
 from upscaler.formats import FILE_FORMATS, FileFormat, ImageEncoding
 from upscaler.imaging.other_formats import MAX_SIDE_PX
 from upscaler.models import UpscalingModel
-from upscaler.settings import Device, Precision, Settings, parse_bytes
+from upscaler.settings import Device, FaceEnhance, Precision, Settings, parse_bytes
 
 Word = TypeVar("Word", bound=str)
 
 NO_PEER: Final = "none"
+OVERRIDING: Final = ("device", "precision", "memory", "face_enhance")
+"""The options that are settings, too."""
 PRECISIONS: Final = tuple(word for word in Precision if word is not Precision.AUTO)
 MIN_BENCH_PX: Final = 32
 MAX_BENCH_PX: Final = 8192
@@ -37,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 def settings_from(args: argparse.Namespace) -> Settings:
     """The environment's settings, overridden by the options of `image` and `serve`."""
-    options = {name: getattr(args, name) for name in ("device", "precision", "memory")}
+    options = {name: getattr(args, name, None) for name in OVERRIDING}
     overrides = {name: value for name, value in options.items() if value is not None}
     return replace(Settings.from_environment(), **overrides)
 
@@ -90,6 +92,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=_port, default=8000, help="default: 8000; 0 picks a free port"
     )
+    parser.add_argument("--face-enhance", type=_one_of(FaceEnhance), metavar="WHAT",
+        help="what is done with face_enhance: true, as there is no face model: refuse or "
+        "ignore; default: UPSCALER_FACE_ENHANCE, or else refuse")  # fmt: skip
     _add_engine(parser)
 
 

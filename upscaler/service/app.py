@@ -55,7 +55,7 @@ from upscaler.service.metrics import Metrics
 from upscaler.service.middleware import RequestMiddleware
 from upscaler.service.negotiation import JSON, negotiate
 from upscaler.service.queue import Admission
-from upscaler.settings import Settings
+from upscaler.settings import FaceEnhance, Settings
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
@@ -191,7 +191,7 @@ class Service:
         # Facts are set as soon as they are known, so that errors are logged with them, too.
         admission, facts, timer = self.scheduler.admission, request.state.facts, StageTimer()
         facts["model"] = wanted.model.value
-        self._check_offered(wanted)
+        self._check_offered(wanted, facts)
         accept = ", ".join(request.headers.getlist("Accept"))
         kind = negotiate(accept, wanted.output_image_encoding)
         data = await self._image(request, wanted, timer)
@@ -255,12 +255,15 @@ class Service:
         request.state.facts["source"] = urlsplit(wanted.init_image_url).hostname
         return data
 
-    def _check_offered(self, wanted: UpscalingRequest) -> None:
-        """Raise InvalidRequest for an option of the API that this backend does not support."""
-        if wanted.face_enhance and not self.scheduler.backend.face_enhance:
+    def _check_offered(self, wanted: UpscalingRequest, facts: dict[str, Any]) -> None:
+        """Raise InvalidRequest for an option of the API that is not supported here."""
+        if not wanted.face_enhance or self.scheduler.backend.face_enhance:
+            return
+        if self._settings.face_enhance is FaceEnhance.REFUSE:
             msg = "there is no face model here: leave face_enhance out or false"
             error = FieldError(("body", "face_enhance"), msg, "face_enhance_unavailable")
             raise InvalidRequest(error)
+        facts["ignored"] = "face_enhance"
 
     def _dry_run(self, wanted: UpscalingRequest, image: EncodedImage, size: Size) -> Response:
         backend, throughput = self.scheduler.backend, self.scheduler.throughput

@@ -232,8 +232,3 @@ def test_a_dry_run_reports_one_tile(api: httpx.Client) -> None:
     answer = api.post("/upscaling", json=GOOD, headers={DRY_RUN_HEADER: "1"})
     told = answer.json()
     assert (told["output_width"], told["output_height"], told["tiles"]) == (608, 512, 1)
-
-
-def test_face_enhance_is_accepted(api: httpx.Client) -> None:
-    """REQ-10: the mock of a service that has a face model."""
-    assert decoded(upscale(api, **GOOD, face_enhance=True)).size == (608, 512)
