@@ -9,6 +9,7 @@
     |-- NotAcceptable           406  no media type that the client accepts is offered
     |-- RequestTimeout          408  the body did not arrive in time
     |-- BodyTooLarge            413  more bytes than a request may have
+    |-- UnsupportedCoding       415  the body has a Content-Encoding that is not read
     |-- HeadTooLarge            431  more bytes than a request's line and headers may have
     |-- InvalidSetting          500  an environment variable with an invalid value
     |-- FileRefused             500  a file that a command cannot read or write as asked
@@ -143,6 +144,16 @@ class BodyTooLarge(UpscalerError):
     """The request body has more bytes than the service reads."""
 
     status = 413
+
+
+class UnsupportedCoding(UpscalerError):
+    """The body of the request is compressed in a way that is not read."""
+
+    status = 415
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Accept-Encoding": "gzip, deflate"}  # what would be read (RFC 9110, 12.5.3)
 
 
 class HeadTooLarge(UpscalerError):

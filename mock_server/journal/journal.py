@@ -13,13 +13,15 @@ from typing import Any, Final
 import pybase64
 from PIL import Image
 from pydantic_core import from_json
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from mock_server.endpoints import route_of
-from upscaler.api.limits import MAX_FIELDS
+from upscaler.api.limits import MAX_FIELDS, check_body_size
 from upscaler.api.request import has_too_many_values
-from upscaler.errors import ImageError
+from upscaler.errors import ImageError, UpscalerError
 from upscaler.imaging import decode
+from upscaler.service.coding import coding_of, decode_body
 from upscaler.service.logs import SHORTEST_SECRET
 
 MAX_ENTRIES: Final = 1000
@@ -176,15 +178,20 @@ class Journal:
 
     def read_body(self, entry: Entry, body: bytes) -> None:
         """Fill in the fields and the file of `entry` from its whole body."""
+        try:
+            coding = coding_of(Headers(entry.headers))
+            content = decode_body(body, coding, check_body_size) if coding else body
+        except UpscalerError:
+            return
         # The service refuses such a body without parsing it, too (REQ-11).
-        if not body or has_too_many_values(body):
+        if not content or has_too_many_values(content):
             return
         try:
-            content = from_json(body, allow_inf_nan=False)
+            fields = from_json(content, allow_inf_nan=False)
         except ValueError:
             return
-        if isinstance(content, dict):
-            members = list(content.items())[:MAX_FIELDS]
+        if isinstance(fields, dict):
+            members = list(fields.items())[:MAX_FIELDS]
             entry.fields = {
                 self.redact(name): self._summarise(entry, name, value) for name, value in members
             }

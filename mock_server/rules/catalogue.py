@@ -142,8 +142,9 @@ RULES: Final = (
     Rule("REQ-18", "unknown headers are ignored, X-OctoAI-Queue-Dispatch among them", "platform"),
     Rule(
         "REQ-19",
-        "errors are reported in this order: path and method, token, body size, content type, JSON, "
-        "fields (all of a request's at once), Accept, the image, input size, output size",
+        "errors are reported in this order: path and method, token, body size, content type, "
+        "content coding, JSON, fields (all of a request's at once), Accept, the image, input "
+        "size, output size",
         "ours",
     ),
     Rule(
@@ -177,7 +178,7 @@ RULES: Final = (
     Rule(
         "RES-7",
         'other errors are {"detail": "..."}: 400, 401, 404, 405, 406, 408, '
-        f"413 (above {MAX_BODY_BYTES // _MIB} MiB), 431, 500, 503",
+        f"413 (above {MAX_BODY_BYTES // _MIB} MiB), 415, 431, 500, 503",
         "ours",
     ),
     Rule(
@@ -237,6 +238,12 @@ RULES: Final = (
         "OWN-5",
         "GET /livez, GET /metrics with the token, and GET / for people; HEAD wherever there is "
         "GET, and OPTIONS everywhere",
+        "ours",
+    ),
+    Rule(
+        "OWN-6",
+        "a body in gzip or deflate is decoded, and has the limits of what comes of it; any other "
+        "Content-Encoding is a 415",
         "ours",
     ),
 )

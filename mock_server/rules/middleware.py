@@ -16,7 +16,7 @@ from upscaler.service.jobs import NOT_COMPLETED
 RULE_HEADER: Final = "X-Mock-Rule"
 """On every error response: the IDs of its rules, in their order, such as `REQ-4, REQ-5`."""
 
-STATUSES: Final = {401: "REQ-2", 404: "REQ-1", 406: "RES-8", 429: "RES-5"}
+STATUSES: Final = {401: "REQ-2", 404: "REQ-1", 406: "RES-8", 415: "OWN-6", 429: "RES-5"}
 """The rule of a status. Any other status is RES-7, which lists them."""
 RULES_OF_PATHS: Final = {
     "/v1/requests/": "ASY-2",
@@ -28,6 +28,7 @@ RULES_OF_PATHS: Final = {
 """The rule of an endpoint, by the prefix of its path. Any other path is REQ-1."""
 TYPES: Final = {
     "content_type": "REQ-3",
+    "content_encoding": "OWN-6",
     "too_many_fields": "REQ-11",
     "extra_forbidden": "REQ-11",
     "image_too_small": "REQ-13",

@@ -87,7 +87,7 @@ def test_what_is_published_is_in_the_document_that_is_served(
     assert {parameter["in"] for parameter in post.pop("parameters")} == {"header"}
     assert post.pop("security") == [{"HTTPBearer": []}]
     answers = post["responses"]
-    assert [answers.pop(status) for status in ("401", "406", "408", "413", "503")]
+    assert [answers.pop(status) for status in ("401", "406", "408", "413", "415", "503")]
     assert answers["200"].pop("headers")
     content = answers["200"]["content"]
     assert content.pop("image/png") == content.pop("image/jpeg")

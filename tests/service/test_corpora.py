@@ -48,7 +48,6 @@ NOT_JSON = [("body", "json_invalid")]
 IGNORED_HEADERS = (
     "Accept-Encoding",
     "Accept-Language",
-    "Content-Encoding",
     "Content-Language",
     "Cookie",
     "Expect",

@@ -1,5 +1,6 @@
 """Malicious requests as bytes, the outcome that each must have, and how they are sent."""
 
+import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -92,6 +93,17 @@ def larger_than_allowed() -> Iterator[bytes]:
         yield b" " * PIECE
 
 
+def compressed(coding: bytes, data: bytes) -> Iterator[bytes]:
+    coded = b"Content-Encoding: " + coding + b"\r\n"
+    yield HEAD + coded + CLOSE + b"Content-Length: %d" % len(data) + END + data
+
+
+def bomb() -> Iterator[bytes]:
+    """24 GiB of zeros."""
+    part = gzip.compress(bytes(2**26))
+    return compressed(b"gzip", part * (FULL // len(part)))
+
+
 def head(headers: bytes) -> Callable[[], Iterator[bytes]]:
     return lambda: iter([b"GET /livez HTTP/1.1\r\nHost: x\r\n" + CLOSE + headers + b"\r\n"])
 
@@ -126,6 +138,19 @@ CASES: Final = (
     Case("the same in chunks of 64 KiB", chunked(MAX_BODY_BYTES + SURPLUS, 2**16), 413),
     Case("250,000 chunks of a byte", chunked(250_000, 1), 422, "json_invalid"),
     Case("a body that is longer than it said", longer_than_said, 200),
+    Case("24 GiB in gzip", bomb, 413),
+    Case(
+        "1.6 million empty files in gzip",
+        lambda: compressed(b"gzip", gzip.compress(b"") * (FULL // 20)),
+        422,
+        "content_encoding",
+    ),
+    Case(
+        "6.7 million empty blocks of deflate",
+        lambda: compressed(b"deflate", b"\0\0\0\xff\xff" * (FULL // 5)),
+        422,
+        "content_encoding",
+    ),
     Case("10,000 headers", head(b"".join(b"X-%d: 1\r\n" % n for n in range(10_000))), 431),
     Case("16,000 headers of four bytes", head(b"a:\r\n" * 16_000), 431),
     Case(

@@ -169,7 +169,8 @@ class Service:
         if asynchronous:
             # The response will hold URLs: refuse an invalid Host before any work is done.
             base_url(request, self._settings.public_url)
-        body = await read_json_body(request, request.state.memory, asynchronous=asynchronous)
+        memory = request.state.memory
+        body = await read_json_body(request, memory, self._cores, asynchronous=asynchronous)
         wanted = await self._in_thread(parse_request, body)
         del body  # or it would stay in memory beside its decoded image for the whole request
         wanted = wanted.with_default_encoding(self._settings.default_encoding)

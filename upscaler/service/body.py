@@ -3,10 +3,12 @@
 from typing import Final
 
 import anyio
+from anyio import from_thread, to_thread
 from fastapi import Request
 
 from upscaler.api.limits import check_body_size
 from upscaler.errors import FieldError, InvalidRequest, RequestTimeout
+from upscaler.service.coding import coding_of, decode_body
 from upscaler.service.negotiation import JSON
 from upscaler.service.queue import MemoryReservation
 
@@ -20,13 +22,18 @@ slowest mobile connections are twice as fast."""
 
 
 async def read_json_body(
-    request: Request, memory: MemoryReservation, *, asynchronous: bool
+    request: Request,
+    memory: MemoryReservation,
+    limiter: anyio.CapacityLimiter,
+    *,
+    asynchronous: bool,
 ) -> bytearray:
-    """Return the body, not yet parsed.
+    """Return the body, decoded from its Content-Encoding, in a thread of `limiter`; not yet parsed.
 
     `memory` is reserved for bytes as they arrive, not by Content-Length: clients that only announce
-    bodies would otherwise reserve all of it. Raises BodyTooLarge, RequestTimeout, Busy if there is
-    no memory, and InvalidRequest for a content type other than JSON (REQ-3).
+    bodies would otherwise reserve all of it. Raises BodyTooLarge, also for what it decodes to,
+    RequestTimeout, Busy if there is no memory, InvalidRequest for a content type other than JSON
+    (REQ-3) or a body that is not in its coding, and UnsupportedCoding.
     """
     # A number of any length is valid here, and Python refuses to parse one of 4,301 digits.
     declared = request.headers.get("Content-Length", "")
@@ -50,4 +57,14 @@ async def read_json_body(
     if media_type.strip().lower() != JSON:
         msg = f"send the header Content-Type: {JSON}"
         raise InvalidRequest(FieldError(("header", "Content-Type"), msg, "content_type"))
-    return body
+    coding = coding_of(request.headers)
+    if coding is None:
+        return body
+
+    def check_size(decoded_bytes: int) -> None:
+        check_body_size(decoded_bytes, asynchronous=asynchronous)
+        from_thread.run_sync(memory.reserve, len(body) + decoded_bytes)
+
+    decoded = await to_thread.run_sync(decode_body, body, coding, check_size, limiter=limiter)
+    memory.set(len(decoded))
+    return decoded

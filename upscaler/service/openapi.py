@@ -103,6 +103,7 @@ UPSCALING: Final[dict[str, Any]] = {
         406: {"model": ErrorResponse, "description": "None of the accepted types can be given"},
         408: {"model": ErrorResponse, "description": "The body took too long to arrive"},
         413: {"model": ErrorResponse, "description": "The body is too large"},
+        415: {"model": ErrorResponse, "description": "The body is in neither gzip nor deflate"},
         422: {"model": HTTPValidationError, "description": "Validation Error"},
         **UNAUTHORIZED,
         **NOT_NOW,

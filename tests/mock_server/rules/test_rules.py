@@ -60,7 +60,7 @@ def test_the_rules_are_those_of_the_contract() -> None:
         if re.match(r"\| [A-Z]{3}-[0-9]+ \|", line)
     ]
     wanted = [(row[0], row[2] if row[2:] else "ours") for row in rows]
-    assert len(wanted) == 19 + 9 + 5 + 5
+    assert len(wanted) == 19 + 9 + 5 + 6
     assert [(rule.id, rule.support) for rule in RULES] == wanted
 
 
@@ -214,6 +214,8 @@ CASES: Final = {
         "ASY-4", status=413, content=LONG[: ASYNC_MAX_BODY_BYTES + 1], headers=ASYNC
     ),
     "text": Case("REQ-3", headers={"Content-Type": "text/plain"}),
+    "another coding": Case("OWN-6", status=415, headers={"Content-Encoding": "br"}),
+    "no gzip": Case("OWN-6", headers={"Content-Encoding": "gzip"}),
     "no JSON": Case("REQ-1", content=b"{"),
     "no object": Case("REQ-1", content=b"[]"),
     "too many values": Case("REQ-11", content=b'{"scale": [' + b"0," * (MAX_COMMAS + 1) + b"0]}"),
