@@ -2,7 +2,9 @@
 
 Exit status: 0 conforms, 1 does not conform, 2 usage error, 3 inconclusive, 4 budget reached before
 everything was tested, 5 target unreachable, 130 interrupted. If several apply, the first of 1, 5,
-4 and 3 is returned.
+4 and 3 is returned. From 6 on nothing was tested, and a sentence says what to do: 6 no answer to a
+POST, 7 redirected to another URL, 8 unusable proxy, 9 no API at the URL, 10 blocked by a firewall
+or login.
 """
 
 import argparse
@@ -15,8 +17,11 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from contract_tests.options import USAGE_ERROR, InvalidOption, add_options, parse_options, writable
+from contract_tests.target.run_clock import RunClock
 
 NAME: Final = "upscaler-contract"
+INTERRUPTED: Final = 130
+"""The exit status after Ctrl-C, as of a shell."""
 FOLDER: Final = Path(__file__).parent
 PYTEST_ARGUMENTS: Final = (
     str(FOLDER),
@@ -44,19 +49,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InvalidOption as error:
         sys.stderr.write(f"{NAME}: {error}\n")
         return USAGE_ERROR
-    # Imported late, so that --help and usage errors appear at once.
-    import pytest  # noqa: PLC0415
+    clock = RunClock(options.max_time)
+    with clock.catching_interrupts():
+        # Imported late, so that --help and usage errors appear at once.
+        import pytest  # noqa: PLC0415
 
-    from contract_tests.session import Session  # noqa: PLC0415
-    from contract_tests.terminal import create_reporter  # noqa: PLC0415
+        from contract_tests.session import Session  # noqa: PLC0415
+        from contract_tests.terminal import create_reporter  # noqa: PLC0415
 
-    with _isolated_environment():
-        session = Session(options)
-        reporter = create_reporter(session, verbose=args.verbose)
-        status = int(pytest.main([*PYTEST_ARGUMENTS, *more], plugins=[session, reporter]))
-    if session.refused:
-        sys.stderr.write(f"{NAME}: {session.refused}\n")
-    return status
+        with _isolated_environment():
+            session = Session(options, clock)
+            reporter = create_reporter(session, verbose=args.verbose)
+            status = int(pytest.main([*PYTEST_ARGUMENTS, *more], plugins=[session, reporter]))
+        if session.refused:
+            sys.stderr.write(f"{NAME}: {session.refused}\n")
+    return INTERRUPTED if clock.interrupted else status
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         "that must be refused are sent first, and cost nothing; then those that may cost money, as "
         "many as --max-cost allows. The bearer token is read from the environment.",
         epilog="Exit status: 0 conforms, 1 does not conform, 2 usage error, 3 inconclusive, "
-        "4 budget reached, 5 target unreachable, 130 interrupted.",
+        "4 budget reached, 5 target unreachable, 6 no answer to a POST, 7 redirected to another "
+        "URL, 8 unusable proxy, 9 no API at the URL, 10 blocked, 130 interrupted.",
         allow_abbrev=False,
     )
     add_options(parser.add_argument)

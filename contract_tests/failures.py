@@ -6,7 +6,9 @@ unittest.SkipTest
 Undecided           nothing more can be learned from the test
 Inconclusive      the target was busy, or failed in a way that the contract does not cover
 BudgetReached     another request could exceed the budget
+TimeUp            the time of the whole run has passed
 Unreachable       nothing responds at the target's URL
+CannotBegin       what responds there cannot be judged, before anything was tested
 ShrinkBudgetSpent a failure was found, and made as small as the limits allow
 """
 
@@ -64,10 +66,25 @@ class BudgetReached(Undecided):
     outcome = "budget reached"
 
 
+class TimeUp(Undecided):
+    """The run has taken as long as it may."""
+
+
 class Unreachable(Undecided):
     """Nothing responds at the target's URL."""
 
     outcome = "unreachable"
+
+
+class CannotBegin(Undecided):
+    """What responds at the URL is not the API, or cannot be asked: the sentence says what to do.
+
+    `outcome` is one of the ends of a run that the report has, each with its own exit status.
+    """
+
+    def __init__(self, outcome: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.outcome = outcome
 
 
 class ShrinkBudgetSpent(Undecided):

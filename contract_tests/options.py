@@ -52,6 +52,7 @@ class Options:
     price: Decimal = Decimal("0.004")
     rate: float | None = None
     timeout: float = 300.0
+    max_time: float | None = None
     wait: float = 0.0
     concurrency: int = 1
     models: tuple[str, ...] = ()
@@ -106,7 +107,9 @@ def add_options(add: Callable[..., object], *, prefix: str = "") -> None:
         help="the price of a request that gets an image; default: 0.004")  # fmt: skip
     option("rate", type=_positive, metavar="N", help="the most requests per minute")
     option("timeout", type=_positive, metavar="S",
-        help="the longest time for a response, in seconds; default: 300")  # fmt: skip
+        help="the longest time for a complete response, in seconds; default: 300")  # fmt: skip
+    option("max-time", type=_positive, metavar="S", help="the longest time for the run, in "
+        "seconds: what is not tested by then is inconclusive; default: no limit")  # fmt: skip
     option("wait", type=_positive, metavar="S",
         help="how long to wait for a target that is starting, in seconds; default: 0")  # fmt: skip
     option("concurrency", type=_count, metavar="N", help="the number of requests at once; "

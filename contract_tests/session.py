@@ -21,15 +21,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from contract_tests import selection
-from contract_tests.failures import Unreachable
+from contract_tests.failures import TimeUp, Undecided, Unreachable
 from contract_tests.judge.expectations import Policy
 from contract_tests.judge.run import Run
 from contract_tests.options import USAGE_ERROR, Options
 from contract_tests.oracle.oracle import Level
 from contract_tests.report import html_report, outcomes, report
 from contract_tests.report.report import Money, Outcome, Report, TestResult, Times
+from contract_tests.target import preflight
 from contract_tests.target.budget import Budget
 from contract_tests.target.client import ClientOptions, Target
+from contract_tests.target.run_clock import RunClock
+from contract_tests.text import printable
 
 SESSION: "Final[pytest.StashKey[Session]]" = pytest.StashKey()
 """The key of the session in pytest's configuration."""
@@ -44,15 +47,16 @@ MAX_INCONCLUSIVE: Final = 5
 class Session:
     """The hooks that pytest calls, and the results so far: `tests`, in the order they ended."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, clock: RunClock | None = None) -> None:
         self.options = options
         self.derandomized = options.seed is None and bool(os.environ.get("CI"))
         self.seed = secrets.randbelow(2**32) if options.seed is None else options.seed
-        self.run = _create_run(options)
+        self.clock = clock or RunClock(options.max_time)
+        self.run = _create_run(options, self.clock)
         self.tests: list[TestResult] = []
         self.left_out: Counter[str] = Counter()
-        self.interrupted = False
-        self.unreachable = False
+        self.ended = ""
+        """What ended it before anything was tested: a key of report.STATUSES."""
         self.reason = ""
         """Why it ended before everything was tested."""
         self.refused = ""
@@ -117,25 +121,33 @@ class Session:
         if function and getattr(function, "is_hypothesis_test", False) and not self.derandomized:
             hypothesis.seed(self.seed)(function)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """First see whether the target responds, and accepts the token."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """First see whether the target responds as the API does, and accepts the token."""
         if self.options.silent or session.config.option.collectonly:
-            return
-        try:
-            for target in self._targets():
-                target.wait()
-                if not target.accepts_token():
-                    self.refused = f"{target.base_url} does not accept the token"
-                    pytest.exit(self.refused, returncode=USAGE_ERROR)
-        except Unreachable as error:
-            self.unreachable, self.reason = True, error.sentence
-            pytest.exit(error.sentence, returncode=report.STATUSES[Outcome.UNREACHABLE])
+            return (yield)
+        self.clock.start()
+        with self.clock.catching_interrupts(), self.clock.raising():
+            try:
+                for target in self._targets():
+                    self._require_usable(target)
+            except Undecided as error:
+                self.ended, self.reason = error.outcome, self.clean(error.sentence)
+                pytest.exit(self.reason, returncode=report.STATUSES[error.outcome])
+            return (yield)
+
+    def _require_usable(self, target: Target) -> None:
+        """Raise Undecided if there is nothing to judge; end pytest if the token is refused."""
+        target.wait()
+        if not preflight.accepts_token(target):
+            self.refused = f"{target.base_url} does not accept the token"
+            pytest.exit(self.refused, returncode=USAGE_ERROR)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         if selection.is_contract_test(item):
             self.run.start_test(selection.name(item))
+            self.clock.check()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -148,7 +160,7 @@ class Session:
             result = self._result(item, raised, call.duration)
             self.tests.append(result)
             outcomes.format_report(pytest_report, result)
-            self._stop_if_hopeless(item.session, result)
+            self._stop_if_hopeless(item.session, result, raised)
         return pytest_report
 
     def _result(
@@ -161,38 +173,49 @@ class Session:
             selection.title(item),
             selection.rules(item),
             Outcome.PLANNED if self.options.silent else outcome,
-            self.redact(sentence),
+            self.clean(sentence),
             len(counters.planned) or counters.requests,
             counters.billable,
             round(seconds, 4),
-            outcomes.report_findings(self.run, self.redact),
+            outcomes.report_findings(self.run, self.clean),
         )
 
-    def _stop_if_hopeless(self, session: pytest.Session, result: TestResult) -> None:
+    def _stop_if_hopeless(
+        self, session: pytest.Session, result: TestResult, raised: BaseException | None
+    ) -> None:
         inconclusive = result.outcome is Outcome.INCONCLUSIVE
         self._inconclusive_in_a_row = self._inconclusive_in_a_row + 1 if inconclusive else 0
-        if result.outcome is Outcome.UNREACHABLE:
-            self.reason = session.shouldstop = result.sentence
+        if isinstance(raised, Unreachable | TimeUp):
+            self.reason = self.clean(raised.sentence)
         elif self._inconclusive_in_a_row == MAX_INCONCLUSIVE:
-            self.reason = session.shouldstop = (
+            self.reason = (
                 f"{MAX_INCONCLUSIVE} tests in a row were inconclusive; "
                 f"of the last one {result.sentence}"
             )
+        if self.reason:
+            session.shouldstop = self.reason
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         # pytest.exit raises a subclass, which is no interruption.
-        self.interrupted = type(excinfo.value) is KeyboardInterrupt
+        if type(excinfo.value) is KeyboardInterrupt:
+            self.clock.interrupted = True
+            self.reason = "it was interrupted"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Set the exit status of the outcomes, unless tests of others failed, too."""
         if session.config.option.collectonly or self.refused:
             return
+        self.reason = self.reason or self.clean(str(session.shouldfail or session.shouldstop or ""))
         report = self.report()
         ours = sum(test.outcome in (Outcome.FAILED, Outcome.ERROR) for test in self.tests)
         session.exitstatus = 1 if session.testsfailed > ours else report.status
         if self.options.silent:
             return
+        for plugin in session.config.pluginmanager.get_plugins():
+            # That of --junitxml, whose fixture record_testsuite_property needs a test.
+            if self.reason and hasattr(plugin, "add_global_property"):
+                plugin.add_global_property("stopped", self.reason)
         try:
             if self.options.report:
                 report.write(self.options.report)
@@ -203,12 +226,15 @@ class Session:
 
     # For those who print it
 
-    def redact(self, text: str) -> str:
-        """The text without the tokens, which a target may have repeated, perhaps as JSON."""
+    def clean(self, text: str) -> str:
+        """The text without the tokens, which a target may have repeated, perhaps as JSON.
+
+        What would steer a terminal is escaped: a target may have sent that, too.
+        """
         for token in {self.options.token, self.options.diff_token}:
             if len(token) >= MIN_SECRET:
                 text = text.replace(token, "$TOKEN").replace(json.dumps(token)[1:-1], "$TOKEN")
-        return text
+        return printable(text, "\n")
 
     def report(self) -> Report:
         """The report on what has been tested so far."""
@@ -232,6 +258,7 @@ class Session:
                 budget.limit,
                 budget.billed,
                 float(budget.spent),
+                budget.lost,
             ),
             times={
                 kind: Times.of(seconds for each in counters for seconds in each.seconds[kind])
@@ -245,23 +272,24 @@ class Session:
 
     def _decisive_outcome(self) -> str:
         """The outcome that decides on the verdict: the first of STATUSES that occurred."""
-        if self.interrupted:
+        if self.clock.interrupted:
             return "interrupted"
-        occurred = {test.outcome for test in self.tests}
-        occurred |= {Outcome.UNREACHABLE} if self.unreachable else set()
+        occurred = {test.outcome for test in self.tests} | {self.ended}
         return next((each for each in report.STATUSES if each in occurred), Outcome.INCONCLUSIVE)
 
     def _targets(self) -> list[Target]:
         return [target for target in (self.run.target, self.run.other) if target]
 
 
-def _create_run(options: Options) -> Run:
+def _create_run(options: Options, clock: RunClock) -> Run:
     client_options = ClientOptions(
         timeout_s=options.timeout, wait_s=options.wait, per_minute=options.rate
     )
-    other = Target(options.diff, options.diff_token, client_options) if options.diff else None
+    other = (
+        Target(options.diff, options.diff_token, client_options, clock) if options.diff else None
+    )
     return Run(
-        Target(options.url, options.token, client_options),
+        Target(options.url, options.token, client_options, clock),
         Policy(LEVELS[options.level], options.default_encoding, options.skipped),
         Budget(options.max_cost, options.price, options.max_requests),
         other,

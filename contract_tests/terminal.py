@@ -135,7 +135,7 @@ class RunReporter(Reporter):
 
     def _summary(self, report: Report) -> Iterator[str]:
         for error in self._errors:
-            yield from ("", self._session.redact(error))
+            yield from ("", self._session.clean(error))
         yield from console_report.broken(report)
         if report.tests:
             yield from ("", *console_report.table(report), "", *console_report.summary(report), "")

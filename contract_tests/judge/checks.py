@@ -68,7 +68,7 @@ def _fail_status(
     request: Request, response: Response, expected: ExpectedResponse, policy: Policy
 ) -> None:
     """Fail with the rule that is broken by another status than the expected ones."""
-    wanted = " or ".join(map(str, sorted(expected.statuses)[:4]))
+    wanted = _names_of_statuses(expected.statuses)
     if response.status >= 500:
         if SUCCESS & expected.statuses:
             raise Inconclusive(f"the target failed: {response.summary}")
@@ -83,6 +83,15 @@ def _fail_status(
     if token_refused or SUCCESS & expected.statuses:
         # The rule is skipped, and there is no image in which others could be checked.
         raise Inconclusive(f"{sentence}, by a rule that is not judged: {response.summary}")
+
+
+def _names_of_statuses(statuses: frozenset[int]) -> str:
+    """Such as "401 or 403", or "any 4xx" for a whole class but for 429."""
+    names: list[str] = []
+    for allowed, name in ((SUCCESS, "any 2xx"), (CLIENT_ERRORS, "any 4xx")):
+        if allowed <= statuses:
+            statuses, names = statuses - allowed, [*names, name]
+    return " or ".join((*map(str, sorted(statuses)), *names))
 
 
 def _rule_of_status(response: Response, expected: ExpectedResponse, policy: Policy) -> str:

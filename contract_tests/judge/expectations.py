@@ -109,7 +109,8 @@ def _elsewhere(request: Request, policy: Policy) -> ExpectedResponse:
         return ExpectedResponse(frozenset({200}), ("RES-9",))
     known = request.path in (UPSCALING, "/healthcheck")
     if not policy.strict:
-        return ExpectedResponse(CLIENT_ERRORS, ("REQ-1",))
+        # RFC 9110, 15.6.2: a server may know a method for no resource at all.
+        return ExpectedResponse(CLIENT_ERRORS | {501}, ("REQ-1",))
     return ExpectedResponse(frozenset({405 if known else 404}), ("REQ-1", "RES-7"))
 
 

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Final
 
 from contract_tests.failures import Failure, Inconclusive, ShrinkBudgetSpent
@@ -12,13 +11,18 @@ from contract_tests.judge.diff import compare_responses
 from contract_tests.judge.expectations import SUCCESS, ExpectedResponse, Policy, expect_response
 from contract_tests.requests.request import Request
 from contract_tests.target.budget import Budget
-from contract_tests.target.client import Target
+from contract_tests.target.client import FINAL, Target
 from contract_tests.target.response import Response
 
 SHRINK_REQUESTS: Final = 100
 """Once a test has found a failure, it may send this many requests to make it smaller."""
 SHRINK_BILLABLE: Final = 10
 """This many of them may cost money."""
+LOST_BY_GATEWAYS: Final = frozenset({303, 502, 504})
+"""Statuses after which an image may exist even of an invalid request: a gateway speaks here, or
+Modal's proxy to whom it has redirected too often, and neither knows what became of it."""
+LOST: Final = LOST_BY_GATEWAYS | frozenset(range(500, 600)) - FINAL
+"""Statuses after which an image of a valid request may exist, which no response brings."""
 
 
 @dataclass(frozen=True)
@@ -146,29 +150,14 @@ class Run:
             self._record_failed(failure, *self._last.exchange)
 
     def _send(self, request: Request, *, billable: bool) -> Response | None:
-        """The response, whose cost is reserved beforehand if it may cost money."""
+        """The response, each attempt at which is reserved beforehand if it may cost money."""
         if self.planning:
             self.counters.planned.append(request)
             self.counters.billable += billable * (2 if self.other else 1)
             return None
-        # A target that made an image instead of a refusal will do so again while Hypothesis
-        # shrinks: from then on each request of the test counts as billable.
-        reserved = billable or self.counters.unexpected_charge
-        if request.method == "POST" and not reserved:
-            self.budget.allow_free()
-        self._spend_shrink_budget(billable=reserved)
-        response = self.target.send(
-            request, self._attempt_counter(billable=reserved), partial(self._on_response, request)
-        )
-        billed = request.method == "POST" and response.status in SUCCESS
-        # A refusal costs nothing, so what was reserved for an image is free again.
-        if reserved and not billed:
-            self.budget.release()
-            self.counters.billable -= 1
-        if billed and not reserved:
-            self.budget.record_unexpected_charge()
-            self.counters.billable += 1
-            self.counters.unexpected_charge = True
+        self._spend_shrink_budget(billable=billable or self.counters.unexpected_charge)
+        begin, end = self._attempts(request, billable=billable, of=self.target)
+        response = self.target.send(request, begin, end)
         try:
             check_request_id(request, response, self.policy)
         except Failure as failure:
@@ -185,20 +174,46 @@ class Run:
         if min(counters.shrink_requests_left, counters.shrink_billable_left) < 0:
             raise ShrinkBudgetSpent("a failure was found, and made as small as the limits allow")
 
-    def _attempt_counter(self, *, billable: bool) -> Callable[[], None]:
-        """Counts each attempt at one request; only one can be billed, as others had no image."""
-        attempts = 0
+    def _attempts(
+        self, request: Request, *, billable: bool, of: Target
+    ) -> tuple[Callable[[], None], Callable[[Response | None], None]]:
+        """What counts each attempt at a request of a target: before it, and once it has ended.
 
-        def count() -> None:
-            nonlocal attempts
-            attempts += 1
-            if billable and attempts == 1:
+        An image may have been made although no response has it, as after a reset or a gateway's
+        504. So what is sent again is reserved again, and only a refusal gives it back.
+        """
+        reserved = False
+
+        def begin() -> None:
+            nonlocal reserved
+            # A target that made an image instead of a refusal will do so again while Hypothesis
+            # shrinks: from then on each attempt of the test counts as billable.
+            reserved = billable or (request.method == "POST" and self.counters.unexpected_charge)
+            if reserved:
                 self.budget.reserve()
-                self.counters.billable += 1
+            elif request.method == "POST":
+                self.budget.allow_free()
             with self._lock:
                 self.counters.requests += 1
+                self.counters.billable += reserved
 
-        return count
+        def end(response: Response | None) -> None:
+            made = response is not None and response.status in SUCCESS
+            lost = response is None or response.status in (LOST if reserved else LOST_BY_GATEWAYS)
+            charged = request.method == "POST" and (made or lost)
+            if charged and lost:
+                self.budget.record_lost()
+            if reserved and not charged:
+                self.budget.release()
+            elif charged and not reserved:
+                self.budget.record_unexpected_charge()
+                self.counters.unexpected_charge = True
+            with self._lock:
+                self.counters.billable += charged - reserved
+            if response is not None and of is self.target:
+                self._on_response(request, response)
+
+        return begin, end
 
     def _on_response(self, request: Request, response: Response) -> None:
         """Remember the exchange, and check what is retried and so never judged (RES-5)."""
@@ -226,7 +241,8 @@ class Run:
     ) -> None:
         if self.other is None:
             return
-        theirs = self.other.send(request, self._attempt_counter(billable=expected.billable))
+        attempts = self._attempts(request, billable=expected.billable, of=self.other)
+        theirs = self.other.send(request, *attempts)
         difference = compare_responses(request, response, theirs)
         if difference:
             policy.fail("DIFF", difference)

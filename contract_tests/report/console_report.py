@@ -89,6 +89,10 @@ def summary(report: Report) -> Iterator[str]:
         f"{count(requests, 'request')} in {report.seconds:.0f} s, "
         f"{money.billed} billable: {dollars(money.spent)} of {dollars(money.max_cost)}"
     )
+    if money.lost:
+        yield f"{count(money.lost, 'request')} of these may have got an image that was lost"
+    if report.reason:
+        yield f"stopped early: {report.reason}"
     for kind, times in report.times.items():
         if times.count:
             yield f"response time, {kind:8} {_format_times(times)}"
@@ -119,6 +123,7 @@ def sentence(report: Report) -> str:
         "the tests themselves failed": "The tests themselves failed: "
         "this is a bug in them, not in the target.",
         "unreachable": f"Unreachable: {report.reason or why}.",
+        "cannot be judged": f"Cannot be judged: {report.reason}.",
         "budget reached": f"The budget was reached before everything was tested: {why}.",
         "inconclusive": f"Inconclusive: {report.reason or why or 'nothing was tested'}.",
         "interrupted": "Interrupted before everything was tested.",

@@ -8,6 +8,7 @@ from contract_tests.failures import Failure, ShrinkBudgetSpent, Undecided
 from contract_tests.judge.run import Run
 from contract_tests.oracle.rules import RULES, Rule, Source
 from contract_tests.report.report import DIFF, Outcome, ReportedFinding, RuleResult, TestResult
+from contract_tests.text import printable
 
 
 def outcome(raised: BaseException | None, run: Run) -> tuple[Outcome, str]:
@@ -42,15 +43,20 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield from _leaves(each)
 
 
-def report_findings(run: Run, redact: Callable[[str], str]) -> tuple[ReportedFinding, ...]:
-    """What the test has found, by rule; `redact` removes the token from a text."""
+def report_findings(run: Run, clean: Callable[[str], str]) -> tuple[ReportedFinding, ...]:
+    """What the test has found, by rule; `clean` removes the token from a text."""
+
+    def line(text: str) -> str:
+        # A response may have been made to look like further lines of the report.
+        return printable(clean(text))
+
     return tuple(
         ReportedFinding(
             each.rule,
-            redact(each.sentence),
-            redact(repr(each.request)),
-            redact(each.response),
-            redact(each.request.curl(run.target.base_url)),
+            line(each.sentence),
+            line(repr(each.request)),
+            line(each.response),
+            line(each.request.curl(run.target.base_url)),
         )
         for each in run.counters.findings.values()
     )

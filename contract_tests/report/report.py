@@ -52,18 +52,29 @@ STATUSES: Final = {
     Outcome.FAILED: 1,
     Outcome.ERROR: 1,
     Outcome.UNREACHABLE: 5,
+    "no answer to a POST": 6,
+    "redirected": 7,
+    "unusable proxy": 8,
+    "wrong URL": 9,
+    "blocked": 10,
     Outcome.BUDGET: 4,
     Outcome.INCONCLUSIVE: 3,
     Outcome.PASSED: 0,
     Outcome.PLANNED: 0,
     Outcome.NOTHING: 3,
 }
-"""The exit status of a run in which a test has this outcome: the first one decides."""
+"""The exit status of a run in which a test has this outcome, or that ended so before any test: the
+first one decides."""
 HEADLINES: Final = {
     "interrupted": "interrupted",
     Outcome.FAILED: "does not conform",
     Outcome.ERROR: "the tests themselves failed",
     Outcome.UNREACHABLE: "unreachable",
+    "no answer to a POST": "cannot be judged",
+    "redirected": "cannot be judged",
+    "unusable proxy": "cannot be judged",
+    "wrong URL": "cannot be judged",
+    "blocked": "cannot be judged",
     Outcome.BUDGET: "budget reached",
     Outcome.INCONCLUSIVE: "inconclusive",
     Outcome.PASSED: "conforms",
@@ -126,13 +137,17 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class Money:
-    """What was spent. `limit` is how many requests may be billed, or None for any number."""
+    """What was spent. `limit` is how many requests may be billed, or None for any number.
+
+    `billed` counts `lost` ones, too: those to which no image came, although one may have been made.
+    """
 
     price: float
     max_cost: float
     limit: int | None
     billed: int
     spent: float
+    lost: int = 0
 
 
 @dataclass(frozen=True)

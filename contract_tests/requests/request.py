@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Final, Self
 
 from contract_tests.requests.images import SampleImage
+from contract_tests.text import printable
 
 TOKEN_PLACEHOLDER: Final = "$TOKEN"  # noqa: S105  a placeholder in headers and curl commands
 LONGER_TOKEN: Final = "${TOKEN}x"  # noqa: S105
@@ -86,7 +87,7 @@ class Request:
     @cached_property
     def shown_body(self) -> str:
         """The body for people, cut off if it is long."""
-        text = self.body.decode(errors="backslashreplace")
+        text = printable(self.body.decode(errors="backslashreplace"))
         if self.image:
             text = text.replace(self.image.base64(), "(base64)")
         return text if len(text) <= 300 else f"{text[:200]}... of {len(self.body)} bytes"
@@ -123,12 +124,12 @@ class Request:
 
 
 def _text(body: bytes) -> str | None:
-    """The body as text, or None if an argument cannot hold it."""
+    """The body as text, or None if an argument cannot hold it or a terminal would not show it."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
         return None
-    return None if "\0" in text else text
+    return text if text.isprintable() else None
 
 
 def upscaling_request(fields: Mapping[str, object], image: SampleImage | None = None) -> Request:

@@ -11,10 +11,11 @@ PRICE_USD: Final = Decimal("0.004")
 
 
 class Budget:
-    """Counts billable requests before they are sent, and refuses those beyond the limit.
+    """Counts what may be billed before it is sent, and refuses what is beyond the limit.
 
-    `price` of one request and `max_cost` of all are in dollars. At most `max_requests` may be
-    billed, or with None as many as `max_cost` allows. Threads may share it.
+    Each attempt at a request counts for itself: an image whose response was lost was made, too.
+    `price` of one and `max_cost` of all are in dollars. At most `max_requests` may be billed, or
+    with None as many as `max_cost` allows. Threads may share it.
     """
 
     def __init__(
@@ -29,6 +30,8 @@ class Budget:
         limits = [limit for limit in (affordable, max_requests) if limit is not None]
         self.limit = min(limits, default=None)
         self.billed = 0
+        self.lost = 0
+        """How many of these got no image: whether one was made is not known."""
         self.unexpected_charge = False
         self._lock = threading.Lock()
 
@@ -38,34 +41,41 @@ class Budget:
         return self.billed * self.price
 
     def reserve(self) -> None:
-        """Count a request that may be billed; raises BudgetReached if the limit is reached."""
+        """Count an attempt that may be billed; raises BudgetReached if the limit is reached."""
         with self._lock:
             self._require_one_left()
             self.billed += 1
 
     def release(self) -> None:
-        """Return the reservation of a request that got no image, and so cost nothing."""
+        """Return the reservation of an attempt that was refused, and so cost nothing."""
         with self._lock:
             self.billed -= 1
 
-    def allow_free(self) -> None:
-        """Allow a request that must be refused, and so should cost nothing.
+    def record_lost(self) -> None:
+        """Note that an attempt that is counted got no image."""
+        with self._lock:
+            self.lost += 1
 
-        Raises BudgetReached if such a request was billed before, and the limit is reached.
+    def allow_free(self) -> None:
+        """Allow an attempt that must be refused, and so should cost nothing.
+
+        Raises BudgetReached if such an attempt may have been billed before, and the limit is
+        reached.
         """
         with self._lock:
             if self.unexpected_charge:
                 self._require_one_left()
 
     def record_unexpected_charge(self) -> None:
-        """Count a request that should have been refused, and got an image."""
+        """Count an attempt that should have been refused, and may have got an image."""
         with self._lock:
             self.unexpected_charge = True
             self.billed += 1
 
     def _require_one_left(self) -> None:
         if self.limit is not None and self.billed >= self.limit:
+            lost = f", {self.lost} of them without an image," if self.lost else ""
             raise BudgetReached(
-                f"{self.billed} requests cost ${self.spent}, and another one would exceed "
+                f"{self.billed} requests{lost} cost ${self.spent}, and another one would exceed "
                 f"--max-cost {self.max_cost} or --max-requests"
             )

@@ -3,18 +3,19 @@
 After a 429 or 5xx it waits and sends the request again, as OctoAI's own clients did (RES-5).
 """
 
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib.metadata import version
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
 from contract_tests.failures import Inconclusive, Unreachable
-from contract_tests.oracle.limits import MAX_OUTPUT_PX
 from contract_tests.requests.request import (
     LONGER_TOKEN,
     SHORTER_TOKEN,
@@ -22,18 +23,21 @@ from contract_tests.requests.request import (
     TOKEN_PLACEHOLDER,
     Request,
 )
+from contract_tests.target.http_client import HttpClient, TooSlow
 from contract_tests.target.response import Response
+from contract_tests.target.run_clock import RunClock
 
-RETRIED: Final = frozenset({429, 502, 503, 504})
-"""Statuses that say nothing about the request: sent again, it may get another."""
+FINAL: Final = frozenset({501, 505})
+"""The statuses above 500 that are about the request and not about the moment (RFC 9110, 15.6.2 and
+15.6.6): sent again, it would get the same."""
+USER_AGENT: Final = "upscaler-contract/{}"
+"""Firewalls refuse clients that do not name themselves; with the version of this package."""
 FIRST_PAUSE_S: Final = 0.5
 """The first pause if there is no Retry-After; each further one is twice as long."""
 MAX_ATTEMPTS: Final = 6
 """OctoAI's clients retried up to five times (RES-5)."""
 CONNECT_TIMEOUT_S: Final = 10.0
 BETWEEN_PROBES_S: Final = 0.1
-MAX_RESPONSE_BYTES: Final = 8 * MAX_OUTPUT_PX**2
-"""No allowed image is longer: the largest one, of noise, takes half of it in base64."""
 MAX_REDIRECTS: Final = 20
 """Modal's proxy sends one for each 150 seconds that an image takes."""
 
@@ -43,7 +47,7 @@ class ClientOptions:
     """How long to wait for the target, and how often to send requests."""
 
     timeout_s: float = 300.0
-    """For one response."""
+    """For one complete response, with all redirects to it."""
     wait_s: float = 0.0
     """For a target that is starting."""
     patience_s: float = 120.0
@@ -55,15 +59,21 @@ class ClientOptions:
 class Target:
     """The implementation at `base_url`, used with the bearer `token`."""
 
-    def __init__(self, base_url: str, token: str, options: ClientOptions | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        token: str,
+        options: ClientOptions | None = None,
+        clock: RunClock | None = None,
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         self._token = token
         self.options = options or ClientOptions()
-        timeout_s = self.options.timeout_s
-        timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
-        self._client = httpx.Client(timeout=timeout, headers=httpx.Headers())
-        # httpx adds defaults such as User-Agent; only the headers of a request are to be sent.
-        self._client.headers.clear()
+        self._clock = clock or RunClock()
+        # Half of a short timeout, so that no connection can be told from a slow response.
+        connect_timeout_s = min(CONNECT_TIMEOUT_S, self.options.timeout_s / 2)
+        self._client = HttpClient(self._clock, connect_timeout_s)
+        self.user_agent = USER_AGENT.format(version("octo-upscaler"))
         self._next_s = 0.0
         self._fails = False
         """Whether a request got a 500 twice: from then on the first one is believed."""
@@ -80,8 +90,8 @@ class Target:
         """Raise Unreachable unless there is any response at all."""
         try:
             self._send_once(Request(method="GET", path="/healthcheck", headers=()))
-        except httpx.TransportError as error:
-            raise Unreachable(f"nothing responds at {self.base_url}: {_reason(error)}") from error
+        except (httpx.TransportError, TooSlow) as error:
+            raise Unreachable(f"nothing responds at {self.base_url}: {reason(error)}") from error
 
     def wait(self) -> None:
         """Return once there is any response; raise Unreachable after `wait_s` without."""
@@ -92,67 +102,81 @@ class Target:
             except Unreachable:
                 if time.monotonic() >= until_s:
                     raise
-                time.sleep(BETWEEN_PROBES_S)
+                self._clock.pause(BETWEEN_PROBES_S)
             else:
                 return
-
-    def accepts_token(self) -> bool:
-        """Whether an empty request, which costs nothing, is not refused for its token."""
-        return self._send_once(Request(b"{}")).status not in (401, 403)
 
     def send(
         self,
         request: Request,
         on_attempt: Callable[[], None] = lambda: None,
-        on_response: Callable[[Response], None] = lambda _: None,
+        on_end: Callable[[Response | None], None] = lambda _: None,
     ) -> Response:
         """Send a request, again while the target is busy, and return the last response.
 
-        `on_attempt` is called before each attempt, and `on_response` with each response.
+        `on_attempt` is called before each attempt, and `on_end` after it, with the response or with
+        None if it was lost.
 
         Raises Inconclusive if the target is busy for too long, exceeds the timeout, or closes the
-        connection; Unreachable if it does not respond to anything else either.
+        connection; Unreachable if it does not respond to anything else either; and whatever the
+        clock of the run and the callbacks raise.
         """
         waited_s, pause_s = 0.0, FIRST_PAUSE_S
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            on_attempt()
-            response = self._attempt(request, last=attempt == MAX_ATTEMPTS)
+            last = attempt == MAX_ATTEMPTS
+            response = self._attempt(request, on_attempt, on_end, last=last)
             if response is not None:
-                on_response(response)
-                if response.status not in RETRIED and response.status < 500:
+                if response.status in FINAL or (response.status < 500 and response.status != 429):
                     return response
                 # The same 500 twice is no accident: it counts as the response.
                 if response.status == 500 and (attempt > 1 or self._fails):
                     self._fails = True
                     return response
-            wait_s = _retry_after_s(response) if response else None
-            wait_s = pause_s if wait_s is None else wait_s
+            asked_s = _retry_after_s(response) if response else None
+            wait_s = pause_s if asked_s is None else asked_s
             waited_s, pause_s = waited_s + wait_s, 2 * pause_s
-            if response and (waited_s > self.options.patience_s or attempt == MAX_ATTEMPTS):
-                raise Inconclusive(
-                    f"the target responded with {response.status} {attempt} times, "
-                    f"and asks to wait for another {wait_s:g} s"
-                )
-            time.sleep(wait_s)
+            if response and (last or waited_s > self.options.patience_s):
+                times = "once" if attempt == 1 else f"{attempt} times"
+                more = "" if asked_s is None else f", and asks to wait for another {asked_s:g} s"
+                raise Inconclusive(f"the target responded with {response.status} {times}{more}")
+            self._clock.pause(wait_s)
         raise AssertionError("the last attempt has returned or raised")
 
-    def _attempt(self, request: Request, *, last: bool) -> Response | None:
+    def send_once(self, request: Request) -> Response:
+        """The only response to a request, behind all redirects.
+
+        Raises httpx.TransportError if there is none, and TooSlow after the timeout.
+        """
+        return self._follow_redirects(request)
+
+    def _attempt(
+        self,
+        request: Request,
+        on_attempt: Callable[[], None],
+        on_end: Callable[[Response | None], None],
+        *,
+        last: bool,
+    ) -> Response | None:
         """A response, or None if the connection failed and there may be another attempt."""
+        on_attempt()
+        response: Response | None = None
         try:
-            return self._follow_redirects(request)
-        except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
-            msg = f"the target did not respond within {self.options.timeout_s:g} s"
-            raise Inconclusive(msg) from error
+            response = self._follow_redirects(request)
+        except TooSlow as error:
+            raise Inconclusive(f"the target did not respond {reason(error)}") from error
         except httpx.TransportError as error:
             self.probe()  # if nothing responds at all, the whole run ends as unreachable
             if last:
-                msg = f"the target closed the connection each time: {_reason(error)}"
+                msg = f"the target closed the connection each time: {reason(error)}"
                 raise Inconclusive(msg) from error
-            return None
+        finally:
+            on_end(response)
+        return response
 
     def _follow_redirects(self, request: Request) -> Response:
         """The response behind every 303, which Modal's proxy sends while an image takes long."""
         response = self._send_once(request)
+        took_s = response.seconds
         for _ in range(MAX_REDIRECTS):
             if response.status != 303 or "location" not in response.headers:
                 break
@@ -161,30 +185,28 @@ class Target:
             except ValueError as error:
                 raise Inconclusive("the target redirects to an invalid URL") from error
             request = Request(method="GET", path=path, headers=request.headers)
-            response = self._send_once(request)
-        return response
+            response = self._send_once(request, took_s)
+            took_s += response.seconds
+        return replace(response, seconds=took_s)
 
-    def _send_once(self, request: Request) -> Response:
+    def _send_once(self, request: Request, took_s: float = 0.0) -> Response:
+        """A response, for which there are `timeout_s` less the `took_s` of those before it."""
+        self._clock.check()
         if self.options.per_minute:
-            time.sleep(max(0.0, self._next_s - time.monotonic()))
+            self._clock.pause(max(0.0, self._next_s - time.monotonic()))
             self._next_s = time.monotonic() + 60 / self.options.per_minute
-        headers = [(name, self._with_token(value)) for name, value in request.headers]
-        began_s = time.perf_counter()
-        with self._client.stream(
-            request.method,
-            self._url(request),
-            headers=[(name.encode(), value.encode()) for name, value in headers],
-            content=request.body if request.body or request.method == "POST" else None,
-        ) as received:
-            body = bytearray()
-            # Part by part, since a hostile target may never end its response.
-            for part in received.iter_raw():
-                body += part
-                if len(body) > MAX_RESPONSE_BYTES:
-                    raise Inconclusive(f"the response has more than {MAX_RESPONSE_BYTES} bytes")
-        seconds = time.perf_counter() - began_s
-        lower_case = {name.lower(): value for name, value in received.headers.items()}
-        return Response(received.status_code, lower_case, bytes(body), seconds)
+        named = request.header("User-Agent") is not None
+        headers = [*([] if named else [("User-Agent", self.user_agent)]), *request.headers]
+        try:
+            return self._client.exchange(
+                request.method,
+                self._url(request),
+                [(name.encode(), self._with_token(value).encode()) for name, value in headers],
+                request.body if request.body or request.method == "POST" else None,
+                max(0.0, self.options.timeout_s - took_s),
+            )
+        except TooSlow as error:
+            raise TooSlow(f"within {self.options.timeout_s:g} s") from error
 
     def _url(self, request: Request) -> str:
         if "://" not in request.path:
@@ -231,7 +253,12 @@ def _retry_after_s(response: Response) -> float | None:
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
-def _reason(error: httpx.TransportError) -> str:
-    """Why nothing could be sent or received, without the number of the error."""
+def reason(error: httpx.TransportError | TooSlow) -> str:
+    """Why nothing could be sent or received, in the words of the system if it knows."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, ConnectionError) and inner.errno:
+            return os.strerror(inner.errno)
+        inner = inner.__cause__ or inner.__context__
     text = str(error).partition("] ")[2] or str(error)
     return text or type(error).__name__

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from contract_tests.text import printable
+
 SIGNATURES: Final = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}
 SUMMARY_CHARACTERS: Final = 500
 
@@ -44,7 +46,7 @@ class Response:
         text = self.body[: 4 * SUMMARY_CHARACTERS].decode(errors="backslashreplace")
         if len(text) > SUMMARY_CHARACTERS:
             text = f"{text[:SUMMARY_CHARACTERS]}... ({len(self.body)} bytes)"
-        return f"{self.status} {self.media_type}: {text}"
+        return printable(f"{self.status} {self.media_type}: {text}")
 
 
 def encoding_of(file: bytes) -> str | None:

@@ -10,7 +10,8 @@ from contract_tests.judge.run import SHRINK_BILLABLE, SHRINK_REQUESTS, Run
 from contract_tests.requests.images import SampleImage
 from contract_tests.requests.request import Request, upscaling_request
 from contract_tests.target.budget import Budget
-from tests.support.stub_servers import OK, in_turn, status_only, stub_server
+from contract_tests.target.run_clock import RunClock
+from tests.support.stub_servers import OK, Reply, in_turn, status_only, stub_server
 
 CreateRun = Callable[..., Run]
 INVALID_REQUEST = upscaling_request({"scale": "two"})
@@ -41,13 +42,76 @@ def test_a_refusal_is_not_billed(create_run: CreateRun) -> None:
     assert asking.budget.billed == asking.counters.billable == 0
 
 
-def test_a_retried_request_is_billed_once(create_run: CreateRun) -> None:
-    with stub_server(in_turn(status_only(503, retry_after="0"), OK)) as server:
+@pytest.fixture
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunClock, "pause", lambda *_: None)
+
+
+LOSSES: dict[str, Reply] = {
+    "closed": None,
+    "cut off": (200, {"Content-Length": "1000", "Connection": "close"}, b"{"),
+    **{str(status): status_only(status) for status in (500, 502, 503, 504, 520)},
+}
+"""How an image that was made does not arrive."""
+
+
+@pytest.mark.usefixtures("_no_pauses")
+@pytest.mark.parametrize("how", LOSSES)
+def test_an_attempt_whose_image_may_be_lost_is_billed(how: str, create_run: CreateRun) -> None:
+    with stub_server(in_turn(LOSSES[how], OK)) as server:
+        asking = create_run(server.url)
+        with pytest.raises(Failure):
+            asking.check(VALID_REQUEST)
+    assert len(server.posts) == asking.budget.billed == asking.counters.billable == 2
+    assert asking.budget.lost == 1
+
+
+@pytest.mark.usefixtures("_no_pauses")
+@pytest.mark.parametrize("how", LOSSES)
+def test_a_target_that_loses_images_gets_no_more_requests_than_are_paid_for(
+    how: str, create_run: CreateRun
+) -> None:
+    with stub_server(in_turn(LOSSES[how])) as server:
+        asking = create_run(server.url, Budget(max_requests=4))
+        for number in range(3):
+            with pytest.raises((Failure, Undecided)):
+                asking.check(VALID_REQUEST.with_headers(("X-Number", str(number))))
+    assert len(server.posts) <= asking.budget.billed <= 4
+
+
+@pytest.mark.usefixtures("_no_pauses")
+def test_a_refused_attempt_is_billed_neither_before_nor_after_another(
+    create_run: CreateRun,
+) -> None:
+    replies = status_only(429, retry_after="0"), status_only(429, retry_after="0"), OK
+    with stub_server(in_turn(*replies)) as server:
         asking = create_run(server.url, Budget(max_requests=1))
         with pytest.raises(Failure):
             asking.check(VALID_REQUEST)
-    assert len(server.posts) == 2
+    assert len(server.posts) == 3
     assert asking.budget.billed == 1
+
+
+@pytest.mark.usefixtures("_no_pauses")
+@pytest.mark.parametrize("how", ["closed", "cut off", "504"])
+def test_a_lost_answer_to_an_invalid_request_may_have_been_billed(
+    how: str, create_run: CreateRun
+) -> None:
+    with stub_server(in_turn(LOSSES[how])) as server:
+        asking = create_run(server.url, Budget(max_requests=2))
+        with pytest.raises(BudgetReached, match="2 of them without an image"):
+            asking.check(INVALID_REQUEST)
+    assert len(server.posts) == asking.budget.billed == 2
+
+
+def test_what_the_other_of_two_implementations_refuses_is_not_billed(
+    create_run: CreateRun,
+) -> None:
+    with stub_server(in_turn(OK)) as one, stub_server(in_turn(status_only(422))) as two:
+        asking = create_run(one.url, other_url=two.url)
+        with pytest.raises(Failure):
+            asking.check(VALID_REQUEST)
+    assert asking.budget.billed == len(one.posts) == len(two.posts) == 1
 
 
 def test_an_unexpected_image_is_billed(create_run: CreateRun) -> None:

@@ -169,3 +169,23 @@ def test_an_invalid_location_breaks_the_shape_of_errors(loc: object) -> None:
     for request, rule in ((REQUESTS[3], "RES-4"), (REQUESTS[0], "RES-1")):
         for level in Level:
             assert broken_rule(request, response, Policy(level)) == rule
+
+
+@pytest.mark.parametrize(
+    ("request_", "level", "wanted"),
+    [
+        (NO_TOKEN, Level.DOCUMENTED, "the status is 200, not 401 or 403"),
+        (Request(method="HEAD"), Level.DOCUMENTED, "the status is 200, not 501 or any 4xx"),
+        (Request(method="HEAD"), Level.STRICT, "the status is 200, not 405"),
+        (IMAGE_REQUEST, Level.STRICT, "the status is 404, not 200"),
+        (ASYNC_REQUEST, Level.DOCUMENTED, "the status is 404, not any 2xx"),
+    ],
+)
+def test_the_allowed_statuses_are_named_in_few_words(
+    request_: Request, level: Level, wanted: str
+) -> None:
+    policy = Policy(level)
+    response = answer(404 if request_ in (IMAGE_REQUEST, ASYNC_REQUEST) else 200, {})
+    with pytest.raises(Failure) as raised:
+        check_response(request_, response, expect_response(request_, policy), policy)
+    assert raised.value.sentence == wanted

@@ -314,7 +314,7 @@ def test_a_test_with_nothing_to_send_counts_for_no_rule(mock: MockServer) -> Non
 
 @pytest.mark.slow
 def test_a_wrong_status_breaks_a_rule_that_is_judged(mock: MockServer) -> None:
-    mock.faults.set("404x*")
+    mock.faults.set("ok,404x*")
     done = judge(mock, "--only", "RES-7", *STRICT)
     assert last_line(done) == "Does not conform: RES-7 is broken."
 

@@ -1,22 +1,26 @@
 """What the client sends, and how it waits."""
 
+import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from importlib.metadata import version
 from urllib.parse import urlsplit
 
 import pytest
 
-from contract_tests.failures import Inconclusive, Unreachable
+from contract_tests.failures import Inconclusive, TimeUp, Unreachable
 from contract_tests.requests.images import SampleImage
 from contract_tests.requests.request import AUTHORIZATION, Request, upscaling_request
 from contract_tests.target.client import ClientOptions, Target, is_url
+from contract_tests.target.run_clock import RunClock
 from tests.support.contract_cli import TOKEN
+from tests.support.raw_http import PATIENCE_S
 from tests.support.stub_servers import (
     OK,
     ReceivedRequest,
@@ -36,7 +40,7 @@ VALID_REQUEST = upscaling_request({"scale": 1}, SampleImage(256, 256, "png", 1, 
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses, without sleeping."""
     slept: list[float] = []
-    monkeypatch.setattr("contract_tests.target.client.time.sleep", slept.append)
+    monkeypatch.setattr(RunClock, "pause", lambda _, seconds: slept.append(seconds))
     return slept
 
 
@@ -49,10 +53,17 @@ def test_only_the_headers_of_the_request_are_sent(open_target: OpenTarget) -> No
     (received,) = server.seen
     assert received.headers == [
         ("Host", server.url.removeprefix("http://")),
+        ("User-Agent", f"upscaler-contract/{version('octo-upscaler')}"),
         ("Authorization", f"Bearer {TOKEN}"),
         ("X-One", "1"),
         ("Content-Length", "2"),
     ]
+
+
+def test_a_request_may_name_a_user_agent_of_its_own(open_target: OpenTarget) -> None:
+    with stub_server(in_turn(OK)) as server:
+        open_target(server.url).send(INVALID_REQUEST.with_headers(("user-agent", "mine")))
+    assert server.seen[0].header("user-agent") == "mine"
 
 
 def test_a_request_without_a_token_has_none(open_target: OpenTarget) -> None:
@@ -145,6 +156,15 @@ def test_an_invalid_retry_after_is_ignored(
     assert naps == [0.5]
 
 
+@pytest.mark.parametrize("status", [501, 505])
+def test_what_a_target_does_not_implement_is_its_response(
+    naps: list[float], status: int, open_target: OpenTarget
+) -> None:
+    with stub_server(in_turn(status_only(status), OK)) as server:
+        assert open_target(server.url).send(INVALID_REQUEST).status == status
+    assert naps == []
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_without_retry_after_a_5xx_is_retried_after_a_pause(
     naps: list[float], status: int, open_target: OpenTarget
@@ -173,7 +193,7 @@ def test_a_target_that_is_always_busy_gets_six_attempts(
 ) -> None:
     with (
         stub_server(in_turn(status_only(503))) as server,
-        pytest.raises(Inconclusive, match="6 times"),
+        pytest.raises(Inconclusive, match=r"^the target responded with 503 6 times$"),
     ):
         open_target(server.url, ClientOptions(patience_s=100)).send(INVALID_REQUEST)
     assert naps == [0.5, 1, 2, 4, 8]
@@ -216,6 +236,94 @@ def test_a_timeout_is_inconclusive(open_target: OpenTarget) -> None:
         with pytest.raises(Inconclusive, match=r"not respond within 0\.2 s"):
             open_target(server.url, ClientOptions(timeout_s=0.2)).send(INVALID_REQUEST)
         given_up.set()
+
+
+def dripping(head: bytes) -> Callable[[socket.socket], None]:
+    """What sends this, and then a byte now and then for as long as somebody listens."""
+
+    def drip(client: socket.socket) -> None:
+        client.recv(2**16)
+        client.sendall(head)
+        with contextlib.suppress(OSError):
+            while True:
+                client.sendall(b"H")
+                time.sleep(0.02)
+
+    return drip
+
+
+@contextlib.contextmanager
+def raw_server(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that serves each connection in a thread of its own; its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    threading.Thread(target=served, args=[client], daemon=True).start()
+
+        def served(client: socket.socket) -> None:
+            with client:
+                serve(client)
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"HTTP/1.1 200 OK\r\nX:", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"],
+    ids=["nothing", "headers", "body", "interim"],
+)
+def test_a_response_that_drips_has_a_limit_in_total(head: bytes, open_target: OpenTarget) -> None:
+    began_s = time.monotonic()
+    with (
+        raw_server(dripping(head)) as url,
+        pytest.raises(Inconclusive, match=r"did not respond within 0\.4 s"),
+    ):
+        open_target(url, ClientOptions(timeout_s=0.4)).send(INVALID_REQUEST)
+    assert time.monotonic() - began_s < PATIENCE_S
+
+
+def test_redirects_have_one_limit_together(open_target: OpenTarget) -> None:
+    def slow(_: ReceivedRequest) -> Reply:
+        time.sleep(0.1)
+        return status_only(303, location="/again")
+
+    with stub_server(slow) as server, pytest.raises(Inconclusive, match="did not respond within"):
+        open_target(server.url, ClientOptions(timeout_s=0.5)).send(INVALID_REQUEST)
+    assert len(server.seen) < 10
+
+
+def test_the_time_of_the_run_ends_a_request(open_target: OpenTarget) -> None:
+    with raw_server(dripping(b"")) as url, contextlib.ExitStack() as stack:
+        asking = Target(url, TOKEN, ClientOptions(), RunClock(0.3))
+        stack.callback(asking.close)
+        with pytest.raises(TimeUp, match=r"0\.3 s of --max-time"):
+            asking.send(INVALID_REQUEST)
+        with pytest.raises(TimeUp):
+            asking.probe()
+
+
+def test_a_pause_beyond_the_time_of_the_run_ends_it_at_once() -> None:
+    with stub_server(in_turn(status_only(429, retry_after="100"))) as server:
+        asking = Target(server.url, TOKEN, ClientOptions(), RunClock(PATIENCE_S))
+        began_s = time.monotonic()
+        with contextlib.closing(asking), pytest.raises(TimeUp, match="a pause of 100 s"):
+            asking.send(INVALID_REQUEST)
+    assert time.monotonic() - began_s < PATIENCE_S
+
+
+def test_an_interrupted_run_leaves_a_request_alone(open_target: OpenTarget) -> None:
+    clock = RunClock()
+    asking = Target("http://127.0.0.1:9", TOKEN, ClientOptions(), clock)
+    clock.interrupted = True
+    with contextlib.closing(asking), pytest.raises(KeyboardInterrupt):
+        asking.send(INVALID_REQUEST)
 
 
 def test_an_unreachable_target_has_its_url_in_the_message(open_target: OpenTarget) -> None:

@@ -206,7 +206,7 @@ def test_a_skipped_rule_is_not_tested() -> None:
 
 
 def test_the_most_severe_outcome_decides() -> None:
-    assert list(report.STATUSES.values()) == [130, 1, 1, 5, 4, 3, 0, 0, 3]
+    assert list(report.STATUSES.values()) == [130, 1, 1, 5, 6, 7, 8, 9, 10, 4, 3, 0, 0, 3]
     assert set(report.HEADLINES) == set(report.STATUSES)
 
 
@@ -224,7 +224,7 @@ def test_the_json_has_everything(tmp_path: Path) -> None:
     assert read["schema"] == 1
     assert read["status"] == 1
     assert read["money"] == {
-        "price": 0.004, "max_cost": 1.0, "limit": 250, "billed": 5, "spent": 0.02,
+        "price": 0.004, "max_cost": 1.0, "limit": 250, "billed": 5, "spent": 0.02, "lost": 0,
     }  # fmt: skip
     assert read["times"]["refused"]["median"] == 0.002
     assert read["times"]["made"] == {

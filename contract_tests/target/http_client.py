@@ -1,0 +1,129 @@
+"""Sends single requests, each of which has one limit of time for all that it takes."""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Sequence
+from typing import Final
+from urllib.request import getproxies
+
+import httpx
+
+from contract_tests.failures import CannotBegin, Inconclusive
+from contract_tests.oracle.limits import MAX_OUTPUT_PX
+from contract_tests.target.response import Response
+from contract_tests.target.run_clock import SLICE_S, RunClock
+
+MAX_RESPONSE_BYTES: Final = 8 * MAX_OUTPUT_PX**2
+"""No allowed image is longer: the largest one, of noise, takes half of it in base64."""
+
+
+class TooSlow(Exception):
+    """There was no complete response within the time."""
+
+
+class HttpClient:
+    """Sends exactly the headers that it is given, and reads whatever comes; threads may share it.
+
+    The timeouts of httpx are for each read alone, so that a response of one byte now and then would
+    never end. Here requests are tasks of an event loop, which can be cancelled as a whole.
+    """
+
+    def __init__(self, clock: RunClock, connect_timeout_s: float) -> None:
+        self._clock = clock
+        self._connect_timeout_s = connect_timeout_s
+        self._lock = threading.Lock()
+        self._opened: tuple[httpx.AsyncClient, asyncio.AbstractEventLoop, threading.Thread] | None
+        self._opened = None
+
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes | None,
+        within_s: float,
+    ) -> Response:
+        """Send a request, and return its response, complete within `within_s` seconds.
+
+        Raises httpx.TransportError if there is none, TooSlow, Inconclusive if it is too long,
+        CannotBegin if the environment names a proxy that cannot be used, and what the run's clock
+        raises.
+        """
+        client, loop = self._open()
+        request = client.build_request(method, url, headers=list(headers), content=body)
+        within_s = min(within_s, self._clock.left_s)
+        sent = asyncio.run_coroutine_threadsafe(_exchange(client, request, within_s), loop)
+        try:
+            while not concurrent.futures.wait([sent], SLICE_S).done:
+                self._clock.check()
+            return sent.result()
+        except TimeoutError as error:
+            self._clock.check()
+            raise TooSlow from error
+        finally:
+            sent.cancel()  # where the run has ended before
+
+    def close(self) -> None:
+        """Close all connections; does nothing the second time."""
+        with self._lock:
+            if self._opened is None:
+                return
+            client, loop, thread = self._opened
+            self._opened = None
+        asyncio.run_coroutine_threadsafe(client.aclose(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    def _open(self) -> tuple[httpx.AsyncClient, asyncio.AbstractEventLoop]:
+        """The client and its loop, made once there is something to send."""
+        with self._lock:
+            if self._opened is None:
+                try:
+                    client = httpx.AsyncClient(
+                        timeout=httpx.Timeout(None, connect=self._connect_timeout_s)
+                    )
+                except (ImportError, ValueError, httpx.InvalidURL) as error:
+                    raise _unusable_proxy(error) from error
+                # httpx adds defaults, but only the headers of a request are to be sent.
+                client.headers.clear()
+                loop = asyncio.new_event_loop()
+                # A daemon: whoever forgets to close a client has a process that ends all the same.
+                thread = threading.Thread(target=loop.run_forever, daemon=True)
+                thread.start()
+                self._opened = client, loop, thread
+            return self._opened[:2]
+
+
+async def _exchange(client: httpx.AsyncClient, request: httpx.Request, within_s: float) -> Response:
+    began_s = asyncio.get_running_loop().time()
+    async with asyncio.timeout(within_s):
+        received = await client.send(request, stream=True)
+        content = bytearray()
+        try:
+            # Part by part, since a hostile target may never end its response.
+            async for part in received.aiter_raw():
+                content += part
+                if len(content) > MAX_RESPONSE_BYTES:
+                    raise Inconclusive(f"the response has more than {MAX_RESPONSE_BYTES} bytes")
+        finally:
+            await received.aclose()
+    seconds = asyncio.get_running_loop().time() - began_s
+    lower_case = {name.lower(): value for name, value in received.headers.items()}
+    return Response(received.status_code, lower_case, bytes(content), seconds)
+
+
+def _unusable_proxy(error: Exception) -> CannotBegin:
+    """What to do about a proxy that httpx cannot use; its URL may hold a password."""
+    for kind, url in getproxies().items():
+        scheme = url.partition("://")[0].lower() if "://" in url else "http"
+        if kind != "no" and scheme.startswith("socks"):
+            how = "pip install 'httpx[socks]', or unset the variable"
+            sentence = f"{kind.upper()}_PROXY is a {scheme} proxy, which needs a package: {how}"
+            return CannotBegin("unusable proxy", sentence)
+    return CannotBegin(
+        "unusable proxy",
+        f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY has no URL such as http://127.0.0.1:3128 ({error}): "
+        "correct it, or unset it",
+    )
