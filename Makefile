@@ -49,11 +49,11 @@ serve: $(VENV)/engine.done
 dev: $(VENV)/dev.done
 
 # Where a test runs, its marks say, which pyproject.toml describes.
-test: $(VENV)/dev.done $(VENV)/reference.done $(BASE)/done
+test: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/plugins.done $(BASE)/done
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 4 $(TOGETHER) --timeout=120 -m 'not (base or slow)'
 	$(BASE)/bin/python -m pytest -m 'base and not slow'
 
-test-all: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(BASE)/done
+test-all: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(VENV)/plugins.done $(BASE)/done
 	$(BIN)/python -m pytest $(ALL) -m alone $(ALONE)
 	$(ONE_THREAD) $(BIN)/python -m pytest $(ALL) -n 3 $(TOGETHER) -m '(torch or dev) and not alone'
 	$(BASE)/bin/python -m pytest $(ALL) -n 4 $(TOGETHER) -m 'not (torch or dev or alone)'
@@ -101,6 +101,11 @@ $(VENV)/corpora.done: tests/support/corpora.py $(VENV)/dev.done
 $(VENV)/clients.done: tests/support/clients/packages.py tests/support/clients/package-lock.json $(VENV)/dev.done
 	@$(BIN)/python -m tests.support.clients.packages && touch $@ \
 		|| echo "the clients cannot be installed here: the tests with them will be skipped"
+
+# Plugins of pytest's that would change how every test runs, from PyPI.
+$(VENV)/plugins.done: tests/support/suite_plugins.py $(VENV)/dev.done
+	@$(BIN)/python -m tests.support.suite_plugins && touch $@ \
+		|| echo "the plugins cannot be installed here: the tests with them will be skipped"
 
 $(BASE)/done: $(INPUTS) | $(BASE)/bin/python
 	@$(BASE)/bin/python $(PIP) --editable '.[modal,mock,contract,test]'

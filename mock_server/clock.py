@@ -1,16 +1,20 @@
 """The mock's clock, which tests can advance."""
 
-import time
 from collections.abc import Callable
+
+from mock_server import real_time
 
 
 class Clock:
-    """Seconds since 1970, or those of another `source`, plus what the clock was advanced by."""
+    """Seconds since 1970, or those of another `source`, plus what the clock was advanced by.
+
+    A test that freezes or moves the time of its process does not move this clock.
+    """
 
     def __init__(self, source: Callable[[], float] | None = None) -> None:
         # The system's time can be set back while a mock runs (NTP); the monotonic clock cannot.
-        self._offset_s = 0.0 if source else time.time() - time.monotonic()
-        self._source = source or time.monotonic
+        self._offset_s = 0.0 if source else real_time.time() - real_time.monotonic()
+        self._source = source or real_time.monotonic
         self.advanced_s = 0.0
 
     def __call__(self) -> float:

@@ -1,6 +1,5 @@
 """What a fault can do to a response on its way: each function wraps an ASGI `send`."""
 
-import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
@@ -8,6 +7,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Message, Send
 
+from mock_server.real_time import monotonic
 from upscaler.api.headers import OUTPUT_SIZE_HEADER
 from upscaler.api.responses import ImageResponse
 from upscaler.service.negotiation import JSON
@@ -51,13 +51,13 @@ def throttle(send: Send, rate: float, wait: Callable[[float], Awaitable[None]]) 
     async def send_slowly(message: Message) -> None:
         nonlocal began_s, sent_bytes
         body = message.get("body", b"")
-        began_s = began_s or time.monotonic()
+        began_s = began_s or monotonic()
         step = max(1, int(rate * CHUNK_S))
         for at in range(0, len(body), step):
             chunk = body[at : at + step]
             sent_bytes += len(chunk)
             # By the time since the beginning, so that delays between chunks do not add up.
-            await wait(max(0.0, began_s + sent_bytes / rate - time.monotonic()))
+            await wait(max(0.0, began_s + sent_bytes / rate - monotonic()))
             more_body = at + step < len(body) or message.get("more_body", False)
             await send({**message, "body": chunk, "more_body": more_body})
         if not body:

@@ -19,6 +19,7 @@ from anyio import to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message
 
+from mock_server import real_time
 from mock_server.faults.exchange import EXTENSION
 from mock_server.inprocess.event_loop import loop_of
 from mock_server.mock import Mock
@@ -191,7 +192,7 @@ class Exchange:
         self._bodiless = self._request.method == "HEAD" or start["status"] in BODILESS
         length = Headers(raw=start["headers"]).get("Content-Length")
         self._length = None if length is None else int(length)
-        more = [(b"date", formatdate(usegmt=True).encode())]
+        more = [(b"date", formatdate(real_time.time(), usegmt=True).encode())]
         if length is None and not self._bodiless:
             more.append((b"transfer-encoding", b"chunked"))
         return {**start, "headers": [*more, *start["headers"]]}

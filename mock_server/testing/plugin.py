@@ -5,6 +5,8 @@ itself is imported only when a fixture is used.
 """
 
 from collections.abc import Generator, Iterator
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from mock_server.serving.server import MockServer
 
 GUARD: Final = pytest.StashKey[NetworkGuard]()
+MODULES: Final = {
+    "_upscaling_server": "mock_server.serving.server",
+    "_upscaling_router": "mock_server.inprocess.respx_router",
+}
+"""The module of each fixture that the public ones are made of."""
 NO_RESPX: Final = "upscaling_api needs respx: pip install 'octo-upscaler[mock]'"
 
 
@@ -40,6 +47,22 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[GUARD] = guard = NetworkGuard()
         guard.start()
         config.add_cleanup(guard.stop)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Import what the fixtures need, if there is a test with one of them.
+
+    Before any test: some packages cannot be imported while a test has frozen the time.
+    """
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    for fixture in MODULES.keys() & used:
+        # Without respx the fixture itself says what is missing.
+        with suppress(ModuleNotFoundError):
+            import_module(MODULES[fixture])
+        from mock_server.mock import Mock
+
+        Mock()  # FastAPI imports more for the first routes
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,10 +6,10 @@ Synchronous requests and asynchronous jobs share all of this once they are valid
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Final, Protocol, TypeVar
 
 from anyio import to_thread
@@ -120,11 +120,11 @@ class StageTimer:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the duration of the block to a stage, also if it raises."""
-        started = time.perf_counter()
+        started = perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - started
+            self.seconds[name] += perf_counter() - started
 
 
 class Backend(Protocol):
@@ -202,17 +202,17 @@ def run_job(
 
     def strips() -> Iterator[Pixels]:
         # The encoder asks for the strips: only the time spent in `upscale` is that of the network.
-        began_s = time.perf_counter()
+        began_s = perf_counter()
         for strip in upscaler.upscale(job.pixels, job.model, job.size, check):
-            timer.seconds["infer"] += time.perf_counter() - began_s
+            timer.seconds["infer"] += perf_counter() - began_s
             check()  # an upscaler need not report progress between strips
             yield strip
-            began_s = time.perf_counter()
-        timer.seconds["infer"] += time.perf_counter() - began_s
+            began_s = perf_counter()
+        timer.seconds["infer"] += perf_counter() - began_s
 
-    began_s = time.perf_counter()
+    began_s = perf_counter()
     file = list(encode_strips(strips(), job.size[1], job.encoding, jpeg))
-    timer.seconds["encode"] = time.perf_counter() - began_s - timer.seconds["infer"]
+    timer.seconds["encode"] = perf_counter() - began_s - timer.seconds["infer"]
     return UpscaleResult(
         file=file,
         encoding=job.encoding,
@@ -292,9 +292,9 @@ class ScheduledJob:
         backend = self._scheduler.backend
         with timer.stage("load"):  # before the queue, so that a download does not block the others
             await backend.load(job.model)
-        began_s = time.perf_counter()
+        began_s = perf_counter()
         async with self._slot.acquire():
-            timer.seconds["queue"] += time.perf_counter() - began_s
+            timer.seconds["queue"] += perf_counter() - began_s
             on_start()
             result = await backend.make(job, timer)
         # Not the wall time: on Modal that includes cold starts, which say nothing of the next job.

@@ -6,7 +6,7 @@ the connection, and a client's next request on it would be lost.
 
 import logging
 import re
-import time
+from time import perf_counter
 from typing import Any, Final
 from uuid import uuid4
 
@@ -81,7 +81,7 @@ class RequestMiddleware:
 
     def _close(self, record: "RequestRecord") -> None:
         """Count and log a finished request."""
-        seconds = time.perf_counter() - record.began_s
+        seconds = perf_counter() - record.began_s
         status = record.status or CLIENT_CLOSED
         model = str(record.facts.get("model", ""))
         self.metrics.record_request(record.route or "other", status, model, seconds)
@@ -112,7 +112,7 @@ class RequestRecord:
     def __init__(self, scope: Scope, request_id: str) -> None:
         self.scope = scope
         self.request_id = request_id
-        self.began_s = time.perf_counter()
+        self.began_s = perf_counter()
         self.status: int | None = None
         self.sent_bytes = 0
         self.facts: dict[str, Any] = {}

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import socket
-import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -212,7 +211,7 @@ class Connection(EvictableConnection):
 
         async def timed(message: Message) -> None:
             nonlocal waited_s, sent_bytes
-            began_s = time.monotonic()
+            began_s = self.loop.time()
             if self._response_began_s is None:
                 self._response_began_s = self.loop.time()
             left_s = RESPONSE_GRACE_S + sent_bytes / RESPONSE_BYTES_PER_S - waited_s
@@ -224,7 +223,7 @@ class Connection(EvictableConnection):
                 log.warning("a client that read its response too slowly was cut off")
                 self.transport.abort()
             # Only time within `send` counts: a slow app is not the client's fault.
-            waited_s += time.monotonic() - began_s
+            waited_s += self.loop.time() - began_s
 
         return timed
 
