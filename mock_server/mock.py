@@ -78,7 +78,8 @@ class Mock:
         window = SlidingWindow(self.rate_limit, self.clock) if self.rate_limit else None
         self._state = State(self.clock, self.journal, self.faults, self.jobs, window)
         hosts = parse_hosts(admin_hosts) if admin else None
-        self.app = self._build_app(_first(fetch, scenario.fetch, "made"), hosts)
+        self._app_options = (_first(fetch, scenario.fetch, "made"), hosts)
+        self.app = self._build_app(*self._app_options)
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -108,6 +109,14 @@ class Mock:
     def reset(self) -> None:
         """Restore the initial state: no requests or jobs, the scenario's faults, the real time."""
         self._state.reset()
+
+    def renew(self) -> None:
+        """Go on in a process that was forked from the one in which requests were answered so far.
+
+        What was sent, and what is set to happen, stays. Inferences under way stay in the other one.
+        """
+        self._state.renew()
+        self.app = self._build_app(*self._app_options)
 
     def _build_app(self, fetch: str, hosts: frozenset[str] | None) -> FastAPI:
         """Create the service's app over the mock's backend, with the mock's middleware."""

@@ -30,3 +30,9 @@ class State:
         self.jobs.reset()
         if self.rate_limit:
             self.rate_limit.reset()
+
+    def renew(self) -> None:
+        """Leave behind what threads of the process hold that this one was forked from."""
+        self.journal.renew_lock()
+        self.faults.renew_lock()
+        self.jobs.forget_unfinished()

@@ -78,6 +78,12 @@ class MockJobStore(LocalJobStore):
         self.clear()
         self.progress = self._initial_progress
 
+    def forget_unfinished(self) -> None:
+        """Forget the jobs under way, after a fork: their work is in the other process."""
+        for job in [job for job in self._jobs.values() if not job.done.is_set()]:
+            self._reserved_bytes -= job.room_bytes
+            del self._jobs[job.id]
+
     def result_fault(self, job_id: str) -> SelectedFault:
         """Return the fault of the result of a job, which its first request had."""
         try:

@@ -50,8 +50,12 @@ class FaultSchedule:
         self.seed = seed
         self._initial_sequences = dict(sequences or {})
         self._initial_probabilities = dict(probabilities or {})
-        self._lock = Lock()  # tests set faults while a server in another thread selects them
+        self.renew_lock()
         self.reset()
+
+    def renew_lock(self) -> None:
+        """Use a new lock, after a fork: no thread of this process would release the old one."""
+        self._lock = Lock()  # tests set faults while a server in another thread selects them
 
     def reset(self) -> None:
         """Restore the scenario's faults, and drop those set by the API."""

@@ -91,8 +91,12 @@ class Journal:
         self._secrets = sorted(
             (secret for secret in secrets if len(secret) >= SHORTEST_SECRET), key=len, reverse=True
         )
-        self._lock = Lock()  # tests read what a server in another thread adds
+        self.renew_lock()
         self.reset()
+
+    def renew_lock(self) -> None:
+        """Use a new lock, after a fork: no thread of this process would release the old one."""
+        self._lock = Lock()  # tests read what a server in another thread adds
 
     def reset(self) -> None:
         """Forget all requests, and count from 1 again."""
