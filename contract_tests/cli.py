@@ -39,6 +39,8 @@ PYTEST_ARGUMENTS: Final = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge a target by `argv`, by default the process's arguments; return the exit status."""
     args = _parser().parse_args(argv)
+    if args.sample_body:
+        return _print_body(*args.sample_body)
     try:
         options = parse_options(args)
         more = [
@@ -64,6 +66,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if session.refused:
             sys.stderr.write(f"{NAME}: {session.refused}\n")
     return INTERRUPTED if clock.interrupted else status
+
+
+def _print_body(template: str, description: str) -> int:
+    from contract_tests.requests.request import sample_body  # noqa: PLC0415  imports NumPy
+
+    try:
+        body = sample_body(template, description)
+    except ValueError as error:
+        sys.stderr.write(f"{NAME}: {error}\n")
+        return USAGE_ERROR
+    sys.stdout.buffer.write(body)
+    sys.stdout.buffer.flush()
+    return 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,6 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--junit", type=Path, metavar="F.xml", help="write the outcomes as JUnit XML")
     add("-x", "--fail-fast", action="store_true", help="stop at the first failure")
     add("-v", "--verbose", action="store_true", help="with --plan: print each request")
+    add("--sample-body", nargs=2, metavar=("BODY", "IMAGE"), help="print a body with the sample "
+        "image that it was sent with, as the commands of a report use it")  # fmt: skip
     add("--version", action=_Version, nargs=0, help="print the version")
     return parser
 

@@ -154,6 +154,7 @@ def plan_lines(report: Report, requests: dict[str, list[str]]) -> Iterator[str]:
         f"at most {dollars(most * money.price)}, whatever is found: "
         f"{count(most, 'billable request')} with those that make failures smaller"
     )
+    yield f"images that are lost on the way cost as much, up to {dollars(money.max_cost)} in total"
     if money.limit is not None and paid > money.limit:
         limit = f"--max-cost {dollars(money.max_cost)}"
         yield f"The budget is reached before everything is tested: {limit}"

@@ -1,6 +1,7 @@
 """The outcome of a test, by what it raised and what was found meanwhile."""
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import pytest
 
@@ -8,7 +9,11 @@ from contract_tests.failures import Failure, ShrinkBudgetSpent, Undecided
 from contract_tests.judge.run import Run
 from contract_tests.oracle.rules import RULES, Rule, Source
 from contract_tests.report.report import DIFF, Outcome, ReportedFinding, RuleResult, TestResult
+from contract_tests.requests.request import Request
 from contract_tests.text import printable
+
+SHORT_BYTES: Final = 300
+"""The longest body that a terminal shows in a command."""
 
 
 def outcome(raised: BaseException | None, run: Run) -> tuple[Outcome, str]:
@@ -56,10 +61,17 @@ def report_findings(run: Run, clean: Callable[[str], str]) -> tuple[ReportedFind
             line(each.sentence),
             line(repr(each.request)),
             line(each.response),
-            line(each.request.curl(run.target.base_url)),
+            *map(line, _commands(each.request, run.target.base_url)),
         )
         for each in run.counters.findings.values()
     )
+
+
+def _commands(request: Request, base_url: str) -> tuple[str, str]:
+    """The command that repeats a request, and a shorter one or an empty string."""
+    whole = request.curl(base_url)
+    short = request.curl(base_url, max_inline_bytes=SHORT_BYTES)
+    return whole, short if len(short) < len(whole) else ""
 
 
 def format_report(pytest_report: pytest.TestReport, result: TestResult) -> None:
@@ -100,4 +112,4 @@ def finding_lines(found: ReportedFinding) -> Iterator[str]:
     yield f"  broken:   {found.sentence}"
     yield f"  request:  {found.request}"
     yield f"  response: {found.answer}"
-    yield f"  repeat:   {found.curl}"
+    yield f"  repeat:   {found.repeat or found.curl}"

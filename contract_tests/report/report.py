@@ -88,7 +88,8 @@ HEADLINES: Final = {
 class ReportedFinding:
     """A rule that the target breaks, and in a line or two each the request and the response.
 
-    `curl` is a command for a POSIX shell that repeats the request.
+    `curl` is a command for a POSIX shell that repeats the request, and `repeat` a shorter one where
+    this package is installed, or empty.
     """
 
     rule: str
@@ -96,6 +97,7 @@ class ReportedFinding:
     request: str
     answer: str
     curl: str
+    repeat: str = ""
 
 
 @dataclass(frozen=True)

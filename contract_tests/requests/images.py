@@ -10,7 +10,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from functools import lru_cache
 from itertools import repeat
 from typing import Any, Final
@@ -117,6 +117,11 @@ class SampleImage:
         return f"SampleImage({', '.join(filter(None, parts))}, seed {self.seed})"
 
     @property
+    def description(self) -> str:
+        """All of its fields, by commas, for `described`."""
+        return ",".join(map(str, astuple(self)))
+
+    @property
     def sideways(self) -> bool:
         """Whether EXIF swaps its width and height."""
         return self.orientation >= 5
@@ -151,6 +156,17 @@ class SampleImage:
         There are 8 rows and columns, or as many as the image has pixels, if that is fewer.
         """
         return np.ascontiguousarray(_TO_UPRIGHT[self.orientation](_cells(self)))
+
+
+def described(description: str) -> SampleImage:
+    """The image with this `description`; raises ValueError if there is none."""
+    texts, kinds = description.split(","), fields(SampleImage)
+    if len(texts) != len(kinds):
+        raise ValueError(f"{description!r} does not describe an image")
+    values: list[Any] = [
+        int(text) if kind.type is int else text for text, kind in zip(texts, kinds, strict=True)
+    ]
+    return SampleImage(*values)
 
 
 @lru_cache(maxsize=256)

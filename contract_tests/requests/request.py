@@ -1,6 +1,7 @@
 """A request exactly as it is sent, and the curl command that repeats it."""
 
 import base64
+import gzip
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Self
 
-from contract_tests.requests.images import SampleImage
+from contract_tests.requests.images import SampleImage, described
 from contract_tests.text import printable
 
 TOKEN_PLACEHOLDER: Final = "$TOKEN"  # noqa: S105  a placeholder in headers and curl commands
@@ -23,6 +24,10 @@ ASYNC_HEADER: Final = ("X-OctoAI-Async", "1")
 UPSCALING: Final = "/upscaling"
 MAX_ARGUMENT_BYTES: Final = 2000
 """A body of up to this length is an argument of curl; a longer one is piped into it."""
+MAX_INLINE_BYTES: Final = 2**16
+"""A body with an image of up to this length is part of its command; a longer one is made anew."""
+IMAGE_PLACEHOLDER: Final = "(base64)"
+"""Stands for the base64 of the sample image, in what people read and in `sample_body`."""
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -89,11 +94,15 @@ class Request:
         """The body for people, cut off if it is long."""
         text = printable(self.body.decode(errors="backslashreplace"))
         if self.image:
-            text = text.replace(self.image.base64(), "(base64)")
+            text = text.replace(self.image.base64(), IMAGE_PLACEHOLDER)
         return text if len(text) <= 300 else f"{text[:200]}... of {len(self.body)} bytes"
 
-    def curl(self, base_url: str) -> str:
-        """A command for a POSIX shell that sends the same, with the token in `$TOKEN`."""
+    def curl(self, base_url: str, *, max_inline_bytes: int = MAX_INLINE_BYTES) -> str:
+        """A command for a POSIX shell that sends the same, with the token in `$TOKEN`.
+
+        A longer body than `max_inline_bytes` is made by `upscaler-contract --sample-body` if it has
+        the sample image in it, and is packed by gzip if that is shorter.
+        """
         url = self.path if "://" in self.path else base_url.rstrip("/") + self.path
         # curl adds these headers unless they are given with nothing behind the colon.
         omitted = [f"{name}:" for name in ("Content-Type", "Accept") if self.header(name) is None]
@@ -102,25 +111,48 @@ class Request:
         for header in (*headers, *omitted):
             # In double quotes the shell replaces $TOKEN.
             words += ["-H", f'"{header}"' if "$" in header else shlex.quote(header)]
-        before, data = self._data()
-        return " ".join([*before, *words, *data, shlex.quote(url)])
-
-    def _data(self) -> tuple[list[str], list[str]]:
-        """The words of a pipe in front of curl, and the options that read the body."""
-        if not self.body:
-            return [], []
-        from_pipe = ["--data-binary", "@-"]
-        if len(self.body) > MAX_ARGUMENT_BYTES and not self.body.strip(b" "):
-            return ["head", "-c", str(len(self.body)), "/dev/zero", "|", "tr", r"'\0'", "' '",
-                    "|"], from_pipe  # fmt: skip
         text = _text(self.body)
+        made = self._made(text, max_inline_bytes)
+        if made:
+            data = [*made, "|"], ["--data-binary", "@-"]
+        elif text:
+            # Not --data, which reads a file if the text begins with @.
+            data = [], ["--data-raw", shlex.quote(text)]
+        else:
+            data = [], []
+        return " ".join([*data[0], *words, *data[1], shlex.quote(url)])
+
+    def _made(self, text: str | None, max_inline_bytes: int) -> list[str]:
+        """The command that prints the body, or nothing if an argument of curl can hold it."""
+        length = len(self.body)
+        if length > MAX_ARGUMENT_BYTES and not self.body.strip(b" "):
+            return ["head", "-c", str(length), "/dev/zero", "|", "tr", r"'\0'", "' '"]
+        if length > max_inline_bytes:
+            if text and len(self._template) < len(text):
+                words = ["upscaler-contract", "--sample-body", shlex.quote(self._template)]
+                return [*words, shlex.quote(self.image.description if self.image else "")]
+            packed = base64.b64encode(gzip.compress(self.body, mtime=0)).decode()
+            if len(packed) < length:
+                return ["printf", "%s", packed, "|", "base64", "-d", "|", "gzip", "-d"]
         if text is None:
-            encoded = base64.b64encode(self.body).decode()
-            return ["printf", "%s", encoded, "|", "base64", "-d", "|"], from_pipe
-        if len(self.body) > MAX_ARGUMENT_BYTES:
-            return ["printf", "%s", shlex.quote(text), "|"], from_pipe
-        # Not --data, which reads a file if the text begins with @.
-        return [], ["--data-raw", shlex.quote(text)]
+            return ["printf", "%s", base64.b64encode(self.body).decode(), "|", "base64", "-d"]
+        return ["printf", "%s", shlex.quote(text)] if length > MAX_ARGUMENT_BYTES else []
+
+    @cached_property
+    def _template(self) -> str:
+        """The body with a placeholder for the sample image, or as it is if that is ambiguous."""
+        text = self.body.decode()
+        if self.image is None or IMAGE_PLACEHOLDER in text:
+            return text
+        return text.replace(self.image.base64(), IMAGE_PLACEHOLDER)
+
+
+def sample_body(template: str, description: str) -> bytes:
+    """The body that `--sample-body` prints: the template with the base64 of the image in it.
+
+    Raises ValueError if there is no image of this description.
+    """
+    return template.replace(IMAGE_PLACEHOLDER, described(description).base64()).encode()
 
 
 def _text(body: bytes) -> str | None:

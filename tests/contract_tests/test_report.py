@@ -32,6 +32,7 @@ from contract_tests.report.report import (
     TestResult,
     Times,
 )
+from contract_tests.requests.images import SampleImage
 from contract_tests.requests.request import Request, upscaling_request
 from contract_tests.target.response import Response
 from tests.support.requirements import CHROMIUM, needs_browser
@@ -258,6 +259,15 @@ def test_each_failure_of_a_rule_is_printed_once() -> None:
     assert lines.count("REQ-6: " + RULES["REQ-6"].sentence) == 1
     assert "  1 more test found the same." in lines
     assert "  source:   client, choice: that the id of the request is kept" in lines
+
+
+def test_the_terminal_has_the_shorter_command_and_the_json_both(run: Run) -> None:
+    exchange(run, upscaling_request({"scale": 2}, SampleImage(2048, 2048, "jpeg", 1)))
+    run.record(failure("RES-1", "one"))
+    (finding,) = outcomes.report_findings(run, str)
+    assert len(finding.curl) > 30_000
+    assert len(finding.repeat) < 500
+    assert f"  repeat:   {finding.repeat}" in outcomes.finding_lines(finding)
 
 
 def test_a_long_curl_command_is_cut_off() -> None:

@@ -4,17 +4,22 @@ import http.server
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract_tests.cli import main
+from contract_tests.report.outcomes import SHORT_BYTES
 from contract_tests.requests.images import SampleImage
 from contract_tests.requests.request import (
     AUTHORIZATION,
     LONGER_TOKEN,
+    MAX_INLINE_BYTES,
     SHORTER_TOKEN,
     SWAPPED_CASE_TOKEN,
     Request,
@@ -70,12 +75,18 @@ def what_is_sent(server: http.server.ThreadingHTTPServer, request: Request) -> o
     return last(server)
 
 
-def what_curl_sends(server: http.server.ThreadingHTTPServer, request: Request) -> object:
-    line = request.curl(f"http://127.0.0.1:{server.server_port}")
+def what_curl_sends(
+    server: http.server.ThreadingHTTPServer, request: Request, longest: int = MAX_INLINE_BYTES
+) -> object:
+    line = request.curl(f"http://127.0.0.1:{server.server_port}", max_inline_bytes=longest)
     assert TOKEN not in line
+    assert line.isprintable()
+    assert longest == MAX_INLINE_BYTES or len(line) < 2500
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["sh", "-c", line], env={**os.environ, "TOKEN": TOKEN}, capture_output=True, check=False
-    )
+        ["sh", "-c", line], env={**os.environ, "TOKEN": TOKEN, "PATH": path}, capture_output=True,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == 0, (line, done.stderr)
     return last(server)
 
@@ -117,6 +128,32 @@ def test_a_curl_command_sends_the_same(
     listener: http.server.ThreadingHTTPServer, request_: Request
 ) -> None:
     assert what_curl_sends(listener, request_) == what_is_sent(listener, request_)
+
+
+LONG = [
+    upscaling_request({"scale": 2}, IMAGE),
+    upscaling_request({"scale": 2}, SampleImage(2048, 2048, "jpeg", 1)),
+    upscaling_request({"note": "it's"}, SampleImage(300, 256, "png", 3, "grey alpha", 6)),
+    upscaling_request({"scale": 2}, SampleImage(256, 256, "png", 3, "palette", 1, "truncated")),
+    upscaling_request({"scale": 2, "name": "(base64)"}, SampleImage(256, 256, "png", 3, "palette")),
+    upscaling_request({"scale": [0] * 20_000}),
+    Request(b"[" * 100_000),
+    Request(b"\xff\0" * 5000),
+]
+
+
+@needs_curl
+@pytest.mark.parametrize("request_", [*LONG, *REQUESTS[2:]], ids=range(len(LONG) + 17))
+def test_a_short_curl_command_sends_the_same(
+    listener: http.server.ThreadingHTTPServer, request_: Request
+) -> None:
+    assert what_curl_sends(listener, request_, SHORT_BYTES) == what_is_sent(listener, request_)
+
+
+def test_a_body_with_an_unknown_image_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for image in ("", "a,b,png,1,palette,1,", "256,256,gif,1,palette,1,", "256,256"):
+        assert main(["--sample-body", "(base64)", image]) == 2
+        assert capsys.readouterr().err.startswith("upscaler-contract: ")
 
 
 @needs_curl
