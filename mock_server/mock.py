@@ -20,12 +20,15 @@ from mock_server.journal.assertions import check_called, check_not_called
 from mock_server.journal.journal import Entry, Journal
 from mock_server.journal.middleware import JournalMiddleware
 from mock_server.rate_limit import RateLimitMiddleware, SlidingWindow
-from mock_server.rules.middleware import RuleHeaderMiddleware
+from mock_server.rules.middleware import RULE_HEADER, RuleHeaderMiddleware
 from mock_server.scenario import FETCHES, Scenario
 from mock_server.state import State
+from upscaler.service import cors
 from upscaler.service.app import create_app
 from upscaler.settings import FaceEnhance, Settings
 
+EXPOSED: Final = (RULE_HEADER,)
+"""The headers of the mock alone that a page of another origin may read."""
 DEFAULT_TOKEN: Final = "mock-token"  # noqa: S105  documented, and protects nothing
 
 
@@ -42,7 +45,8 @@ class Mock:
     for URLs (`fetch="made"`), no `rate_limit`, which is in requests a minute for each token, and
     the `face_enhance` of `settings`, which is `refuse` or `ignore`. `admin=False` removes the
     routes below /_mock; otherwise they are there under any IP address and some names (see
-    `mock_server.admin_access`), and under `admin_hosts`.
+    `mock_server.admin_access`), and under `admin_hosts`. Pages of all origins may use the API from
+    a browser, or those of `settings.cors_origins`; `cors=False` allows none.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Mock:
         fetch: str | None = None,
         rate_limit: int | None = None,
         face_enhance: FaceEnhance | str | None = None,
+        cors: bool = True,
         clock: Clock | None = None,
     ) -> None:
         if scenario is None:
@@ -78,7 +83,8 @@ class Mock:
         window = SlidingWindow(self.rate_limit, self.clock) if self.rate_limit else None
         self._state = State(self.clock, self.journal, self.faults, self.jobs, window)
         hosts = parse_hosts(admin_hosts) if admin else None
-        self._app_options = (_first(fetch, scenario.fetch, "made"), hosts)
+        origins = (settings.cors_origins or ("*",)) if cors else ()
+        self._app_options = (_first(fetch, scenario.fetch, "made"), hosts, origins)
         self.app = self._build_app(*self._app_options)
 
     @property
@@ -118,7 +124,9 @@ class Mock:
         self._state.renew()
         self.app = self._build_app(*self._app_options)
 
-    def _build_app(self, fetch: str, hosts: frozenset[str] | None) -> FastAPI:
+    def _build_app(
+        self, fetch: str, hosts: frozenset[str] | None, origins: tuple[str, ...]
+    ) -> FastAPI:
         """Create the service's app over the mock's backend, with the mock's middleware."""
         if fetch not in FETCHES:
             raise ValueError(f"fetch must be one of {', '.join(FETCHES)}")
@@ -127,6 +135,9 @@ class Mock:
         # rate limit is inside, so that it does not count them.
         middleware = [
             Middleware(JournalMiddleware, state.journal),
+            *cors.middleware(
+                origins, EXPOSED
+            ),  # inside the routes below /_mock, which are not open
             Middleware(FaultMiddleware, state.faults, state.jobs.result_fault),
         ]
         if hosts is not None:  # outside the journal and the faults, which do not apply to it
@@ -137,7 +148,7 @@ class Mock:
         middleware.append(Middleware(RuleHeaderMiddleware))
         app = create_app(
             MockBackend(),
-            self.settings,
+            replace(self.settings, cors_origins=()),
             self.jobs,
             # A partial and not a method, since no app may keep its mock alive.
             partial(_generate_image, self.settings) if fetch == "made" else None,

@@ -134,6 +134,23 @@ def _networks(text: str) -> tuple[Network, ...]:
     return tuple(ip_network(word) for word in _words(text))
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    """Origins as browsers write them (RFC 6454, 6.2), since they are compared as texts."""
+    words = _words(text.lower())
+    if words == ("*",):
+        return words
+    origins = tuple(word.removesuffix("/") for word in words)
+    for origin in origins:
+        scheme, _, authority = origin.partition("://")
+        is_origin = re.fullmatch("[a-z][a-z0-9+.-]*", scheme) and is_authority(authority)
+        if not is_origin or "*" in authority:
+            raise ValueError("must be * or origins, separated by commas: https://app.example.com")
+    if not origins:
+        raise ValueError("must be * or at least one origin, such as https://app.example.com")
+    # A browser leaves out the port that a scheme has anyway.
+    return tuple(re.sub("^(https://.*):443$|^(http://.*):80$", r"\1\2", each) for each in origins)
+
+
 def _public_url(text: str) -> str:
     match = re.fullmatch(r"https?://([^/]+)((?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*)/?", text.strip())
     if not match or not is_authority(match[1]):
@@ -181,5 +198,7 @@ class Settings(FromEnvironment):
     """The ports that images may be downloaded from."""
     fetch_networks: tuple[Network, ...] = setting("UPSCALER_FETCH_NETWORKS", _networks, ())
     """Private networks that images may be downloaded from, separated by commas."""
+    cors_origins: tuple[str, ...] = setting("UPSCALER_CORS_ORIGINS", _origins, ())
+    """The origins whose pages may use the API from a browser, or `*` for all."""
     public_url: str | None = setting("UPSCALER_PUBLIC_URL", _public_url, None)
     """What URLs in responses begin with; None takes the host of each request."""

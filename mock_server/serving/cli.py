@@ -105,6 +105,9 @@ def _create_parser() -> argparse.ArgumentParser:
     add("--fetch", choices=FETCHES,
         help="images of URLs: made generates them without a network, real downloads them; "
         "default: made")  # fmt: skip
+    add("--no-cors", action="store_true",
+        help="let no page of another origin use the API from a browser; default: those of "
+        "UPSCALER_CORS_ORIGINS, or else all")  # fmt: skip
     add("--no-admin", action="store_true",
         help="remove the routes below /_mock, which control the mock")  # fmt: skip
     add("--admin-host", type=_parse_host, action="append", default=[], metavar="NAME",
@@ -166,6 +169,7 @@ def _create_mock(args: argparse.Namespace) -> Mock:
         settings=settings,
         seed=args.seed,
         scenario=args.scenario,
+        cors=not args.no_cors,
         admin=not args.no_admin,
         admin_hosts=args.admin_host + [args.host] * is_name(args.host),
         fetch=args.fetch,

@@ -38,7 +38,7 @@ from upscaler.host_port import is_authority
 from upscaler.imaging import decode
 from upscaler.imaging.decode import EncodedImage
 from upscaler.models import MODELS
-from upscaler.service import methods, openapi, playground, responses, swagger_ui
+from upscaler.service import cors, methods, openapi, playground, responses, swagger_ui
 from upscaler.service.auth import require_token
 from upscaler.service.backend import (
     Backend,
@@ -52,7 +52,7 @@ from upscaler.service.body import read_json_body
 from upscaler.service.disconnect import cancel_on_disconnect, wait_done
 from upscaler.service.jobs import JobStore, LocalJobStore
 from upscaler.service.metrics import Metrics
-from upscaler.service.middleware import RequestMiddleware
+from upscaler.service.middleware import ErrorMiddleware, RequestMiddleware
 from upscaler.service.negotiation import JSON, negotiate
 from upscaler.service.queue import Admission
 from upscaler.settings import FaceEnhance, Settings
@@ -109,6 +109,8 @@ def create_app(
         exception_handlers={UpscalerError: _error_response, 405: methods.not_allowed},
         middleware=[
             Middleware(RequestMiddleware, admission=admission, metrics=metrics),
+            *cors.middleware(settings.cors_origins),
+            Middleware(ErrorMiddleware),  # inside, so that a page can read a 500
             *middleware,
         ],
     )

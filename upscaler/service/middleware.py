@@ -57,27 +57,18 @@ class RequestMiddleware:
                 request_id=request_id, memory=memory, facts=record.facts
             )
             token = logs.request_id.set(request_id)
+
+            async def recording(message: Message) -> None:
+                record.add(message)
+                await send(message)
+
             try:
-                await self._respond(record, receive, send)
+                await self.app(scope, receive, recording)
+            except ClientDisconnect:
+                pass  # without a response, it is logged as CLIENT_CLOSED
             finally:
                 self._close(record)
                 logs.request_id.reset(token)
-
-    async def _respond(self, record: "RequestRecord", receive: Receive, send: Send) -> None:
-        async def recording(message: Message) -> None:
-            record.add(message)
-            await send(message)
-
-        try:
-            await self.app(record.scope, receive, recording)
-        except ClientDisconnect:
-            return  # without a response, it is logged as CLIENT_CLOSED
-        except Exception:
-            log.exception("request %s failed", record.request_id)
-            if record.status is not None:
-                raise  # the response has begun: only closing the connection shows that it failed
-            response = JSONResponse({"detail": "Internal Server Error"}, 500)
-            await response(record.scope, receive, recording)
 
     def _close(self, record: "RequestRecord") -> None:
         """Count and log a finished request."""
@@ -96,6 +87,34 @@ class RequestMiddleware:
                 **record.facts,
             },
         )
+
+
+class ErrorMiddleware:
+    """Logs unexpected exceptions, and responds to them with a 500."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting)
+        except ClientDisconnect:
+            raise
+        except Exception:
+            log.exception("request %s failed", scope["state"]["request_id"])
+            if has_begun:
+                raise  # only closing the connection shows that it failed
+            await JSONResponse({"detail": "Internal Server Error"}, 500)(scope, receive, send)
 
 
 def _shorten(text: str, most: int) -> str:
