@@ -135,9 +135,8 @@ class Mock:
         # rate limit is inside, so that it does not count them.
         middleware = [
             Middleware(JournalMiddleware, state.journal),
-            *cors.middleware(
-                origins, EXPOSED
-            ),  # inside the routes below /_mock, which are not open
+            # Inside the routes below /_mock, which no page of another origin may use.
+            *cors.middleware(origins, EXPOSED),
             Middleware(FaultMiddleware, state.faults, state.jobs.result_fault),
         ]
         if hosts is not None:  # outside the journal and the faults, which do not apply to it
