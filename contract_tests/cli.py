@@ -39,10 +39,17 @@ PYTEST_ARGUMENTS: Final = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge a target by `argv`, by default the process's arguments; return the exit status."""
     args = _parser().parse_args(argv)
+    if args.junit and args.contract_har:
+        sys.stderr.write(f"{NAME}: --har writes no JUnit: leave out --junit\n")
+        return USAGE_ERROR
     if args.sample_body:
         return _print_body(*args.sample_body)
     try:
         options = parse_options(args)
+        if options.har:
+            from contract_tests import recorded  # noqa: PLC0415  as below
+
+            return recorded.judge(options)
         more = [
             *(["-x"] if args.fail_fast else []),
             *([f"--junitxml={writable(args.junit).absolute()}"] if args.junit else []),

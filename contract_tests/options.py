@@ -60,6 +60,7 @@ class Options:
     seed: int | None = None
     plan: bool = False
     list: bool = False
+    har: Path | None = None
     report: Path | None = None
     html: Path | None = None
     diff: str | None = None
@@ -124,6 +125,8 @@ def add_options(add: Callable[..., object], *, prefix: str = "") -> None:
         help="print what would be sent and the most that can cost; send nothing")  # fmt: skip
     if not prefix:
         option("list", action="store_true", help="print the rules and their tests; send nothing")
+        option("har", type=Path, metavar="F.har", help="judge the traffic that is recorded in an "
+            "HTTP Archive, at --base-url or any URL; send nothing")  # fmt: skip
     option("report", type=Path, metavar="F.json", help="write the report as JSON")
     option("html", type=Path, metavar="F.html", help="write the report as an HTML page")
     option("diff", type=_url, metavar="URL2", help="send each request there, too, and report "
@@ -143,9 +146,11 @@ def parse_options(
     names = values.pop("token_env", None), values.pop("diff_token_env", None)
     if url and target:
         raise InvalidOption("a URL and --target are two targets: leave out one")
-    silent = values.get("plan") or values.get("list")
+    silent = values.get("plan") or values.get("list") or values.get("har")
     if not (url or target or silent):
         raise InvalidOption("there is no target: give a URL, or the name of a target")
+    if values.get("har") and (values.get("plan") or values.get("list") or values.get("diff")):
+        raise InvalidOption("--har judges what was recorded: leave out --plan, --list and --diff")
     for name in ("only", "skip"):
         values[name] = tuple(rule for rules in values.get(name, ()) for rule in rules)
     values["models"] = tuple(values.pop("model", ()))

@@ -216,6 +216,12 @@ class Session:
             # That of --junitxml, whose fixture record_testsuite_property needs a test.
             if self.reason and hasattr(plugin, "add_global_property"):
                 plugin.add_global_property("stopped", self.reason)
+        self.write(report)
+
+    # For those who print it
+
+    def write(self, report: Report) -> None:
+        """Write the reports that the options ask for."""
         try:
             if self.options.report:
                 report.write(self.options.report)
@@ -223,8 +229,6 @@ class Session:
                 html_report.write(report, self.options.html)
         except OSError as error:  # too late to fail: the verdict is still worth knowing
             sys.stderr.write(f"the report could not be written: {error}\n")
-
-    # For those who print it
 
     def clean(self, text: str) -> str:
         """The text without the tokens, which a target may have repeated, perhaps as JSON.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from contract_tests.failures import Inconclusive
-from contract_tests.judge import decoding, image_comparison
+from contract_tests.judge import decoding, image_comparison, recorded_comparison
 from contract_tests.judge.expectations import (
     CLIENT_ERRORS,
     SUCCESS,
@@ -20,6 +20,7 @@ from contract_tests.judge.expectations import (
 from contract_tests.oracle import accept
 from contract_tests.oracle.oracle import Loc, OutputSize
 from contract_tests.oracle.values import ENCODINGS, FILES, MODELS
+from contract_tests.requests.recorded_image import RecordedImage
 from contract_tests.requests.request import AUTHORIZATION, Request
 from contract_tests.target.response import Response, encoding_of
 
@@ -306,6 +307,11 @@ def _check_content(
     if not size.allows(image.width, image.height):
         wanted = f"{size.width}x{size.height}"
         policy.fail("REQ-16", f"the image has {image.width}x{image.height} pixels, not {wanted}")
+    elif isinstance(request.image, RecordedImage):
+        sent = request.image.pixels()
+        difference = recorded_comparison.difference(sent, image) if sent else ""
+        if difference:
+            policy.fail("RES-2", difference)
     elif request.image is not None:
         # No source says what becomes of transparency in a JPEG: white is our choice.
         difference = image_comparison.compare_images(

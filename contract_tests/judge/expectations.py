@@ -23,6 +23,7 @@ from contract_tests.oracle.oracle import (
     expect_fields,
 )
 from contract_tests.requests.images import COMMON_KINDS
+from contract_tests.requests.recorded_image import RecordedImage
 from contract_tests.requests.request import TOKEN_PLACEHOLDER, UPSCALING, Request
 
 MAX_COMMAS: Final = 10_000
@@ -215,6 +216,8 @@ def _image_facts(fields: dict[str, Any], request: Request, policy: Policy) -> Im
     image = request.image
     if image is None:
         return ImageFacts(fault="not an image")
+    if isinstance(image, RecordedImage):
+        return image.facts()
     # No source lists the formats that must be accepted.
     common = image.orientation == 1 and (image.format, image.mode) in COMMON_KINDS
     return image.facts() if policy.strict or common else None

@@ -99,10 +99,15 @@ class Run:
         response = self._send(request, billable=expected.billable)
         if response is None:
             return None
-        kind = "made" if response.status in SUCCESS else "refused"
-        self.counters.seconds[kind].append(response.seconds)
         self._judge(request, response, expected)
         return response
+
+    def check_recorded(self, request: Request, response: Response) -> None:
+        """Require that the response which a request once got is allowed; nothing is sent."""
+        self.counters.requests += 1
+        self._last.exchange = request, response
+        self._check_id(request, response)
+        self._judge(request, response, expect_response(request, self.policy))
 
     def check_refused(self, request: Request) -> Response | None:
         """Check a request that must be refused; it is not sent if this level may accept it."""
@@ -158,12 +163,15 @@ class Run:
         self._spend_shrink_budget(billable=billable or self.counters.unexpected_charge)
         begin, end = self._attempts(request, billable=billable, of=self.target)
         response = self.target.send(request, begin, end)
+        self._check_id(request, response)
+        return response
+
+    def _check_id(self, request: Request, response: Response) -> None:
         try:
             check_request_id(request, response, self.policy)
         except Failure as failure:
             # Recorded, but the test goes on: a response without an id may be right in all else.
             self._record(failure, request, response)
-        return response
 
     def _spend_shrink_budget(self, *, billable: bool) -> None:
         if not self._failed:
@@ -226,6 +234,8 @@ class Run:
 
         Both are checked in any case, so that a report has both.
         """
+        kind = "made" if response.status in SUCCESS else "refused"
+        self.counters.seconds[kind].append(response.seconds)
         failed: Failure | None = None
         for check in (check_response, self._check_other):
             try:

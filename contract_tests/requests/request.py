@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Final, Self
 
 from contract_tests.requests.images import SampleImage, described
+from contract_tests.requests.recorded_image import RecordedImage
 from contract_tests.text import printable
 
 TOKEN_PLACEHOLDER: Final = "$TOKEN"  # noqa: S105  a placeholder in headers and curl commands
@@ -34,14 +35,14 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent. `image` is the sample in init_image, if it is one.
+    """What is sent. `image` is the sample in init_image, if it is one, or what was recorded there.
 
     `path` may be an absolute URL, as asynchronous responses have them. In headers `$TOKEN` stands
     for the token, so that neither a report nor a curl command contains it.
     """
 
     body: bytes = b""
-    image: SampleImage | None = None
+    image: SampleImage | RecordedImage | None = None
     headers: Headers = (AUTHORIZATION, JSON_TYPE)
     method: str = "POST"
     path: str = UPSCALING
@@ -129,8 +130,9 @@ class Request:
             return ["head", "-c", str(length), "/dev/zero", "|", "tr", r"'\0'", "' '"]
         if length > max_inline_bytes:
             if text and len(self._template) < len(text):
+                assert isinstance(self.image, SampleImage), "nothing else has a template"
                 words = ["upscaler-contract", "--sample-body", shlex.quote(self._template)]
-                return [*words, shlex.quote(self.image.description if self.image else "")]
+                return [*words, shlex.quote(self.image.description)]
             packed = base64.b64encode(gzip.compress(self.body, mtime=0)).decode()
             if len(packed) < length:
                 return ["printf", "%s", packed, "|", "base64", "-d", "|", "gzip", "-d"]
@@ -142,7 +144,7 @@ class Request:
     def _template(self) -> str:
         """The body with a placeholder for the sample image, or as it is if that is ambiguous."""
         text = self.body.decode()
-        if self.image is None or IMAGE_PLACEHOLDER in text:
+        if not isinstance(self.image, SampleImage) or IMAGE_PLACEHOLDER in text:
             return text
         return text.replace(self.image.base64(), IMAGE_PLACEHOLDER)
 

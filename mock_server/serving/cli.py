@@ -9,10 +9,12 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
+
+from starlette.types import ASGIApp
 
 from mock_server.admin_access import PRIVATE_NAMES, is_name, parse_hosts
 from mock_server.mock import DEFAULT_TOKEN, Mock
@@ -49,8 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 signal.signal(number, lambda *_: sys.exit(0))
             keep_freed_memory()
             logs.to_stderr(mock.tokens)
-            mock_server = server(mock.app, args.host, args.port, MockConnection)
-            with _port_file(args.port_file, listener.getsockname()[1]):
+            with (
+                _recorded(mock, args.verify_log) as app,
+                _port_file(args.port_file, listener.getsockname()[1]),
+            ):
+                mock_server = server(app, args.host, args.port, MockConnection)
                 # From here on clients can connect; they are answered once the server runs.
                 print(_url(listener), flush=True)  # noqa: T201  what callers wait for
                 mock_server.run(sockets=[listener])
@@ -114,6 +119,9 @@ def _create_parser() -> argparse.ArgumentParser:
         help="host name under which the routes below /_mock can be used, can be repeated; always "
         "allowed: IP addresses, localhost, names without a dot, "
         f"{', '.join(PRIVATE_NAMES)} and --host")  # fmt: skip
+    add("--verify-log", type=_parse_path, metavar="FILE",
+        help="write all requests and responses to this file as an HTTP Archive, without tokens; "
+        "upscaler-contract --har FILE judges it")  # fmt: skip
     add("--rules", nargs="?", const="text", choices=RULE_FORMATS,
         help="print the rules that the mock follows, with their sources, and exit; --rules json "
         "is for programs")  # fmt: skip
@@ -194,6 +202,18 @@ def _listen(host: str, port: int) -> socket.socket:
         # create_server repeats the address in parentheses.
         reason = str(error.strerror).partition(" (")[0]
         raise OSError(error.errno, reason, address) from error
+
+
+@contextmanager
+def _recorded(mock: Mock, path: Path | None) -> Iterator[ASGIApp]:
+    """The mock's app, whose exchanges are written to `path`, if there is one."""
+    if path is None:
+        yield mock.app
+        return
+    from mock_server.journal.har import HarFile, HarMiddleware  # noqa: PLC0415  seldom needed
+
+    with closing(HarFile(path)) as file:
+        yield HarMiddleware(mock.app, file, mock.tokens)
 
 
 @contextmanager
