@@ -159,7 +159,7 @@ class Session:
         if selection.is_contract_test(item) and (call.when == "call" or raised):
             result = self._result(item, raised, call.duration)
             self.tests.append(result)
-            outcomes.format_report(pytest_report, result)
+            outcomes.format_report(pytest_report, result, self.clean)
             self._stop_if_hopeless(item.session, result, raised)
         return pytest_report
 

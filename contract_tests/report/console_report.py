@@ -1,17 +1,20 @@
 """The report as plain text, for a terminal."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Final
 
 from contract_tests.judge.run import SHRINK_BILLABLE
 from contract_tests.report.outcomes import finding_lines, format_support, rule_lines
-from contract_tests.report.report import Report, RuleVerdict, Times
+from contract_tests.report.report import Outcome, Report, RuleVerdict, Times
 
 WIDTH: Final = 96
 SHOWN_FAILURES: Final = 3
 """Per rule: further ones are mostly the same again, in other tests."""
+SHOWN_REASONS: Final = 5
+"""Why tests were not decided: mostly they have few reasons in common."""
 MAX_LINE: Final = 6000
 """A longer line is cut off: the base64 of an image would fill the screen."""
 SIGNS: Final = {
@@ -91,12 +94,24 @@ def summary(report: Report) -> Iterator[str]:
     )
     if money.lost:
         yield f"{count(money.lost, 'request')} of these may have got an image that was lost"
+    yield from undecided(report)
     if report.reason:
         yield f"stopped early: {report.reason}"
     for kind, times in report.times.items():
         if times.count:
             yield f"response time, {kind:8} {_format_times(times)}"
     yield from left_out(report)
+
+
+def undecided(report: Report) -> Iterator[str]:
+    """Why tests ended without a verdict, the most common reason first."""
+    ends = (Outcome.INCONCLUSIVE, Outcome.BUDGET, Outcome.UNREACHABLE)
+    reasons = Counter(test.sentence for test in report.tests if test.outcome in ends)
+    for sentence, number in reasons.most_common(SHOWN_REASONS):
+        yield f"not decided: {count(number, 'test')}: {sentence}"
+    others = reasons.total() - sum(number for _, number in reasons.most_common(SHOWN_REASONS))
+    if others:
+        yield f"not decided: {count(others, 'more test')}: see --report or --html"
 
 
 def left_out(report: Report) -> Iterator[str]:

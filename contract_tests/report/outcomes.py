@@ -74,12 +74,15 @@ def _commands(request: Request, base_url: str) -> tuple[str, str]:
     return whole, short if len(short) < len(whole) else ""
 
 
-def format_report(pytest_report: pytest.TestReport, result: TestResult) -> None:
-    """Put the outcome into pytest's own report; errors of a test keep their traceback."""
+def format_report(
+    pytest_report: pytest.TestReport, result: TestResult, clean: Callable[[str], str]
+) -> None:
+    """Put the outcome into pytest's own report; errors of a test keep their traceback, cleaned."""
     if result.outcome is Outcome.FAILED:
         pytest_report.outcome = "failed"
         pytest_report.longrepr = "\n\n".join(map(format_finding, result.findings))
     elif result.outcome is Outcome.ERROR:
+        pytest_report.longrepr = clean(pytest_report.longreprtext)
         pytest_report.sections.append(("note", "the test itself failed, not the target"))
     elif result.outcome not in (Outcome.PASSED, Outcome.PLANNED):
         path, line, _ = pytest_report.location

@@ -14,8 +14,13 @@ from typing import Final
 import httpx
 import pytest
 
+from contract_tests.options import Options
+from contract_tests.report import outcomes
+from contract_tests.report.report import Outcome, TestResult
+from contract_tests.session import Session
 from mock_server.serving.server import MockServer
 from tests.contract_tests.test_cli import begun, environment, last_line
+from tests.support.consumer_suites import outcome
 from tests.support.contract_cli import COMMAND, TOKEN, run_cli
 from tests.support.raw_http import PATIENCE_S
 from tests.support.stub_servers import OK, ReceivedRequest, Reply, status_only, stub_server
@@ -216,17 +221,40 @@ def test_the_reason_is_given_beside_a_broken_rule(mock: MockServer, tmp_path: Pa
     assert said in str(stopped.get("value"))
 
 
-def test_nothing_that_a_target_sends_steers_a_terminal(tmp_path: Path) -> None:
-    def reply(received: ReceivedRequest) -> Reply:
-        kind = {"Content-Type": "text/x-\x1b[31mred\x9b"}
-        return 400, kind, NASTY.encode()
+def nasty(_: ReceivedRequest) -> Reply:
+    return 400, {"Content-Type": "text/x-\x1b[31mred\x9b"}, NASTY.encode()
 
-    with stub_server(reply) as server:
+
+def steering(text: str) -> set[str]:
+    """The characters of a text that a terminal does not show."""
+    return {each for each in text if not each.isprintable()} - {"\n"}
+
+
+def test_nothing_that_a_target_sends_steers_the_terminal_of_pytest(tmp_path: Path) -> None:
+    with stub_server(nasty) as server:
+        options = ("--pyargs", "contract_tests", "--contract-url", server.url)
+        done = outcome(tmp_path, *options, "--contract-only", "REQ-5,RES-4", "--contract-level",
+                       "strict", "--contract-max-examples", "2",
+                       UPSCALER_TOKEN=TOKEN, CI="true")  # fmt: skip
+    assert done.status == 1, done.said
+    assert steering(done.said) == set()
+    assert r"\x1b]0;taken" in done.said
+
+
+def test_a_traceback_of_the_tests_themselves_is_cleaned(tmp_path: Path) -> None:
+    """What a target has sent may stand in it."""
+    failed = pytest.TestReport("x", ("x", 1, "x"), {}, "failed", f"KeyError: {NASTY}", "call")
+    result = TestResult("x", "x", (), Outcome.ERROR, "", 0, 0, 0.0)
+    outcomes.format_report(failed, result, Session(Options("http://x", TOKEN)).clean)
+    assert steering(str(failed.longrepr)) == set()
+
+
+def test_nothing_that_a_target_sends_steers_a_terminal() -> None:
+    with stub_server(nasty) as server:
         done = run_cli(server.url, TOKEN, "--only", "REQ-4", "REQ-5", "RES-6", "ASY-1",
                        "--max-examples", "2", "--level", "strict")  # fmt: skip
     assert done.status == 1, done.output
-    bad = {each for each in done.output if not each.isprintable()} - {"\n"}
-    assert bad == set()
+    assert steering(done.output) == set()
     assert r"\x1b]0;taken" in done.output
     lines = done.output.splitlines()
     assert not [line for line in lines if line.startswith("Conforms")]

@@ -261,6 +261,18 @@ def test_each_failure_of_a_rule_is_printed_once() -> None:
     assert "  source:   client, choice: that the id of the request is kept" in lines
 
 
+def test_the_reasons_of_undecided_tests_are_printed_beside_a_broken_rule() -> None:
+    busy = [
+        result(str(number), outcome=Outcome.INCONCLUSIVE, sentence=f"busy {number % 7}")
+        for number in range(8)
+    ]
+    lines = list(console_report.summary(reported(*BROKEN.tests, *busy)))
+    told = [line for line in lines if line.startswith("not decided: ")]
+    assert told[0] == "not decided: 2 tests: busy 0"
+    assert "not decided: 1 test: all was spent" in told
+    assert told[-1] == "not decided: 3 more tests: see --report or --html"
+
+
 def test_the_terminal_has_the_shorter_command_and_the_json_both(run: Run) -> None:
     exchange(run, upscaling_request({"scale": 2}, SampleImage(2048, 2048, "jpeg", 1)))
     run.record(failure("RES-1", "one"))
