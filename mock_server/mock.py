@@ -19,7 +19,12 @@ from mock_server.faults.schedule import FaultSchedule
 from mock_server.journal.assertions import check_called, check_not_called
 from mock_server.journal.journal import Entry, Journal
 from mock_server.journal.middleware import JournalMiddleware
-from mock_server.rate_limit import RateLimitMiddleware, SlidingWindow
+from mock_server.rate_limit import (
+    POLICY_HEADER,
+    QUOTA_HEADER,
+    RateLimitMiddleware,
+    SlidingWindow,
+)
 from mock_server.rules.middleware import RULE_HEADER, RuleHeaderMiddleware
 from mock_server.scenario import FETCHES, Scenario
 from mock_server.state import State
@@ -27,7 +32,7 @@ from upscaler.service import cors
 from upscaler.service.app import create_app
 from upscaler.settings import FaceEnhance, Settings
 
-EXPOSED: Final = (RULE_HEADER,)
+EXPOSED: Final = (RULE_HEADER, POLICY_HEADER, QUOTA_HEADER)
 """The headers of the mock alone that a page of another origin may read."""
 DEFAULT_TOKEN: Final = "mock-token"  # noqa: S105  documented, and protects nothing
 

@@ -5,11 +5,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastapi.security.utils import get_authorization_scheme_param
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mock_server.endpoints import route_of
 from upscaler.errors import UpscalerError
@@ -18,6 +18,27 @@ from upscaler.service import responses
 PLANS: Final = {"free": 10, "pro": 60}
 """Requests a minute, by the plan of OctoAI's customers."""
 MINUTE_S: Final = 60.0
+POLICY: Final = "a-minute"
+"""The name of the limit in the headers."""
+POLICY_HEADER: Final = "RateLimit-Policy"
+QUOTA_HEADER: Final = "RateLimit"
+"""On responses to requests that are counted: the limit, and what is left of it."""
+
+
+class Quota(NamedTuple):
+    """What a token has left of its `requests` a minute; in `reset_s` there is one more."""
+
+    requests: int
+    remaining: int
+    reset_s: int
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of draft-ietf-httpapi-ratelimit-headers, as of its 10th version."""
+        return {
+            POLICY_HEADER: f'"{POLICY}";q={self.requests};w={MINUTE_S:.0f}',
+            QUOTA_HEADER: f'"{POLICY}";r={self.remaining};t={self.reset_s}',
+        }
 
 
 class RateLimited(UpscalerError):
@@ -25,10 +46,11 @@ class RateLimited(UpscalerError):
 
     status = 429
 
-    def __init__(self, requests: int, retry_after_s: int) -> None:
-        super().__init__(requests, retry_after_s)
-        self.requests = requests
-        self.retry_after_s = retry_after_s
+    def __init__(self, quota: Quota) -> None:
+        super().__init__(quota)
+        self.quota = quota
+        self.requests = quota.requests
+        self.retry_after_s = quota.reset_s
 
     def __str__(self) -> str:
         return (
@@ -38,7 +60,7 @@ class RateLimited(UpscalerError):
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"Retry-After": str(self.retry_after_s)}
+        return {"Retry-After": str(self.retry_after_s), **self.quota.headers}
 
 
 def parse_rate(text: str) -> int:
@@ -63,19 +85,28 @@ class SlidingWindow:
         """Forget all requests."""
         self._times: dict[str, deque[float]] = {}
 
-    def count(self, token: str) -> None:
-        """Count a request; raises RateLimited for one too many, which is not counted."""
+    def count(self, token: str) -> Quota:
+        """Count a request, and return what is left; raises RateLimited for one too many.
+
+        That one is not counted.
+        """
         now, times = self._clock(), self._times.setdefault(token, deque())
         # At most `requests` times are kept, since refused requests are not counted.
         while times and times[0] + MINUTE_S <= now:
             times.popleft()
-        if len(times) >= self.requests:  # until the oldest request leaves the window
-            raise RateLimited(self.requests, ceil(times[0] + MINUTE_S - now))
-        times.append(now)
+        is_full = len(times) >= self.requests
+        if not is_full:
+            times.append(now)
+        # There is one more when the oldest request leaves the window.
+        reset_s = ceil(times[0] + MINUTE_S - now)
+        quota = Quota(self.requests, self.requests - len(times), reset_s)
+        if is_full:
+            raise RateLimited(quota)
+        return quota
 
 
 class RateLimitMiddleware:
-    """Middleware that limits the rate of requests for upscaling.
+    """Middleware that limits the rate of requests for upscaling, and says what is left.
 
     Requests without one of `tokens` are not counted: the service answers them with 401, which comes
     before this (REQ-19).
@@ -88,13 +119,21 @@ class RateLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = _token(scope)
-        if token in self._tokens:
-            try:
-                self._window.count(token)
-            except RateLimited as error:
-                await responses.error(error)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        if token not in self._tokens:
+            await self.app(scope, receive, send)
+            return
+        try:
+            quota = self._window.count(token)
+        except RateLimited as error:
+            await responses.error(error)(scope, receive, send)
+            return
+
+        async def add_headers_and_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(quota.headers)
+            await send(message)
+
+        await self.app(scope, receive, add_headers_and_send)
 
 
 def _token(scope: Scope) -> str | None:

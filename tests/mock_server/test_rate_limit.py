@@ -1,9 +1,10 @@
 """The mock's rate limit: so many requests a minute for each token (RES-5)."""
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from starlette.types import Message, Scope
 from mock_server.mock import Mock
 from mock_server.rate_limit import (
     MINUTE_S,
+    Quota,
     RateLimited,
     RateLimitMiddleware,
     SlidingWindow,
@@ -75,9 +77,35 @@ def test_a_request_after_retry_after_passes(
         rate.count("t")
     told_s = caught.value.retry_after_s
     assert 1 <= told_s <= MINUTE_S
-    assert caught.value.headers == {"Retry-After": str(told_s)}
+    assert caught.value.headers == {
+        "Retry-After": str(told_s),
+        "RateLimit-Policy": f'"a-minute";q={requests};w=60',
+        "RateLimit": f'"a-minute";r=0;t={told_s}',
+    }
     clock.now_s += told_s
     rate.count("t")
+
+
+@given(st.integers(1, 5), st.lists(seconds(40), min_size=1, max_size=40))
+def test_as_many_requests_pass_as_are_said_to_be_left(requests: int, waits: list[float]) -> None:
+    """And one more when the time is over that is said."""
+    clock = Hands()
+    rate = SlidingWindow(requests, clock)
+    quota = Quota(requests, requests, 0)
+    for wait_s in waits:
+        clock.now_s += wait_s
+        with suppress(RateLimited):
+            quota = rate.count("t")
+    left = quota.remaining
+    for already in range(left):
+        quota = rate.count("t")
+        assert quota.remaining == left - already - 1
+    with pytest.raises(RateLimited) as caught:
+        rate.count("t")
+    assert caught.value.quota.remaining == 0
+    assert 1 <= caught.value.quota.reset_s <= MINUTE_S
+    clock.now_s += caught.value.quota.reset_s
+    assert rate.count("t").requests == requests
 
 
 def test_each_token_is_counted_by_itself() -> None:
@@ -136,6 +164,26 @@ def test_a_429_has_retry_after_and_the_shape_of_an_error() -> None:
         assert counted in api.get("/metrics").text
         mock.clock.advance(40)
         assert upscale(api, **GOOD).status_code == 200
+
+
+def test_responses_say_what_is_left_in_the_headers_of_the_draft() -> None:
+    """Refusals count as images do, and a page of another origin may read it."""
+    with limited(2) as (api, mock):
+        first = upscale(api, **GOOD)
+        mock.clock.advance(20)
+        second = api.post("/upscaling", json={}, headers={"Origin": "https://app.example"})
+        third = upscale(api, **GOOD)
+        other = api.get("/healthcheck"), api.post("/upscaling", headers={"Authorization": ""})
+    assert [answer.status_code for answer in (first, second, third)] == [200, 422, 429]
+    for answer in (first, second, third):
+        assert answer.headers.get_list("RateLimit-Policy") == ['"a-minute";q=2;w=60']
+    assert first.headers.get_list("RateLimit") == ['"a-minute";r=1;t=60']
+    assert re.fullmatch('"a-minute";r=0;t=(39|40)', second.headers["RateLimit"])
+    retry_after = third.headers["Retry-After"]
+    assert third.headers["RateLimit"] == f'"a-minute";r=0;t={retry_after}'
+    readable = second.headers["Access-Control-Expose-Headers"]
+    assert {"RateLimit", "RateLimit-Policy"} <= {*readable.split(", ")}
+    assert not [name for answer in other for name in answer.headers if "ratelimit" in name]
 
 
 def test_only_upscaling_with_a_valid_token_is_counted() -> None:
