@@ -29,6 +29,7 @@ VARIABLES = {
     "UPSCALER_PRICE_PER_SECOND": "0.000222",
     "UPSCALER_FETCH_PORTS": "443, 8443",
     "UPSCALER_FETCH_NETWORKS": "10.1.0.0/16, fd00::/8",
+    "UPSCALER_ROOT_PATH": "/images/",
     "UPSCALER_CORS_ORIGINS": "https://a.example, http://localhost:3000",
 }
 
@@ -65,6 +66,7 @@ def test_every_variable_sets_its_own_field() -> None:
         price_per_second=Decimal("0.000222"),
         fetch_ports=(443, 8443),
         fetch_networks=(ip_network("10.1.0.0/16"), ip_network("fd00::/8")),
+        root_path="/images",
         cors_origins=("https://a.example", "http://localhost:3000"),
     )
 

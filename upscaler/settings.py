@@ -67,6 +67,20 @@ class FaceEnhance(StrEnum):
     """The picture is upscaled as without it; the log says so."""
 
 
+OWN_PATHS: Final = (
+    *(
+        "_mock",
+        "docs",
+        "healthcheck",
+        "livez",
+        "metrics",
+        "openapi.json",
+        "page",
+        "upscaling",
+        "v1",
+    ),
+)
+"""What the paths of the service and the mock begin with."""
 UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 """The suffixes of a number of bytes."""
 
@@ -160,6 +174,17 @@ def _public_url(text: str) -> str:
     return text.strip().removesuffix("/")
 
 
+def parse_root_path(text: str) -> str:
+    """Parse the path that a proxy has before the service's paths; raises ValueError."""
+    path = text.strip().removesuffix("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path, re.ASCII):
+        raise ValueError("must be a path, such as /images")
+    # The proxy may take it away or not: both must be told apart.
+    if path.split("/")[1] in OWN_PATHS:
+        raise ValueError(f"must not begin as a path of the service: {', '.join(OWN_PATHS)}")
+    return path
+
+
 @dataclass(frozen=True)
 class Settings(FromEnvironment):
     """The settings of one process: of the engine, and of the service."""
@@ -200,5 +225,7 @@ class Settings(FromEnvironment):
     """Private networks that images may be downloaded from, separated by commas."""
     cors_origins: tuple[str, ...] = setting("UPSCALER_CORS_ORIGINS", _origins, ())
     """The origins whose pages may use the API from a browser, or `*` for all."""
+    root_path: str = setting("UPSCALER_ROOT_PATH", parse_root_path, "")
+    """The path that a proxy has before the service's paths, whether or not it takes it away."""
     public_url: str | None = setting("UPSCALER_PUBLIC_URL", _public_url, None)
-    """What URLs in responses begin with; None takes the host of each request."""
+    """What URLs in responses begin with; None takes the host of each request and `root_path`."""

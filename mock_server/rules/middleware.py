@@ -61,14 +61,16 @@ class RuleHeaderMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(PREFIX):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         start: Message | None = None
 
         async def add_header_and_send(message: Message) -> None:
             nonlocal start
-            if message["type"] == "http.response.start" and message["status"] >= 400:
+            is_start = message["type"] == "http.response.start"
+            # By now, a path before the API's has been taken away.
+            if is_start and message["status"] >= 400 and not scope["path"].startswith(PREFIX):
                 start = message  # held back, since the body says what the error is
                 return
             if start is not None:

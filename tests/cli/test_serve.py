@@ -161,3 +161,12 @@ def test_an_option_overrides_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
     args = parser().parse_args(["serve", "--face-enhance", "ignore"])
     assert settings_from(args).face_enhance is FaceEnhance.IGNORE
     assert settings_from(parser().parse_args(["serve"])).face_enhance is FaceEnhance.REFUSE
+    args = parser().parse_args(["serve", "--root-path", "/images/"])
+    assert settings_from(args).root_path == "/images"
+
+
+def test_a_wrong_root_path_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["serve", "--root-path", "images"])
+    assert ended.value.code == 2
+    assert "argument --root-path: must be a path, such as /images" in capsys.readouterr().err

@@ -11,12 +11,12 @@ from upscaler.cli.sizes import MIN_SIDE_PX
 from upscaler.formats import FILE_FORMATS, FileFormat, ImageEncoding
 from upscaler.imaging.other_formats import MAX_SIDE_PX
 from upscaler.models import UpscalingModel
-from upscaler.settings import Device, FaceEnhance, Precision, Settings, parse_bytes
+from upscaler.settings import Device, FaceEnhance, Precision, Settings, parse_bytes, parse_root_path
 
 Word = TypeVar("Word", bound=str)
 
 NO_PEER: Final = "none"
-OVERRIDING: Final = ("device", "precision", "memory", "face_enhance")
+OVERRIDING: Final = ("device", "precision", "memory", "face_enhance", "root_path")
 """The options that are settings, too."""
 PRECISIONS: Final = tuple(word for word in Precision if word is not Precision.AUTO)
 MIN_BENCH_PX: Final = 32
@@ -92,6 +92,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=_port, default=8000, help="default: 8000; 0 picks a free port"
     )
+    parser.add_argument("--root-path", type=_root_path, metavar="PATH",
+        help="what a proxy has before the paths of the service, such as /images, so that poll_url "
+        "leads there; default: UPSCALER_ROOT_PATH; UPSCALER_PUBLIC_URL overrides both")  # fmt: skip
     parser.add_argument("--face-enhance", type=_one_of(FaceEnhance), metavar="WHAT",
         help="what is done with face_enhance: true, as there is no face model: refuse or "
         "ignore; default: UPSCALER_FACE_ENHANCE, or else refuse")  # fmt: skip
@@ -176,6 +179,13 @@ def _model_or_all(text: str) -> str:
 def _memory(text: str) -> int:
     try:
         return parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _root_path(text: str) -> str:
+    try:
+        return parse_root_path(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -108,7 +108,7 @@ def create_app(
         redoc_url=None,
         exception_handlers={UpscalerError: _error_response, 405: methods.not_allowed},
         middleware=[
-            Middleware(RequestMiddleware, admission=admission, metrics=metrics),
+            Middleware(RequestMiddleware, admission, metrics, settings.root_path),
             *cors.middleware(settings.cors_origins),
             Middleware(ErrorMiddleware),  # inside, so that a page can read a 500
             *middleware,
@@ -170,7 +170,7 @@ class Service:
         asynchronous = request.headers.get(ASYNC_HEADER) == "1"
         if asynchronous:
             # The response will hold URLs: refuse an invalid Host before any work is done.
-            base_url(request, self._settings.public_url)
+            base_url(request, self._settings)
         memory = request.state.memory
         body = await read_json_body(request, memory, self._cores, asynchronous=asynchronous)
         wanted = await self._in_thread(parse_request, body)
@@ -284,7 +284,7 @@ class Service:
     def _url(self, request: Request, route: str, job_id: str) -> str:
         """Return the absolute URL of a route of an asynchronous inference."""
         path = request.app.url_path_for(route, response_id=job_id)
-        return base_url(request, self._settings.public_url) + str(path)
+        return base_url(request, self._settings) + str(path)
 
     def _image_response(self, request: Request, result: UpscaleResult) -> Response:
         """Return the response with an image."""
@@ -319,16 +319,16 @@ async def _run(scheduled: AbstractContextManager[ScheduledJob]) -> UpscaleResult
         return await job.run()
 
 
-def base_url(request: Request, public_url: str | None) -> str:
-    """What the URLs in a response begin with: `public_url`, or else the host of the request.
+def base_url(request: Request, settings: Settings) -> str:
+    """What the URLs in a response begin with: `public_url`, or else the request's host and root.
 
     Raises NotHTTP for an invalid Host, which other servers than ours may let through.
     """
-    if public_url is not None:
-        return public_url
+    if settings.public_url is not None:
+        return settings.public_url
     if not all(is_authority(host) for host in request.headers.getlist("Host")):
         raise NotHTTP("the host of the request is not a host, or a host and a port")
-    return str(request.base_url).rstrip("/")
+    return str(request.base_url).rstrip("/") + settings.root_path
 
 
 async def _error_response(request: Request, error: Exception) -> Response:

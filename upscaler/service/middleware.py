@@ -37,10 +37,14 @@ class RequestMiddleware:
 
     It sets in the request's state `request_id`, `memory` (a `MemoryReservation`) and `facts`, a
     dictionary to which handlers add what the log line should have; `model` also labels the metrics.
+    It takes `root_path` away from paths: proxies do so themselves, or leave it.
     """
 
-    def __init__(self, app: ASGIApp, admission: Admission, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, admission: Admission, metrics: Metrics, root_path: str = ""
+    ) -> None:
         self.app = app
+        self.root_path = root_path
         self.admission = admission
         self.metrics = metrics
 
@@ -48,6 +52,8 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self.root_path and f"{scope['path']}/".startswith(f"{self.root_path}/"):
+            scope["path"] = scope["path"].removeprefix(self.root_path) or "/"
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = given if SANE_ID.fullmatch(given) else uuid4().hex
         record = RequestRecord(scope, request_id)

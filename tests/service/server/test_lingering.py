@@ -1,6 +1,5 @@
 """A refusal that is given before the body is there reaches its client, whatever that one does."""
 
-import socket
 import subprocess
 import time
 import urllib.error
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.both_servers import SERVERS, api_of
+from tests.support.nginx import free_port, needs_nginx, nginx
 from tests.support.raw_http import CLOSE, HEAD, answers, connected, rest
 from tests.support.requirements import program
 from tests.support.service import SETTINGS
@@ -24,28 +24,6 @@ RIGHT, WRONG = "Bearer first-token", "Bearer wrong-token"
 CASES = {401: (WRONG, 12, SETTINGS), 413: (RIGHT, 40, SETTINGS), 503: (RIGHT, 12, TIGHT)}
 """Each refusal that comes before the body: the token, the size of the body in MiB, the settings."""
 CURL = program("curl")
-NGINX = program("nginx", demand="REQUIRE_NGINX")
-PROXY = """
-daemon off;
-master_process off;
-pid nginx.pid;
-error_log error.log info;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-    client_max_body_size 0;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass {url};
-            proxy_request_buffering {buffering};
-        }}
-    }}
-}}
-"""
-"""All that is not said here is as nginx has it, above all HTTP/1.0 and `Connection: close`."""
 
 pytestmark = pytest.mark.parametrize("server", SERVERS)
 
@@ -169,35 +147,14 @@ def test_a_client_that_sends_for_ever_is_cut_off(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not NGINX, reason="nginx is not installed")
+@needs_nginx
 @pytest.mark.parametrize("status", CASES)
 @pytest.mark.parametrize("buffering", ["on", "off"])
 def test_a_refusal_is_not_lost_behind_nginx(
     server: str, status: int, buffering: str, tmp_path: Path
 ) -> None:
-    with api_of(server, CASES[status][2]) as api, socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-        free.close()
-        url = str(api.base_url)
-        (tmp_path / "conf").write_text(PROXY.format(port=port, url=url, buffering=buffering))
-        proxy = subprocess.Popen([NGINX, "-p", str(tmp_path), "-c", "conf", "-e", "error.log"])
-        try:
-            wait_for(port)
-            found = [told_urllib(f"http://127.0.0.1:{port}", status) for _ in range(4)]
-        finally:
-            proxy.terminate()
-            proxy.wait(timeout=60)
+    with api_of(server, CASES[status][2]) as api:
+        location = f"proxy_pass {api.base_url}; proxy_request_buffering {buffering};"
+        with nginx(tmp_path, f"location / {{ {location} }}", free_port()) as url:
+            found = [told_urllib(url, status) for _ in range(4)]
     assert found == [status] * 4, (tmp_path / "error.log").read_text()
-
-
-def wait_for(port: int) -> None:
-    """Until somebody listens there."""
-    deadline_s = time.monotonic() + 30
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        except OSError:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.05)
-        else:
-            return
