@@ -20,6 +20,12 @@ class Clock:
     def __call__(self) -> float:
         return self._offset_s + self._source() + self.advanced_s
 
+    def another(self) -> "Clock":
+        """Return a clock of the same source, which is advanced by itself."""
+        other = Clock(self._source)
+        other._offset_s = self._offset_s
+        return other
+
     def advance(self, seconds: float) -> None:
         """Advance the clock; raises ValueError if `seconds` is negative or not finite."""
         if not 0 <= seconds < float("inf"):

@@ -27,6 +27,7 @@ from mock_server.rate_limit import (
 )
 from mock_server.rules.middleware import RULE_HEADER, RuleHeaderMiddleware
 from mock_server.scenario import FETCHES, Scenario
+from mock_server.sessions import SessionMiddleware, Sessions
 from mock_server.state import State
 from upscaler.service import cors
 from upscaler.service.app import create_app
@@ -51,7 +52,8 @@ class Mock:
     the `face_enhance` of `settings`, which is `refuse` or `ignore`. `admin=False` removes the
     routes below /_mock; otherwise they are there under any IP address and some names (see
     `mock_server.admin_access`), and under `admin_hosts`. Pages of all origins may use the API from
-    a browser, or those of `settings.cors_origins`; `cors=False` allows none.
+    a browser, or those of `settings.cors_origins`; `cors=False` allows none. Requests with the
+    header X-Mock-Session are answered by the `session` of that name; `sessions=False` ignores it.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Mock:
         rate_limit: int | None = None,
         face_enhance: FaceEnhance | str | None = None,
         cors: bool = True,
+        sessions: bool = True,
         clock: Clock | None = None,
     ) -> None:
         if scenario is None:
@@ -90,6 +93,22 @@ class Mock:
         hosts = parse_hosts(admin_hosts) if admin else None
         origins = (settings.cors_origins or ("*",)) if cors else ()
         self._app_options = (_first(fetch, scenario.fetch, "made"), hosts, origins)
+        options: dict[str, Any] = {
+            "settings": self.settings,
+            "scenario": scenario,
+            "seed": self.faults.seed,
+            "admin": admin,
+            "admin_hosts": hosts or (),
+            "fetch": self._app_options[0],
+            "rate_limit": self.rate_limit,
+            "cors": cors,
+            "sessions": False,
+        }
+        # By the class and not the object, since no app may keep its mock alive.
+        clock_of_session = self.clock.another
+        self._sessions: Sessions[Mock] | None = (
+            Sessions(lambda: Mock(**options, clock=clock_of_session())) if sessions else None
+        )
         self.app = self._build_app(*self._app_options)
 
     @property
@@ -117,9 +136,25 @@ class Mock:
         __tracebackhide__ = True
         check_not_called(self.calls)
 
+    def session(self, name: str) -> "Mock":
+        """Return the mock that answers requests with this name in their header X-Mock-Session.
+
+        It has faults, a journal, a clock, inferences and a rate limit of its own, and is as this
+        one was at its start. Raises ValueError for a name that is not of 1 to 100 letters, digits
+        and `._:-`, and for any in a session or without sessions.
+        """
+        if self._sessions is None:
+            raise ValueError("this mock has no sessions")
+        return self._sessions.get(name)
+
     def reset(self) -> None:
-        """Restore the initial state: no requests or jobs, the scenario's faults, the real time."""
+        """Restore the initial state: no requests or jobs, the scenario's faults, the real time.
+
+        Also of all sessions.
+        """
         self._state.reset()
+        for session in self._sessions.all() if self._sessions else ():
+            session.reset()
 
     def renew(self) -> None:
         """Go on in a process that was forked from the one in which requests were answered so far.
@@ -127,6 +162,8 @@ class Mock:
         What was sent, and what is set to happen, stays. Inferences under way stay in the other one.
         """
         self._state.renew()
+        for session in self._sessions.all() if self._sessions else ():
+            session.renew()
         self.app = self._build_app(*self._app_options)
 
     def _build_app(
@@ -161,6 +198,8 @@ class Mock:
         # Once more for the errors of all others, and outside even the service's own middleware,
         # which answers unexpected errors with a 500 (RES-7).
         app.add_middleware(RuleHeaderMiddleware)
+        if self._sessions:
+            app.add_middleware(SessionMiddleware, self._sessions)
         return app
 
 
