@@ -35,6 +35,8 @@ from upscaler.settings import FaceEnhance, Settings
 
 EXPOSED: Final = (RULE_HEADER, POLICY_HEADER, QUOTA_HEADER)
 """The headers of the mock alone that a page of another origin may read."""
+NOTICE: Final = "This is upscaler-mock, for tests: it resizes pictures, and no model runs here."
+"""At the top of its pages, which look as the service's do."""
 DEFAULT_TOKEN: Final = "mock-token"  # noqa: S105  documented, and protects nothing
 
 
@@ -194,6 +196,7 @@ class Mock:
             # A partial and not a method, since no app may keep its mock alive.
             partial(_generate_image, self.settings) if fetch == "made" else None,
             middleware,
+            notice=NOTICE,
         )
         # Once more for the errors of all others, and outside even the service's own middleware,
         # which answers unexpected errors with a 500 (RES-7).

@@ -77,14 +77,16 @@ def create_app(
     jobs: JobStore | None = None,
     fetch: Fetch | None = None,
     middleware: Sequence[Middleware] = (),
+    *,
+    notice: str = "",
 ) -> FastAPI:
     """Return the service on top of `backend`, for clients with one of `settings.tokens`.
 
     Asynchronous inferences are kept in `jobs`, by default in this process. `fetch` downloads images
     from URLs, by default from the public internet. `middleware` wraps the routes, the first one
     outermost, but inside `RequestMiddleware`, so that its responses also have a request ID, are
-    logged and are counted. Raises ValueError without any token: a service without authentication
-    would be a mistake.
+    logged and are counted. `notice` is a sentence at the top of the pages for people. Raises
+    ValueError without any token: a service without authentication would be a mistake.
     """
     if not settings.tokens:
         raise ValueError("the service needs at least one token")
@@ -114,8 +116,8 @@ def create_app(
             *middleware,
         ],
     )
-    app.include_router(playground.router)
-    app.include_router(swagger_ui.router)
+    app.include_router(playground.create_router(notice))
+    app.include_router(swagger_ui.create_router(notice))
     guarded: dict[str, Any] = {"dependencies": [Depends(require_token(settings.tokens))]}
     methods.get(app, "/livez", service.livez, **openapi.LIVEZ)
     methods.get(app, "/healthcheck", service.healthcheck, **openapi.HEALTHCHECK)

@@ -1,6 +1,7 @@
 """Serves files to browsers, with a Content-Security-Policy and an ETag."""
 
 import hashlib
+import html
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache
 from typing import Final
@@ -36,6 +37,18 @@ def headers(policy: Mapping[str, str]) -> dict[str, str]:
         # Revalidate every time: after an upgrade, a cached page would talk to the new service.
         "Cache-Control": "no-cache",
     }
+
+
+def with_notice(page: bytes, notice: str) -> bytes:
+    """Return an HTML page with a sentence at its top; as it is if that is empty.
+
+    Its style is a file of its own, since the policy lets no page have any within it.
+    """
+    if not notice:
+        return page
+    style = '<link rel="stylesheet" href="page/notice.css">'
+    line = f'{style}<p class="notice" role="note">{html.escape(notice)}</p>'
+    return page.replace(b"<body>\n", f"<body>\n{line}\n".encode(), 1)
 
 
 def serve(

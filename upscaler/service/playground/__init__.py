@@ -6,6 +6,7 @@ of a proxy.
 """
 
 import json
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ HEADERS: Final = static_files.headers(
 FOLDER: Final = Path(__file__).parent
 FILES: Final = {
     "page.css": STYLE,
+    "notice.css": STYLE,
     "page.js": SCRIPT,
     "api.js": SCRIPT,
     "compare.js": SCRIPT,
@@ -76,17 +78,20 @@ def config() -> dict[str, Any]:
     }
 
 
-def _router() -> APIRouter:
-    def serve(path: str, content: bytes, media_type: str) -> None:
-        static_files.serve(router, path, lambda: content, media_type, HEADERS)
+@cache  # an app is made for each session of a mock
+def _read(name: str) -> bytes:
+    return (FOLDER / name).read_bytes()
 
+
+def create_router(notice: str = "") -> APIRouter:
+    """Return the page's routes; they are not in the OpenAPI document.
+
+    `notice` is a sentence for the top of the page.
+    """
     router = APIRouter(include_in_schema=False)
-    serve("/", (FOLDER / "index.html").read_bytes(), HTML)
-    serve("/page/config.json", json.dumps(config()).encode(), "application/json")
+    serve = partial(static_files.serve, router, headers=HEADERS)
+    serve("/", lambda: static_files.with_notice(_read("index.html"), notice), HTML)
+    serve("/page/config.json", lambda: json.dumps(config()).encode(), "application/json")
     for name, media_type in FILES.items():
-        serve(f"/page/{name}", (FOLDER / name).read_bytes(), media_type)
+        serve(f"/page/{name}", partial(_read, name), media_type)
     return router
-
-
-router: Final = _router()
-"""The page's routes, for the service to include; they are not in the OpenAPI document."""

@@ -31,10 +31,15 @@ FILES: Final = {"swagger-ui.css": STYLE, "swagger-ui-bundle.js": SCRIPT}
 """The package's files served under `/docs/`, each with its media type."""
 
 
-def _router() -> APIRouter:
+def create_router(notice: str = "") -> APIRouter:
+    """Return its routes; they are not in the OpenAPI document.
+
+    `notice` is a sentence for the top of the page.
+    """
     router = APIRouter(include_in_schema=False)
     serve = partial(static_files.serve, router, headers=HEADERS)
-    serve("/docs", (FOLDER / "index.html").read_bytes, HTML)
+    page = FOLDER / "index.html"
+    serve("/docs", lambda: static_files.with_notice(page.read_bytes(), notice), HTML)
     serve("/docs/start.js", (FOLDER / "start.js").read_bytes, SCRIPT)
     for name, media_type in FILES.items():
         serve(f"/docs/{name}", partial(_packaged, name), media_type)
@@ -47,7 +52,3 @@ def _packaged(name: str) -> bytes:
     assert spec is not None, "it is one of our dependencies"
     assert spec.submodule_search_locations is not None, "it is a package"
     return Path(spec.submodule_search_locations[0], "resources", name).read_bytes()
-
-
-router: Final = _router()
-"""Its routes, for the service to include; they are not in the OpenAPI document."""
