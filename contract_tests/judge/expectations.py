@@ -1,8 +1,9 @@
 """The responses that the rules allow to any raw request: its method, path, headers and body.
 
-The stages come in the order in which errors are reported (REQ-19): path and method, token, length
-of the body, content type, JSON, and then what `expect_fields` says about the fields and the image,
-with what Accept allows in between.
+At the level `strict` the stages come in the order in which errors are reported (REQ-19): path and
+method, token, length of the body, content type, JSON, and then what `expect_fields` says about the
+fields and the image, with what Accept allows in between. At `documented` any of several errors may
+be the one that is reported, since that order is our own choice.
 """
 
 import json
@@ -15,6 +16,7 @@ from contract_tests.oracle import accept, values
 from contract_tests.oracle.limits import MAX_ASYNC_BYTES, MAX_BODY_BYTES
 from contract_tests.oracle.oracle import (
     IMAGE_FIELDS,
+    REFUSALS,
     SIZE_FIELDS,
     Expectation,
     ImageFacts,
@@ -36,6 +38,8 @@ KNOWN_HEADERS: Final = (
 SUCCESS: Final = frozenset(range(200, 300))
 CLIENT_ERRORS: Final = frozenset(range(400, 429)) | frozenset(range(430, 500))
 """Every status that says that the client made a mistake; 429 does not."""
+ELSEWHERE: Final = frozenset(range(200, 500)) | {501}
+"""At the level `documented` the statuses of other paths and methods, of which no source speaks."""
 BODY: Final[frozenset[frozenset[Loc]]] = frozenset({frozenset({("body",)})})
 ANYWHERE: Final[frozenset[frozenset[Loc]]] = frozenset()
 CONTENT_TYPE: Final[frozenset[frozenset[Loc]]] = frozenset(
@@ -95,12 +99,7 @@ def expect_response(request: Request, policy: Policy) -> ExpectedResponse:
     """
     if request.path != UPSCALING or request.method != "POST":
         return _elsewhere(request, policy)
-    expected = (
-        _without_token(request, policy)
-        or _too_long(request, policy)
-        or _not_json(request, policy)
-        or _upscaling(request, policy)
-    )
+    expected = _by_stages(request, policy) if policy.strict else _by_sources(request, policy)
     return replace(expected, asynchronous=request.asynchronous)
 
 
@@ -110,46 +109,60 @@ def _elsewhere(request: Request, policy: Policy) -> ExpectedResponse:
         return ExpectedResponse(frozenset({200}), ("RES-9",))
     known = request.path in (UPSCALING, "/healthcheck")
     if not policy.strict:
-        # RFC 9110, 15.6.2: a server may know a method for no resource at all.
-        return ExpectedResponse(CLIENT_ERRORS | {501}, ("REQ-1",))
+        return ExpectedResponse(ELSEWHERE, ("REQ-1",))
     return ExpectedResponse(frozenset({405 if known else 404}), ("REQ-1", "RES-7"))
 
 
-def _without_token(request: Request, policy: Policy) -> ExpectedResponse | None:
-    """No valid token (REQ-2). The scheme's case does not matter (RFC 9110, 11.1)."""
-    scheme, _, credentials = (request.header("Authorization") or "").partition(" ")
-    if scheme.lower() == "bearer" and credentials.strip() == TOKEN_PLACEHOLDER:
-        return None
-    return ExpectedResponse(frozenset({401} if policy.strict else {401, 403}), ("REQ-2",))
-
-
-def _too_long(request: Request, policy: Policy) -> ExpectedResponse | None:
-    """Too long a body (ASY-4, RES-7)."""
-    if request.asynchronous and len(request.body) > MAX_ASYNC_BYTES:
-        return ExpectedResponse(frozenset({413}), ("ASY-4",))
-    if len(request.body) <= MAX_BODY_BYTES:
-        return None
-    statuses = frozenset({413}) if policy.strict else SUCCESS | CLIENT_ERRORS
-    return ExpectedResponse(statuses, ("RES-7",))
-
-
-def _not_json(request: Request, policy: Policy) -> ExpectedResponse | None:
-    """A body that is not declared to be JSON, or is no JSON object (REQ-3, REQ-1)."""
-    declared = (request.header("Content-Type") or "").partition(";")[0].strip().lower()
-    if declared != accept.JSON:
-        statuses = {422} if policy.strict else {400, 415, 422}
-        locations = CONTENT_TYPE if policy.strict else ANYWHERE
-        return ExpectedResponse(frozenset(statuses), ("REQ-3",), locations)
-    if policy.strict and request.body.count(b",") > MAX_COMMAS:
+def _by_stages(request: Request, policy: Policy) -> ExpectedResponse:
+    """At the level `strict` the first stage at which there is an error decides (REQ-19)."""
+    asynchronous = request.asynchronous and len(request.body) > MAX_ASYNC_BYTES
+    if not _has_token(request):
+        return ExpectedResponse(frozenset({401}), ("REQ-2",))
+    if asynchronous or len(request.body) > MAX_BODY_BYTES:
+        return ExpectedResponse(frozenset({413}), ("ASY-4" if asynchronous else "RES-7",))
+    if not _is_declared_json(request):
+        return ExpectedResponse(frozenset({422}), ("REQ-3",), CONTENT_TYPE)
+    if request.body.count(b",") > MAX_COMMAS:
         return ExpectedResponse(frozenset({422}), ("REQ-11",), BODY)
+    if not _is_object(request):
+        return ExpectedResponse(frozenset({422}), ("REQ-1",), BODY)
+    return _upscaling(request, policy)
+
+
+def _by_sources(request: Request, policy: Policy) -> ExpectedResponse:
+    """At the level `documented` any error may be reported, in any order."""
+    if not _has_token(request):
+        # The page requires a token, but names no status for the lack of it.
+        return ExpectedResponse(CLIENT_ERRORS, ("REQ-2",))
+    if _is_object(request):
+        expected = _upscaling(request, policy)
+    else:
+        expected = ExpectedResponse(REFUSALS, ("REQ-1",))
+    if request.asynchronous and len(request.body) > MAX_ASYNC_BYTES:
+        return ExpectedResponse(expected.statuses - SUCCESS | {413}, ("ASY-4",))
+    if len(request.body) > MAX_BODY_BYTES or not _is_declared_json(request):
+        # No source has a limit for other bodies, or says what becomes of another type.
+        return replace(expected, statuses=expected.statuses | REFUSALS)
+    return expected
+
+
+def _has_token(request: Request) -> bool:
+    """Whether it has the valid token. The scheme's case does not matter (RFC 9110, 11.1)."""
+    scheme, _, credentials = (request.header("Authorization") or "").partition(" ")
+    return scheme.lower() == "bearer" and credentials.strip() == TOKEN_PLACEHOLDER
+
+
+def _is_declared_json(request: Request) -> bool:
+    declared = (request.header("Content-Type") or "").partition(";")[0].strip().lower()
+    return declared == accept.JSON
+
+
+def _is_object(request: Request) -> bool:
     try:
         parse_fields(request)
     except ValueError:
-        statuses = {422} if policy.strict else {400, 422}
-        return ExpectedResponse(
-            frozenset(statuses), ("REQ-1",), BODY if policy.strict else ANYWHERE
-        )
-    return None
+        return False
+    return True
 
 
 def parse_fields(request: Request) -> dict[str, Any]:
@@ -199,7 +212,7 @@ def _upscaling(request: Request, policy: Policy) -> ExpectedResponse:
         statuses |= SUCCESS
     return ExpectedResponse(
         statuses,
-        rules or (_rule_if_refused(request),),
+        rules or (_rule_if_refused(request, fields),),
         expectation.refusals,
         media_type,
         expectation,
@@ -223,8 +236,11 @@ def _image_facts(fields: dict[str, Any], request: Request, policy: Policy) -> Im
     return image.facts() if policy.strict or common else None
 
 
-def _rule_if_refused(request: Request) -> str:
+def _rule_if_refused(request: Request, fields: dict[str, Any]) -> str:
     """The rule that is broken if a valid request is refused, and the error names no field."""
+    for group, exclusion in ((IMAGE_FIELDS, "REQ-4"), (SIZE_FIELDS, "REQ-5")):
+        if any(fields.get(name, ...) is None for name in group):
+            return exclusion  # a null was taken for a second image or size
     if request.header("Content-Type") != accept.JSON:
         return "REQ-3"
     if any(name.lower() not in KNOWN_HEADERS for name, _ in request.headers):

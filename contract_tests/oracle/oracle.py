@@ -109,12 +109,15 @@ _STRICT: Final = {
     INVALID: frozenset({422}),
 }
 """Our choices bind, and the status of every refusal is 422 (RES-4, REQ-15)."""
+REFUSALS: Final = frozenset(range(400, 500)) - {401, 403, 429}
+"""The statuses of a refusal, where no source names one. The others say that the token is not valid,
+and that there were too many requests."""
 _DOCUMENTED: Final = {
     ALLOWED: frozenset({200}),
-    TOLERATED: frozenset({200, 400, 422}),
-    OPTIONAL: frozenset({200, 400, 422}),
-    DISALLOWED: frozenset({200, 400, 422}),
-    FORBIDDEN: frozenset({400, 422}),
+    TOLERATED: frozenset({200}) | REFUSALS,
+    OPTIONAL: frozenset({200}) | REFUSALS,
+    DISALLOWED: frozenset({200}) | REFUSALS,
+    FORBIDDEN: REFUSALS,
     INVALID: frozenset({422}),
 }
 """Where only our choice speaks, accepting and refusing are both right. The schema has a 422 for
@@ -136,18 +139,22 @@ def expect_fields(
     """
     parsed = {name: values.FIELDS[name](fields[name]) for name in _present(fields)}
     field_errors = list(_check_fields(fields, parsed))
-    size: OutputSize | None = None
-    image_errors: list[BrokenRule] = []
-    if not any(error.support.refused for error in field_errors):
-        size, image_errors = _check_image_and_size(parsed, image, level)
+    size, image_errors = _check_image_and_size(parsed, image, level)
+    statuses_of = _STATUSES[level]
+    statuses = frozenset({200}).union(*(statuses_of[each.support] for each in field_errors))
+    refused = any(error.support.refused for error in field_errors)
+    # At `strict` the errors of the fields come first (REQ-19). No source has such an order, so at
+    # `documented` any error may decide on the status.
+    if not refused or level is Level.DOCUMENTED:
+        statuses = statuses.union(*(statuses_of[each.support] for each in image_errors))
+    if refused:
+        size, image_errors = None, []
     errors = [*field_errors, *image_errors]
-    allowed = [_STATUSES[level][error.support] for error in errors] or [frozenset({200})]
-    # Errors that allow only a refusal decide on its status.
-    refusing = [statuses for statuses in allowed if 200 not in statuses]
-    statuses = frozenset.intersection(*refusing) if refusing else frozenset.union(*allowed)
+    broken = tuple(error for error in errors if 200 not in statuses_of[error.support])
+    statuses -= {200} if broken else set()
     return Expectation(
         statuses,
-        tuple(error for error in errors if 200 not in _STATUSES[level][error.support]),
+        broken,
         _refusals(field_errors, image_errors) if level is Level.STRICT else frozenset(),
         size if 200 in statuses else None,
         _encodings(parsed, level, default_encoding),
@@ -173,22 +180,35 @@ def _check_fields(
     for name in fields:
         if name not in values.FIELDS:
             yield BrokenRule(("body", name[:MAX_NAME]), "REQ-11", INVALID)
+    # No source says whether an empty text beside another image is one, or is absent.
+    unclear = all(name in parsed for name in IMAGE_FIELDS) and any(
+        fields[name] == "" for name in IMAGE_FIELDS
+    )
     for name, value in parsed.items():
         if value.support is not ALLOWED:
-            yield BrokenRule(("body", name), value.rule, value.support)
+            empty = unclear and fields[name] == ""
+            yield BrokenRule(("body", name), value.rule, DISALLOWED if empty else value.support)
     for rule, group in (("REQ-4", IMAGE_FIELDS), ("REQ-5", SIZE_FIELDS)):
         given = [name for name in group if name in parsed]
         # No rule says where the error is: at each field but the first, or the first if all lack.
         located = given[1:] if given else group[:1]
-        yield from (BrokenRule(("body", name), rule, INVALID) for name in located)
+        # The page has exactly one of each. The schema requires none, so that it has no 422 either.
+        support = DISALLOWED if unclear and group is IMAGE_FIELDS else FORBIDDEN
+        yield from (BrokenRule(("body", name), rule, support) for name in located)
 
 
 def _check_image_and_size(
     parsed: Mapping[str, Parsed], image: ImageFacts | None, level: Level
 ) -> tuple[OutputSize | None, list[BrokenRule]]:
-    """The size of the output if it is known, and the errors of the image and that size."""
-    (image_field,) = (name for name in IMAGE_FIELDS if name in parsed)
-    (size_field,) = (name for name in SIZE_FIELDS if name in parsed)
+    """The size of the output if it is known, and the errors of the image and that size.
+
+    There are none if the fields have no valid image, no size, or several.
+    """
+    images = [name for name in IMAGE_FIELDS if name in parsed]
+    asked = [name for name in SIZE_FIELDS if name in parsed]
+    if len(images) != 1 or parsed[images[0]].value is None or len(asked) != 1:
+        return None, []
+    (image_field,), (size_field,) = images, asked
     image_loc, size_loc = ("body", image_field), ("body", size_field)
     if image is None:
         unknown = [
@@ -199,16 +219,19 @@ def _check_image_and_size(
     errors = []
     in_range = all(MIN_INPUT_PX <= side <= MAX_INPUT_PX for side in (image.width, image.height))
     if image.fault:
-        # What is behind a URL is the matter of REQ-4, what base64 encodes of REQ-17.
+        # What is behind a URL is the matter of REQ-4, what base64 encodes of REQ-17. Many decoders
+        # make an image of a file that is cut off, which no source forbids.
         rule = "REQ-17" if image_field == "init_image" else "REQ-4"
-        errors.append(BrokenRule(image_loc, rule, FORBIDDEN))
+        errors.append(BrokenRule(image_loc, rule, DISALLOWED if in_range else FORBIDDEN))
     elif not in_range:
         errors.append(BrokenRule(image_loc, "REQ-13", FORBIDDEN))
-    if not in_range:
+    if not in_range or parsed[size_field].value is None:
         return None, errors
     # No rule says whether a header is believed before the whole file was decoded: of a damaged
     # file in range, the size of the output may be the error, too.
     size = _output_size(size_field, parsed[size_field].value, image, level)
+    if size.width < image.width or size.height < image.height:
+        errors.append(BrokenRule(size_loc, parsed[size_field].rule, TOLERATED))
     if max(size.width - size.width_slack, size.height - size.height_slack) > MAX_OUTPUT_PX:
         errors.append(BrokenRule(size_loc, "REQ-14", FORBIDDEN))
     elif max(size.width + size.width_slack, size.height + size.height_slack) > MAX_OUTPUT_PX:
@@ -255,7 +278,7 @@ def _refusals(
     counts = range(len(optional) + 1)
     some = chain.from_iterable(combinations(sorted(optional), count) for count in counts)
     refusals = {certain | frozenset(each) for each in some}
-    refusals |= {frozenset({error.loc}) for error in image_errors}
+    refusals |= {frozenset({each.loc}) for each in image_errors if each.support is not TOLERATED}
     return frozenset(refusals - {frozenset()})
 
 

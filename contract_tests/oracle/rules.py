@@ -54,7 +54,13 @@ class Rule:
 
 
 _ALL: Final = (
-    Rule("REQ-1", "An upscaling is a POST of one JSON object to /upscaling.", (PAGE, SCHEMA)),
+    Rule(
+        "REQ-1",
+        "An upscaling is a POST of one JSON object to /upscaling; other methods and paths are "
+        "refused.",
+        (PAGE, SCHEMA, CHOICE),
+        "what other methods and paths get, and the status of what is no JSON object",
+    ),
     Rule(
         "REQ-2",
         "Requests need a valid bearer token in Authorization.",
@@ -63,21 +69,23 @@ _ALL: Final = (
     ),
     Rule(
         "REQ-3",
-        "The Content-Type is application/json; parameters of it are ignored.",
+        "The Content-Type is application/json; parameters of it are ignored. Any other is refused.",
         (PAGE, CHOICE),
-        "the status 422",
+        "the refusal",
     ),
     Rule(
         "REQ-4",
         "There is exactly one image: base64 in init_image or a URL in init_image_url. "
         "null means absent.",
-        (PAGE, SCHEMA, OLD_PAGE),
+        (PAGE, SCHEMA, OLD_PAGE, CHOICE),
+        "the status 422, and that an empty text is an image",
     ),
     Rule(
         "REQ-5",
         "There is exactly one size: scale, output_image_height or output_image_width. "
         "null means absent.",
-        (PAGE, SCHEMA),
+        (PAGE, SCHEMA, CHOICE),
+        "the status 422",
     ),
     Rule(
         "REQ-6",
@@ -122,8 +130,18 @@ _ALL: Final = (
         (SCHEMA, CHOICE),
         "all but what the schema itself allows or forbids",
     ),
-    Rule("REQ-13", f"The input has {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels on each side.", (PAGE,)),
-    Rule("REQ-14", f"The output has at most {MAX_OUTPUT_PX} pixels on each side.", (PAGE,)),
+    Rule(
+        "REQ-13",
+        f"The input has {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels on each side.",
+        (PAGE, CHOICE),
+        "the status 422",
+    ),
+    Rule(
+        "REQ-14",
+        f"The output has at most {MAX_OUTPUT_PX} pixels on each side.",
+        (PAGE, CHOICE),
+        "the status 422",
+    ),
     Rule(
         "REQ-15",
         "Both limits are checked by the image's header; the 422 is located at the field of the "
@@ -142,7 +160,7 @@ _ALL: Final = (
         "init_image is an image file in standard base64. A prefix data:image/...;base64, and line "
         "breaks are accepted; other characters, wrong padding and an empty string are refused.",
         (PAGE, CHOICE),
-        "what is tolerated",
+        "what is tolerated, the status 422, and that a file that is cut off is refused",
     ),
     Rule("REQ-18", "Unknown headers are ignored.", (PLATFORM,)),
     Rule(
@@ -153,9 +171,9 @@ _ALL: Final = (
     ),
     Rule(
         "RES-1",
-        "A result is a 200 with both image_b64 and removed_for_safety.",
+        "A result is a 200 with image_b64 and removed_for_safety, and nothing else.",
         (SCHEMA, CHOICE),
-        "leading white space",
+        "leading white space, and that there is nothing else: the schema does not forbid it",
     ),
     Rule(
         "RES-2",
@@ -172,7 +190,8 @@ _ALL: Final = (
         "An invalid request gets a 422 with a list of loc, msg and type. The loc begins with body "
         "or header and ends with the field, and no value of the request is repeated.",
         (SCHEMA, CHOICE),
-        "that no value is repeated",
+        "how a loc begins and ends, that there is at least one error, and that no value is "
+        "repeated",
     ),
     Rule(
         "RES-5",
@@ -185,7 +204,7 @@ _ALL: Final = (
         "RES-6",
         "Every response has the header X-User-Request-ID: that of the request, or a new one.",
         (CLIENT, CHOICE),
-        "that the id of the request is kept",
+        "all but the name: the clients read it only if it is there",
     ),
     Rule(
         "RES-7",

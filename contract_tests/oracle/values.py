@@ -57,6 +57,7 @@ _WHITE_SPACE: Final = (
 )
 _INTEGER: Final = re.compile(r"([+-]?[0-9]+)(?:\.0+)?")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NOT_FINITE: Final = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _BEYOND_INT64: Final = 2.0**63
 """pydantic accepts no float from here on as an integer, though it does accept such an int."""
 _TRUE_WORDS: Final = ("1", "on", "t", "true", "y", "yes")
@@ -100,7 +101,7 @@ def _to_float(raw: object) -> float | None:
     """The value as a float, infinite if it is beyond all floats, or None if it is no number."""
     if isinstance(raw, str):
         text = _strip(raw)
-        return float(text) if _NUMBER.fullmatch(text) else None
+        return float(text) if _NUMBER.fullmatch(text) or _NOT_FINITE.fullmatch(text) else None
     if not isinstance(raw, int | float):
         return None
     try:

@@ -17,6 +17,9 @@ from contract_tests.target.run_clock import SLICE_S, RunClock
 MAX_RESPONSE_BYTES: Final = 8 * MAX_OUTPUT_PX**2
 """No allowed image is longer: the largest one, of noise, takes half of it in base64."""
 
+CODINGS: Final = frozenset({"", "identity", "gzip", "deflate"})
+"""The content codings that every build of httpx can undo."""
+
 
 class TooSlow(Exception):
     """There was no complete response within the time."""
@@ -102,16 +105,34 @@ async def _exchange(client: httpx.AsyncClient, request: httpx.Request, within_s:
         received = await client.send(request, stream=True)
         content = bytearray()
         try:
+            _require_known_coding(received)
             # Part by part, since a hostile target may never end its response.
-            async for part in received.aiter_raw():
+            async for part in received.aiter_bytes():
                 content += part
                 if len(content) > MAX_RESPONSE_BYTES:
                     raise Inconclusive(f"the response has more than {MAX_RESPONSE_BYTES} bytes")
+        except httpx.DecodingError as error:
+            # It is judged as what it is, no JSON and no image; reports show why.
+            content[:] = f"(not {received.headers['content-encoding']}: {error})".encode()
         finally:
             await received.aclose()
     seconds = asyncio.get_running_loop().time() - began_s
     lower_case = {name.lower(): value for name, value in received.headers.items()}
     return Response(received.status_code, lower_case, bytes(content), seconds)
+
+
+def _require_known_coding(received: httpx.Response) -> None:
+    """Raise Inconclusive for a content coding that httpx cannot undo by itself.
+
+    None is asked for, and then any is right (RFC 9110, 12.5.3).
+    """
+    codings = received.headers.get_list("content-encoding", split_commas=True)
+    unknown = {each.strip().lower() for each in codings} - CODINGS
+    if unknown:
+        raise Inconclusive(
+            f"the response has the content coding {', '.join(sorted(unknown))}, though none was "
+            "asked for; only gzip and deflate can be read here"
+        )
 
 
 def _unusable_proxy(error: Exception) -> CannotBegin:

@@ -1,9 +1,11 @@
 """What the client sends, and how it waits."""
 
 import contextlib
+import gzip
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -390,3 +392,38 @@ def test_requests_are_evenly_spaced(open_target: OpenTarget) -> None:
         for _ in range(4):
             asking.send(INVALID_REQUEST)
     assert 0.29 <= time.monotonic() - began_s < 20
+
+
+# Codings: none is asked for, and then any is right (RFC 9110, 12.5.3)
+
+
+@pytest.mark.parametrize(
+    ("coding", "encode"),
+    [
+        ("gzip", gzip.compress),
+        ("GZIP", gzip.compress),
+        ("deflate", zlib.compress),
+        ("identity", bytes),
+        ("deflate, gzip", lambda body: gzip.compress(zlib.compress(body))),
+    ],
+)
+def test_a_coded_response_is_read(
+    open_target: OpenTarget, coding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    reply = (200, {"Content-Encoding": coding}, encode(b'{"a": 1}'))
+    with stub_server(lambda _: reply) as server:
+        assert open_target(server.url).send(Request(b"{}")).json == {"a": 1}
+
+
+def test_a_body_that_is_not_coded_as_it_says_is_judged(open_target: OpenTarget) -> None:
+    with stub_server(lambda _: (200, {"Content-Encoding": "gzip"}, b'{"a": 1}')) as server:
+        response = open_target(server.url).send(Request(b"{}"))
+    assert response.body.startswith(b"(not gzip: ")
+
+
+def test_a_coding_that_cannot_be_read_is_no_fault(open_target: OpenTarget) -> None:
+    with (
+        stub_server(lambda _: (200, {"Content-Encoding": "x-own"}, b"?")) as server,
+        pytest.raises(Inconclusive, match="has the content coding x-own"),
+    ):
+        open_target(server.url).send(Request(b"{}"))

@@ -328,7 +328,7 @@ def test_what_strict_allows_documented_allows(case: Case, image: str) -> None:
     if strict.size is not None and documented.size is not None:
         assert documented.size.allows(strict.size.width, strict.size.height)
     for expectation in (strict, documented):
-        assert expectation.statuses <= {200, 400, 422}
+        assert expectation.statuses <= ANYHOW
         assert bool(expectation.broken) == (200 not in expectation.statuses)
         assert all(each.rule in RULES for each in expectation.broken)
     assert all(RULES[each.rule].documented for each in documented.broken)
@@ -339,9 +339,9 @@ def test_what_strict_allows_documented_allows(case: Case, image: str) -> None:
 
 OK: Final = frozenset({200})
 NO: Final = frozenset({422})
-UNFIT: Final = frozenset({400, 422})
+UNFIT: Final = oracle.REFUSALS
 EITHER: Final = frozenset({200, 422})
-ANYHOW: Final = frozenset({200, 400, 422})
+ANYHOW: Final = OK | UNFIT
 TWICE: Final = {**PNG, "scale": 2}
 SQUARE: Final = (300, 300)
 Size = tuple[int, int]
@@ -351,13 +351,14 @@ BY_HAND: Final[list[tuple[dict[str, Any], Size, frozenset[int], frozenset[int], 
     (TWICE, SQUARE, OK, OK, ""),
     ({"init_image_url": "https://a.example/a.png", "scale": 2}, SQUARE, OK, OK, ""),
     # REQ-4
-    ({"scale": 2}, SQUARE, NO, NO, "init_image"),
-    ({**TWICE, "init_image_url": "x"}, SQUARE, NO, NO, "init_image_url"),
+    ({"scale": 2}, SQUARE, NO, UNFIT, "init_image"),
+    ({**TWICE, "init_image_url": "x"}, SQUARE, NO, UNFIT, "init_image_url"),
+    ({**TWICE, "init_image_url": ""}, SQUARE, NO, ANYHOW, "init_image_url"),
     ({**TWICE, "init_image_url": None}, SQUARE, OK, OK, ""),
-    ({"init_image": None, "init_image_url": None, "scale": 2}, SQUARE, NO, NO, "init_image"),
+    ({"init_image": None, "init_image_url": None, "scale": 2}, SQUARE, NO, UNFIT, "init_image"),
     # REQ-5
-    (PNG, SQUARE, NO, NO, "scale"),
-    ({**TWICE, "output_image_width": 512}, SQUARE, NO, NO, "output_image_width"),
+    (PNG, SQUARE, NO, UNFIT, "scale"),
+    ({**TWICE, "output_image_width": 512}, SQUARE, NO, UNFIT, "output_image_width"),
     ({**TWICE, "output_image_width": None, "output_image_height": None}, SQUARE, OK, OK, ""),
     ({**PNG, "scale": None, "output_image_height": 600}, SQUARE, OK, OK, ""),
     # REQ-6
@@ -371,6 +372,7 @@ BY_HAND: Final[list[tuple[dict[str, Any], Size, frozenset[int], frozenset[int], 
     ({**PNG, "output_image_width": -1}, SQUARE, NO, ANYHOW, "output_image_width"),
     ({**PNG, "output_image_width": 512.5}, SQUARE, NO, NO, "output_image_width"),
     ({**PNG, "output_image_width": 512.0}, SQUARE, OK, OK, ""),
+    ({**PNG, "output_image_width": 299}, SQUARE, OK, ANYHOW, ""),
     # REQ-8
     ({**TWICE, "model": "real-esrgan-x2-plus"}, SQUARE, OK, OK, ""),
     ({**TWICE, "model": "real-esrgan-x8"}, SQUARE, NO, NO, "model"),
@@ -417,7 +419,16 @@ BY_HAND: Final[list[tuple[dict[str, Any], Size, frozenset[int], frozenset[int], 
     # REQ-19
     ({"init_image": 1, "scale": "x", "model": 1}, (1, 1), NO, NO, "init_image model scale"),
     ({**PNG, "scale": 100}, (255, 300), NO, UNFIT, "init_image"),
-    ({"init_image": "QUJD", "scale": 2, "face_enhance": 3}, (1, 1), NO, NO, "face_enhance"),
+    ({**PNG, "scale": "two"}, (255, 300), NO, UNFIT, "scale"),
+    ({**TWICE, "model": 1}, (255, 300), NO, UNFIT, "model"),
+    (
+        {**TWICE, "model": 1, "output_image_width": 600},
+        SQUARE,
+        NO,
+        UNFIT,
+        "model output_image_width",
+    ),
+    ({"init_image": "QUJD", "scale": 2, "face_enhance": 3}, (1, 1), NO, UNFIT, "face_enhance"),
 ]
 
 
@@ -527,9 +538,10 @@ def test_of_a_damaged_file_the_header_may_be_believed(
     expectation = expect_fields(fields, ImageFacts(*size, fault="truncated"), Level.STRICT)
     assert expectation.statuses == NO
     assert expectation.refusals == {frozenset({("body", name)}) for name in blamed}
-    assert (
-        expect_fields(fields, ImageFacts(*size, fault="truncated"), Level.DOCUMENTED).statuses
-        == UNFIT
+    documented = expect_fields(fields, ImageFacts(*size, fault="truncated"), Level.DOCUMENTED)
+    # Many decoders make an image of a file that is cut off; but its size has to be right.
+    assert documented.statuses == (
+        ANYHOW if blamed == {"init_image"} and min(size) >= 256 else UNFIT
     )
 
 
