@@ -230,7 +230,8 @@ def test_free_requests_are_sent_first(mock: MockServer) -> None:
 
 def test_the_list_has_all_rules_and_needs_no_target(tmp_path: Path) -> None:
     done = subprocess.run(
-        [COMMAND, "--list", "--level", "strict"], env=environment(), cwd=tmp_path, capture_output=True, text=True,
+        [COMMAND, "--list", "--level", "strict"], env=environment(), cwd=tmp_path,
+        capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
