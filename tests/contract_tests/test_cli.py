@@ -58,7 +58,7 @@ def test_a_target_that_does_not_conform(mock: MockServer) -> None:
     assert done.status == 1, done.output
     assert last_line(done) == "Does not conform: REQ-16 is broken."
     assert "source:   page, choice: the rounding" in done.output
-    assert re.search(r'repeat:   curl .*"Authorization: Bearer \$TOKEN"', done.output)
+    assert re.search(r'repeat:   .*curl .*"Authorization: Bearer \$TOKEN"', done.output)
     assert mock.url in done.output
     assert "Traceback" not in done.output
 
