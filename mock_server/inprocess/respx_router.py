@@ -1,5 +1,7 @@
 """The mock behind respx: it answers requests to OctoAI's host without a socket.
 
+Those of httpx, and of httpx2 where that is installed.
+
     with mock_server.routes() as api:
         httpx.post("https://image.octoai.run/upscaling", ...)
         api.mock.assert_called_with(scale=2)
@@ -15,6 +17,8 @@ import respx
 from respx.models import ResolvedRoute, Route
 from respx.router import DEFAULT, Default
 
+from mock_server.inprocess import httpx2_mocker
+from mock_server.inprocess.httpx2_mocker import Httpx2Router
 from mock_server.inprocess.transport import Transport
 from mock_server.mock import Mock
 
@@ -59,11 +63,30 @@ class Router(respx.MockRouter):
         super().__init__(**settings)
         self.mock = mock
         self._transport = Transport(mock)
+        self._for_httpx2 = Httpx2Router(self)
         super().add(Route(), name=NAME).mock(side_effect=self._respond)
 
     def __enter__(self) -> Self:
         super().__enter__()
         return self
+
+    def start(self) -> None:
+        """Take the requests of httpx and httpx2, before mocks that took them until now."""
+        super().start()
+        if self.Mocker is None:  # `using=None`: nothing is replaced
+            return
+        _put_before_others(self.Mocker.routers)
+        if mocker := httpx2_mocker.mocker():
+            mocker.register(self._for_httpx2)
+            _put_before_others(mocker.routers)
+            mocker.start()
+
+    def stop(self, clear: bool = True, reset: bool = True, quiet: bool = False) -> None:
+        """Take no more requests."""
+        if self.Mocker and (mocker := httpx2_mocker.mocker()):
+            mocker.unregister(self._for_httpx2)
+            mocker.stop()
+        super().stop(clear, reset, quiet)
 
     def add(self, route: Route, *, name: str | None = None) -> Route:
         """Add a route before the mock's."""
@@ -95,3 +118,9 @@ class Router(respx.MockRouter):
         if _is_async.get():
             return self._transport.handle_async_request(request)
         return self._transport.handle_request(request)
+
+
+def _put_before_others(routers: list[respx.Router]) -> None:
+    """Move the last router before those of other mocks: where several are entered, it is meant."""
+    first = next(at for at, each in enumerate(routers) if isinstance(each, Router | Httpx2Router))
+    routers.insert(first, routers.pop())
