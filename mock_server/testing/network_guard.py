@@ -1,30 +1,27 @@
 """Keeps the requests of a test from reaching OctoAI's real hosts.
 
-It hooks into where all clients meet, whatever library they use: where names are resolved, and where
-TLS is told the name of the server, also behind a proxy. A request that respx refuses gets to
-neither, so the transports of httpx are watched for that.
+Python itself tells an audit hook (PEP 578) of each name that is resolved and of each connection,
+whatever library it is for. So in a suite that does not use the mock nothing is replaced. In one
+that does, `replace` adds what Python does not tell of: see `replacements`.
 """
 
-import os
-import socket
-import ssl
+import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import wraps
-from typing import Any, Final
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Final
 
-HOSTS: Final = ("octoai.run", "octoai.cloud", "octo.ai")
-"""OctoAI's domains; the hosts below them are guarded, too."""
-LOOKUPS: Final = ("getaddrinfo", "gethostbyname", "gethostbyname_ex")
-HANDSHAKES: Final = {"wrap_socket": 5, "wrap_bio": 4}
-"""The methods that begin TLS, and the position of their argument `server_hostname`."""
-PROXY_VARIABLES: Final = ("NO_PROXY", "no_proxy")
+from mock_server.testing.hosts import is_guarded, name_of
+
+if TYPE_CHECKING:
+    from mock_server.testing.replacements import Replacements
+
 ADVICE: Final = (
     "was matched by no route, and was kept from leaving this machine. The fixture upscaling_api "
-    "answers clients that use httpx; any client can be given the URL of the fixture "
+    "answers clients that use httpx or httpx2; any client can be given the URL of the fixture "
     "upscaling_mock. Set upscaling_guard = false in pytest's configuration to allow such requests"
 )
+URL: Final = re.compile(r"(?:CONNECT |[A-Z]+ +https?://|https?://)(?:[^/@\s]*@)?([^/:?#\s]+)")
+"""A URL, or a line of HTTP that asks a proxy for one; its host is the group."""
 
 
 class UnmockedRequest(AssertionError):
@@ -36,144 +33,112 @@ class NetworkGuard:
 
     def __init__(self) -> None:
         self._blocked: dict[str, None] = {}  # a set that keeps its order
-        self._undo = ExitStack()
-        self._hooked: set[str] = set()
+        self._replacements: Replacements | None = None
 
     def start(self) -> None:
         """Guard this process."""
-        for name in LOOKUPS:
-            self._replace(socket, name, self._check_lookup)
-        for name in HANDSHAKES:
-            self._replace(ssl.SSLContext, name, self._check_handshake)
-        for name in PROXY_VARIABLES:  # a proxy would resolve the names elsewhere
-            self._bypass_proxy(name)
+        _guards.append(self)
+        _listen_once()
 
     def stop(self) -> None:
         """Allow all requests again."""
-        self._undo.close()
+        _guards.remove(self)
+        if self._replacements:
+            self._replacements.undo()
 
-    def hook_imported(self) -> None:
-        """Hook into libraries that were imported since the last call."""
-        for name, hook in {"httpx": self._hook_httpx, "uvloop": self._hook_uvloop}.items():
-            if name in sys.modules and name not in self._hooked:
-                self._hooked.add(name)
-                hook(sys.modules[name])
+    def replace(self) -> None:
+        """Guard as well what Python does not tell of, from now on."""
+        if self._replacements is None:
+            from mock_server.testing.replacements import Replacements  # noqa: PLC0415  imports ssl
+
+            self._replacements = Replacements(self.check, self.record)
+
+    def replace_imported(self) -> None:
+        """Do so in libraries that were imported since the last call."""
+        if self._replacements:
+            self._replacements.update()
 
     def take_report(self) -> str:
         """Return what was blocked since the last call in a sentence, or an empty text."""
         hosts, self._blocked = list(self._blocked), {}
         return f"a request to {', '.join(hosts)} {ADVICE}." if hosts else ""
 
-    def _bypass_proxy(self, variable: str) -> None:
-        """Add the guarded hosts to those that are not accessed through a proxy."""
-        before = os.environ.get(variable)
-        ours = ",".join([*filter(None, [before]), *HOSTS])
-        os.environ[variable] = ours
+    def check(self, host: object) -> None:
+        """Record a guarded host and raise UnmockedRequest; do nothing for any other."""
+        if self.record(host):
+            raise UnmockedRequest(f"a request to {name_of(host)} {ADVICE}.")
 
-        def undo() -> None:
-            if os.environ.get(variable) == ours:  # else a test has set it, and it stays
-                del os.environ[variable]
-                os.environ.update({} if before is None else {variable: before})
+    def record(self, host: object) -> bool:
+        """Record a guarded host; return whether it is one."""
+        if not is_guarded(host):
+            return False
+        self._blocked[name_of(host)] = None
+        return True
 
-        self._undo.callback(undo)
+    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Check the hosts in an event of Python's."""
+        for host in EVENTS[event](*arguments):
+            self.check(host)
+        if self._replacements and event.startswith("socket."):
+            self.check(self._replacements.asked.get())
 
-    def _check(self, host: object) -> None:
-        name = self._record(host)
-        if name:
-            raise UnmockedRequest(f"a request to {name} {ADVICE}.")
 
-    def _record(self, host: object) -> str:
-        """Record a guarded host and return its name; return an empty text for any other."""
-        # Lookups take bytes as well, and a name may end in a dot, which makes it absolute.
-        text = host.decode("ascii", "replace") if isinstance(host, bytes | bytearray) else str(host)
-        name = text.lower().rstrip(".")
-        if not any(f".{name}".endswith(f".{guarded}") for guarded in HOSTS):
-            return ""
-        self._blocked[name] = None
-        return name
+def _hosts_of_address(_socket: object, address: object, *_: object) -> tuple[object, ...]:
+    return address[:1] if isinstance(address, tuple) else ()
 
-    def _check_lookup(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(original)
-        def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  passed on
-            self._check(args[0] if args else kwargs.get("host"))
-            return original(*args, **kwargs)
 
-        return guarded
+def _hosts_of_connection(connection: object, host: object, *_: object) -> tuple[object, ...]:
+    # Through a proxy the host is the proxy's, and the real one is that of the tunnel.
+    return host, getattr(connection, "_tunnel_host", None)
 
-    def _check_handshake(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        position = HANDSHAKES[original.__name__]
 
-        @wraps(original)
-        def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  passed on
-            self._check(args[position] if len(args) > position else kwargs.get("server_hostname"))
-            return original(*args, **kwargs)
+def _hosts_of_data(_connection: object, data: object) -> tuple[object, ...]:
+    if not isinstance(data, bytes | bytearray):
+        return ()
+    found = URL.match(data[:2048].decode("latin-1"))
+    return found.groups() if found else ()
 
-        return guarded
 
-    def _hook_uvloop(self, uvloop: Any) -> None:  # noqa: ANN401  a module that may not be installed
-        """Check the lookups of uvloop, which libuv does."""
+def _hosts_of_url(url: object, *_: object) -> tuple[object, ...]:
+    found = URL.match(str(url))
+    return found.groups() if found else ()
 
-        def check_lookup(original: Callable[..., Any]) -> Callable[..., Any]:
-            @wraps(original)
-            async def guarded(loop: Any, host: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-                self._check(host)
-                return await original(loop, host, *args, **kwargs)
 
-            return guarded
+def _hosts_of_lookup(host: object, *_: object) -> tuple[object, ...]:
+    return (host,)
 
-        self._replace(uvloop.Loop, "getaddrinfo", check_lookup)
 
-    def _hook_httpx(self, httpx: Any) -> None:  # noqa: ANN401  a module that may not be imported
-        """Record the requests that respx refuses, since code under test may swallow its error.
+EVENTS: Final[dict[str, Callable[..., tuple[object, ...]]]] = {
+    "socket.connect": _hosts_of_address,
+    "socket.getaddrinfo": _hosts_of_lookup,
+    "socket.gethostbyaddr": _hosts_of_lookup,
+    "socket.gethostbyname": _hosts_of_lookup,
+    # By these the proxy of http.client's users is asked: urllib, urllib3 and requests.
+    "http.client.connect": _hosts_of_connection,
+    "http.client.send": _hosts_of_data,
+    "urllib.Request": _hosts_of_url,
+}
+"""The events of Python in which hosts are, and these by what an event brings."""
 
-        respx has no hook for them. It replaces what is below these transports (`using="httpcore"`)
-        or uses `MockTransport` (`using="httpx"`), so its error passes through one of them.
-        """
+_guards: Final[list[NetworkGuard]] = []
+_listening: Final[list[Callable[..., None]]] = []
 
-        def watch(original: Callable[..., Any]) -> Callable[..., Any]:
-            @wraps(original)
-            def watched(transport: Any, request: Any) -> Any:  # noqa: ANN401  passed on
-                with self._recording(request):
-                    return original(transport, request)
 
-            return watched
+def _hear(
+    event: str,
+    arguments: tuple[Any, ...],
+    # Held here, since Python goes on calling this while it takes modules apart at its end.
+    events: Collection[str] = EVENTS,
+    guards: list[NetworkGuard] = _guards,
+) -> None:
+    # Python calls this for everything that it tells of, and most of it is something else.
+    if event in events:
+        for guard in reversed(guards):  # the one of an inner run first
+            guard.hear(event, arguments)
 
-        def watch_async(original: Callable[..., Any]) -> Callable[..., Any]:
-            @wraps(original)
-            async def watched(transport: Any, request: Any) -> Any:  # noqa: ANN401  passed on
-                with self._recording(request):
-                    return await original(transport, request)
 
-            return watched
-
-        for transport in (httpx.HTTPTransport, httpx.MockTransport):
-            self._replace(transport, "handle_request", watch)
-        for transport in (httpx.AsyncHTTPTransport, httpx.MockTransport):
-            self._replace(transport, "handle_async_request", watch_async)
-
-    @contextmanager
-    def _recording(self, request: Any) -> Iterator[None]:  # noqa: ANN401  of httpx
-        try:
-            yield
-        except AssertionError as error:
-            # By name, since only a suite that uses respx has it installed.
-            if type(error).__name__ == "AllMockedAssertionError":
-                self._record(request.url.host)
-            raise
-
-    def _replace(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:  # noqa: ANN401
-        """Wrap an attribute until `stop`, which does not undo what others have set since."""
-        is_own = name in vars(owner)
-        original = vars(owner)[name] if is_own else getattr(owner, name)
-        replacement = wrap(original)
-        setattr(owner, name, replacement)
-
-        def undo() -> None:
-            if vars(owner).get(name) is not replacement:
-                return
-            if is_own:
-                setattr(owner, name, original)
-            else:
-                delattr(owner, name)
-
-        self._undo.callback(undo)
+def _listen_once() -> None:
+    """Add the audit hook: only once, since none can be removed."""
+    if not _listening:
+        _listening.append(_hear)
+        sys.addaudithook(_hear)

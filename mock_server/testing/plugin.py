@@ -5,8 +5,7 @@ itself is imported only when a fixture is used.
 """
 
 from collections.abc import Generator, Iterator
-from contextlib import suppress
-from importlib import import_module
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,11 +18,8 @@ if TYPE_CHECKING:
     from mock_server.serving.server import MockServer
 
 GUARD: Final = pytest.StashKey[NetworkGuard]()
-MODULES: Final = {
-    "_upscaling_server": "mock_server.serving.server",
-    "_upscaling_router": "mock_server.inprocess.respx_router",
-}
-"""The module of each fixture that the public ones are made of."""
+SERVERS: Final = ("upscaling_mock", "upscaling_mock_module", "upscaling_mock_session")
+ROUTERS: Final = ("upscaling_api", "upscaling_api_module", "upscaling_api_session")
 NO_RESPX: Final = "upscaling_api needs respx: pip install 'octo-upscaler[mock]'"
 
 
@@ -51,36 +47,40 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Import what the fixtures need, if there is a test with one of them.
+    """Prepare for the fixtures, if there is a test with one of them.
 
     Before any test: some packages cannot be imported while a test has frozen the time.
     """
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    for fixture in MODULES.keys() & used:
-        # Without respx the fixture itself says what is missing.
-        with suppress(ModuleNotFoundError):
-            import_module(MODULES[fixture])
-        from mock_server.mock import Mock
+    if used.isdisjoint((*SERVERS, *ROUTERS)):
+        return
+    from mock_server.mock import Mock
 
-        Mock()  # FastAPI imports more for the first routes
+    Mock()  # FastAPI imports more for the first routes
+    if not used.isdisjoint(SERVERS):
+        import mock_server.serving.server
+    if not used.isdisjoint(ROUTERS):
+        with suppress(ModuleNotFoundError):  # without respx the fixture says what is missing
+            import mock_server.inprocess.respx_router  # noqa: F401
+    _replace(session.config)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     """Guard the set-up of fixtures."""
-    return (yield from _guarded(item.config))
+    return (yield from _guarded(item))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Guard the test."""
-    return (yield from _guarded(item.config))
+    return (yield from _guarded(item))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Guard the teardown of fixtures."""
-    return (yield from _guarded(item.config))
+    return (yield from _guarded(item))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -93,49 +93,59 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.get_terminal_writer().line(f"\nERROR: outside of all tests, {report}")
 
 
-def _guarded(config: pytest.Config) -> Generator[None, object, object]:
+def _guarded(item: pytest.Item) -> Generator[None, object, object]:
     """Run a phase of a test, and fail it for blocked requests, even if it caught the exception."""
-    guard = config.stash.get(GUARD, None)
-    if guard is None:
-        return (yield)
-    guard.hook_imported()
+    guard = item.config.stash.get(GUARD, None)
+    if guard:
+        guard.replace_imported()
     try:
         result = yield
     except BaseException as error:
-        report = guard.take_report()
+        report = guard.take_report() if guard else ""
         # A skip would hide the request.
         if report and isinstance(error, pytest.skip.Exception):
             pytest.fail(report, pytrace=False)
         # The error may be the guard's own, which has the report in it.
         if report and report not in str(error):
             error.add_note(report)
+        for note in _proxy_notes(item):
+            error.add_note(note)
         raise
-    report = guard.take_report()
+    report = guard.take_report() if guard else ""
     if report:
         pytest.fail(report, pytrace=False)
     return result
 
 
-@pytest.fixture(scope="session")
-def _upscaling_server(pytestconfig: pytest.Config) -> "Iterator[MockServer]":
+def _proxy_notes(item: pytest.Item) -> Iterator[str]:
+    """Say that there is a proxy, for a test that failed without having reached its mock."""
+    from mock_server.testing.proxies import proxy_of
+
+    values = getattr(item, "funcargs", {})
+    for server in (values[name] for name in SERVERS if name in values):
+        if not server.journal.entries and (found := proxy_of(server.url)):
+            yield f"nothing has reached {server.url}: {found}"
+
+
+def _replace(config: pytest.Config) -> None:
+    """Guard what only matters where the mock is used."""
+    guard = config.stash.get(GUARD, None)
+    if guard:
+        guard.replace()
+
+
+@contextmanager
+def _serving(config: pytest.Config) -> "Iterator[MockServer]":
+    """Serve a mock, until the end of the session."""
     from mock_server.serving.server import MockServer
 
-    with MockServer(**_mock_options(pytestconfig)) as server:
+    _replace(config)  # for a fixture that is asked for by name, while tests run
+    with MockServer(**_mock_options(config)) as server:
         yield server
 
 
-@pytest.fixture
-def upscaling_mock(_upscaling_server: "MockServer") -> "MockServer":
-    """A mock of the Upscaling API at `upscaling_mock.url`, with `upscaling_mock.token`.
-
-    The server is the same for all tests, and is reset before each.
-    """
-    _upscaling_server.reset()
-    return _upscaling_server
-
-
-@pytest.fixture(scope="session")
-def _upscaling_router(pytestconfig: pytest.Config) -> "Router":
+def _routes(config: pytest.Config) -> "Router":
+    """Return routes to a mock of their own."""
     try:
         from mock_server.inprocess.respx_router import routes
     except ModuleNotFoundError as error:
@@ -144,7 +154,50 @@ def _upscaling_router(pytestconfig: pytest.Config) -> "Router":
         pytest.fail(NO_RESPX, pytrace=False)
     from mock_server.mock import Mock
 
-    return routes(Mock(**_mock_options(pytestconfig)))
+    _replace(config)
+    return routes(Mock(**_mock_options(config)))
+
+
+@pytest.fixture(scope="session")
+def _upscaling_server(pytestconfig: pytest.Config) -> "Iterator[MockServer]":
+    with _serving(pytestconfig) as server:
+        yield server
+
+
+@pytest.fixture
+def upscaling_mock(_upscaling_server: "MockServer") -> "MockServer":
+    """A mock of the Upscaling API at `upscaling_mock.url`, with `upscaling_mock.token`.
+
+    The server is the same for all tests, and is reset before each. Where a proxy is set, clients
+    reach it only if NO_PROXY names 127.0.0.1.
+    """
+    _upscaling_server.reset()
+    return _upscaling_server
+
+
+@pytest.fixture(scope="session")
+def _upscaling_module_server(pytestconfig: pytest.Config) -> "Iterator[MockServer]":
+    with _serving(pytestconfig) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def upscaling_mock_module(_upscaling_module_server: "MockServer") -> "MockServer":
+    """The same for fixtures of a module: another server, which is reset before each module."""
+    _upscaling_module_server.reset()
+    return _upscaling_module_server
+
+
+@pytest.fixture(scope="session")
+def upscaling_mock_session(pytestconfig: pytest.Config) -> "Iterator[MockServer]":
+    """The same for fixtures of a session: another server, which only you reset."""
+    with _serving(pytestconfig) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _upscaling_router(pytestconfig: pytest.Config) -> "Router":
+    return _routes(pytestconfig)
 
 
 @pytest.fixture
@@ -152,6 +205,20 @@ def upscaling_api(_upscaling_router: "Router") -> "Iterator[Router]":
     """Routes of respx that answer https://image.octoai.run; the mock is `upscaling_api.mock`."""
     _upscaling_router.mock.reset()
     with _upscaling_router as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def upscaling_api_module(pytestconfig: pytest.Config) -> "Iterator[Router]":
+    """The same for fixtures of a module, with another mock; `upscaling_api` goes before it."""
+    with _routes(pytestconfig) as api:
+        yield api
+
+
+@pytest.fixture(scope="session")
+def upscaling_api_session(pytestconfig: pytest.Config) -> "Iterator[Router]":
+    """The same for fixtures of a session, with another mock; the other two go before it."""
+    with _routes(pytestconfig) as api:
         yield api
 
 

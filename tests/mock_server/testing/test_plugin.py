@@ -178,20 +178,31 @@ CLIENTS: Final = {
     "httpx": "httpx.post(URL)",
     "httpx_async": "asyncio.run(httpx_async())",
     "httpx_trio": "trio.run(httpx_async)",
-    "httpx_uvloop": "asyncio.Runner(loop_factory=uvloop.new_event_loop).run(httpx_async())",
     "httpx2": "httpx2.post(URL)",
     "httpx2_async": "asyncio.run(httpx2_async())",
     "aiohttp": "asyncio.run(with_aiohttp())",
-    "aiohttp_uvloop": "asyncio.Runner(loop_factory=uvloop.new_event_loop).run(with_aiohttp())",
     "urllib": "urllib.request.urlopen(URL)",
     "http_client": "http.client.HTTPConnection('ASYNC.octoai.run.').request('GET', '/')",
     "connection": "socket.create_connection((b'api.octoai.cloud', 443))",
-    "name": "socket.gethostbyname(host='octoai.run')",
-    "proxy_of_the_environment": "through_proxy()",
-    "proxy_of_the_client": "httpx.get(URL, proxy=PROXY)",
+    "name": "socket.gethostbyname('octoai.run')",
+    "names": "socket.gethostbyname_ex('octoai.run')",
+    "urllib_by_a_proxy": "through_proxy(urllib.request.urlopen, PLAIN)",
+    "http_client_by_a_proxy": "tunnel().request('POST', '/')",
     "in_a_thread": "in_a_thread()",
 }
-"""Ways to send a request to a real host."""
+"""Ways to send a request to a real host, which Python tells of."""
+REPLACED: Final = {
+    "httpx_uvloop": "asyncio.Runner(loop_factory=uvloop.new_event_loop).run(httpx_async())",
+    "aiohttp_uvloop": "asyncio.Runner(loop_factory=uvloop.new_event_loop).run(with_aiohttp())",
+    "aiohttp_by_a_proxy": "through_proxy(lambda url: asyncio.run(with_aiohttp()), URL)",
+    "httpx_by_a_proxy": "through_proxy(httpx.post, URL)",
+    "httpx_by_a_proxy_of_its_own": "httpx.get(URL, proxy=PROXY)",
+    "httpx_async_by_a_proxy": "through_proxy(lambda url: asyncio.run(httpx_async()), URL)",
+    "httpx2_by_a_proxy": "through_proxy(httpx2.post, URL)",
+    "httpx_in_plain_text_by_a_proxy": "through_proxy(httpx.post, PLAIN)",
+    "httpx_by_a_proxy_that_is_dead": "httpx.get(URL, proxy='http://127.0.0.1:9')",
+}
+"""Those which it does not tell of, but which are guarded in a suite that uses the mock."""
 CODE: Final = """
     import asyncio, http.client, socket, threading, urllib.request
     import aiohttp, httpx2, trio, uvloop
@@ -205,34 +216,40 @@ CODE: Final = """
             await client.post(URL)
 
     async def with_aiohttp():
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(trust_env=True) as session:
             await session.post(URL)
 
     def proxy():
-        "A proxy that accepts everything, and records that it was used."
+        "A proxy that ends the process if it is asked for more than a tunnel."
         listener = socket.create_server(("127.0.0.1", 0))
 
         def serve():
             while True:
                 connection, _ = listener.accept()
-                USED.append(connection)
-                connection.recv(4096)
+                asked = connection.recv(4096)
+                if asked and not asked.startswith(b"CONNECT"):
+                    os._exit(3)
                 connection.sendall(b"HTTP/1.1 200 OK\\r\\n\\r\\n")
+                if connection.recv(4096):
+                    os._exit(4)
 
         threading.Thread(target=serve, daemon=True).start()
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
-    USED = []
     PROXY = proxy()
+    PLAIN = URL.replace("https", "http")
 
-    def through_proxy():
-        os.environ["HTTPS_PROXY"] = PROXY
+    def through_proxy(ask, url):
+        os.environ["HTTP_PROXY"] = os.environ["HTTPS_PROXY"] = PROXY
         try:
-            httpx.post(URL)
+            ask(url)
         finally:
-            del os.environ["HTTPS_PROXY"]
-            if USED:
-                os._exit(1)
+            del os.environ["HTTP_PROXY"], os.environ["HTTPS_PROXY"]
+
+    def tunnel():
+        connection = http.client.HTTPSConnection(PROXY.removeprefix("http://"))
+        connection.set_tunnel("image.octoai.run")
+        return connection
 
     def in_a_thread():
         def ask():
@@ -246,7 +263,9 @@ CODE: Final = """
 """
 
 
-def test_a_request_to_a_real_host_fails_its_test(tmp_path: Path) -> None:
+@pytest.mark.parametrize("uses_the_mock", [True, False])
+def test_a_request_to_a_real_host_fails_its_test(tmp_path: Path, uses_the_mock: bool) -> None:
+    clients = CLIENTS | (REPLACED if uses_the_mock else {})
     swallowing = "".join(
         f"""
     def test_{name}_is_swallowed():
@@ -258,7 +277,7 @@ def test_a_request_to_a_real_host_fails_its_test(tmp_path: Path) -> None:
             if {name!r} != "in_a_thread":
                 os._exit(1)
 """
-        for name, how in CLIENTS.items()
+        for name, how in clients.items()
     )
     raising = """
     def test_it_is_raised():
@@ -277,10 +296,16 @@ def test_a_request_to_a_real_host_fails_its_test(tmp_path: Path) -> None:
         except AssertionError:
             pytest.skip("no network")
 """
+    using = """
+    def test_the_mock(upscaling_mock):
+        assert httpx.get(upscaling_mock.url + "/livez").status_code == 200
+"""
     ini = "filterwarnings =\n    ignore::ResourceWarning\n"
-    came = suite(tmp_path, CODE + swallowing + raising, "-rf", "-Wignore", ini=ini)
-    assert came.counts == {"failed": len(CLIENTS) + 3}, came.said
-    assert came.said.count(ADVICE) >= len(CLIENTS) + 3
+    code = CODE + swallowing + raising + using * uses_the_mock
+    came = suite(tmp_path, code, "-rA", "-Wignore", ini=ini)
+    passed = {"passed": 1} if uses_the_mock else {}
+    assert came.counts == {"failed": len(clients) + 3, **passed}, came.said
+    assert came.said.count(ADVICE) >= len(clients) + 3
     assert re.search(r"E +ZeroDivisionError\nE +a request to image.octoai.run", came.said)
     for host in ("image.octoai.run", "async.octoai.run", "api.octoai.cloud", "octoai.run"):
         assert f"a request to {host} was matched by no route" in came.said
@@ -290,7 +315,7 @@ def test_a_request_that_respx_refuses_fails_its_test(tmp_path: Path) -> None:
     came = suite(
         tmp_path,
         """
-        import asyncio, httpx2, respx
+        import asyncio, httpx2, respx, urllib.request
 
         def asked(ask):
             try:
@@ -329,7 +354,13 @@ def test_a_request_that_respx_refuses_fails_its_test(tmp_path: Path) -> None:
 
         def test_a_client_that_respx_does_not_see(upscaling_api):
             assert post(URL).status_code == 200
-            asked(lambda: httpx2.post(URL))
+            asked(lambda: urllib.request.urlopen(URL))
+
+        def test_a_client_of_httpx2(upscaling_api):
+            headers = {"Authorization": "Bearer mock-token"}
+            assert httpx2.post(URL, json=SMALL, headers=headers).status_code == 200
+            upscaling_api.mock.assert_called_with(times=1)
+            asked(lambda: httpx2.get("https://async.octoai.run/"))
 
         def test_another_host_that_respx_refuses_is_not_guarded(respx_mock):
             asked(lambda: httpx.get("https://nobody.example/"))
@@ -341,7 +372,7 @@ def test_a_request_that_respx_refuses_fails_its_test(tmp_path: Path) -> None:
         """,
         "-rA",
     )
-    assert came.counts == {"failed": 5, "passed": 3}, came.said
+    assert came.counts == {"failed": 6, "passed": 3}, came.said
     assert set(re.findall(r"PASSED test_it.py::(\w+)", came.said)) == {
         "test_a_handler_that_fails_is_a_route",
         "test_another_host_that_respx_refuses_is_not_guarded",
@@ -398,9 +429,8 @@ def test_other_hosts_are_not_guarded_and_the_guard_is_optional(tmp_path: Path) -
                     pass
 
         def test_nothing_is_replaced():
-            assert not hasattr(socket.getaddrinfo, "__wrapped__")
             assert not hasattr(ssl.SSLContext.wrap_bio, "__wrapped__")
-            assert "NO_PROXY" not in os.environ
+            assert not hasattr(httpx.HTTPTransport.handle_request, "__wrapped__")
     """
     assert suite(tmp_path, tests).counts == {"passed": 1, "failed": 1}
     came = suite(tmp_path, tests, ini="upscaling_guard = false")
@@ -417,32 +447,75 @@ def test_other_hosts_are_not_guarded_and_the_guard_is_optional(tmp_path: Path) -
     ],
 )  # fmt: skip
 def test_guarded_hosts_are_found_by_their_domain(host: object, guarded: bool) -> None:
-    assert bool(NetworkGuard()._record(host)) is guarded
+    assert NetworkGuard().record(host) is guarded
 
 
-def test_the_guard_restores_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "a.example")
-    monkeypatch.delenv("no_proxy", raising=False)
+@pytest.mark.parametrize(
+    ("event", "arguments"),
+    [
+        ("socket.connect", (None, ("image.octoai.run", 443))),
+        ("socket.connect", (None, (b"image.octoai.run", 443, 0, 0))),
+        ("http.client.connect", (None, "image.octoai.run", 443)),
+        ("http.client.send", (None, b"CONNECT image.octoai.run:443 HTTP/1.0\r\n\r\n")),
+        ("http.client.send", (None, b"POST http://image.octoai.run/upscaling HTTP/1.1\r\n")),
+        ("urllib.Request", ("https://me:secret@IMAGE.octoai.run:443/upscaling", None, {}, "POST")),
+    ],
+)
+def test_the_guard_finds_hosts_in_events(event: str, arguments: tuple[object, ...]) -> None:
+    guard = NetworkGuard()
+    with pytest.raises(UnmockedRequest, match=r"a request to image\.octoai\.run was"):
+        guard.hear(event, arguments)
+
+
+@pytest.mark.parametrize(
+    ("event", "arguments"),
+    [
+        ("socket.connect", (None, "/run/octoai.run")),
+        ("socket.connect", (None, ("127.0.0.1", 443))),
+        ("socket.getaddrinfo", (None, 80, 0, 0, 0)),
+        ("http.client.send", (None, b"POST /upscaling?of=https://octoai.run/ HTTP/1.1\r\n")),
+        ("http.client.send", (None, b"\xff\x00https://octoai.run/")),
+        ("http.client.send", (None, open)),
+        ("http.client.connect", (None, None, 0)),
+        ("urllib.Request", ("http://elsewhere.example/https://octoai.run", None, {}, "GET")),
+        ("urllib.Request", ("data:,octoai.run", None, {}, "GET")),
+    ],
+)
+def test_the_guard_leaves_other_events_alone(event: str, arguments: tuple[object, ...]) -> None:
+    guard = NetworkGuard()
+    guard.hear(event, arguments)
+    assert guard.take_report() == ""
+
+
+def test_the_guard_restores_everything() -> None:
     before = socket.getaddrinfo, ssl.SSLContext.wrap_bio, dict(os.environ)
     guard = NetworkGuard()
     guard.start()
-    guard.hook_imported()
+    guard.replace()
+    guard.replace_imported()
     with pytest.raises(UnmockedRequest):
         socket.getaddrinfo("image.octoai.run", 443)
+    with pytest.raises(UnmockedRequest):
+        ssl.create_default_context().wrap_bio(
+            ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="image.octoai.run"
+        )
     assert guard.take_report().startswith("a request to image.octoai.run was matched by no route")
     assert guard.take_report() == ""
-    assert os.environ["NO_PROXY"].startswith("a.example,octoai.run,")
     guard.stop()
     assert (socket.getaddrinfo, ssl.SSLContext.wrap_bio, dict(os.environ)) == before
+    with pytest.raises(socket.gaierror):
+        socket.getaddrinfo("octoai.run.invalid", 443)
+    assert guard.take_report() == ""
 
 
 def test_the_guard_does_not_undo_what_others_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     def others(*_args: Any) -> NoReturn:
         raise OSError
 
-    monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)  # restored at the end
+    monkeypatch.setattr(ssl.SSLContext, "wrap_bio", ssl.SSLContext.wrap_bio)  # restored at the end
     guard = NetworkGuard()
     guard.start()
-    monkeypatch.setattr(socket, "getaddrinfo", others)
+    guard.replace()
+    monkeypatch.setattr(ssl.SSLContext, "wrap_bio", others)
     guard.stop()
-    assert socket.getaddrinfo is others
+    assert ssl.SSLContext.wrap_bio is others
