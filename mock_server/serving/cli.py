@@ -33,6 +33,8 @@ from upscaler.settings import FaceEnhance, Settings
 NAME: Final = "upscaler-mock"
 DIALECTS: Final = {"strict": ImageEncoding.PNG, "octoai": ImageEncoding.JPEG}
 """The default encoding of a response (REQ-9)."""
+NODE_PRELOAD: Final = Path(__file__).parents[1] / "testing" / "node_preload.cjs"
+"""The script of `--node-preload`."""
 RULE_FORMATS: Final = {"text": catalogue.format_text, "json": catalogue.format_json}
 """The formats of `--rules`."""
 
@@ -42,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _create_parser().parse_args(argv)
     if args.rules:
         print("\n".join(RULE_FORMATS[args.rules]()))  # noqa: T201  what was asked for
+        return 0
+    if args.node_preload:
+        print(NODE_PRELOAD)  # noqa: T201  the same
         return 0
     try:
         mock = _create_mock(args)
@@ -125,6 +130,9 @@ def _create_parser() -> argparse.ArgumentParser:
     add("--rules", nargs="?", const="text", choices=RULE_FORMATS,
         help="print the rules that the mock follows, with their sources, and exit; --rules json "
         "is for programs")  # fmt: skip
+    add("--node-preload", action="store_true",
+        help="print the path of a script for node --require, which sends requests to OctoAI's "
+        "hosts to the mock at UPSCALING_MOCK_URL, or refuses them without; and exit")  # fmt: skip
     return parser
 
 

@@ -23,6 +23,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from mock_server.serving.cli import NODE_PRELOAD
 from tests.support.clients.packages import NODE, OLDER, needs_clients
 from tests.support.mock_servers import mock_child
 from tests.support.paths import ROOT
@@ -392,6 +393,23 @@ def test_the_methods_of_the_javascript_sdk_use_its_fetcher(api: httpx.Client, ur
     assert [request["status"] for request in requests] == [404, 429, 429, 422, 401]
     assert requests[0]["path"] == "/generate/sdxl"
     assert {request["headers"]["x-fern-sdk-version"] for request in requests} == {"1.11.0"}
+
+
+@pytest.mark.parametrize("name", ["@octoai/sdk", "@octoai/client"])
+def test_clients_for_node_reach_the_mock_by_the_real_url(
+    api: httpx.Client, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NODE_OPTIONS", f"--require {NODE_PRELOAD}")
+    monkeypatch.setenv("UPSCALING_MOCK_URL", str(api.base_url))
+    url = "https://image.octoai.run/upscaling"
+    with driven(name) as driver:
+        check_picture(driver.ask("infer", url))
+        future = driver.ask("infer_async", url)["answer"]
+        check_picture(driver.ask("get_future_result", future=future))
+    monkeypatch.delenv("UPSCALING_MOCK_URL")
+    with driven(name) as driver:
+        assert "UPSCALING_MOCK_URL must be the URL" in str(driver.ask("infer", url))
+    assert statuses(api) == [200] * 4
 
 
 @pytest.mark.slow
