@@ -52,7 +52,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     Before any test: some packages cannot be imported while a test has frozen the time.
     """
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    if used.isdisjoint((*SERVERS, *ROUTERS)):
+    if session.config.option.collectonly or used.isdisjoint((*SERVERS, *ROUTERS)):
         return
     from mock_server.mock import Mock
 
@@ -119,11 +119,13 @@ def _guarded(item: pytest.Item) -> Generator[None, object, object]:
 
 def _proxy_notes(item: pytest.Item) -> Iterator[str]:
     """Say that there is a proxy, for a test that failed without having reached its mock."""
-    from mock_server.testing.proxies import proxy_of
-
     values = getattr(item, "funcargs", {})
     for server in (values[name] for name in SERVERS if name in values):
-        if not server.journal.entries and (found := proxy_of(server.url)):
+        if server.journal.entries:
+            continue
+        from mock_server.testing.proxies import proxy_of
+
+        if found := proxy_of(server.url):
             yield f"nothing has reached {server.url}: {found}"
 
 
