@@ -94,7 +94,11 @@ def _fail_status(
 def _names_of_statuses(statuses: frozenset[int]) -> str:
     """Such as "401 or 403", or "any 4xx" for a whole class but for what is about no request."""
     names: list[str] = []
-    classes = ((SUCCESS, "any 2xx"), (CLIENT_ERRORS, "any 4xx"), (REFUSALS, "any 4xx"))
+    redirects = frozenset(range(300, 400))
+    classes = (
+        *((SUCCESS, "any 2xx"), (redirects, "any 3xx")),
+        *((CLIENT_ERRORS, "any 4xx"), (REFUSALS, "any 4xx")),
+    )
     for allowed, name in classes:
         if allowed <= statuses:
             statuses, names = statuses - allowed, [*names, name]

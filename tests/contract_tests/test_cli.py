@@ -308,7 +308,7 @@ def test_a_test_with_nothing_to_send_counts_for_no_rule(mock: MockServer) -> Non
     done = judge(mock, "--only", "REQ-17", "--level", "documented", "--max-examples", "3")
     assert done.status == 0, done.output
     nothing = [test for test in done.report["tests"] if test["outcome"] == "nothing to send"]
-    assert {test["says"] for test in nothing} == {"nonstandard base64 is refused"}
+    assert "nonstandard base64 is refused" in {test["says"] for test in nothing}
     (rule,) = (rule for rule in done.report["rules"] if rule["id"] == "REQ-17")
     assert not {test["id"] for test in nothing} & set(rule["tests"])
 

@@ -65,7 +65,7 @@ def test_pytest_prints_the_plan_and_sends_nothing(mock: MockServer, tmp_path: Pa
     done = suite(tmp_path, *options)
     assert done.status == 0, done.said
     assert re.search(r"^ +1 +0 +\$0\.00  two images are refused$", done.said, re.MULTILINE)
-    assert "3 billable requests: $0.012 if the target conforms" in done.said
+    assert "4 billable requests: $0.016 if the target conforms" in done.said
     assert mock.journal.find() == []
 
 
