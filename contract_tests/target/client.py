@@ -23,7 +23,7 @@ from contract_tests.requests.request import (
     TOKEN_PLACEHOLDER,
     Request,
 )
-from contract_tests.target.http_client import HttpClient, TooSlow
+from contract_tests.target.http_client import HttpClient, TooSlow, proxy_variable
 from contract_tests.target.response import Response
 from contract_tests.target.run_clock import RunClock
 
@@ -91,7 +91,10 @@ class Target:
         try:
             self._send_once(Request(method="GET", path="/healthcheck", headers=()))
         except (httpx.TransportError, TooSlow) as error:
-            raise Unreachable(f"nothing responds at {self.base_url}: {reason(error)}") from error
+            variable = proxy_variable(self.base_url)
+            by = f", through the proxy that {variable} names" if variable else ""
+            msg = f"nothing responds at {self.base_url}{by}: {reason(error)}"
+            raise Unreachable(msg) from error
 
     def wait(self) -> None:
         """Return once there is any response; raise Unreachable after `wait_s` without."""

@@ -5,7 +5,8 @@ import concurrent.futures
 import threading
 from collections.abc import Sequence
 from typing import Final
-from urllib.request import getproxies
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -133,6 +134,13 @@ def _require_known_coding(received: httpx.Response) -> None:
             f"the response has the content coding {', '.join(sorted(unknown))}, though none was "
             "asked for; only gzip and deflate can be read here"
         )
+
+
+def proxy_variable(url: str) -> str:
+    """The variable that names a proxy for a URL, or an empty string."""
+    parts, proxies = urlsplit(url), getproxies()
+    kind = next((each for each in (parts.scheme, "all") if each in proxies), "")
+    return "" if not kind or proxy_bypass(parts.netloc) else f"{kind.upper()}_PROXY"
 
 
 def _unusable_proxy(error: Exception) -> CannotBegin:

@@ -13,7 +13,14 @@ from contract_tests.target.preflight import accepts_token
 from mock_server.serving.server import MockServer
 from tests.support.consumer_suites import outcome
 from tests.support.contract_cli import TOKEN, run_cli
-from tests.support.stub_servers import OK, ReceivedRequest, Reply, status_only, stub_server
+from tests.support.stub_servers import (
+    OK,
+    ReceivedRequest,
+    Reply,
+    status_only,
+    stub_server,
+    unused_url,
+)
 
 HTML: Final = {"Content-Type": "text/html; charset=utf-8"}
 REFUSED: Final[Reply] = (422, {"Content-Type": "application/json"}, b'{"detail": []}')
@@ -94,6 +101,18 @@ def test_a_proxy_that_cannot_be_used_is_named(mock: MockServer, variable: str, s
     assert said in done.output
     assert "secret" not in done.output
     assert mock.calls == []
+
+
+def test_a_dead_proxy_is_named_beside_the_target(mock: MockServer) -> None:
+    dead = unused_url()
+    done = run_cli(mock.url, TOKEN, HTTP_PROXY=dead, http_proxy=dead, NO_PROXY="", no_proxy="")
+    assert done.status == 5, done.output
+    assert (
+        f"nothing responds at {mock.url}, through the proxy that HTTP_PROXY names: " in done.output
+    )
+    passed_by = run_cli(mock.url, TOKEN, "--only", "RES-9", HTTP_PROXY=dead, http_proxy=dead,
+                        NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")  # fmt: skip
+    assert passed_by.status == 0, passed_by.output
 
 
 def test_a_firewall_that_wants_a_user_agent_is_passed(open_target: Callable[..., Target]) -> None:
