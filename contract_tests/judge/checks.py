@@ -15,18 +15,21 @@ from contract_tests.judge.expectations import (
     SUCCESS,
     ExpectedResponse,
     Policy,
+    has_token,
     parse_fields,
 )
 from contract_tests.oracle import accept
 from contract_tests.oracle.oracle import REFUSALS, Loc, OutputSize
 from contract_tests.oracle.values import ENCODINGS, FILES, MODELS
 from contract_tests.requests.recorded_image import RecordedImage
-from contract_tests.requests.request import AUTHORIZATION, Request
+from contract_tests.requests.request import Request
 from contract_tests.target.response import Response, encoding_of
 
 BASE64: Final = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 REQUEST_ID: Final = "x-user-request-id"
 MODEL: Final = "x-upscaler-model"
+ORIENTATION: Final = 0x0112
+"""The tag of EXIF that has viewers turn an image; 1 leaves it as it is."""
 ECHO_CHARACTERS: Final = 8
 """A shorter value may be part of a message by coincidence."""
 ECHOED_BASE64: Final = 40
@@ -39,9 +42,12 @@ def check_response(
     """Raise a Failure if `response` is not as expected, Inconclusive if that is undecidable."""
     if response.status not in expected.statuses:
         _fail_status(request, response, expected, policy)
-    elif request.method == "HEAD":
+        return
+    if request.method == "HEAD":
         return  # such a response has no body (RFC 9110, 9.3.2)
-    elif response.status not in SUCCESS:
+    if policy.strict and response.media_type == accept.JSON:
+        _check_json_text(response, policy)
+    if response.status not in SUCCESS:
         _check_error(request, response, expected, policy)
     elif expected.asynchronous:
         _check_acceptance(response, policy)
@@ -82,9 +88,7 @@ def _fail_status(
         policy.fail("RES-5", f"a client error got status {response.status}, not {wanted}")
         return
     sentence = f"the status is {response.status}, not {wanted}"
-    token_refused = (
-        response.status in (401, 403) and request.header("Authorization") == AUTHORIZATION[1]
-    )
+    token_refused = response.status in (401, 403) and has_token(request)
     policy.fail("REQ-2" if token_refused else _rule_of_status(response, expected, policy), sentence)
     if token_refused or SUCCESS & expected.statuses:
         # The rule is skipped, and there is no image in which others could be checked.
@@ -247,6 +251,16 @@ def _markers(value: object) -> list[str]:
     return [] if allowed or len(text.strip()) < ECHO_CHARACTERS else [text]
 
 
+def _check_json_text(response: Response, policy: Policy) -> None:
+    """The text is as every parser reads it (RFC 8259, 4 and 8.1), which is our choice."""
+    rule = "RES-1" if response.status in SUCCESS else "RES-4" if response.status == 422 else "RES-7"
+    if response.body.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        policy.fail(rule, "the JSON begins with a byte order mark, which many parsers refuse")
+    names = response.repeated_names
+    if names:
+        policy.fail(rule, f"the JSON has several values of {', '.join(names)}")
+
+
 # Images
 
 
@@ -319,6 +333,10 @@ def _check_content(
     except ValueError as error:
         policy.fail("RES-2", str(error))
         return
+    turn = image.getexif().get(ORIENTATION, 1)
+    if turn != 1:
+        # The pixels are as requested, and every viewer would turn them once more.
+        policy.fail("RES-2", f"the {encoding} has the EXIF orientation {turn}")
     if size is None:
         return
     if not size.allows(image.width, image.height):

@@ -116,7 +116,7 @@ def _elsewhere(request: Request, policy: Policy) -> ExpectedResponse:
 def _by_stages(request: Request, policy: Policy) -> ExpectedResponse:
     """At the level `strict` the first stage at which there is an error decides (REQ-19)."""
     asynchronous = request.asynchronous and len(request.body) > MAX_ASYNC_BYTES
-    if not _has_token(request):
+    if not has_token(request):
         return ExpectedResponse(frozenset({401}), ("REQ-2",))
     if asynchronous or len(request.body) > MAX_BODY_BYTES:
         return ExpectedResponse(frozenset({413}), ("ASY-4" if asynchronous else "RES-7",))
@@ -131,7 +131,7 @@ def _by_stages(request: Request, policy: Policy) -> ExpectedResponse:
 
 def _by_sources(request: Request, policy: Policy) -> ExpectedResponse:
     """At the level `documented` any error may be reported, in any order."""
-    if not _has_token(request):
+    if not has_token(request):
         # The page requires a token, but names no status for the lack of it.
         return ExpectedResponse(CLIENT_ERRORS, ("REQ-2",))
     if _is_object(request):
@@ -146,7 +146,7 @@ def _by_sources(request: Request, policy: Policy) -> ExpectedResponse:
     return expected
 
 
-def _has_token(request: Request) -> bool:
+def has_token(request: Request) -> bool:
     """Whether it has the valid token. The scheme's case does not matter (RFC 9110, 11.1)."""
     scheme, _, credentials = (request.header("Authorization") or "").partition(" ")
     return scheme.lower() == "bearer" and credentials.strip() == TOKEN_PLACEHOLDER

@@ -11,7 +11,7 @@ from contract_tests.judge.diff import compare_responses
 from contract_tests.judge.expectations import SUCCESS, ExpectedResponse, Policy, expect_response
 from contract_tests.requests.request import Request
 from contract_tests.target.budget import Budget
-from contract_tests.target.client import FINAL, Target
+from contract_tests.target.client import FINAL, Target, retry_after_s
 from contract_tests.target.response import Response
 
 SHRINK_REQUESTS: Final = 100
@@ -226,8 +226,9 @@ class Run:
     def _on_response(self, request: Request, response: Response) -> None:
         """Remember the exchange, and check what is retried and so never judged (RES-5)."""
         self._last.exchange = request, response
-        missing = self.policy.strict and "retry-after" not in response.headers
-        self.require(not (response.status == 429 and missing), "RES-5", "a 429 has no Retry-After")
+        if self.policy.strict and response.status in (429, 503):
+            told = retry_after_s(response) is not None
+            self.require(told, "RES-5", f"a {response.status} has no valid Retry-After")
 
     def _judge(self, request: Request, response: Response, expected: ExpectedResponse) -> None:
         """Raise a Failure if a rule is broken, or the other implementation responds otherwise.

@@ -173,7 +173,7 @@ _ALL: Final = (
         "RES-1",
         "A result is a 200 with image_b64 and removed_for_safety, and nothing else.",
         (SCHEMA, CHOICE),
-        "leading white space, and that there is nothing else: the schema does not forbid it",
+        "white space before it, and that there is nothing else, which the schema does not forbid",
     ),
     Rule(
         "RES-2",
@@ -195,8 +195,8 @@ _ALL: Final = (
     ),
     Rule(
         "RES-5",
-        "Above a rate limit the response is a 429 with Retry-After. Clients retry a 429 and a 5xx, "
-        "so a client error is never a 5xx.",
+        "Above a rate limit the response is a 429 with Retry-After, which a 503 has, too. Clients "
+        "retry a 429 and a 5xx, so a client error is never a 5xx.",
         (PLATFORM, CLIENT, CHOICE),
         "the header",
     ),

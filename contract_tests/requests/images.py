@@ -28,12 +28,15 @@ Cells = NDArray[np.uint8]
 MODES: Final = {
     "png": (
         *("colour", "grey", "alpha", "grey alpha", "palette", "palette alpha", "sixteen"),
-        *("grey sixteen", "bilevel", "interlaced"),
+        *("grey sixteen", "bilevel", "interlaced", "noise"),
     ),
     "jpeg": ("colour", "grey", "cmyk", "progressive"),
     "webp": ("colour", "alpha", "lossy", "lossy alpha"),
 }
-"""The modes of each format. "sixteen" has 16 bits per sample, "bilevel" one bit per pixel."""
+"""The modes of each format. "sixteen" has 16 bits per sample, "bilevel" one bit per pixel. "noise"
+differs from its blocks by up to NOISE levels in every sample, so that its file is large."""
+NOISE: Final = 39
+"""What the darkest and the lightest of the blocks' levels leave room for."""
 FORMATS: Final = tuple(MODES)
 COMMON_KINDS: Final = (("png", "palette"), ("png", "colour"), ("jpeg", "colour"), ("png", "grey"))
 """Formats and modes that must be accepted at the level `documented`, too: no source has a list, but
@@ -253,6 +256,17 @@ def _scanlines(sample: SampleImage, samples: NDArray[Any], bits: int) -> Iterato
     """
     rows, columns = samples.shape[:2]
     down, across = _cell_of_each(sample.height, rows), _cell_of_each(sample.width, columns)
+    if sample.mode == "noise":
+        generator = np.random.default_rng(sample.seed)
+        for row in down:
+            line = samples[row, across].astype(np.int16)
+            yield (
+                b"\0"
+                + (line + generator.integers(-NOISE, NOISE, line.shape, endpoint=True))
+                .astype(np.uint8)
+                .tobytes()
+            )
+        return
     passes = _ADAM7 if sample.mode == "interlaced" else ((0, 0, 1, 1),)
     for left, top, right, below in passes:
         if len(across[left::right]) == 0:

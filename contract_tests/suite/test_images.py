@@ -75,6 +75,23 @@ def test_an_output_at_the_limit_is_made(
     run.check_any_model(upscaling_request(given, image(12, *size)))
 
 
+@rule("REQ-14", "REQ-16")
+@pytest.mark.strict
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ({"scale": 4.0002}, WIDEST),  # 8192.4
+        ({"scale": 4.0002}, TALLEST),
+        ({"output_image_height": 1046}, (2005, MIN_INPUT_PX)),  # 8192.3
+        ({"output_image_width": 1046}, (MIN_INPUT_PX, 2005)),
+    ],
+)
+def test_an_output_that_is_rounded_to_the_limit_is_made(
+    run: Run, given: dict[str, float], size: tuple[int, int]
+) -> None:
+    run.check_any_model(upscaling_request(given, image(29, *size)))
+
+
 TIES = (
     ({"scale": 0.35}, (290, 290)),  # 101.5, and the binary number next to 0.35 is less
     ({"scale": 1.005}, (300, 300)),  # 301.5, and multiplied in binary less
@@ -110,6 +127,12 @@ def test_the_image_has_the_requested_size(run: Run, sent: SampleImage, size: dra
 @pytest.mark.parametrize("model", [pytest.param(m, marks=pytest.mark.model(m)) for m in MODELS])
 def test_each_model_upscales(run: Run, model: str) -> None:
     run.check(upscaling_request({"model": model, "scale": 2}, image(14)))
+
+
+@rule("REQ-16", "REQ-8")
+@pytest.mark.parametrize("model", [pytest.param(m, marks=pytest.mark.model(m)) for m in MODELS])
+def test_a_scale_may_exceed_the_one_of_the_model(run: Run, model: str) -> None:
+    run.check(upscaling_request({"model": model, "scale": 4.5}, image(28)))
 
 
 @rule("REQ-8")
@@ -197,6 +220,22 @@ def test_any_image_keeps_its_content(run: Run, sent: SampleImage, encoding: str)
 def test_transparency_is_kept_in_png_and_put_on_white_in_jpeg(run: Run, encoding: str) -> None:
     sent = SampleImage(256, 300, "png", 21, "alpha")
     run.check_any_model(upscaling_request({"scale": 2, "output_image_encoding": encoding}, sent))
+
+
+NOISE = (
+    ({"scale": 1}, (2048, 1024)),  # 6.6 MB in base64 or more, in the request and in the response
+    ({"scale": 2}, (1024, 1024)),
+)
+
+
+@rule("REQ-13", "REQ-17", "RES-1")
+@pytest.mark.parametrize(("given", "size"), NOISE)
+def test_a_large_file_is_accepted_and_returned(
+    run: Run, given: dict[str, float], size: tuple[int, int]
+) -> None:
+    """Gateways and platforms have limits of their own, which pixels alone would not reach."""
+    sent = SampleImage(*size, "png", 30, "noise")
+    run.check_any_model(upscaling_request({**given, "output_image_encoding": "png"}, sent))
 
 
 @rule("REQ-18")

@@ -135,7 +135,7 @@ class Target:
                 if response.status == 500 and (attempt > 1 or self._fails):
                     self._fails = True
                     return response
-            asked_s = _retry_after_s(response) if response else None
+            asked_s = retry_after_s(response) if response else None
             wait_s = pause_s if asked_s is None else asked_s
             waited_s, pause_s = waited_s + wait_s, 2 * pause_s
             if response and (last or waited_s > self.options.patience_s):
@@ -242,7 +242,7 @@ def is_url(text: object) -> bool:
         return False
 
 
-def _retry_after_s(response: Response) -> float | None:
+def retry_after_s(response: Response) -> float | None:
     """The value of Retry-After, in seconds or as a date (RFC 9110, 10.2.3); None if invalid."""
     text = response.headers.get("retry-after", "")
     if text.isascii() and text.isdecimal():

@@ -3,7 +3,8 @@
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -18,6 +19,7 @@ from contract_tests.target.run_clock import SLICE_S, RunClock
 MAX_RESPONSE_BYTES: Final = 8 * MAX_OUTPUT_PX**2
 """No allowed image is longer: the largest one, of noise, takes half of it in base64."""
 
+CHUNK_BYTES: Final = 2**16
 CODINGS: Final = frozenset({"", "identity", "gzip", "deflate"})
 """The content codings that every build of httpx can undo."""
 
@@ -55,7 +57,10 @@ class HttpClient:
         raises.
         """
         client, loop = self._open()
-        request = client.build_request(method, url, headers=list(headers), content=body)
+        # Without an iterator httpx would add a Content-Length, which chunks have not.
+        chunked = (b"transfer-encoding", b"chunked") in [(n.lower(), v) for n, v in headers]
+        content = _chunks(body or b"") if chunked else body
+        request = client.build_request(method, url, headers=list(headers), content=content)
         within_s = min(within_s, self._clock.left_s)
         sent = asyncio.run_coroutine_threadsafe(_exchange(client, request, within_s), loop)
         try:
@@ -98,6 +103,12 @@ class HttpClient:
                 thread.start()
                 self._opened = client, loop, thread
             return self._opened[:2]
+
+
+async def _chunks(body: bytes) -> AsyncIterator[bytes]:
+    """The body in several parts, the first of them short."""
+    for start, stop in pairwise((0, *range(100, len(body), CHUNK_BYTES), len(body))):
+        yield body[start:stop]
 
 
 async def _exchange(client: httpx.AsyncClient, request: httpx.Request, within_s: float) -> Response:

@@ -2,9 +2,10 @@
 
 import base64
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from contract_tests.text import printable
 
@@ -25,13 +26,33 @@ class Response:
     def media_type(self) -> str:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
-    @cached_property
+    @property
     def json(self) -> Any:  # noqa: ANN401  whatever came
         """The body parsed as JSON; raises ValueError if it is not JSON."""
+        return self._parsed[0]
+
+    @property
+    def repeated_names(self) -> frozenset[str]:
+        """The names that an object in the JSON has more than once; none if it is not JSON."""
         try:
-            return json.loads(self.body)
+            return self._parsed[1]
+        except ValueError:
+            return frozenset()
+
+    @cached_property
+    def _parsed(self) -> tuple[Any, frozenset[str]]:
+        repeated: set[str] = set()
+
+        def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            counts = Counter(name for name, _ in pairs)
+            repeated.update(name for name, count in counts.items() if count > 1)
+            return dict(pairs)
+
+        try:
+            parsed = json.loads(self.body, object_pairs_hook=collect, parse_constant=_not_json)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
+        return parsed, frozenset(repeated)
 
     @property
     def image_file(self) -> bytes:
@@ -47,6 +68,11 @@ class Response:
         if len(text) > SUMMARY_CHARACTERS:
             text = f"{text[:SUMMARY_CHARACTERS]}... ({len(self.body)} bytes)"
         return printable(f"{self.status} {self.media_type}: {text}")
+
+
+def _not_json(name: str) -> NoReturn:
+    """Called by json for NaN, Infinity and -Infinity, which RFC 8259 does not have."""
+    raise ValueError(f"JSON has no {name}")
 
 
 def encoding_of(file: bytes) -> str | None:
