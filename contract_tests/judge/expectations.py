@@ -33,6 +33,7 @@ MAX_COMMAS: Final = 10_000
 
 KNOWN_HEADERS: Final = (
     *("authorization", "content-type", "accept", "x-octoai-async", "x-user-request-id"),
+    "transfer-encoding",
 )
 """The headers that have a meaning; all others are ignored (REQ-18)."""
 SUCCESS: Final = frozenset(range(200, 300))

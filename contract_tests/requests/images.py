@@ -28,13 +28,14 @@ Cells = NDArray[np.uint8]
 MODES: Final = {
     "png": (
         *("colour", "grey", "alpha", "grey alpha", "palette", "palette alpha", "sixteen"),
-        *("grey sixteen", "bilevel", "interlaced", "noise"),
+        *("grey sixteen", "bilevel", "interlaced"),
     ),
     "jpeg": ("colour", "grey", "cmyk", "progressive"),
     "webp": ("colour", "alpha", "lossy", "lossy alpha"),
 }
-"""The modes of each format. "sixteen" has 16 bits per sample, "bilevel" one bit per pixel. "noise"
-differs from its blocks by up to NOISE levels in every sample, so that its file is large."""
+"""The modes of each format. "sixteen" has 16 bits per sample, "bilevel" one bit per pixel."""
+NOISY: Final = ("png", "noise")
+"""The format and mode of large files: every sample differs from its block by up to NOISE levels."""
 NOISE: Final = 39
 """What the darkest and the lightest of the blocks' levels leave room for."""
 FORMATS: Final = tuple(MODES)
@@ -89,8 +90,8 @@ class SampleImage:
     """The description of an image's file. Equal descriptions make the same bytes.
 
     `width` and `height` are those in the file's header, in pixels and before EXIF rotates it.
-    `seed`, from 0 up, draws its colours. `mode` is one of MODES for its format, `orientation` the
-    EXIF orientation from 1 to 8, and `damage` empty or one of DAMAGES.
+    `seed`, from 0 up, draws its colours. `mode` is one of MODES for its format, or as in NOISY;
+    `orientation` the EXIF orientation from 1 to 8, and `damage` empty or one of DAMAGES.
 
     A file whose header names a huge size is small all the same: beyond some millions of pixels it
     has fewer than the header says. Only a "bilevel" PNG has all of them, up to 20,000 x 20,000.
@@ -107,7 +108,8 @@ class SampleImage:
     damage: str = ""
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES.get(self.format, ()):
+        kind = (self.format, self.mode)
+        if kind != NOISY and self.mode not in MODES.get(self.format, ()):
             raise ValueError(f"there is no {self.mode} {self.format}")
         if not all(1 <= side <= MAX_SIDE[self.format] for side in (self.width, self.height)):
             raise ValueError(f"there is no {self.format} of {self.width}x{self.height} pixels")

@@ -95,10 +95,8 @@ small_images: Final = st.builds(
     seeds,
 )
 """Images that are quick to upscale."""
-KINDS: Final = tuple(
-    (name, mode) for name, modes in MODES.items() for mode in modes if mode != "noise"
-)
-"""Every format, in every mode that makes a small file."""
+KINDS: Final = tuple((name, mode) for name, modes in MODES.items() for mode in modes)
+"""Every format, in every mode."""
 unusual_images: Final = st.builds(
     lambda width, height, kind, seed, orientation: SampleImage(
         width, height, kind[0], seed, kind[1], orientation

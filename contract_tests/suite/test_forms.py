@@ -57,7 +57,7 @@ JSON_FORMS: Final[dict[str, Callable[[str], str]]] = {
 """A name that is repeated has its last value, as in Python and JavaScript."""
 
 
-@rule("REQ-1", "REQ-12")
+@rule("REQ-1", "REQ-12", "REQ-16", "RES-1")
 @pytest.mark.parametrize("form", JSON_FORMS)
 def test_json_may_be_written_in_any_way(run: Run, form: str) -> None:
     plain = request(run, 61)
@@ -66,7 +66,7 @@ def test_json_may_be_written_in_any_way(run: Run, form: str) -> None:
     run.check(replace(plain, body=changed.encode()))
 
 
-@rule("REQ-7", "REQ-12")
+@rule("REQ-7", "REQ-12", "RES-1")
 @pytest.mark.parametrize("number", ["384.0", "3.84e2", "384000E-3"])
 @pytest.mark.parametrize("name", ["output_image_height", "output_image_width"])
 def test_an_integer_may_have_a_fraction_or_an_exponent_of_zero(
@@ -104,7 +104,7 @@ def test_the_name_of_the_async_header_has_any_case(run: Run) -> None:
     run.check(replace(plain, headers=_renamed((*plain.headers, ("x-octoai-ASYNC", "1")), str)))
 
 
-@rule("REQ-1")
+@rule("REQ-1", "RES-1")
 def test_a_body_may_come_in_chunks(run: Run) -> None:
     """RFC 9112, 7.1. Clients that stream a body do not know its length."""
     run.check(request(run, 66).with_headers(("Transfer-Encoding", "chunked")))

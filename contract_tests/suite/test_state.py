@@ -80,7 +80,7 @@ def test_nothing_is_left_of_the_request_before(run: Run) -> None:
         run.check_any_model(second)
 
 
-@rule("RES-2", "RES-5")
+@rule("RES-1", "RES-2", "RES-5")
 def test_a_refusal_leaves_nothing_behind(run: Run) -> None:
     refused = [
         upscaling_request({"scale": 2}, SampleImage(255, 256, "png", 81, "palette")),
@@ -94,7 +94,7 @@ def test_a_refusal_leaves_nothing_behind(run: Run) -> None:
         run.check_any_model(upscaling_request({"scale": 1}, image(85 + number)))
 
 
-@rule("RES-1", "RES-2")
+@rule("REQ-2", "RES-1", "RES-2")
 def test_every_connection_reaches_the_same_api(run: Run) -> None:
     for number in range(4):
         request = upscaling_request({"scale": 1}, image(90 + number))

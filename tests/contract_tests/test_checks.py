@@ -113,6 +113,8 @@ def refusal(*names: str, **fields: object) -> dict[str, object]:
 
 BOTH = ("scale", "surplus")
 TEXT = IMAGE.base64()
+TWICE = b', "removed_for_safety": false}'
+TURNED = SampleImage(256, 256, "png", 1, "palette", 6).base64()
 JUDGED = [
     (IMAGE_REQUEST, answer(200, upscaled()), "right"),
     (IMAGE_REQUEST, answer(200, {"removed_for_safety": False}), "RES-1"),
@@ -136,6 +138,11 @@ JUDGED = [
     (ASYNC_REQUEST, answer(200, {"poll_url": "/1"}), "ASY-1"),
     (PNG_REQUEST, answer(200, IMAGE.file(), content_type="image/png"), "right"),
     (PNG_REQUEST, answer(200, upscaled()), "RES-8"),
+    (IMAGE_REQUEST, answer(200, b"\xef\xbb\xbf" + json.dumps(upscaled()).encode()), "RES-1"),
+    (IMAGE_REQUEST, answer(200, json.dumps(upscaled()).encode()[:-1] + TWICE), "RES-1"),
+    (IMAGE_REQUEST, answer(200, json.dumps(upscaled()).encode()[:-1] + b', "a": NaN}'), "RES-1"),
+    (IMAGE_REQUEST, answer(200, upscaled(image_b64=TURNED)), "RES-2"),
+    (INVALID_REQUEST, answer(422, b"\xef\xbb\xbf" + json.dumps(refusal(*BOTH)).encode()), "RES-4"),
     (INVALID_REQUEST, answer(422, refusal(*BOTH)), "right"),
     (INVALID_REQUEST, answer(200, upscaled()), "REQ-11"),
     (INVALID_REQUEST, answer(400, refusal(*BOTH)), "RES-4"),

@@ -394,6 +394,32 @@ def test_requests_are_evenly_spaced(open_target: OpenTarget) -> None:
     assert 0.29 <= time.monotonic() - began_s < 20
 
 
+def test_a_body_in_chunks_has_no_length(open_target: OpenTarget) -> None:
+    received = bytearray()
+
+    def answered(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while not received.endswith(b"0\r\n\r\n"):
+                received.extend(connection.recv(2**16))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    body = b"x" * 1000
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        ThreadPoolExecutor() as pool,
+    ):
+        serving = pool.submit(answered, listener)
+        target = open_target(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert target.send(Request(body).with_headers(("Transfer-Encoding", "chunked"))).json == {}
+        serving.result()
+    head, _, chunks = bytes(received).partition(b"\r\n\r\n")
+    assert b"content-length" not in head.lower()
+    assert head.lower().count(b"transfer-encoding: chunked") == 1
+    assert chunks.count(b"x") == 1000
+    assert chunks.startswith(b"64\r\nx"), "the first part is a short one"
+
+
 # Codings: none is asked for, and then any is right (RFC 9110, 12.5.3)
 
 

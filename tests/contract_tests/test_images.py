@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from contract_tests.judge.decoding import to_eight_bits
+from contract_tests.judge.decoding import decode_image, to_eight_bits
+from contract_tests.judge.image_comparison import compare_images
 from contract_tests.oracle.oracle import ImageFacts
-from contract_tests.requests.images import DAMAGES, FORMATS, MAX_SIDE, MODES, SampleImage
+from contract_tests.requests.images import (
+    DAMAGES,
+    FORMATS,
+    MAX_SIDE,
+    MODES,
+    NOISY,
+    SampleImage,
+)
 from tests.support.properties import examples
 
 KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes]
@@ -180,3 +188,12 @@ def test_the_repr_of_a_sample() -> None:
     assert turned.sideways
     assert turned.size == (2, 1)
     assert hash(turned) == hash(SampleImage(1, 2, "jpeg", orientation=6, damage="truncated"))
+
+
+def test_a_noisy_file_is_large_and_shows_its_blocks() -> None:
+    sample = SampleImage(512, 256, NOISY[0], 30, NOISY[1])
+    file = sample.file()
+    assert len(file) > 0.9 * 512 * 256 * 3
+    image = decode_image(file, "png")
+    assert compare_images(sample, image) == ""
+    assert compare_images(SampleImage(512, 256, seed=31), image) != ""

@@ -20,9 +20,11 @@ from tests.contract_tests.defects import (
     exclusive_fields,
     fields,
     files,
+    forms,
     headers,
     images,
     jobs,
+    leaks,
     limits,
     numbers,
     refusals,
@@ -65,6 +67,12 @@ DEFECTS: Final[tuple[Defect, ...]] = (
     *asynchronous.PROMISES,
     *asynchronous.COURSE,
     *jobs.KEPT,
+    *forms.LARGE,
+    *forms.WRITTEN,
+    *leaks.CACHES,
+    *leaks.LEFT,
+    *leaks.WORKERS,
+    *leaks.BUSY,
 )
 
 

@@ -52,12 +52,17 @@ class Defect:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it came, its headers by their names in lower case; `token` is a valid one."""
+    """A request as it came, its headers by their names in lower case; `token` is a valid one.
+
+    `lines` are the headers one by one, and `port` is the client's, another for each connection.
+    """
 
     method: str
     path: str
     headers: dict[str, str]
     token: str
+    lines: Sequence[tuple[str, str]] = ()
+    port: int = 0
 
     @property
     def has_token(self) -> bool:
@@ -138,21 +143,25 @@ class Layer:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        asked = Asked(scope["method"], scope["path"], _by_name(scope["headers"]), self._token)
+        lines = [
+            (key.decode("latin-1").lower(), text.decode("latin-1"))
+            for key, text in scope["headers"]
+        ]
+        headers, (_, port) = _by_name(scope["headers"]), scope["client"]
+        asked = Asked(scope["method"], scope["path"], headers, self._token, lines, port)
         messages: list[Message] = []
 
         async def held(message: Message) -> None:
             messages.append(message)
 
-        headers = _as_raw(self._asks(asked))
-        await self.app({**scope, "headers": headers}, receive, held)
+        await self.app({**scope, "headers": _as_raw(self._asks(asked))}, receive, held)
         if not messages:
             return  # the client hung up
         head, *parts = messages
         body = b"".join(part.get("body", b"") for part in parts)
         answer = self._answers(asked, Answer(head["status"], _by_name(head["headers"]), body))
-        headers = _as_raw(answer.headers | {"content-length": str(len(answer.body))})
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        raw = _as_raw(answer.headers | {"content-length": str(len(answer.body))})
+        await send({"type": "http.response.start", "status": answer.status, "headers": raw})
         await send({"type": "http.response.body", "body": answer.body})
 
 
@@ -278,6 +287,26 @@ def changed_detail(change: Callable[[list[Fields]], object]) -> Planting:
 def changed_error(change: Callable[[Fields], Fields]) -> Planting:
     """Tell each error in another way."""
     return changed_detail(lambda errors: [change(error) for error in errors])
+
+
+def refusing_body(when: Callable[[bytes], bool]) -> Planting:
+    """Refuse some bodies as if they were no JSON."""
+
+    def changed(body: bytes) -> bytes:
+        if when(body):
+            raise InvalidRequest(FieldError(("body",), "this is not JSON", "json_invalid"))
+        return body
+
+    return changed_body(changed)
+
+
+def changed_body(change: Callable[[bytes], bytes]) -> Planting:
+    """Read another body than was sent."""
+
+    def around(parse: Callable[[bytes], UpscalingRequest]) -> Any:
+        return lambda body: parse(change(bytes(body)))
+
+    return replaced(app, "parse_request", around)
 
 
 # Sizes
