@@ -4,7 +4,7 @@
 
 prints two tables in Markdown. The first has this project's own implementations and three that were
 written as others would, served directly and behind nginx; all of them conform. The second has one
-row for each mistake that those three can have, and the rule that is found broken at the level
+row for each mistake that those three can have, and whether its rule is found broken at the level
 `documented`. The exit status is 1 if a verdict is wrong.
 """
 
@@ -21,7 +21,7 @@ from tests.contract_tests.implementations import MISTAKES, TOKEN, behind_nginx, 
 from tests.support import shallow_serve
 from tests.support.contract_cli import CliResult, run_cli
 
-FRONTS: Final = {"nothing": "", "nginx": "nginx: HTTP/2, TLS, a prefix, gzip, buffers, a limit"}
+FRONTS: Final = {"nothing": "", "nginx": "nginx: TLS, a prefix, gzip, buffers, a limit of 10 MB"}
 OWN: Final = ("`upscaler-mock`", "`upscaler serve`")
 LEVELS: Final = ("documented", "strict")
 
@@ -31,13 +31,15 @@ def main() -> int:
     print("| implementation | behind | `documented` | `strict` |\n|---|---|---|---|")
     for name in (*OWN, *MISTAKES):
         for front in FRONTS if name in MISTAKES else ("nothing",):
-            judged = [judge(name, front, "", "--level", level) for level in LEVELS]
-            print(f"| {name} | {front} | {' | '.join(map(verdict, judged))} |", flush=True)
-            wrong += judged[0].status != 0 or (name in OWN and judged[1].status != 0)
+            levels = LEVELS if name in OWN else LEVELS[:1]  # strict is for our own choices
+            judged = [judge(name, front, "", "--level", level) for level in levels]
+            told = [*map(verdict, judged), *([] if name in OWN else [""])]
+            print(f"| {name} | {FRONTS[front]} | {' | '.join(told)} |", flush=True)
+            wrong += any(result.status for result in judged)
     print("\n| implementation | mistake | found broken |\n|---|---|---|")
     for name, mistakes in MISTAKES.items():
         for mistake, (rule, sentence) in mistakes.items():
-            rules = broken(judge(name, "nginx", mistake))
+            rules = broken(judge(name, "nginx", mistake, "--only", rule))
             print(f"| {name} | {sentence} | {', '.join(rules) or '**nothing**'} |", flush=True)
             wrong += rule not in rules
     return 1 if wrong else 0
