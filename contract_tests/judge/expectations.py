@@ -244,6 +244,8 @@ def _rule_if_refused(request: Request, fields: dict[str, Any]) -> str:
             return exclusion  # a null was taken for a second image or size
     if request.header("Content-Type") != accept.JSON:
         return "REQ-3"
+    if request.header("Accept") not in (None, "*/*", accept.JSON):
+        return "RES-8"
     if any(name.lower() not in KNOWN_HEADERS for name, _ in request.headers):
         return "REQ-18"
     return "ASY-1" if request.asynchronous else "RES-1"

@@ -50,7 +50,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 LOSSES: dict[str, Reply] = {
     "closed": None,
     "cut off": (200, {"Content-Length": "1000", "Connection": "close"}, b"{"),
-    **{str(status): status_only(status) for status in (500, 502, 503, 504, 520)},
+    **{str(status): status_only(status, retry_after="1") for status in (500, 502, 503, 504, 520)},
 }
 """How an image that was made does not arrive."""
 
