@@ -4,6 +4,7 @@ from typing import Final
 
 HOSTS: Final = ("octoai.run", "octoai.cloud", "octo.ai")
 """OctoAI's domains; the hosts below them are guarded, too."""
+_SUFFIXES: Final = tuple(f".{host}" for host in HOSTS)
 
 
 def name_of(host: object) -> str:
@@ -14,4 +15,4 @@ def name_of(host: object) -> str:
 
 def is_guarded(host: object) -> bool:
     """Return whether a host is below one of `HOSTS`."""
-    return f".{name_of(host)}".endswith(tuple(f".{guarded}" for guarded in HOSTS))
+    return f".{name_of(host)}".endswith(_SUFFIXES)
