@@ -52,7 +52,7 @@ def test_an_implementation_that_is_right_conforms_by_itself(name: str, seed: str
     assert result.status == 0, result.output
 
 
-@pytest.mark.first(3)
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("name", "mistake"), PLANTED)
 def test_a_mistake_of_theirs_is_found(name: str, mistake: str, tmp_path: Path) -> None:
     rule, sentence = MISTAKES[name][mistake]

@@ -84,12 +84,19 @@ def first_lines(asked: Asked) -> dict[str, str]:
 
 def first_names(body: bytes) -> bytes:
     """Of several values of one name the first."""
+    repeated = False
+
+    def collect(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal repeated
+        found = dict(reversed(pairs))
+        repeated |= len(found) < len(pairs)
+        return found
+
     try:
-        return json.dumps(
-            json.loads(body, object_pairs_hook=lambda pairs: dict(reversed(pairs)))
-        ).encode()
+        fields = json.loads(body, object_pairs_hook=collect)
     except (ValueError, RecursionError):
         return body
+    return json.dumps(fields).encode() if repeated else body
 
 
 def exact_limit(request: UpscalingRequest, size: Size) -> Size:
@@ -103,6 +110,8 @@ def exact_limit(request: UpscalingRequest, size: Size) -> Size:
 
 def capped(request: UpscalingRequest, size: Size, right: Size) -> Size:
     """No more than the model makes by itself."""
+    if max(right) > 8192:
+        return right
     native = 2 if request.model is UpscalingModel.X2_PLUS else 4
     return min(right[0], native * size[0]), min(right[1], native * size[1])
 
