@@ -60,7 +60,11 @@ _ENCODINGS: Final = " or ".join(ImageEncoding)
 _MEDIA_TYPES: Final = " and ".join(encoding.media_type for encoding in ImageEncoding)
 
 RULES: Final = (
-    Rule("REQ-1", "POST /upscaling with one JSON object as its body", "page, schema"),
+    Rule(
+        "REQ-1",
+        "POST /upscaling with one JSON object as its body",
+        "page, schema; what other methods and paths get is ours",
+    ),
     Rule(
         "REQ-2",
         "the header Authorization: Bearer TOKEN is required, or else it is a 401",
@@ -69,18 +73,18 @@ RULES: Final = (
     Rule(
         "REQ-3",
         "the header Content-Type: application/json is required, or else it is a 422",
-        "page; the status is ours",
+        "page; the refusal is ours",
     ),
     Rule(
         "REQ-4",
         "exactly one of init_image and init_image_url is given; null counts as absent",
-        "page, schema",
+        "page, schema; the status is ours",
     ),
     Rule(
         "REQ-5",
         "exactly one of scale, output_image_height and output_image_width is given; null counts as "
         "absent",
-        "page, schema",
+        "page, schema; the status is ours",
     ),
     Rule("REQ-6", "scale is a finite number above 0", "schema; the bounds are ours"),
     Rule(
@@ -119,9 +123,13 @@ RULES: Final = (
     Rule(
         "REQ-13",
         f"both sides of the input have {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels",
-        "page",
+        "page; the status is ours",
     ),
-    Rule("REQ-14", f"both sides of the output have at most {MAX_OUTPUT_PX} pixels", "page"),
+    Rule(
+        "REQ-14",
+        f"both sides of the output have at most {MAX_OUTPUT_PX} pixels",
+        "page; the status is ours",
+    ),
     Rule(
         "REQ-15",
         "REQ-13 and REQ-14 are checked by the header of the image, before its pixels are decoded",
@@ -137,7 +145,7 @@ RULES: Final = (
         "REQ-17",
         "init_image is standard base64 of an encoded image; a prefix data:image/...;base64, and "
         "line breaks are tolerated, and nothing else",
-        "page; the tolerance is ours",
+        "page; the tolerance and the status are ours",
     ),
     Rule("REQ-18", "unknown headers are ignored, X-OctoAI-Queue-Dispatch among them", "platform"),
     Rule(
@@ -150,7 +158,7 @@ RULES: Final = (
     Rule(
         "RES-1",
         "an image is 200 with image_b64 and removed_for_safety; spaces may come before the JSON",
-        "schema; the spaces are ours",
+        "schema; the spaces, and that there is nothing else, are ours",
     ),
     Rule(
         "RES-2",
@@ -162,7 +170,7 @@ RULES: Final = (
     Rule(
         "RES-4",
         "a broken rule is a 422 with a list of loc, msg and type; no value is repeated in it",
-        "schema; no repeating is ours",
+        "schema; how `loc` begins and ends, and no repeating, are ours",
     ),
     Rule(
         "RES-5",
@@ -173,7 +181,7 @@ RULES: Final = (
     Rule(
         "RES-6",
         "every response has the header X-User-Request-ID: the request's own, or a new one",
-        "client; keeping it is ours",
+        "client; that it is always there is ours",
     ),
     Rule(
         "RES-7",
@@ -257,7 +265,12 @@ def format_text() -> Iterator[str]:
         yield from textwrap.wrap(
             rule.text, WIDTH, initial_indent=f"{rule.id:8}", subsequent_indent=" " * 8
         )
-        yield f"{'':8}[{', '.join(rule.fidelity)}] {rule.support}"
+        yield from textwrap.wrap(
+            f"[{', '.join(rule.fidelity)}] {rule.support}",
+            WIDTH,
+            initial_indent=" " * 8,
+            subsequent_indent=" " * 8,
+        )
         yield ""
     for word, meaning in SOURCES.items():
         yield f"{word:10}{meaning}"

@@ -72,7 +72,7 @@ def test_the_sources_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize(
     ("rule", "labels"),
     [
-        ("REQ-1", ("documented", "published schema")),
+        ("REQ-1", ("documented", "published schema", "our choice")),
         ("REQ-3", ("documented", "our choice")),
         ("REQ-12", ("published schema", "our choice")),
         ("REQ-18", ("documented",)),
@@ -107,7 +107,7 @@ def test_rules_are_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert told[2] == {
         "id": "REQ-3",
         "text": RULES[2].text,
-        "support": "page; the status is ours",
+        "support": "page; the refusal is ours",
         "fidelity": ["documented", "our choice"],
     }
 
