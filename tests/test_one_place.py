@@ -212,7 +212,7 @@ def test_no_variable_is_read_or_declared_twice() -> None:
     readers = {name for name, text in sources.items() if re.search(r"\benviron\b|\bgetenv\b", text)}
     assert readers == {
         "mock_server/serving/fast_start.py",  # pydantic's own variable
-        "mock_server/testing/network_guard.py",  # the proxies' variables
+        "mock_server/testing/proxies.py",  # the proxies' variables
         "upscaler/environment.py",
         "upscaler/service/server/connection.py",  # uvicorn's own variable
     }

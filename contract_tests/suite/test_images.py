@@ -80,9 +80,9 @@ def test_an_output_at_the_limit_is_made(
 @pytest.mark.parametrize(
     ("given", "size"),
     [
-        ({"scale": 4.0002}, WIDEST),  # 8192.4
+        ({"scale": 4.0002}, WIDEST),  # 0.4 of a pixel beyond it
         ({"scale": 4.0002}, TALLEST),
-        ({"output_image_height": 1046}, (2005, MIN_INPUT_PX)),  # 8192.3
+        ({"output_image_height": 1046}, (2005, MIN_INPUT_PX)),  # 0.3 of one
         ({"output_image_width": 1046}, (MIN_INPUT_PX, 2005)),
     ],
 )
