@@ -8,6 +8,7 @@ import binascii
 import json
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ MISTAKES = {
     "output-of-8200": ("REQ-14", "Makes outputs of more than 8192 pixels."),
     "always-jpeg": ("REQ-9", "Makes a JPEG, whichever encoding is requested."),
     "mirrored": ("RES-2", "Mirrors the image."),
-    "async-of-16-mb": ("ASY-4", "Takes asynchronous bodies of up to 16 MB."),
+    "async-checked-later": ("ASY-1", "Checks an asynchronous request after it has accepted it."),
     "latest-result": ("ASY-3", "Returns the latest result, whichever is asked for."),
 }
 """What can be wrong with it by intention: the rule that it breaks, and how."""
@@ -122,6 +123,9 @@ class Server(ThreadingHTTPServer):
             raise Refused(413, "output: too large")
         return image, (size[0], size[1]), fields.get("output_image_encoding", "png")
 
+    def check_and_upscale(self, body: bytes) -> dict[str, object]:
+        return self.upscale(*self.check(body))
+
     def upscale(self, image: Any, size: tuple[int, int], encoding: str) -> dict[str, object]:
         if self.mistake == "mirrored":
             image = ImageOps.mirror(image)
@@ -190,11 +194,14 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         if self.headers.get("X-OctoAI-Async") != "1":
             return 200, server.upscale(*server.check(body))
-        if len(body) > (16 if server.mistake == "async-of-16-mb" else 10) * MIB:
+        if len(body) > 10 * MIB:
             raise Refused(413, "http: request body too large")
-        checked = server.check(body)
+        if server.mistake == "async-checked-later":
+            upscale = partial(server.check_and_upscale, body)
+        else:
+            upscale = partial(server.upscale, *server.check(body))
         with server.lock:
-            server.jobs.append(server.pool.submit(server.upscale, *checked))
+            server.jobs.append(server.pool.submit(upscale))
             number = len(server.jobs) - 1
         return 201, {"response_id": str(number), "poll_url": f"{self._public()}/status/{number}"}
 
