@@ -20,7 +20,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -322,8 +322,9 @@ class Plane:
 
         async with call.changed:
             if not news() and call.inputs > len(call.outputs):
-                waiting = asyncio.wait_for(call.changed.wait_for(news), request.timeout)
-                await asyncio.gather(waiting, return_exceptions=True)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(request.timeout):
+                        await call.changed.wait_for(news)
         return api_pb2.FunctionGetOutputsResponse(
             outputs=call.outputs[told:],
             num_unfinished_inputs=call.inputs - len(call.outputs),
