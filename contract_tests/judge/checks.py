@@ -124,9 +124,9 @@ def _rule_of_status(response: Response, expected: ExpectedResponse, policy: Poli
 
 def _rule_of_refusal(response: Response, expected: ExpectedResponse, policy: Policy) -> str:
     """The rule that is broken where an invalid request was accepted, or got another status."""
-    if expected.asynchronous and response.status in SUCCESS:
-        return "ASY-1"  # errors are reported in the first response, not at the poll_url
     rules = expected.rules
+    if expected.asynchronous and response.status in SUCCESS and rules[0] != "ASY-4":
+        return "ASY-1"  # errors are reported in the first response, not at the poll_url
     if response.status in CLIENT_ERRORS:
         if expected.statuses == {422} and rules[0] != "REQ-3":
             return "RES-4"

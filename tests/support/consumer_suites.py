@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-HIDDEN: Final = ("PYTEST_", "UPSCALER_", "UPSCALING_", "NO_PROXY", "no_proxy")
-"""The prefixes of environment variables of this suite, which the other one must not see."""
+HIDDEN: Final = ("CI", "PYTEST_", "UPSCALER_", "UPSCALING_", "NO_PROXY", "no_proxy")
+"""The prefixes of environment variables of this suite, which the other one must not see. In CI
+pytest prints whole messages once more at its end."""
 OPTIONS: Final = ("-p", "no:cacheprovider", "--color=no", "--rootdir=.", "-p", "no:schemathesis")
 """The last one disables a plugin that is slow to import."""
 
