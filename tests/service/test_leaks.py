@@ -148,10 +148,14 @@ def left(service: Child) -> tuple[int, int, int]:
 def test_ten_thousand_requests_leave_nothing_behind(tmp_path: Path) -> None:
     with child(tmp_path) as service:
         send(service.url, WARM_UP)
-        before, memory_bytes = left(service), service.memory_bytes()
-        send(service.url, REQUESTS)
+        before, grown_bytes = left(service), ROOM_BYTES
+        # Twice at most: what leaks grows each time, and the allocator's arenas do not.
+        for _ in range(2):
+            if grown_bytes >= ROOM_BYTES:
+                memory_bytes = service.memory_bytes()
+                send(service.url, REQUESTS)
+                grown_bytes = service.memory_bytes() - memory_bytes
         after = left(service)
-        grown_bytes = service.memory_bytes() - memory_bytes
     assert after[0] <= before[0], "files and sockets"
     assert after[1] <= before[1] + CLIENTS, "threads"
     assert after[2] <= before[2], "tasks"
