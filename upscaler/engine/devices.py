@@ -86,7 +86,7 @@ def methods(precision: Precision, device: torch.device) -> Methods:
     not.
     """
     if device.type != "cpu":
-        # Half precision in the first convolution, too, would round the image: x4-plus loses 3 dB.
+        # Half precision in the first convolution, too, would round the image itself.
         first = Direct(torch.float32, torch.float32, device)
         others = Direct(DTYPES[precision], DTYPES[precision], device)
         return Methods(first, others, others)

@@ -80,7 +80,7 @@ HOPPER: Final = Tiles(
     image=Tile(columns=64, depth=32, warps=4, stages=3),
     doubling=Tile(columns=128, depth=64, warps=4, stages=2),
 )
-"""The fastest of those that spill no registers, by `python -m benchmarks.gpu_tiles` on an H200."""
+"""The fastest on an H200 of those that spill no registers; benchmarks/gpu_tiles.py times them."""
 EARLIER: Final = Tiles(
     by_channels={
         (64, 64): Tile(columns=64, depth=32, warps=8, stages=3),
