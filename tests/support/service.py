@@ -69,11 +69,13 @@ class Slow(Resizer):
     def __init__(self, seconds: float, error: Exception | None = None) -> None:
         self.seconds = seconds
         self.error = error
+        self.began = threading.Event()
         self.given_up = threading.Event()
 
     def upscale(
         self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
     ) -> Iterable[Pixels]:
+        self.began.set()
         began_s = time.monotonic()
         while time.monotonic() < began_s + self.seconds:
             time.sleep(0.01)
