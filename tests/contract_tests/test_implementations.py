@@ -45,10 +45,10 @@ def test_an_implementation_that_is_right_conforms_behind_nginx(name: str, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("seed", ["1", "2"])
-def test_an_implementation_that_is_right_conforms_by_itself(name: str, seed: str) -> None:
+def test_an_implementation_that_is_right_conforms_by_itself(name: str) -> None:
+    """By other requests than behind nginx."""
     with serving(name) as url:
-        result = run_cli(url, TOKEN, "--seed", seed, "--max-examples", "100", "--max-cost", "3")
+        result = run_cli(url, TOKEN, "--seed", "1", "--max-examples", "50", "--max-cost", "2")
     assert result.status == 0, result.output
 
 

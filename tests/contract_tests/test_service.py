@@ -29,7 +29,8 @@ def test_the_service_conforms(tmp_path: Path) -> None:
 
 def test_trained_networks_keep_what_is_in_a_picture(tmp_path: Path) -> None:
     """RES-2, by every kind of picture. The model is the fastest whose weights are installed."""
-    options = ("--level", "strict", "--only", "RES-2", "--model", "real-esrgan-animevideo-v3")
+    options = ("--level", "strict", "--only", "RES-2", "--model", "real-esrgan-animevideo-v3",
+               "--max-examples", "5")  # fmt: skip
     with served(tmp_path, "Some-Token") as service:
         result = run_cli(service.url, "Some-Token", *options)
     assert result.status == 0, result.output

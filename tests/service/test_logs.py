@@ -82,7 +82,8 @@ def test_a_stalled_log_reader_delays_no_request_and_sees_what_was_dropped() -> N
     tellings = [line["dropped"] for line in lines if "dropped" in line]
     assert len(kept) + counted == REQUESTS
     (told,) = tellings
-    assert counted < told <= counted + 6, "the line of /metrics, and uvicorn's about its end"
+    # If there is no room for them yet, also the line of /metrics, and uvicorn's about its end.
+    assert counted <= told <= counted + 6
 
 
 @pytest.mark.slow

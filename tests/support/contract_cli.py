@@ -20,7 +20,7 @@ if sys.platform == "win32":
     FORKING: Final = multiprocessing.get_context("spawn")
 else:
     FORKING: Final = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(["contract_tests.session", "contract_tests.terminal"])
+FORKING.set_forkserver_preload(["tests.support.contract_preload"])
 
 
 @dataclass(frozen=True)

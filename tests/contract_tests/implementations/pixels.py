@@ -35,7 +35,10 @@ def resized(image: Image.Image, width: int, height: int, encoding: str) -> bytes
     simple = image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGBA")
     made = simple.resize((width, height), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
-    made.convert("RGB").save(buffer, encoding) if encoding == "jpeg" else made.save(buffer, "png")
+    if encoding == "jpeg":
+        made.convert("RGB").save(buffer, "jpeg")
+    else:
+        made.save(buffer, "png", compress_level=1)  # as large as this may be, and in no time
     return buffer.getvalue()
 
 
