@@ -3,9 +3,9 @@
     python -m benchmarks.implementations
 
 prints two tables in Markdown. The first has this project's own implementations and three that were
-written as others would, served directly and behind nginx; all of them conform. The second has one
-row for each mistake that those three can have, and whether its rule is found broken at the level
-`documented`. The exit status is 1 if a verdict is wrong.
+written as others would, served directly, behind nginx, and there by HTTP/2; all of them conform.
+The second has one row for each mistake that those three can have, and whether its rule is found
+broken at the level `documented`. The exit status is 1 if a verdict is wrong.
 """
 
 import sys
@@ -21,7 +21,11 @@ from tests.contract_tests.implementations import MISTAKES, TOKEN, behind_nginx, 
 from tests.support import shallow_serve
 from tests.support.contract_cli import CliResult, run_cli
 
-FRONTS: Final = {"nothing": "", "nginx": "nginx: TLS, a prefix, gzip, buffers, a limit of 10 MB"}
+FRONTS: Final = {
+    "nothing": "",
+    "nginx": "nginx: TLS, a prefix, gzip, buffers, a limit of 10 MB",
+    "HTTP/2": "the same, by HTTP/2",
+}
 OWN: Final = ("`upscaler-mock`", "`upscaler serve`")
 LEVELS: Final = ("documented", "strict")
 
@@ -50,8 +54,10 @@ def judge(name: str, front: str, mistake: str, *options: str) -> CliResult:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         url, token = stack.enter_context(_served(name, mistake, Path(folder)))
         environment: dict[str, str] = {}
-        if front == "nginx":
+        if front != "nothing":
             url, environment = stack.enter_context(behind_nginx(url, Path(folder)))
+        if front == "HTTP/2":
+            options = (*options, "--http2")
         return run_cli(url, token, *options, **environment)
 
 

@@ -4,7 +4,7 @@ Exit status: 0 conforms, 1 does not conform, 2 usage error, 3 inconclusive, 4 bu
 everything was tested, 5 target unreachable, 130 interrupted. If several apply, the first of 1, 5,
 4 and 3 is returned. From 6 on nothing was tested, and a sentence says what to do: 6 no answer to a
 POST, 7 redirected to another URL, 8 unusable proxy, 9 no API at the URL, 10 blocked by a firewall
-or login.
+or login, 11 no HTTP/2 where it is asked for.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         "many as --max-cost allows. The bearer token is read from the environment.",
         epilog="Exit status: 0 conforms, 1 does not conform, 2 usage error, 3 inconclusive, "
         "4 budget reached, 5 target unreachable, 6 no answer to a POST, 7 redirected to another "
-        "URL, 8 unusable proxy, 9 no API at the URL, 10 blocked, 130 interrupted.",
+        "URL, 8 unusable proxy, 9 no API at the URL, 10 blocked, 11 no HTTP/2, 130 interrupted.",
         allow_abbrev=False,
     )
     add_options(parser.add_argument)

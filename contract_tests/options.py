@@ -54,6 +54,7 @@ class Options:
     timeout: float = 300.0
     max_time: float | None = None
     wait: float = 0.0
+    http2: bool = False
     concurrency: int = 1
     models: tuple[str, ...] = ()
     image: tuple[str, int, int] | None = None
@@ -113,6 +114,7 @@ def add_options(add: Callable[..., object], *, prefix: str = "") -> None:
         "seconds: what is not tested by then is inconclusive; default: no limit")  # fmt: skip
     option("wait", type=_positive, metavar="S",
         help="how long to wait for a target that is starting, in seconds; default: 0")  # fmt: skip
+    option("http2", action="store_true", help="speak HTTP/2, which the target must offer by TLS")
     option("concurrency", type=_count, metavar="N", help="the number of requests at once; "
         "from 2 it is tested whether their responses get mixed up; default: 1")  # fmt: skip
     option("model", choices=MODELS, metavar="NAME", help="request only these models, and the "
@@ -149,6 +151,12 @@ def parse_options(
     silent = values.get("plan") or values.get("list") or values.get("har")
     if not (url or target or silent):
         raise InvalidOption("there is no target: give a URL, or the name of a target")
+    if (
+        values.get("http2")
+        and not silent
+        and any(each.startswith("http:") for each in (url, values.get("diff")) if each)
+    ):
+        raise InvalidOption("--http2 is for https: alone, as a server offers HTTP/2 by TLS")
     if values.get("har") and (values.get("plan") or values.get("list") or values.get("diff")):
         raise InvalidOption("--har judges what was recorded: leave out --plan, --list and --diff")
     for name in ("only", "skip"):

@@ -13,6 +13,7 @@ MARKERS: Final = (
     "strict: judges what others than OctoAI had to choose",
     "together: sends several requests at once",
     "image_url: needs the URL of an image",
+    "http1: needs HTTP/1.1, since httpx reads no refusal by HTTP/2 before all of a body is sent",
     "model(name): requests this model",
 )
 PACKAGE: Final = __name__.partition(".")[0]
@@ -56,6 +57,8 @@ def exclusion_reason(item: pytest.Item, options: Options) -> str:
         return "for --concurrency 2 or more"
     if _has(item, "image_url") and options.image is None:
         return "for --image"
+    if _has(item, "http1") and options.http2:
+        return "for HTTP/1.1"
     required = {model for mark in item.iter_markers("model") for model in mark.args}
     if options.models and not required <= set(options.models):
         return "of models that --model leaves out"

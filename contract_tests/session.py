@@ -249,6 +249,7 @@ class Session:
             target=options.url,
             other=options.diff,
             level=options.level,
+            http2=options.http2,
             seed=None if self.derandomized else self.seed,
             max_examples=options.max_examples,
             versions=versions(),
@@ -287,7 +288,10 @@ class Session:
 
 def _create_run(options: Options, clock: RunClock) -> Run:
     client_options = ClientOptions(
-        timeout_s=options.timeout, wait_s=options.wait, per_minute=options.rate
+        timeout_s=options.timeout,
+        wait_s=options.wait,
+        per_minute=options.rate,
+        http2=options.http2,
     )
     other = (
         Target(options.diff, options.diff_token, client_options, clock) if options.diff else None

@@ -38,7 +38,8 @@ def dollars(amount: float) -> str:
 def header(report: Report) -> Iterator[str]:
     """What is judged, how, and what it may cost."""
     compared = f", and compared with {report.other}" if report.other else ""
-    yield f"target    {report.target}, level {report.level}{compared}"
+    by = ", by HTTP/2" if report.http2 else ""
+    yield f"target    {report.target}, level {report.level}{by}{compared}"
     money = report.money
     limit = "any number of requests" if money.limit is None else count(money.limit, "request")
     yield (

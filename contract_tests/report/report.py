@@ -57,6 +57,7 @@ STATUSES: Final = {
     "unusable proxy": 8,
     "wrong URL": 9,
     "blocked": 10,
+    "no HTTP/2": 11,
     Outcome.BUDGET: 4,
     Outcome.INCONCLUSIVE: 3,
     Outcome.PASSED: 0,
@@ -75,6 +76,7 @@ HEADLINES: Final = {
     "unusable proxy": "cannot be judged",
     "wrong URL": "cannot be judged",
     "blocked": "cannot be judged",
+    "no HTTP/2": "cannot be judged",
     Outcome.BUDGET: "budget reached",
     Outcome.INCONCLUSIVE: "inconclusive",
     Outcome.PASSED: "conforms",
@@ -178,6 +180,8 @@ class Report:
     target: str
     other: str | None
     level: str
+    http2: bool
+    """Whether the requests were sent by HTTP/2."""
     seed: int | None
     """Of random choices; None if they are always the same."""
     max_examples: int

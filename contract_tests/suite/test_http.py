@@ -149,6 +149,7 @@ def test_each_response_has_an_id_of_its_own(run: Run) -> None:
 
 
 @rule("ASY-4")
+@pytest.mark.http1
 def test_an_asynchronous_body_of_more_than_10_mb_is_refused(run: Run) -> None:
     """For its length alone: it is a valid request between spaces."""
     spaces = b" " * (MAX_ASYNC_BYTES + 1 - len(VALID_REQUEST.body))
@@ -157,6 +158,7 @@ def test_an_asynchronous_body_of_more_than_10_mb_is_refused(run: Run) -> None:
 
 @rule("RES-7")
 @pytest.mark.strict
+@pytest.mark.http1
 def test_a_body_of_more_than_32_mb_is_refused(run: Run) -> None:
     run.check(Request(b" " * (MAX_BODY_BYTES + 1)))
 

@@ -54,6 +54,8 @@ class ClientOptions:
     """For a busy target: all pauses of one request together."""
     per_minute: float | None = None
     """The most requests in a minute, evenly spaced; None: each once the last one has a response."""
+    http2: bool = False
+    """Whether all requests are sent by HTTP/2, which the target must offer; else by HTTP/1.1."""
 
 
 class Target:
@@ -72,7 +74,7 @@ class Target:
         self._clock = clock or RunClock()
         # Half of a short timeout, so that no connection can be told from a slow response.
         connect_timeout_s = min(CONNECT_TIMEOUT_S, self.options.timeout_s / 2)
-        self._client = HttpClient(self._clock, connect_timeout_s)
+        self._client = HttpClient(self._clock, connect_timeout_s, http2=self.options.http2)
         self.user_agent = USER_AGENT.format(version("octo-upscaler"))
         self._next_s = 0.0
         self._fails = False

@@ -20,6 +20,7 @@ MAX_RESPONSE_BYTES: Final = 8 * MAX_OUTPUT_PX**2
 """No allowed image is longer: the largest one, of noise, takes half of it in base64."""
 
 CHUNK_BYTES: Final = 2**16
+HTTP2: Final = "HTTP/2"
 CODINGS: Final = frozenset({"", "identity", "gzip", "deflate"})
 """The content codings that every build of httpx can undo."""
 
@@ -33,11 +34,15 @@ class HttpClient:
 
     The timeouts of httpx are for each read alone, so that a response of one byte now and then would
     never end. Here requests are tasks of an event loop, which can be cancelled as a whole.
+
+    With `http2` each request is sent by HTTP/2, where names of headers are in lower case and a body
+    in chunks is one of unknown length; otherwise by HTTP/1.1.
     """
 
-    def __init__(self, clock: RunClock, connect_timeout_s: float) -> None:
+    def __init__(self, clock: RunClock, connect_timeout_s: float, *, http2: bool) -> None:
         self._clock = clock
         self._connect_timeout_s = connect_timeout_s
+        self._http2 = http2
         self._lock = threading.Lock()
         self._opened: tuple[httpx.AsyncClient, asyncio.AbstractEventLoop, threading.Thread] | None
         self._opened = None
@@ -53,8 +58,8 @@ class HttpClient:
         """Send a request, and return its response, complete within `within_s` seconds.
 
         Raises httpx.TransportError if there is none, TooSlow, Inconclusive if it is too long,
-        CannotBegin if the environment names a proxy that cannot be used, and what the run's clock
-        raises.
+        CannotBegin if the environment names a proxy that cannot be used or the target offers no
+        HTTP/2 where it is wanted, and what the run's clock raises.
         """
         client, loop = self._open()
         # Without an iterator httpx would add a Content-Length, which chunks have not.
@@ -62,7 +67,7 @@ class HttpClient:
         content = _chunks(body or b"") if chunked else body
         request = client.build_request(method, url, headers=list(headers), content=content)
         within_s = min(within_s, self._clock.left_s)
-        sent = asyncio.run_coroutine_threadsafe(_exchange(client, request, within_s), loop)
+        sent = asyncio.run_coroutine_threadsafe(self._exchange(client, request, within_s), loop)
         try:
             while not concurrent.futures.wait([sent], SLICE_S).done:
                 self._clock.check()
@@ -85,13 +90,39 @@ class HttpClient:
         thread.join()
         loop.close()
 
+    async def _exchange(
+        self, client: httpx.AsyncClient, request: httpx.Request, within_s: float
+    ) -> Response:
+        began_s = asyncio.get_running_loop().time()
+        async with asyncio.timeout(within_s):
+            received = await client.send(request, stream=True)
+            content = bytearray()
+            try:
+                if self._http2:
+                    _require_http2(received)
+                _require_known_coding(received)
+                # Part by part, since a hostile target may never end its response.
+                async for part in received.aiter_bytes():
+                    content += part
+                    if len(content) > MAX_RESPONSE_BYTES:
+                        raise Inconclusive(f"the response has more than {MAX_RESPONSE_BYTES} bytes")
+            except httpx.DecodingError as error:
+                # It is judged as what it is, no JSON and no image; reports show why.
+                content[:] = f"(not {received.headers['content-encoding']}: {error})".encode()
+            finally:
+                await received.aclose()
+        seconds = asyncio.get_running_loop().time() - began_s
+        lower_case = {name.lower(): value for name, value in received.headers.items()}
+        return Response(received.status_code, lower_case, bytes(content), seconds)
+
     def _open(self) -> tuple[httpx.AsyncClient, asyncio.AbstractEventLoop]:
         """The client and its loop, made once there is something to send."""
         with self._lock:
             if self._opened is None:
                 try:
                     client = httpx.AsyncClient(
-                        timeout=httpx.Timeout(None, connect=self._connect_timeout_s)
+                        timeout=httpx.Timeout(None, connect=self._connect_timeout_s),
+                        http2=self._http2,
                     )
                 except (ImportError, ValueError, httpx.InvalidURL) as error:
                     raise _unusable_proxy(error) from error
@@ -111,26 +142,13 @@ async def _chunks(body: bytes) -> AsyncIterator[bytes]:
         yield body[start:stop]
 
 
-async def _exchange(client: httpx.AsyncClient, request: httpx.Request, within_s: float) -> Response:
-    began_s = asyncio.get_running_loop().time()
-    async with asyncio.timeout(within_s):
-        received = await client.send(request, stream=True)
-        content = bytearray()
-        try:
-            _require_known_coding(received)
-            # Part by part, since a hostile target may never end its response.
-            async for part in received.aiter_bytes():
-                content += part
-                if len(content) > MAX_RESPONSE_BYTES:
-                    raise Inconclusive(f"the response has more than {MAX_RESPONSE_BYTES} bytes")
-        except httpx.DecodingError as error:
-            # It is judged as what it is, no JSON and no image; reports show why.
-            content[:] = f"(not {received.headers['content-encoding']}: {error})".encode()
-        finally:
-            await received.aclose()
-    seconds = asyncio.get_running_loop().time() - began_s
-    lower_case = {name.lower(): value for name, value in received.headers.items()}
-    return Response(received.status_code, lower_case, bytes(content), seconds)
+def _require_http2(received: httpx.Response) -> None:
+    if received.http_version != HTTP2:
+        raise CannotBegin(
+            "no HTTP/2",
+            f"{received.url.host} offers no HTTP/2 but {received.http_version}: leave out --http2, "
+            "or switch it on where TLS ends",
+        )
 
 
 def _require_known_coding(received: httpx.Response) -> None:

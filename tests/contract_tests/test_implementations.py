@@ -7,15 +7,15 @@ import pytest
 
 from tests.contract_tests.implementations import (
     MISTAKES,
-    NGINX,
     NODE,
     TOKEN,
     behind_nginx,
     serving,
 )
 from tests.support.contract_cli import CliResult, run_cli
+from tests.support.nginx import needs_nginx
 
-pytestmark = [pytest.mark.dev, pytest.mark.skipif(not NGINX, reason="nginx is not installed")]
+pytestmark = [pytest.mark.dev, needs_nginx]
 NAMES: Final = [
     pytest.param(
         name, marks=pytest.mark.skipif(name == "Node" and not NODE, reason="Node is not installed")
@@ -37,7 +37,7 @@ def judge(name: str, mistake: str, folder: Path, *options: str) -> CliResult:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_implementation_that_is_right_conforms_behind_nginx(name: str, tmp_path: Path) -> None:
-    result = judge(name, "", tmp_path, "--max-examples", "5")
+    result = judge(name, "", tmp_path, "--http2", "--max-examples", "5")
     assert result.status == 0, result.output
     verdicts = {rule["verdict"] for rule in result.report["rules"]}
     assert verdicts == {"conforms", "not tested"}

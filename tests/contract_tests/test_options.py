@@ -50,6 +50,8 @@ TOKEN: Final = "a-token-to-be-kept"
         (("--base-url", "http://x", "--report", "."), "is not a file name"),
         (("--base-url", "http://x", "--junit", "/nowhere/at/all.xml"), "there is no folder"),
         (("--base-url", "http://x", "--diff", "y"), "is not a URL such as"),
+        (("--base-url", "http://x", "--http2"), "--http2 is for https: alone"),
+        (("--base-url", "https://x", "--diff", "http://y", "--http2"), "is for https: alone"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, tuple) else "",
 )

@@ -1,6 +1,7 @@
 """What is found out before anything is tested: one sentence, and an exit status of its own."""
 
 import re
+import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from contract_tests.target.preflight import accepts_token
 from mock_server.serving.server import MockServer
 from tests.support.consumer_suites import outcome
 from tests.support.contract_cli import TOKEN, run_cli
+from tests.support.http_hosts import AUTHORITY, answer, serving
 from tests.support.stub_servers import (
     OK,
     ReceivedRequest,
@@ -113,6 +115,20 @@ def test_a_dead_proxy_is_named_beside_the_target(mock: MockServer) -> None:
     passed_by = run_cli(mock.url, TOKEN, "--only", "RES-9", HTTP_PROXY=dead, http_proxy=dead,
                         NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")  # fmt: skip
     assert passed_by.status == 0, passed_by.output
+
+
+def test_a_target_that_offers_no_http2_is_named(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    AUTHORITY.cert_pem.write_to_path(authority)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("127.0.0.1").configure_cert(tls)
+    with serving(
+        answer(b"{}", Content_Type="application/json"), address="127.0.0.1", tls=tls
+    ) as host:
+        done = run_cli(host.url, TOKEN, "--http2", SSL_CERT_FILE=str(authority))
+    assert done.status == 11, done.output
+    assert "127.0.0.1 offers no HTTP/2 but HTTP/1.1: leave out --http2" in done.output
+    assert len(host.requests) == 1
 
 
 def test_a_firewall_that_wants_a_user_agent_is_passed(open_target: Callable[..., Target]) -> None:

@@ -59,7 +59,8 @@ def reported(*tests: TestResult, word: str = "", **more: Any) -> Report:
     occurred = {test.outcome for test in tests}
     word = word or next(each for each in report.STATUSES if each in occurred)
     made = Report(
-        target="http://127.0.0.1:8000", other=None, level="strict", seed=7, max_examples=25,
+        target="http://127.0.0.1:8000", other=None, level="strict", http2=False, seed=7,
+        max_examples=25,
         versions={"python": "3.11"}, started="2026-01-02T03:04:05+00:00", seconds=61.5,
         verdict=report.HEADLINES[word], status=report.STATUSES[word],
         money=Money(0.004, 1.0, 250, 5, 0.02),
@@ -207,7 +208,7 @@ def test_a_skipped_rule_is_not_tested() -> None:
 
 
 def test_the_most_severe_outcome_decides() -> None:
-    assert list(report.STATUSES.values()) == [130, 1, 1, 5, 6, 7, 8, 9, 10, 4, 3, 0, 0, 3]
+    assert list(report.STATUSES.values()) == [130, 1, 1, 5, 6, 7, 8, 9, 10, 11, 4, 3, 0, 0, 3]
     assert set(report.HEADLINES) == set(report.STATUSES)
 
 
@@ -219,8 +220,9 @@ def test_the_json_has_everything(tmp_path: Path) -> None:
     BROKEN.write(file)
     read = json.loads(file.read_text())
     assert list(read) == [
-        "target", "other", "level", "seed", "max_examples", "versions", "started", "seconds",
-        "verdict", "status", "money", "times", "reason", "left_out", "rules", "tests", "schema",
+        "target", "other", "level", "http2", "seed", "max_examples", "versions", "started",
+        "seconds", "verdict", "status", "money", "times", "reason", "left_out", "rules", "tests",
+        "schema",
     ]  # fmt: skip
     assert read["schema"] == 1
     assert read["status"] == 1

@@ -25,13 +25,16 @@ http {{
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi; scgi_temp_path scgi;
     client_max_body_size 0;
+    {servers}
+}}
+"""
+"""All that is not said here is as nginx has it, above all HTTP/1.0 and `Connection: close`."""
+SERVER: Final = """
     server {{
         listen 127.0.0.1:{port};
         {locations}
     }}
-}}
 """
-"""All that is not said here is as nginx has it, above all HTTP/1.0 and `Connection: close`."""
 
 
 def free_port() -> int:
@@ -43,24 +46,31 @@ def free_port() -> int:
 @contextmanager
 def nginx(folder: Path, locations: str, port: int) -> Iterator[str]:
     """Run nginx with these locations on a port, with its files in `folder`, and yield its URL."""
-    (folder / "conf").write_text(CONFIGURATION.format(port=port, locations=locations))
-    proxy = subprocess.Popen([NGINX, "-p", str(folder), "-c", "conf", "-e", "error.log"])
-    try:
-        _wait_for(port)
+    with running(folder, SERVER.format(port=port, locations=locations), port):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        proxy.terminate()
-        proxy.wait(timeout=60)
 
 
-def _wait_for(port: int) -> None:
-    """Until somebody listens there."""
-    deadline_s = time.monotonic() + 30
+@contextmanager
+def running(folder: Path, servers: str, *ports: int) -> Iterator[None]:
+    """Run nginx with these servers, which listen on `ports`, with its files in `folder`."""
+    (folder / "conf").write_text(CONFIGURATION.format(servers=servers))
+    command = (NGINX, "-p", str(folder), "-c", "conf", "-e", "error.log")
+    with subprocess.Popen(command) as process:
+        try:
+            for port in ports:
+                _wait_for(port, process)
+            yield
+        finally:
+            process.terminate()
+
+
+def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
+    """Return once something listens on the port; fails if the process ends."""
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        except OSError:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.05)
+            socket.create_connection(("127.0.0.1", port), timeout=60).close()
+        except ConnectionRefusedError:
+            assert process.poll() is None, "nginx does not start"
+            time.sleep(0.01)
         else:
             return

@@ -19,11 +19,11 @@ import trustme
 import uvicorn
 
 from tests.contract_tests.implementations import fastapi_default, like_go
+from tests.support.nginx import free_port, running
 from tests.support.paths import ROOT
 from tests.support.requirements import program
 
 HERE: Final = Path(__file__).parent
-NGINX: Final = program("nginx", demand="REQUIRE_NGINX")
 NODE: Final = program("node", demand="REQUIRE_CORPORA")
 TOKEN: Final = "Some-Token-of-Theirs"
 IN_NODE: Final = {
@@ -42,16 +42,7 @@ MISTAKES: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
 }
 """By implementation and name, the rule that a mistake breaks, and what it is."""
 PREFIX: Final = "/api/v2"
-CONFIGURATION: Final = """
-daemon off;
-master_process off;
-pid nginx.pid;
-error_log error.log info;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+SERVERS: Final = """
     server {{
         listen 127.0.0.1:{inner};
         client_max_body_size 10m;
@@ -75,7 +66,6 @@ http {{
             proxy_set_header X-Forwarded-Prefix {prefix};
         }}
     }}
-}}
 """
 """Two servers: the inner one buffers, compresses and has a limit of its own on bodies. The outer
 one asks it for gzip, speaks TLS and HTTP/2, and has the API under a prefix."""
@@ -105,7 +95,7 @@ def _fastapi(mistake: str) -> Iterator[str]:
 
 @contextmanager
 def _node(mistake: str) -> Iterator[str]:
-    port = _free_port()
+    port = free_port()
     arguments = (str(port), TOKEN, mistake, sys.executable)
     command = (NODE, str(HERE / "plain_node.mjs"), *arguments)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -137,32 +127,8 @@ def behind_nginx(url: str, folder: Path) -> Iterator[tuple[str, dict[str, str]]]
     authority.cert_pem.write_to_path(folder / "ca.pem")
     identity = authority.issue_cert("127.0.0.1")
     identity.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
-    inner, outer = _free_port(), _free_port()
-    text = CONFIGURATION.format(inner=inner, outer=outer, url=url, prefix=PREFIX)
-    (folder / "conf").write_text(text)
-    command = (NGINX, "-p", str(folder), "-c", "conf", "-e", "error.log")
-    with subprocess.Popen(command) as process:
-        try:
-            _wait_for(inner, process)
-            _wait_for(outer, process)
-            environment = {"SSL_CERT_FILE": str(folder / "ca.pem")}
-            yield f"https://127.0.0.1:{outer}{PREFIX}", environment
-        finally:
-            process.terminate()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
-    """Return once something listens on the port; fails if the process ends."""
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=60).close()
-        except ConnectionRefusedError:
-            assert process.poll() is None, "nginx does not start"
-        else:
-            return
+    inner, outer = free_port(), free_port()
+    servers = SERVERS.format(inner=inner, outer=outer, url=url, prefix=PREFIX)
+    with running(folder, servers, inner, outer):
+        environment = {"SSL_CERT_FILE": str(folder / "ca.pem")}
+        yield f"https://127.0.0.1:{outer}{PREFIX}", environment
