@@ -30,7 +30,7 @@ from mock_server.scenario import FETCHES, Scenario
 from mock_server.sessions import SessionMiddleware, Sessions
 from mock_server.state import State
 from upscaler.service import cors
-from upscaler.service.app import create_app
+from upscaler.service.app import base_url, create_app
 from upscaler.settings import FaceEnhance, Settings
 
 EXPOSED: Final = (RULE_HEADER, POLICY_HEADER, QUOTA_HEADER)
@@ -181,7 +181,12 @@ class Mock:
             Middleware(JournalMiddleware, state.journal),
             # Inside the routes below /_mock, which no page of another origin may use.
             *cors.middleware(origins, EXPOSED),
-            Middleware(FaultMiddleware, state.faults, state.jobs.result_fault),
+            Middleware(
+                FaultMiddleware,
+                state.faults,
+                state.jobs.result_fault,
+                partial(base_url, settings=self.settings),
+            ),
         ]
         if hosts is not None:  # outside the journal and the faults, which do not apply to it
             middleware.insert(0, Middleware(AdminMiddleware, state, hosts))

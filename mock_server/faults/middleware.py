@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,13 +44,19 @@ class Attempt(NamedTuple):
 class FaultMiddleware:
     """Middleware that applies the faults of `faults` to requests and responses.
 
-    `result_fault` returns the fault of the result of a job, by its ID.
+    `result_fault` returns the fault of the result of a job, by its ID, and `base_url` what the URLs
+    in the response to a request begin with.
     """
 
     def __init__(
-        self, app: ASGIApp, faults: FaultSchedule, result_fault: Callable[[str], SelectedFault]
+        self,
+        app: ASGIApp,
+        faults: FaultSchedule,
+        result_fault: Callable[[str], SelectedFault],
+        base_url: Callable[[Request], str],
     ) -> None:
         self.app = app
+        self._base_url = base_url
         self._faults = faults
         self._result_fault = result_fault
         self._attempts: dict[str, Attempt] = {}
@@ -120,8 +127,7 @@ class FaultMiddleware:
             oldest = self._attempts.pop(next(iter(self._attempts)))
             held_bytes -= len(oldest.body)
         query = [*parse_qsl(scope["query_string"].decode("latin-1")), (ATTEMPT, token)]
-        host = Headers(scope=scope).get("Host", "")
-        url = f"{scope['scheme']}://{host}{scope['path']}?{urlencode(query)}"
+        url = f"{self._base_url(Request(scope))}{scope['path']}?{urlencode(query)}"
         headers = {"Location": url, "Content-Length": "0"}
         await Response(None, HTTPStatus.SEE_OTHER, headers)(scope, exchange.receive, send)
 

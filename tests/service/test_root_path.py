@@ -82,6 +82,15 @@ def test_the_contract_tests_of_asynchronous_requests_pass_behind_the_proxy(tmp_p
     assert result.status == 0, result.output
 
 
+@needs_nginx
+@pytest.mark.parametrize("way", WAYS)
+def test_a_redirect_of_the_mock_leads_through_the_proxy(way: str, tmp_path: Path) -> None:
+    with behind_nginx("mock", way, tmp_path) as api:
+        sent = api.post("/upscaling", json=SMALL, headers={"X-Mock-Fault": "303"})
+        assert sent.headers["Location"].startswith(f"{api.base_url}upscaling?")
+        assert decoded(api.get(sent.headers["Location"])).size == (152, 128)
+
+
 def test_the_mock_is_steered_and_notes_requests_below_the_path() -> None:
     mock = Mock(settings=replace(SETTINGS, root_path=ROOT))
     with mocked(mock) as api:
