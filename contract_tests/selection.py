@@ -49,20 +49,16 @@ def is_billable(item: pytest.Item) -> bool:
 
 def exclusion_reason(item: pytest.Item, options: Options) -> str:
     """Why a test is not run, as an addition to its number, or an empty string."""
-    if _has(item, "strict") and options.level != "strict":
-        return "of the level strict"
-    if not set(rules(item)) - options.skipped:
-        return "of rules that are not judged"
-    if _has(item, "together") and options.concurrency == 1:
-        return "for --concurrency 2 or more"
-    if _has(item, "image_url") and options.image is None:
-        return "for --image"
-    if _has(item, "http1") and options.http2:
-        return "for HTTP/1.1"
     required = {model for mark in item.iter_markers("model") for model in mark.args}
-    if options.models and not required <= set(options.models):
-        return "of models that --model leaves out"
-    return ""
+    reasons = {
+        "of the level strict": _has(item, "strict") and options.level != "strict",
+        "of rules that are not judged": not set(rules(item)) - options.skipped,
+        "for --concurrency 2 or more": _has(item, "together") and options.concurrency == 1,
+        "for --image": _has(item, "image_url") and options.image is None,
+        "for HTTP/1.1": _has(item, "http1") and options.http2,
+        "of models that --model leaves out": options.models and not required <= {*options.models},
+    }
+    return next((reason for reason, applies in reasons.items() if applies), "")
 
 
 def _has(item: pytest.Item, mark: str) -> bool:
