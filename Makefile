@@ -56,7 +56,7 @@ test: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/plugins.done $(BASE)/done
 test-all: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(VENV)/plugins.done $(BASE)/done
 	$(BIN)/python -m pytest $(ALL) -m alone $(ALONE)
 	$(ONE_THREAD) $(BIN)/python -m pytest $(ALL) -n 3 $(TOGETHER) -m '(torch or dev) and not alone'
-	$(BASE)/bin/python -m pytest $(ALL) -n 4 $(TOGETHER) -m 'not (torch or dev or alone)'
+	$(BASE)/bin/python -m pytest $(ALL) -n 5 $(TOGETHER) -m 'not (torch or dev or alone)'
 
 test-one: $(VENV)/dev.done
 	$(BIN)/python -m pytest $(T)

@@ -203,7 +203,7 @@ def test_a_plan_needs_neither_a_token_nor_a_url(capsys: Any, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_the_plan_is_what_is_sent(mock: MockServer) -> None:
-    options = ("--only", "REQ-13", "REQ-14", *STRICT)
+    options = ("--only", "REQ-13", "REQ-9", *STRICT)
     plan = judge(mock, "--plan", *options)
     billable = int(re.findall(r"^(\d+) billable requests", plan.output, re.MULTILINE)[0])
     free = int(re.findall(r"^(\d+) requests that must be", plan.output, re.MULTILINE)[0])
@@ -349,7 +349,7 @@ def test_the_first_of_several_tokens_is_taken(mock: MockServer) -> None:
 def test_two_targets_that_agree(mock: MockServer) -> None:
     with MockServer(tokens=["other-token"]) as other:
         done = judge(mock, "--diff", other.url, "--diff-token-env", "OTHER",
-                     "--only", "REQ-14", *STRICT, OTHER="other-token")  # fmt: skip
+                     "--only", "REQ-9", *STRICT, OTHER="other-token")  # fmt: skip
     assert done.status == 0, done.output
     assert done.report["rules"][-1]["verdict"] == "conforms"
     assert done.report["money"]["billed"] == 2 * paid(mock)
@@ -359,7 +359,7 @@ def test_two_targets_that_agree(mock: MockServer) -> None:
 def test_two_targets_that_differ(mock: MockServer) -> None:
     with MockServer(tokens=[TOKEN]) as other:
         other.faults.set("wrong-encodingx*")
-        done = judge(mock, "--diff", other.url, "--only", "REQ-14", *STRICT)
+        done = judge(mock, "--diff", other.url, "--only", "REQ-8", *STRICT)
     assert done.status == 1, done.output
     assert last_line(done) == "Does not conform: DIFF is broken."
     assert "its encoding differs: PNG here, JPEG there" in done.output

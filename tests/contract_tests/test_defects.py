@@ -25,31 +25,22 @@ CHOSEN: Final = (
     "not-an-object",
     "method-404",
     "json-nan-500",
-    "json-surrogate-500",
-    "json-broken-500",
     "both-pictures-taken",
     "two-sizes-taken",
     "null-picture-is-given",
-    "null-size-is-given",
     "scale-0-taken",
     "scale-text-refused",
     "height-0-taken",
     "model-default-other",
-    "encoding-jpg",
     "encoding-always-jpeg",
     "face-enhance-by-truth",
     "unknown-field-ignored",
     "first-error-only",
     "input-width-255-taken",
-    "input-height-256-refused",
-    "input-width-2048-refused",
     "input-height-2049-taken",
     "input-blamed-on-scale",
-    "output-8193-by-scale-taken",
     "output-height-8192-refused",
-    "output-width-8193-taken",
     "output-computed-width-8193-taken",
-    "rounded-down",
     "rounded-half-even",
     "scale-in-floats",
     "sides-swapped",
@@ -60,14 +51,11 @@ CHOSEN: Final = (
     "picture-previous",
     "picture-bgr",
     "picture-mirrored",
-    "picture-narrower",
     "alpha-dropped",
-    "base64-for-urls",
     "result-without-removed",
     "removed-with-picture",
     "error-400",
     "error-detail-text",
-    "error-with-input",
     "error-with-value-in-msg",
     "request-id-missing",
     "accept-ignored",
@@ -86,7 +74,6 @@ CHOSEN: Final = (
     "output-limit-before-rounding",
     "bearer-in-lower-case-refused",
     "chunked-refused",
-    "json-slash-refused",
     "json-escape-refused",
     "json-with-byte-order-mark",
     "accept-with-case",
@@ -151,7 +138,7 @@ def test_nothing_is_found_wrong_with_a_mock_whose_default_is_jpeg() -> None:
 @pytest.mark.slow
 def test_a_target_without_ids_is_judged_in_all_other_respects() -> None:
     with defective(NAMED["request-id-missing"]) as served:
-        result = run_cli(served.url, served.token, "--level", "strict")
+        result = run_cli(served.url, served.token, "--level", "strict", "--max-examples", "2")
     assert result.status == 1, result.output
     verdicts = {rule["id"]: rule["verdict"] for rule in result.report["rules"]}
     assert verdicts.pop("RES-6") == "broken"

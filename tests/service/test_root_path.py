@@ -66,18 +66,20 @@ def test_urls_in_responses_lead_through_the_proxy(server: str, way: str, tmp_pat
 
 @needs_nginx
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
-def test_the_contract_tests_pass_behind_the_proxy(way: str, tmp_path: Path) -> None:
-    """At `strict`, which has all tests of `documented`, and the mock has the service's routes."""
-    with behind_nginx("service", way, tmp_path) as api:
+def test_the_contract_tests_pass_behind_the_proxy(tmp_path: Path) -> None:
+    """At `strict`, which has all tests of `documented`."""
+    with behind_nginx("service", "root path, taken away", tmp_path) as api:
         result = run_cli(str(api.base_url), TOKENS[0], "--level", "strict", "--concurrency", "4")
     assert result.status == 0, result.output
 
 
 @needs_nginx
-def test_the_contract_tests_of_asynchronous_requests_pass_behind_the_proxy(tmp_path: Path) -> None:
-    with behind_nginx("service", "root path, taken away", tmp_path) as api:
-        rules = ("ASY-1", "ASY-2", "ASY-3", "RES-9")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.first(1)
+def test_the_contract_tests_of_paths_pass_behind_the_proxy(way: str, tmp_path: Path) -> None:
+    """Those of the rules that a path or a URL is part of."""
+    with behind_nginx("service", way, tmp_path) as api:
+        rules = ("REQ-1", "ASY-1", "ASY-2", "ASY-3", "ASY-4", "RES-9")
         result = run_cli(str(api.base_url), TOKENS[0], "--level", "strict", "--only", *rules)
     assert result.status == 0, result.output
 
