@@ -93,10 +93,12 @@ class Request:
     @cached_property
     def shown_body(self) -> str:
         """The body for people, cut off if it is long."""
-        text = printable(self.body.decode(errors="backslashreplace"))
+        text = self.body.decode(errors="backslashreplace")
         if self.image:
             text = text.replace(self.image.base64(), IMAGE_PLACEHOLDER)
-        return text if len(text) <= 300 else f"{text[:200]}... of {len(self.body)} bytes"
+        if len(text) > 300:
+            text = f"{text[:200]}... of {len(self.body)} bytes"
+        return printable(text)
 
     def curl(self, base_url: str, *, max_inline_bytes: int = MAX_INLINE_BYTES) -> str:
         """A command for a POSIX shell that sends the same, with the token in `$TOKEN`.
