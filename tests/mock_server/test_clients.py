@@ -28,6 +28,9 @@ from tests.support.clients.packages import NODE, OLDER, needs_clients
 from tests.support.mock_servers import mock_child
 from tests.support.paths import ROOT
 from tests.support.service import PHOTO_B64
+from tests.support.stub_servers import stub_server
+from upscaler.errors import OutOfMemory
+from upscaler.service.responses import BEAT, _unfinished
 
 if importlib.util.find_spec("octoai") is None:
     pytest.skip("octoai is in the other environment", allow_module_level=True)
@@ -245,6 +248,14 @@ def test_it_gets_an_image_and_sends_its_token(api: httpx.Client, url: str, drive
     fields = request["fields"]
     assert fields["scale"] == 2.5
     assert (fields["init_image"]["width"], fields["init_image"]["height"]) == (304, 256)
+
+
+def test_what_fails_after_its_answer_has_begun_is_an_error(driver: Driver) -> None:
+    """Even if a proxy ends it as if all were there: see `KeepAliveJSONResponse`."""
+    body = BEAT + _unfinished(OutOfMemory("far too large"))
+    with stub_server(lambda _: (200, {"Content-Type": "application/json"}, body)) as server:
+        told = driver.ask("infer", f"{server.url}/upscaling")
+    assert "error" in told
 
 
 def test_it_gets_an_image_asynchronously(api: httpx.Client, url: str, driver: Driver) -> None:

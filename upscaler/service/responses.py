@@ -1,6 +1,7 @@
 """Images and errors as HTTP responses."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import suppress
 from decimal import Decimal
@@ -24,7 +25,9 @@ from upscaler.service.backend import WORK_STAGES, UpscaleResult
 from upscaler.service.negotiation import JSON, MEDIA_TYPES
 
 BEAT_S: Final = 15.0
-"""How often a space is sent while the image is not done. OctoAI's client gives up after 60 s."""
+"""How often a BEAT is sent while the image is not done. OctoAI's client gives up after 60 s."""
+BEAT: Final = b" " * 2**14
+"""A proxy that collects a response before it passes it on would hold a single space for long."""
 SENT_BYTES: Final = 2**20
 """About how many bytes of a response are sent at a time."""
 VARY: Final = {"Vary": "Accept"}
@@ -62,8 +65,9 @@ class KeepAliveJSONResponse(StreamingResponse):
     """The JSON response to a request whose job is still running.
 
     It begins with spaces, which may precede any JSON (RFC 8259, 2), until the job is done. If the
-    job fails then, the status can no longer say so: the connection is closed before the JSON, and
-    no client takes that for a valid response.
+    job fails then, the status can no longer say so: an object that has the error is begun, and the
+    connection is closed before its end. So no client takes it for a valid response, not even behind
+    a proxy that ends it as if all were there.
     """
 
     def __init__(
@@ -88,12 +92,26 @@ class KeepAliveJSONResponse(StreamingResponse):
 
     async def _spaces_then_json(self) -> AsyncIterator[bytes]:
         while not self._running.done():
-            yield b" "
+            yield BEAT
             await asyncio.wait({self._running}, timeout=BEAT_S)
-        result = self._running.result()
+        try:
+            result = self._running.result()
+        except Exception as error:
+            yield _unfinished(error)
+            raise
         self._on_result(result)
         async for piece in _merged(in_json(result.file)):
             yield piece
+
+
+def _unfinished(error: Exception) -> bytes:
+    """The status and detail of an error as JSON, which lacks its end and so cannot be parsed.
+
+    A whole object would be a result for OctoAI's clients: of a 200 they return whatever it has.
+    """
+    known = error if isinstance(error, UpscalerError) else UpscalerError("Internal Server Error")
+    text = json.dumps({"status": known.status, "detail": known.detail})
+    return text.removesuffix("}").encode()
 
 
 async def cancel_and_wait(running: asyncio.Future[Any]) -> None:
