@@ -2,12 +2,20 @@
 
 import asyncio
 import os
+import sys
+from concurrent.futures import Future
 from contextlib import suppress
 from threading import Lock, Thread
+from typing import Final
 from weakref import WeakKeyDictionary, finalize
 
+from mock_server import real_time
 from mock_server.mock import Mock
-from mock_server.real_time import EventLoop
+
+CANNOT_RUN: Final = (
+    "the mock's event loop cannot run in a thread of its own, perhaps since threads are patched, "
+    "as by gevent: give clients the URL of an upscaler-mock in a process of its own"
+)
 
 _lock = Lock()
 _loops: WeakKeyDictionary[Mock, asyncio.AbstractEventLoop] = WeakKeyDictionary()
@@ -25,20 +33,49 @@ def loop_of(mock: Mock) -> asyncio.AbstractEventLoop:
         if mock not in _loops:
             if _elsewhere.pop(mock, None):
                 mock.renew()
-            loop, ended = EventLoop(), asyncio.Event()
+            loop, ended, began = EventLoop(), asyncio.Event(), Future[None]()
             # A daemon, so that a mock that still exists does not keep the process from ending.
-            Thread(target=_run, args=(loop, ended), name="upscaling-mock", daemon=True).start()
+            work = (loop, ended, began)
+            Thread(target=_run, args=work, name="upscaling-mock", daemon=True).start()
+            began.result()  # clients would wait for ever for a loop that does not run
             finalize(mock, _end, loop, ended)
             _loops[mock] = loop
         return _loops[mock]
 
 
-def _run(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+class EventLoop(real_time.EventLoop):
+    """A loop that needs no socket of the module `socket`, in suites that allow none.
+
+    pytest-socket and tests themselves replace that class. asyncio takes two, by which other threads
+    wake a loop.
+    """
+
+    if sys.platform != "win32":
+
+        def _make_self_pipe(self) -> None:
+            import _socket  # noqa: PLC0415  only here
+
+            self._ssock, self._csock = _socket.socketpair()
+            for each in (self._ssock, self._csock):
+                each.setblocking(False)
+            self._internal_fds: int = self._internal_fds + 1
+            self._add_reader(self._ssock.fileno(), self._read_from_self)  # type: ignore[attr-defined]
+
+
+def _run(loop: asyncio.AbstractEventLoop, ended: asyncio.Event, began: Future[None]) -> None:
     async def run_until_ended() -> None:
+        began.set_result(None)
         await ended.wait()
 
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(run_until_ended())
+    running = run_until_ended()
+    try:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(running)
+    except RuntimeError as error:
+        running.close()
+        if began.done():
+            raise
+        began.set_exception(RuntimeError(f"{CANNOT_RUN} ({error})"))
 
 
 def _end(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:

@@ -55,6 +55,31 @@ def in_asyncio(main: Callable[[], Awaitable[None]]) -> None:
 LOOPS = [in_asyncio, trio.run]
 
 
+def test_no_socket_is_made_in_a_suite_that_allows_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pytest-socket does, and many a fixture."""
+
+    def no_socket(*_args: Any, **_kwargs: Any) -> NoReturn:
+        raise AssertionError("a socket is made")
+
+    with monkeypatch.context() as patched, routes():
+        patched.setattr("socket.socket", no_socket)
+        assert asked().status_code == 200
+        assert asked(fault="latency=0.01").status_code == 200
+
+
+def test_a_loop_that_cannot_run_is_an_error_and_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where gevent has patched threads: then all share one thread, which has a loop."""
+
+    def run(_runner: asyncio.Runner, _main: object) -> NoReturn:
+        raise RuntimeError("cannot be called from a running event loop")
+
+    monkeypatch.setattr("asyncio.Runner.run", run)
+    with routes(), pytest.raises(RuntimeError, match="in a process of its own"):
+        asked(timeout=5)
+
+
 @pytest.mark.parametrize(
     "request_",
     [
