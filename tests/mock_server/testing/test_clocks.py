@@ -107,3 +107,16 @@ def test_a_suite_whose_tests_and_fixtures_are_all_frozen_ends(tmp_path: Path) ->
         **environment(),
     )
     assert came.counts == {"passed": 1}, came.said
+
+
+def test_where_the_mock_cannot_be_imported_only_tests_with_it_fail(tmp_path: Path) -> None:
+    """As where the time was frozen before any test."""
+    frozen = 'from freezegun import freeze_time\nfreeze_time("2051-03-04").start()\n'
+    (tmp_path / "conftest.py").write_text(frozen)
+    tests = """
+        def test_with_the_mock(upscaling_mock): pass
+        def test_without(): pass
+    """
+    came = suite(tmp_path, tests, "-pno:asyncio", "-pno:randomly", **environment())
+    assert came.counts == {"passed": 1, "error": 1}, came.said
+    assert "INTERNALERROR" not in came.said
