@@ -23,6 +23,8 @@ CHUNK_BYTES: Final = 2**16
 HTTP2: Final = "HTTP/2"
 CODINGS: Final = frozenset({"", "identity", "gzip", "deflate"})
 """The content codings that every build of httpx can undo."""
+ALIASES: Final = {"x-gzip": "gzip"}
+"""Codings that are the same as others (RFC 9110, 8.4.1.3), which httpx does not know."""
 
 
 class TooSlow(Exception):
@@ -100,7 +102,7 @@ class HttpClient:
             try:
                 if self._http2:
                     _require_http2(received)
-                _require_known_coding(received)
+                _use_known_coding(received)
                 # Part by part, since a hostile target may never end its response.
                 async for part in received.aiter_bytes():
                     content += part
@@ -151,18 +153,22 @@ def _require_http2(received: httpx.Response) -> None:
         )
 
 
-def _require_known_coding(received: httpx.Response) -> None:
-    """Raise Inconclusive for a content coding that httpx cannot undo by itself.
+def _use_known_coding(received: httpx.Response) -> None:
+    """Name the content codings as httpx does; raise Inconclusive for one that it cannot undo.
 
     None is asked for, and then any is right (RFC 9110, 12.5.3).
     """
-    codings = received.headers.get_list("content-encoding", split_commas=True)
-    unknown = {each.strip().lower() for each in codings} - CODINGS
+    listed = received.headers.get_list("content-encoding", split_commas=True)
+    names = [each.strip().lower() for each in listed]
+    codings = [ALIASES.get(name, name) for name in names]
+    unknown = set(codings) - CODINGS
     if unknown:
         raise Inconclusive(
             f"the response has the content coding {', '.join(sorted(unknown))}, though none was "
             "asked for; only gzip and deflate can be read here"
         )
+    if codings != names:
+        received.headers["content-encoding"] = ", ".join(codings)
 
 
 def proxy_variable(url: str) -> str:
