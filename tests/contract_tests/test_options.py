@@ -3,11 +3,15 @@
 import subprocess
 import sys
 import textwrap
+from decimal import Decimal
 from typing import Any, Final
 
 import pytest
 
 from contract_tests.cli import main
+from contract_tests.options import Options
+from contract_tests.session import Session
+from contract_tests.target.client import ClientOptions
 
 TOKEN: Final = "a-token-to-be-kept"
 
@@ -94,3 +98,17 @@ def test_help_and_version_import_nothing_heavy() -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert text in " ".join(done.stdout.split())
+
+
+def test_a_run_has_the_limits_of_its_options() -> None:
+    limits: dict[str, Any] = {"timeout": 7.0, "wait": 3.0, "rate": 5.0, "max_time": 9.0}
+    limits |= {"max_cost": Decimal(2), "price": Decimal("0.5")}
+    session = Session(Options("http://x", TOKEN, diff="http://y", **limits))
+    assert session.run.other
+    for target in (session.run.target, session.run.other):
+        assert target.options == ClientOptions(timeout_s=7.0, wait_s=3.0, per_minute=5.0)
+    assert 0 < session.clock.left_s <= 9
+    assert session.run.budget.limit == 4
+    fewer = Session(Options("http://x", TOKEN, max_requests=3))
+    assert fewer.run.budget.limit == 3
+    assert fewer.clock.left_s == float("inf")

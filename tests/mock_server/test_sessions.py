@@ -3,13 +3,16 @@
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 
 import httpx
 import pytest
 
 from mock_server import Mock, Transport
-from mock_server.sessions import MAX_SESSIONS
+from mock_server.scenario import Scenario
+from mock_server.sessions import MAX_SESSIONS, Sessions
 from tests.support.mock_servers import SMALL, mock_child, mocked, recorded
 from upscaler.api.limits import RESULT_LIFETIME_S
 
@@ -71,6 +74,48 @@ def test_a_session_is_as_the_mock_was_at_its_start() -> None:
         assert allowed.headers["Access-Control-Allow-Origin"] == "*"
         with in_session(api, "b") as other:
             assert statuses(other, 1) == [200], "whose rate limit is another one"
+
+
+def test_a_session_has_the_scenario_and_the_options_of_the_mock() -> None:
+    scenario = Scenario.parse({"faults": {"upscaling": "503"}})
+    mock = Mock(scenario=scenario, cors=False, fetch="real", admin_hosts=["mock.example"])
+    preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    nowhere = {"init_image_url": "http://nothing.invalid/a.png", "scale": 1}
+    with mocked(mock) as api, in_session(api, "a") as session:
+        assert statuses(session, 2) == [503, 200]
+        assert session.post("/upscaling", json=nowhere).status_code == 422, "it is not made up"
+        refused = session.options("/upscaling", headers=preflight)
+        assert "Access-Control-Allow-Origin" not in refused.headers
+        asked = session.get("/_mock/clock", headers={"Host": "mock.example"})
+        assert asked.status_code == 200
+    with mocked(Mock(admin=False)) as api, in_session(api, "a") as session:
+        assert session.get("/_mock/clock").status_code == 404
+
+
+def test_threads_that_ask_for_a_session_at_once_get_the_same() -> None:
+    both = Barrier(2)
+
+    def create() -> Mock:
+        with suppress(BrokenBarrierError):  # as it should be: nobody else is here
+            both.wait(0.5)
+        return Mock(sessions=False)
+
+    sessions = Sessions(create)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(sessions.get, ("a", "a"))
+    assert first is second
+
+
+def test_a_mock_that_goes_on_in_a_fork_has_new_sessions_with_the_old_faults() -> None:
+    mock = Mock()
+    session = mock.session("a")
+    session.faults.set("503")
+    before = session.app
+    mock.renew()
+    assert mock.session("a") is session
+    assert session.app is not before
+    with mocked(mock) as api, in_session(api, "a") as client:
+        assert statuses(client, 2) == [503, 200]
 
 
 def test_parallel_tests_do_not_notice_each_other(api: httpx.Client) -> None:

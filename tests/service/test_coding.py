@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import httpx
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from mock_server import Mock
 from tests.support.both_servers import SERVERS, api_of
 from tests.support.mock_servers import SMALL, mocked, recorded
-from tests.support.service import decoded, only_error
+from tests.support.service import SETTINGS, decoded, only_error
 from upscaler.api.limits import ASYNC_MAX_BODY_BYTES, MAX_BODY_BYTES
 from upscaler.errors import BodyTooLarge, InvalidRequest
 from upscaler.service.coding import MAX_MEMBERS, decode_body
@@ -96,6 +97,14 @@ def test_the_limits_of_a_body_are_those_of_what_comes_of_it(api: httpx.Client) -
         refused = sent(api, larger, "gzip", **headers)
         assert refused.status_code == 413
         assert str(limit) in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_what_comes_of_a_body_counts_as_memory_while_it_is_decoded(server: str) -> None:
+    with api_of(server, replace(SETTINGS, queue_memory=4 * 2**20)) as api:
+        refused = sent(api, gzip.compress(b" " * 8 * 2**20, 1), "gzip")
+        assert refused.status_code == 503
+        assert refused.headers["Retry-After"]
 
 
 def test_nothing_is_decoded_without_a_token(api: httpx.Client) -> None:

@@ -112,8 +112,20 @@ def test_the_mock_is_steered_and_notes_requests_below_the_path() -> None:
 def test_other_paths_than_the_root_are_left() -> None:
     with mocked(Mock(settings=replace(SETTINGS, root_path="/up"))) as api:
         assert api.post("/upscaling", json=SMALL).status_code == 200
+        assert api.post("/up/upscaling", json=SMALL).status_code == 200
         assert api.get("/up").status_code == 200
         assert api.get("/uplivez").status_code == 404
+
+
+def test_a_public_url_goes_before_the_root_path() -> None:
+    """It has a path of its own, if any."""
+    settings = replace(SETTINGS, root_path="/inner", public_url="https://a.example/outer")
+    with mocked(Mock(settings=settings)) as api:
+        for root in ("", "/inner"):
+            headers = {"X-OctoAI-Async": "1"}
+            started = api.post(f"{root}/upscaling", json=SMALL, headers=headers).json()
+            expected = f"https://a.example/outer/v1/requests/{started['response_id']}"
+            assert started["poll_url"] == expected
 
 
 @pytest.mark.parametrize(
