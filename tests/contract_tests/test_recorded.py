@@ -173,8 +173,17 @@ def test_a_recording_of_a_browser_is_judged(tmp_path: Path) -> None:
     file = written(tmp_path / "x.har", entry())
     assert judged(file)[0] == 0
     assert judged(file, "--base-url", "https://api.example/v1")[0] == 0
-    status, report = judged(file, "--base-url", "https://other.example")
-    assert (status, report["left_out"]) == (3, {"of other URLs or methods": 1})
+    for other in ("https://other.example", "https://api.example/v"):
+        status, report = judged(file, "--base-url", other)
+        assert (status, report["left_out"]) == (3, {"of other URLs or methods": 1})
+
+
+def test_a_token_is_recorded_nowhere(tmp_path: Path) -> None:
+    file = tmp_path / "traffic.har"
+    with recording(file) as api:
+        api.get(f"/healthcheck?token={TOKEN}", headers={"X-Note": TOKEN})
+    assert len(json.loads(file.read_text())["log"]["entries"]) == 1
+    assert TOKEN not in file.read_text()
 
 
 LEFT_OUT: Final = {

@@ -71,6 +71,16 @@ def test_another_coding_is_a_415_that_says_which_are_read(api: httpx.Client, cod
     assert len(detail) < 200
 
 
+def test_several_lines_are_several_codings(api: httpx.Client) -> None:
+    lines = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")]
+    headers = [
+        *lines,
+        ("Content-Encoding", "gzip"),
+        ("Authorization", api.headers["Authorization"]),
+    ]
+    assert api.post("/upscaling", content=gzip.compress(BODY), headers=headers).status_code == 415
+
+
 DAMAGED: Final = {
     "no gzip": (BODY, "gzip"),
     "nothing": (b"", "gzip"),
