@@ -59,6 +59,7 @@ def _result(session: Session, exchange: Exchange) -> TestResult:
         0,
         round(exchange.response.seconds, 4),
         outcomes.report_findings(run, session.clean),
+        outcomes.report_undecided(outcome, run, session.clean),
     )
 
 
@@ -86,5 +87,6 @@ def _print(report: Report, printer: Printer) -> None:
     for line in console_report.broken(report):
         printer.line(line)
     lines = [*console_report.table(report), ""] if report.tests else []
+    lines += console_report.undecided(report)
     for line in ("", *lines, *console_report.left_out(report), console_report.sentence(report)):
         printer.line(line)

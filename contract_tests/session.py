@@ -178,6 +178,7 @@ class Session:
             counters.billable,
             round(seconds, 4),
             outcomes.report_findings(self.run, self.clean),
+            outcomes.report_undecided(outcome, self.run, self.clean),
         )
 
     def _stop_if_hopeless(

@@ -1,11 +1,12 @@
 """One run of the tests against one target: what was sent, what it cost, and what was found."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from contract_tests.failures import Failure, Inconclusive, ShrinkBudgetSpent
+from contract_tests.failures import Failure, Inconclusive, ShrinkBudgetSpent, Unreachable
 from contract_tests.judge.checks import check_request_id, check_response
 from contract_tests.judge.diff import compare_responses
 from contract_tests.judge.expectations import SUCCESS, ExpectedResponse, Policy, expect_response
@@ -36,6 +37,16 @@ class Finding:
     """In a line or two."""
 
 
+@dataclass(frozen=True)
+class LastExchange:
+    """The request at which a test ended undecided, where it was sent, and what came of it."""
+
+    request: Request
+    response: str
+    """In a line or two; empty if there was none."""
+    base_url: str
+
+
 @dataclass
 class Counters:
     """What one test has sent and found so far."""
@@ -46,6 +57,8 @@ class Counters:
     """Response times, by whether a request was refused or an image made."""
     findings: dict[str, Finding] = field(default_factory=dict)
     """By rule."""
+    undecided: LastExchange | None = None
+    """Where it ended, if it is inconclusive or the target has gone."""
     planned: list[Request] = field(default_factory=list)
     unexpected_charge: bool = False
     """Whether an image came that should have been refused: any further one may cost money."""
@@ -106,6 +119,7 @@ class Run:
         """Require that the response which a request once got is allowed; nothing is sent."""
         self.counters.requests += 1
         self._last.exchange = request, response
+        self._last.attempted = request, response.summary, self.target.base_url
         self._check_id(request, response)
         self._judge(request, response, expect_response(request, self.policy))
 
@@ -147,7 +161,8 @@ class Run:
         """Require what a test cannot go on without: it ends even if `rule` is not judged."""
         self.require(holds, rule, sentence)
         if not holds:
-            raise Inconclusive(f"{sentence}, by a rule that is not judged")
+            with self._noting_where_it_ends():
+                raise Inconclusive(f"{sentence}, by a rule that is not judged")
 
     def record(self, failure: Failure) -> None:
         """Record a failure that a test raised by itself about its last exchange."""
@@ -162,7 +177,8 @@ class Run:
             return None
         self._spend_shrink_budget(billable=billable or self.counters.unexpected_charge)
         begin, end = self._attempts(request, billable=billable, of=self.target)
-        response = self.target.send(request, begin, end)
+        with self._noting_where_it_ends():
+            response = self.target.send(request, begin, end)
         self._check_id(request, response)
         return response
 
@@ -201,6 +217,7 @@ class Run:
                 self.budget.reserve()
             elif request.method == "POST":
                 self.budget.allow_free()
+            self._last.attempted = request, "", of.base_url
             with self._lock:
                 self.counters.requests += 1
                 self.counters.billable += reserved
@@ -218,6 +235,8 @@ class Run:
                 self.counters.unexpected_charge = True
             with self._lock:
                 self.counters.billable += charged - reserved
+            if response is not None:
+                self._last.attempted = request, response.summary, of.base_url
             if response is not None and of is self.target:
                 self._on_response(request, response)
 
@@ -240,7 +259,8 @@ class Run:
         failed: Failure | None = None
         for check in (check_response, self._check_other):
             try:
-                check(request, response, expected, self.policy)
+                with self._noting_where_it_ends():
+                    check(request, response, expected, self.policy)
             except Failure as failure:
                 self._record_failed(failure, request, response)
                 failed = failure
@@ -254,9 +274,22 @@ class Run:
             return
         attempts = self._attempts(request, billable=expected.billable, of=self.other)
         theirs = self.other.send(request, *attempts)
+        self._last.attempted = request, response.summary, self.target.base_url
         difference = compare_responses(request, response, theirs)
         if difference:
             policy.fail("DIFF", difference)
+
+    @contextmanager
+    def _noting_where_it_ends(self) -> Iterator[None]:
+        """Keep the last exchange of this thread if the block finds that nothing can be decided.
+
+        A test's other threads may send more before its outcome is known.
+        """
+        try:
+            yield
+        except (Inconclusive, Unreachable):
+            self.counters.undecided = LastExchange(*self._last.attempted)
+            raise
 
     def _record_failed(self, failure: Failure, request: Request, response: Response) -> None:
         """Record a failure that the request raises again from now on."""

@@ -1,18 +1,22 @@
 """The report as plain text, for a terminal."""
 
 import textwrap
-from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Final
 
 from contract_tests.judge.run import SHRINK_BILLABLE
-from contract_tests.report.outcomes import finding_lines, format_support, rule_lines
-from contract_tests.report.report import Outcome, Report, RuleVerdict, Times
+from contract_tests.report.outcomes import (
+    finding_lines,
+    format_support,
+    rule_lines,
+    undecided_lines,
+)
+from contract_tests.report.report import Report, RuleVerdict, Times
 
 WIDTH: Final = 96
 SHOWN_FAILURES: Final = 3
-"""Per rule: further ones are mostly the same again, in other tests."""
+"""Per rule, or per reason why tests were not decided: others are mostly the same again."""
 SHOWN_REASONS: Final = 5
 """Why tests were not decided: mostly they have few reasons in common."""
 MAX_LINE: Final = 6000
@@ -105,12 +109,17 @@ def summary(report: Report) -> Iterator[str]:
 
 
 def undecided(report: Report) -> Iterator[str]:
-    """Why tests ended without a verdict, the most common reason first."""
-    ends = (Outcome.INCONCLUSIVE, Outcome.BUDGET, Outcome.UNREACHABLE)
-    reasons = Counter(test.sentence for test in report.tests if test.outcome in ends)
-    for sentence, number in reasons.most_common(SHOWN_REASONS):
-        yield f"not decided: {count(number, 'test')}: {sentence}"
-    others = reasons.total() - sum(number for _, number in reasons.most_common(SHOWN_REASONS))
+    """Why tests ended without a verdict, the most common reason first, and at which requests."""
+    groups = report.undecided()
+    for tests in groups[:SHOWN_REASONS]:
+        yield f"not decided: {count(len(tests), 'test')}: {tests[0].sentence}"
+        shown = [test for test in tests if test.undecided][:SHOWN_FAILURES]
+        for test in shown:
+            yield from (*map(_cut_off, undecided_lines(test)), f"  test:     {test.id}")
+        if shown and len(tests) > len(shown):
+            more = count(len(tests) - len(shown), "more test")
+            yield f"  {more} ended the same: see --report or --html"
+    others = sum(map(len, groups[SHOWN_REASONS:]))
     if others:
         yield f"not decided: {count(others, 'more test')}: see --report or --html"
 

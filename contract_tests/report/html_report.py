@@ -102,6 +102,7 @@ def render(report: Report) -> str:
         shown_failures=SHOWN_FAILURES,
         shown_tests=SHOWN_TESTS,
         errors=[test for test in report.tests if test.outcome is Outcome.ERROR],
+        undecided=report.undecided(),
         times=[
             (KINDS[kind], times, svg.distribution(times))
             for kind, times in report.times.items()

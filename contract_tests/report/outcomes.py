@@ -8,7 +8,15 @@ import pytest
 from contract_tests.failures import Failure, ShrinkBudgetSpent, Undecided
 from contract_tests.judge.run import Run
 from contract_tests.oracle.rules import RULES, Rule, Source
-from contract_tests.report.report import DIFF, Outcome, ReportedFinding, RuleResult, TestResult
+from contract_tests.report.report import (
+    DIFF,
+    UNDECIDED,
+    Outcome,
+    ReportedExchange,
+    ReportedFinding,
+    RuleResult,
+    TestResult,
+)
 from contract_tests.requests.request import Request
 from contract_tests.text import printable
 
@@ -67,6 +75,17 @@ def report_findings(run: Run, clean: Callable[[str], str]) -> tuple[ReportedFind
     )
 
 
+def report_undecided(
+    outcome: Outcome, run: Run, clean: Callable[[str], str]
+) -> ReportedExchange | None:
+    """Where a test of this outcome ended, if it was undecided at a request."""
+    last = run.counters.undecided
+    if last is None or outcome not in UNDECIDED:
+        return None
+    texts = (repr(last.request), last.response, *_commands(last.request, last.base_url))
+    return ReportedExchange(*(printable(clean(text)) for text in texts))
+
+
 def _commands(request: Request, base_url: str) -> tuple[str, str]:
     """The command that repeats a request, and a shorter one or an empty string."""
     whole = request.curl(base_url)
@@ -87,7 +106,8 @@ def format_report(
     elif result.outcome not in (Outcome.PASSED, Outcome.PLANNED):
         path, line, _ = pytest_report.location
         pytest_report.outcome = "skipped"
-        pytest_report.longrepr = (path, line or 0, f"{result.outcome}: {result.sentence}")
+        lines = (f"{result.outcome}: {result.sentence}", *undecided_lines(result))
+        pytest_report.longrepr = (path, line or 0, "\n".join(lines))
 
 
 def format_finding(found: ReportedFinding) -> str:
@@ -116,3 +136,11 @@ def finding_lines(found: ReportedFinding) -> Iterator[str]:
     yield f"  request:  {found.request}"
     yield f"  response: {found.answer}"
     yield f"  repeat:   {found.repeat or found.curl}"
+
+
+def undecided_lines(test: TestResult) -> Iterator[str]:
+    """The request at which a test ended undecided, if any, and how to repeat it."""
+    if test.undecided:
+        yield f"  request:  {test.undecided.request}"
+        yield f"  response: {test.undecided.answer or 'none'}"
+        yield f"  repeat:   {test.undecided.repeat or test.undecided.curl}"

@@ -86,6 +86,10 @@ HEADLINES: Final = {
 """The verdict on the target, by the outcome that decides."""
 
 
+UNDECIDED: Final = (Outcome.INCONCLUSIVE, Outcome.BUDGET, Outcome.UNREACHABLE)
+"""The outcomes of tests that ended without a verdict."""
+
+
 @dataclass(frozen=True)
 class ReportedFinding:
     """A rule that the target breaks, and in a line or two each the request and the response.
@@ -96,6 +100,19 @@ class ReportedFinding:
 
     rule: str
     sentence: str
+    request: str
+    answer: str
+    curl: str
+    repeat: str = ""
+
+
+@dataclass(frozen=True)
+class ReportedExchange:
+    """The request at which a test ended undecided, as in a `ReportedFinding`.
+
+    `answer` is empty if there was none.
+    """
+
     request: str
     answer: str
     curl: str
@@ -119,6 +136,8 @@ class TestResult:
     billable: int
     seconds: float
     findings: tuple[ReportedFinding, ...] = ()
+    undecided: ReportedExchange | None = None
+    """Where it ended, if it is inconclusive because of a response, or the lack of one."""
 
     @property
     def function(self) -> str:
@@ -212,10 +231,25 @@ class Report:
         sentences = dict.fromkeys(each.sentence for _, each in found)
         return [[pair for pair in found if pair[1].sentence == sentence] for sentence in sentences]
 
+    def undecided(self) -> list[list[TestResult]]:
+        """The tests without a verdict, grouped by why, the most common reason first.
+
+        Of each group those come first that can be repeated, by the shortest command.
+        """
+        ended = [test for test in self.tests if test.outcome in UNDECIDED]
+        ended.sort(key=lambda test: (test.undecided is None, len(_command(test))))
+        sentences = dict.fromkeys(test.sentence for test in ended)
+        groups = [[test for test in ended if test.sentence == each] for each in sentences]
+        return sorted(groups, key=len, reverse=True)
+
     def write(self, path: Path) -> None:
         """Write the report as JSON; raises OSError."""
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _command(test: TestResult) -> str:
+    return test.undecided.curl if test.undecided else ""
 
 
 def judge_rules(

@@ -384,6 +384,31 @@ def test_junits_xml_has_the_rules(mock: MockServer, tmp_path: Path) -> None:
     assert "budget reached" in (skipped[0][-1].get("message") or "")
 
 
+def test_an_undecided_test_has_its_request_in_every_report(tmp_path: Path) -> None:
+    def fail(received: ReceivedRequest) -> Reply:
+        return (
+            REFUSED if received.body == b"{}" else (500, {"Content-Type": "text/plain"}, b"oh no")
+        )
+
+    html, junit = tmp_path / "page.html", tmp_path / "junit.xml"
+    with stub_server(fail) as server:
+        done = run_cli(server.url, TOKEN, "--only", "REQ-18",
+            "--html", str(html), "--junit", str(junit))  # fmt: skip
+    assert done.status == 3, done.output
+    (ended,) = [test["undecided"] for test in done.report["tests"] if test["undecided"]]
+    assert ended["answer"] == "500 text/plain: oh no"
+    assert "X-OctoAI-Queue-Dispatch: x" in ended["curl"]
+    assert f"  request:  {ended['request']}\n" in done.output
+    assert f"  repeat:   {ended['repeat']}\n" in done.output
+    assert f"{server.url}/upscaling" in ended["repeat"]
+    suite = ET.parse(junit).getroot()[0]
+    (skipped,) = [each for case in suite if (each := case.find("skipped")) is not None]
+    assert ended["repeat"] in (skipped.get("message") or "")
+    page = html.read_text()
+    assert "Not decided" in page
+    assert page.count('data-copies="undecided-') == 1
+
+
 @pytest.mark.slow
 def test_a_repeated_token_is_redacted_everywhere(tmp_path: Path) -> None:
     def echo(received: ReceivedRequest) -> Reply:

@@ -27,6 +27,7 @@ from contract_tests.report.report import (
     Money,
     Outcome,
     Report,
+    ReportedExchange,
     ReportedFinding,
     RuleVerdict,
     TestResult,
@@ -95,6 +96,11 @@ def exchange(run: Run, request: Request, *, about: str = "the answer") -> None:
     run._last.exchange = request, response
 
 
+def exchange_of(run: Run) -> tuple[Request, str]:
+    request, response = run._last.exchange
+    return request, response.summary
+
+
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
@@ -159,6 +165,19 @@ def test_the_token_is_redacted_in_findings(run: Run) -> None:
     assert "the-token" not in str(reported_finding)
     assert reported_finding.answer == "200 text/plain: your token is $TOKEN"
     assert reported_finding.curl.startswith("curl ")
+
+
+def test_an_undecided_test_keeps_the_request_at_which_it_ended(run: Run) -> None:
+    exchange(run, upscaling_request({"scale": 3}))
+    run._last.attempted = *exchange_of(run), "http://other.example"
+    with pytest.raises(Inconclusive), run._noting_where_it_ends():
+        raise Inconclusive("busy")
+    kept = outcomes.report_undecided(Outcome.INCONCLUSIVE, run, str)
+    assert kept is not None
+    assert kept.request == repr(upscaling_request({"scale": 3}))
+    assert kept.answer == "200 text/plain: the answer"
+    assert kept.curl.endswith("http://other.example/upscaling")
+    assert outcomes.report_undecided(Outcome.FAILED, run, str) is None  # its findings have theirs
 
 
 # Verdicts
@@ -278,6 +297,21 @@ def test_the_reasons_of_undecided_tests_are_printed_beside_a_broken_rule() -> No
     assert told[-1] == "not decided: 3 more tests: see --report or --html"
 
 
+def test_of_many_tests_that_ended_alike_a_few_requests_are_printed() -> None:
+    ended = [
+        result(str(number), outcome=Outcome.INCONCLUSIVE, sentence="busy",
+               undecided=ReportedExchange("<POST>", "", f"curl {'x' * number}"))
+        for number in range(9)
+    ]  # fmt: skip
+    lines = list(console_report.summary(reported(*reversed(ended))))
+    at = lines.index("not decided: 9 tests: busy")
+    assert lines[at + 1 : at + 5] == [
+        "  request:  <POST>", "  response: none", "  repeat:   curl ", "  test:     test_x.py::0",
+    ]  # fmt: skip
+    assert lines.count("  request:  <POST>") == 3
+    assert "  6 more tests ended the same: see --report or --html" in lines
+
+
 def test_the_terminal_has_the_shorter_command_and_the_json_both(run: Run) -> None:
     exchange(run, upscaling_request({"scale": 2}, SampleImage(2048, 2048, "jpeg", 1)))
     run.record(failure("RES-1", "one"))
@@ -346,7 +380,7 @@ def test_the_page_shows_findings_verbatim() -> None:
     assert "&lt;script&gt;document.title" in made
     assert EVIL not in made
     assert "Does not conform" in made
-    assert made.count('class="card"') == 3
+    assert made.count('class="card"') == 4  # two rules, a faulty test, and why one is not decided
     for rule in RULES:
         assert f">{rule}<" in made
 
