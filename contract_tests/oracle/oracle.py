@@ -241,9 +241,16 @@ def _check_image_and_size(
 
 
 def _output_size(field: str, value: object, image: ImageFacts, level: Level) -> OutputSize:
-    """The requested size (REQ-16). No source says how a computed side is rounded."""
+    """The requested size (REQ-16). No source says how a computed side is rounded.
+
+    Where that has no fraction nothing is rounded, and any other size is wrong at each level.
+    """
     width, height = image.width, image.height
-    slack = 0 if level is Level.STRICT else 1
+    strict = level is Level.STRICT
+
+    def slack(dividend: int, divisor: int) -> int:
+        return 0 if strict or dividend % divisor == 0 else 1
+
     if field == "scale":
         assert isinstance(value, float), "parsed as a scale"
         # The decimal that was written, not the binary number next to it: 290 x 0.35 is 101.5.
@@ -251,13 +258,15 @@ def _output_size(field: str, value: object, image: ImageFacts, level: Level) -> 
         return OutputSize(
             _round_half_up(width * dividend, divisor),
             _round_half_up(height * dividend, divisor),
-            slack,
-            slack,
+            slack(width * dividend, divisor),
+            slack(height * dividend, divisor),
         )
     assert isinstance(value, int), "parsed as a side"
     if field == "output_image_height":
-        return OutputSize(_round_half_up(width * value, height), value, slack, 0)
-    return OutputSize(value, _round_half_up(height * value, width), 0, slack)
+        computed = width * value, height
+        return OutputSize(_round_half_up(*computed), value, slack(*computed), 0)
+    computed = height * value, width
+    return OutputSize(value, _round_half_up(*computed), 0, slack(*computed))
 
 
 def _round_half_up(dividend: int, divisor: int) -> int:

@@ -153,7 +153,7 @@ _ALL: Final = (
         "A requested side is exact. A computed side is rounded half up, without binary rounding "
         "errors, and is at least 1.",
         (PAGE, CHOICE),
-        "the rounding: any other differs by a pixel",
+        "the rounding of what has a fraction: any other differs by a pixel",
     ),
     Rule(
         "REQ-17",

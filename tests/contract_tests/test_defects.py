@@ -110,6 +110,12 @@ def test_a_defect_is_found(name: str) -> None:
     assert row.as_planted, f"it is not found: {row.defect.mistake}"
 
 
+def test_a_missing_column_is_found_where_nothing_is_rounded() -> None:
+    """At the level documented, too, where another rounding is allowed."""
+    row = judge_defect("whole-width-minus-1", "--level", "documented", "--only", "REQ-16")
+    assert row.rules == ("REQ-16",)
+
+
 def test_the_chosen_defects_are_of_every_rule() -> None:
     chosen = [defect for defect in DEFECTS if defect.name in CHOSEN]
     assert len(chosen) == len(CHOSEN) >= 40

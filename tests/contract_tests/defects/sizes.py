@@ -88,6 +88,12 @@ def longer(request: UpscalingRequest, size: Size, right: Size) -> Size:
     return half_up(size[0] * factor), half_up(size[1] * factor)
 
 
+def lacks_a_column(request: UpscalingRequest, size: Size, right: Size) -> Size:
+    """The width without its last pixel where the scale is a whole number above 1."""
+    whole = request.scale is not None and right[0] > size[0] and right[0] % size[0] == 0
+    return right[0] - whole, right[1]
+
+
 FLAT: Final = text(file(2048, 256))
 
 ROUNDING: Final = (
@@ -159,6 +165,13 @@ ROUNDING: Final = (
         "Makes four times as much, whatever the scale.",
         ("REQ-16",),
         of_scale(lambda _: 4),
+        asking(scale=2),
+    ),
+    Defect(
+        "whole-width-minus-1",
+        "Makes the picture a pixel too narrow where the scale is a whole number.",
+        ("REQ-16",),
+        changed_size(lacks_a_column),
         asking(scale=2),
     ),
     Defect(
