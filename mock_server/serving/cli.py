@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(NODE_PRELOAD)  # noqa: T201  the same
         return 0
     try:
+        if args.port_file:
+            # Before all that may fail: who waits for this mock must not find the port of another.
+            args.port_file.unlink(missing_ok=True)
         mock = _create_mock(args)
         with _listen(args.host, args.port) as listener:
             # uvicorn finishes the requests under way, and then raises the signal once more.
@@ -93,8 +96,8 @@ def _create_parser() -> argparse.ArgumentParser:
     add("--port", type=_parse_port, default=0, metavar="N",
         help="port to listen on; default: 0, any free port")  # fmt: skip
     add("--port-file", type=_parse_path, metavar="FILE",
-        help="write the port to this file once the mock accepts connections; it is removed at "
-        "exit")  # fmt: skip
+        help="write the port to this file once the mock accepts connections; an old one is removed "
+        "first, and this one at exit")  # fmt: skip
     add("--token", type=_parse_token, action="append", metavar="TOKEN",
         help="bearer token to accept, can be repeated; "
         f"default: those in UPSCALER_TOKEN (a,b,...), or else {DEFAULT_TOKEN}")  # fmt: skip
@@ -228,20 +231,24 @@ def _recorded(mock: Mock, path: Path | None) -> Iterator[ASGIApp]:
 def _port_file(path: Path | None, port: int) -> Iterator[None]:
     """Write the port to `path`, if there is one, and remove the file at the end of the block.
 
-    A script that waits for the next mock must not find the port of this one.
+    A script that waits for the next mock must not find the port of this one, but that of the next
+    one if it is there already.
     """
     if path is None:
         yield
         return
+    written = f"{port}\n".encode()
     try:
         with atomic_write(path) as file:
-            file.write(f"{port}\n".encode())
+            file.write(written)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if path.read_bytes() == written:
+                path.unlink()
 
 
 def _url(listener: socket.socket) -> str:

@@ -65,8 +65,10 @@ def test_the_mock_is_judged_in_one_job(host: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["github", "gitlab"])
 def test_a_job_ends_if_the_mock_does_not_start(host: str, tmp_path: Path) -> None:
     script = steps("mock")[0]["run"] if host == "github" else scripts("contract-mock")
+    (tmp_path / "port").write_text("1\n")  # of a mock that was killed
     result = done(script.replace("--port-file", "--no-such-option"), tmp_path, UPSCALER_TOKEN="x")
     assert result.returncode != 0
+    assert "127.0.0.1:1" not in result.stdout + result.stderr
 
 
 @pytest.mark.slow

@@ -121,6 +121,21 @@ def test_an_address_in_use_is_status_1(tmp_path: Path) -> None:
     assert not port_file.exists()
 
 
+def test_an_old_port_file_is_gone_if_the_mock_does_not_start(tmp_path: Path) -> None:
+    port_file = tmp_path / "port"
+    port_file.write_text("1\n")
+    missing = str(tmp_path / "missing.toml")
+    assert cli.main(["--port-file", str(port_file), "--scenario", missing]) == 1
+    assert not port_file.exists()
+
+
+def test_the_port_of_a_mock_that_came_later_is_left(tmp_path: Path) -> None:
+    port_file = tmp_path / "port"
+    with cli._port_file(port_file, 1):
+        port_file.write_text("2\n")
+    assert port_file.read_text() == "2\n"
+
+
 @pytest.fixture
 def serves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where the command would otherwise serve in this process for ever."""
