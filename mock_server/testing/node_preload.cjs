@@ -21,15 +21,22 @@ const isGuarded = (host) =>
 const refusal = (host, why) =>
   new Error(`a request to ${host} was kept from leaving this machine: ${why}`);
 
-function mockFor(host) {
-  const url = process.env.UPSCALING_MOCK_URL;
-  if (!url) {
-    throw refusal(host, "UPSCALING_MOCK_URL must be the URL that upscaler-mock prints");
-  }
-  return new URL(url);
-}
-
 const originals = { "http:": { ...http }, "https:": { ...https } };
+
+function mockFor(host) {
+  const given = process.env.UPSCALING_MOCK_URL;
+  let url;
+  try {
+    url = new URL(given);
+  } catch {
+    // Told below, as is what has another scheme: "localhost:8001" is read as one of "localhost:".
+  }
+  if (!url || !(url.protocol in originals)) {
+    const but = given ? `, as http://127.0.0.1:8001, and not ${JSON.stringify(given)}` : "";
+    throw refusal(host, `UPSCALING_MOCK_URL must be the URL that upscaler-mock prints${but}`);
+  }
+  return url;
+}
 
 for (const module of [http, https]) {
   for (const name of ["request", "get"]) {

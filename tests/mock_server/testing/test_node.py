@@ -103,13 +103,15 @@ def test_requests_to_the_real_hosts_reach_the_mock(
     ] * 4
 
 
-def test_without_a_mock_they_are_refused(
-    mock: MockServer, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("url", ["", "127.0.0.1:1", "localhost:1", "//127.0.0.1:1", "ftp://a.b"])
+def test_without_the_url_of_a_mock_they_are_refused(
+    mock: MockServer, capsys: pytest.CaptureFixture[str], url: str
 ) -> None:
     mock.reset()
-    found = told(capsys, UPSCALING_MOCK_URL="", ELSEWHERE=mock.url)
+    found = told(capsys, UPSCALING_MOCK_URL=url, ELSEWHERE=mock.url)
     assert found.pop("elsewhere") == ALIVE
     assert len(mock.journal.find()) == 1
     del found["lookup"]
     for said in found.values():
         assert "was kept from leaving this machine: UPSCALING_MOCK_URL must be the URL" in said
+        assert url in said
