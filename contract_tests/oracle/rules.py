@@ -65,7 +65,8 @@ _ALL: Final = (
         "REQ-2",
         "Requests need a valid bearer token in Authorization.",
         (PAGE, CHOICE),
-        "the status 401",
+        "the status 401, its WWW-Authenticate, and that the scheme may be in any case, with "
+        "several spaces behind it",
     ),
     Rule(
         "REQ-3",
@@ -78,14 +79,14 @@ _ALL: Final = (
         "There is exactly one image: base64 in init_image or a URL in init_image_url. "
         "null means absent.",
         (PAGE, SCHEMA, OLD_PAGE, CHOICE),
-        "the status 422, and that an empty text is an image",
+        "the status 422, where the error is, and that an empty text is an image",
     ),
     Rule(
         "REQ-5",
         "There is exactly one size: scale, output_image_height or output_image_width. "
         "null means absent.",
         (PAGE, SCHEMA, CHOICE),
-        "the status 422",
+        "the status 422, and where the error is",
     ),
     Rule(
         "REQ-6",
@@ -102,7 +103,8 @@ _ALL: Final = (
     Rule(
         "REQ-8",
         f"The model is one of {len(MODELS)} names, by default {MODELS[0]}.",
-        (PAGE, SCHEMA),
+        (PAGE, SCHEMA, CHOICE),
+        "that a header X-Upscaler-Model names the one that was used",
     ),
     Rule(
         "REQ-9",
@@ -134,7 +136,7 @@ _ALL: Final = (
         "REQ-13",
         f"The input has {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels on each side.",
         (PAGE, CHOICE),
-        "the status 422",
+        "the status 422, and that WebP and unusual kinds of PNG and JPEG are read",
     ),
     Rule(
         "REQ-14",
@@ -160,7 +162,8 @@ _ALL: Final = (
         "init_image is an image file in standard base64. A prefix data:image/...;base64, and line "
         "breaks are accepted; other characters, wrong padding and an empty string are refused.",
         (PAGE, CHOICE),
-        "what is tolerated, the status 422, and that a file that is cut off is refused",
+        "what is tolerated, as the prefix in any case, the status 422, and that a file that is cut "
+        "off is refused",
     ),
     Rule("REQ-18", "Unknown headers are ignored.", (PLATFORM,)),
     Rule(
@@ -173,12 +176,15 @@ _ALL: Final = (
         "RES-1",
         "A result is a 200 with image_b64 and removed_for_safety, and nothing else.",
         (SCHEMA, CHOICE),
-        "white space before it, and that there is nothing else, which the schema does not forbid",
+        "white space before it, that there is nothing else, which the schema does not forbid, and "
+        "that the JSON has no byte order mark and no name twice",
     ),
     Rule(
         "RES-2",
         "image_b64 is standard base64 on one line, of a file in the requested encoding and size.",
-        (PAGE, SCHEMA),
+        (PAGE, SCHEMA, CHOICE),
+        "that transparency is kept in a PNG and put on white in a JPEG, and that the EXIF "
+        "orientation is applied",
     ),
     Rule(
         "RES-3",
@@ -216,7 +222,7 @@ _ALL: Final = (
         f"Accept: application/json, */* or none gets JSON; {' and '.join(FILES.values())} get the "
         "file itself; anything else gets a 406.",
         (PAGE, CHOICE),
-        "the files and the 406",
+        "the files, the 406 and the header Vary",
     ),
     Rule(
         "RES-9",
@@ -238,7 +244,8 @@ _ALL: Final = (
     Rule(
         "ASY-3",
         "GET response_url with the token returns what the synchronous request would have.",
-        (PLATFORM, CLIENT),
+        (PLATFORM, CLIENT, CHOICE),
+        "that the Accept of the POST counts, and not that of the GET",
     ),
     Rule(
         "ASY-4",

@@ -68,7 +68,7 @@ RULES: Final = (
     Rule(
         "REQ-2",
         "the header Authorization: Bearer TOKEN is required, or else it is a 401",
-        "page; the status is ours",
+        "page; the status, its challenge, and how the scheme may be written are ours",
     ),
     Rule(
         "REQ-3",
@@ -78,13 +78,13 @@ RULES: Final = (
     Rule(
         "REQ-4",
         "exactly one of init_image and init_image_url is given; null counts as absent",
-        "page, schema; the status is ours",
+        "page, schema; the status, and where the error is, are ours",
     ),
     Rule(
         "REQ-5",
         "exactly one of scale, output_image_height and output_image_width is given; null counts as "
         "absent",
-        "page, schema; the status is ours",
+        "page, schema; the status, and where the error is, are ours",
     ),
     Rule("REQ-6", "scale is a finite number above 0", "schema; the bounds are ours"),
     Rule(
@@ -96,7 +96,7 @@ RULES: Final = (
     Rule(
         "REQ-8",
         f"model is one of {len(MODELS)} names, by default {_DEFAULT_MODEL}",
-        "page, schema",
+        "page, schema; what the header of a response says of it is ours",
     ),
     Rule(
         "REQ-9",
@@ -123,7 +123,7 @@ RULES: Final = (
     Rule(
         "REQ-13",
         f"both sides of the input have {MIN_INPUT_PX} to {MAX_INPUT_PX} pixels",
-        "page; the status is ours",
+        "page; the status, and which other files are read, are ours",
     ),
     Rule(
         "REQ-14",
@@ -139,7 +139,7 @@ RULES: Final = (
         "REQ-16",
         "the size of the output: a computed side is rounded half up, by exact arithmetic on the "
         "decimal as written, and is at least 1",
-        "page; the rounding is ours",
+        "page; the rounding, where there is a fraction, is ours",
     ),
     Rule(
         "REQ-17",
@@ -164,7 +164,7 @@ RULES: Final = (
         "RES-2",
         f"image_b64 is standard base64, without line breaks, of one {_ENCODINGS.upper()} of "
         "exactly the size of REQ-16",
-        "page, schema",
+        "page, schema; what becomes of transparency and orientation is ours",
     ),
     Rule("RES-3", "removed_for_safety: true goes with a null image_b64", "schema, platform"),
     Rule(
@@ -193,7 +193,7 @@ RULES: Final = (
         "RES-8",
         f"Accept: application/json, */* or none gets JSON, {_MEDIA_TYPES} the file "
         "itself; 406 if it names no type that a response can have",
-        "page; the files are ours",
+        "page; the files, the 406 and `Vary` are ours",
     ),
     Rule(
         "RES-9",
@@ -215,7 +215,7 @@ RULES: Final = (
         "ASY-3",
         "GET response_url with the token gives what the synchronous call would have given; until "
         "it is completed: 404",
-        "platform, client",
+        "platform, client; that the POST counts is ours",
     ),
     Rule(
         "ASY-4",

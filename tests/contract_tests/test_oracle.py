@@ -597,3 +597,30 @@ def test_the_rules_have_the_support_that_the_contract_gives_them() -> None:
         assert words - {"old page"} == wanted, name
         assert rule.id == name
         assert bool(rule.chosen) == (Source.CHOICE in rule.sources and rule.documented), name
+
+
+@pytest.mark.parametrize(
+    ("rule", "contract", "chosen"),
+    [
+        ("REQ-1", "`/upscaling/`, is a 404 and never a redirect", "other methods and paths"),
+        ("REQ-1", "`NaN`", "what is no JSON object"),
+        ("REQ-2", "in any case, with several spaces behind it", "several spaces behind it"),
+        ("REQ-2", "`WWW-Authenticate: Bearer`", "WWW-Authenticate"),
+        ("REQ-4", "Without any the error is at `init_image`", "where the error is"),
+        ("REQ-5", "Without any the error is at `scale`", "where the error is"),
+        ("REQ-13", "WebP", "WebP"),
+        ("REQ-17", "`data:image/...;base64,`, in any case", "the prefix in any case"),
+        ("RES-2", "put on white in a JPEG", "put on white in a JPEG"),
+        ("RES-2", "EXIF orientation of the input is applied", "EXIF orientation is applied"),
+        ("RES-8", "`Vary: Accept`", "Vary"),
+        ("ASY-3", "what the POST accepted counts", "the Accept of the POST counts"),
+    ],
+)
+def test_what_strict_demands_is_in_the_contract_and_a_choice(
+    rule: str, contract: str, chosen: str
+) -> None:
+    """Whoever writes a service by that document conforms, and a failure names its true source."""
+    (row,) = re.findall(rf"^\| {rule} \|.*$", CONTRACT.read_text("utf-8"), re.MULTILINE)
+    assert contract in row
+    assert "ours" in row.rpartition("|")[0].rpartition("|")[2]
+    assert chosen in RULES[rule].chosen
