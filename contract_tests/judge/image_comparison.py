@@ -68,8 +68,8 @@ def _candidates(colours: Colours, image: Image.Image, background: str | None) ->
         yield _with_alpha(colours, 255)
 
 
-def _flatten(level: int, colours: Colours) -> Colours:
-    """The colours on a background of this grey level."""
+def _flatten(level: int | Colours, colours: Colours) -> Colours:
+    """The colours on a background of this grey level, or of this RGBA."""
     share = colours[..., 3:] / 255
     return _with_alpha(np.where(share == 0, level, colours * share + level * (1 - share)), 255)
 
@@ -150,27 +150,43 @@ class _Received:
         if self.tiny:
             return
         if self.blank:
-            yield "it is blank"
+            yield "the image is blank"
             return
+        if self.sent.transparent and (colours[..., 3] == 255).all():
+            yield from self._other_backgrounds()
         for name, changed in _known_mistakes(self.sent, colours):
             if self.shows(changed):
                 yield name
         if (colours[..., 3] < 255).any() and self.cells[..., 3].min() > 250:
-            yield "its transparency is lost"
+            yield "the image's transparency is lost"
         if _saturation(self.cells) < 4 and _saturation(colours) > 24:
-            yield "its colours are lost"
+            yield "the image's colours are lost"
+
+    def _other_backgrounds(self) -> Iterator[str]:
+        """What became of transparency that should have been put on white."""
+        sent = _block_colours(self.sent)
+        if self.shows(_with_alpha(sent, 255)):
+            yield "the image's transparency is dropped, not put on white"
+        clear = np.argwhere(sent[..., 3] == 0)
+        if len(clear) == 0:
+            return
+        # What shines through where nothing was drawn: of most such blocks, as one may be damaged.
+        places = (2 * clear + 1) * self.cells.shape[:2] // (2 * np.array(sent.shape[:2]))
+        background = np.median(self.cells[places[:, 0], places[:, 1]], axis=0)
+        if self.shows(_flatten(background, sent)):
+            yield f"the image's transparency is put on {_colour_name(background)}, not on white"
 
     def guess(self, colours: Colours) -> str:
         """What may be wrong if it is no known mistake."""
         if self.tiny:
-            return "its colours are not those that were sent"
+            return "the image's colours are not those that were sent"
         darkest, lightest = self._extremes(colours)
         correlation = _correlation((darkest + lightest)[..., :3] / 2, self.cells[..., :3])
         if correlation <= _ALIKE:
-            return f"it shows nothing that was sent (correlation {correlation:.2f})"
+            return f"the image shows nothing that was sent (correlation {correlation:.2f})"
         if np.median(_tile_means(self._errors(colours))) <= self.limits.mean:
-            return "a part of it is wrong"
-        return f"it is moved, cropped or distorted (correlation {correlation:.2f})"
+            return "a part of the image is wrong"
+        return f"the image is moved, cropped or distorted (correlation {correlation:.2f})"
 
     def _errors(self, colours: Colours) -> Colours:
         """How far each cell lies outside of its range: of the same shape as `cells`."""
@@ -235,24 +251,39 @@ def _known_mistakes(sent: SampleImage, colours: Colours) -> Iterator[tuple[str, 
     """Names of known mistakes, and what the blocks would be if each had been made."""
     if sent.orientation != 1:
         unturned = _block_colours(replace(sent, orientation=1))
-        yield "its EXIF orientation is not followed", unturned
-    yield "it is mirrored", colours[:, ::-1]
-    yield "it is upside down", colours[::-1]
+        yield "the image's EXIF orientation is not followed", unturned
+    yield "the image is mirrored", colours[:, ::-1]
+    yield "the image is upside down", colours[::-1]
     for quarters in (1, 2, 3):
-        yield f"it is rotated by {90 * quarters} degrees", np.rot90(colours, -quarters)
-    yield "it is transposed", colours.swapaxes(0, 1)
-    yield "it is transposed", colours[::-1, ::-1].swapaxes(0, 1)
+        yield f"the image is rotated by {90 * quarters} degrees", np.rot90(colours, -quarters)
+    yield "the image is transposed", colours.swapaxes(0, 1)
+    yield "the image is transposed", colours[::-1, ::-1].swapaxes(0, 1)
     for order in permutations(range(3)):
         if order != (0, 1, 2):
-            yield "its colour channels are swapped", colours[..., [*order, 3]]
+            yield "the image's colour channels are swapped", colours[..., [*order, 3]]
     alpha = colours[..., 3:]
     for share in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3):
-        yield "it is too dark", _with_alpha(colours * share, alpha)
-        yield "it is too light", _with_alpha(255 - (255 - colours) * share, alpha)
-    yield "it is a negative", _with_alpha(255 - colours, alpha)
+        yield "the image is too dark", _with_alpha(colours * share, alpha)
+        yield "the image is too light", _with_alpha(255 - (255 - colours) * share, alpha)
+    yield "the image is a negative", _with_alpha(255 - colours, alpha)
     premultiplied = _with_alpha(colours * alpha / 255, alpha)
-    yield "its colours are multiplied by its transparency", premultiplied
-    yield "its transparency is inverted", _with_alpha(np.full_like(colours, np.nan), 255 - alpha)
+    yield "the image's colours are multiplied by its transparency", premultiplied
+    yield (
+        "the image's transparency is inverted",
+        _with_alpha(np.full_like(colours, np.nan), 255 - alpha),
+    )
+
+
+_NAMED: Final = {"black": 0, "grey": 128, "white": 255}
+_NEAR: Final = 12
+"""How far a colour may be from one with a name in each channel: a JPEG is not exact."""
+
+
+def _colour_name(rgba: Colours) -> str:
+    for name, level in _NAMED.items():
+        if np.abs(rgba[:3] - level).max() <= _NEAR:
+            return name
+    return "#" + "".join(f"{round(float(level)):02x}" for level in rgba[:3])
 
 
 def _contrast(colours: Colours) -> float:

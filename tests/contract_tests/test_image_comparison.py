@@ -96,7 +96,7 @@ def test_the_largest_and_the_smallest_image(size: tuple[int, int]) -> None:
     image = upright(sent).resize(size, Image.Resampling.NEAREST)
     assert compare_images(sent, image) == ""
     if 1 < min(size) < 8192:
-        assert compare_images(sent, ImageOps.mirror(image)) == "it is mirrored"
+        assert compare_images(sent, ImageOps.mirror(image)) == "the image is mirrored"
     assert compare_images(sent, Image.new("RGB", size)) != ""
 
 
@@ -128,23 +128,23 @@ def banded(share: float) -> Edit:
     return edit
 
 
-SOMEWHERE = "a part of it|it is moved|shows nothing that was sent"
+SOMEWHERE = "a part of the image|the image is moved|shows nothing that was sent"
 WRONGS = {
-    "white": (lambda image: Image.new("RGB", image.size, "white"), "it is blank"),
-    "grey": (lambda image: Image.new("RGB", image.size, "#808080"), "it is blank"),
-    "mean": (lambda image: image.resize((1, 1), 4).resize(image.size), "it is blank"),
-    "colourless": (lambda image: image.convert("L"), "its colours are lost"),
-    "BGR": (through(lambda pixels: pixels[..., ::-1]), "its colour channels are swapped"),
-    "mirrored": (ImageOps.mirror, "it is mirrored"),
-    "upside down": (ImageOps.flip, "it is upside down"),
-    "90": (lambda image: image.transpose(Turn.ROTATE_270), "it is rotated by 90 degrees"),
-    "180": (lambda image: image.transpose(Turn.ROTATE_180), "it is rotated by 180 degrees"),
-    "270": (lambda image: image.transpose(Turn.ROTATE_90), "it is rotated by 270 degrees"),
-    "transposed": (lambda image: image.transpose(Turn.TRANSPOSE), "it is transposed"),
-    "transverse": (lambda image: image.transpose(Turn.TRANSVERSE), "it is transposed"),
-    "negative": (ImageOps.invert, "it is a negative"),
-    "darker": (times(0.8), "it is too dark"),
-    "lighter": (through(lambda pixels: 255 - (255 - pixels) * 0.7), "it is too light"),
+    "white": (lambda image: Image.new("RGB", image.size, "white"), "the image is blank"),
+    "grey": (lambda image: Image.new("RGB", image.size, "#808080"), "the image is blank"),
+    "mean": (lambda image: image.resize((1, 1), 4).resize(image.size), "the image is blank"),
+    "colourless": (lambda image: image.convert("L"), "the image's colours are lost"),
+    "BGR": (through(lambda pixels: pixels[..., ::-1]), "the image's colour channels are swapped"),
+    "mirrored": (ImageOps.mirror, "the image is mirrored"),
+    "upside down": (ImageOps.flip, "the image is upside down"),
+    "90": (lambda image: image.transpose(Turn.ROTATE_270), "the image is rotated by 90 degrees"),
+    "180": (lambda image: image.transpose(Turn.ROTATE_180), "the image is rotated by 180 degrees"),
+    "270": (lambda image: image.transpose(Turn.ROTATE_90), "the image is rotated by 270 degrees"),
+    "transposed": (lambda image: image.transpose(Turn.TRANSPOSE), "the image is transposed"),
+    "transverse": (lambda image: image.transpose(Turn.TRANSVERSE), "the image is transposed"),
+    "negative": (ImageOps.invert, "the image is a negative"),
+    "darker": (times(0.8), "the image is too dark"),
+    "lighter": (through(lambda pixels: 255 - (255 - pixels) * 0.7), "the image is too light"),
     "cropped": (cropped, SOMEWHERE),
     "letterboxed": (letterboxed, SOMEWHERE),
     "shifted": (through(lambda pixels: np.roll(pixels, pixels.shape[1] // 10, 1)), SOMEWHERE),
@@ -180,24 +180,24 @@ def test_an_ignored_exif_orientation_is_named(upright_one: SampleImage, orientat
     size, kind = (upright_one.width, upright_one.height), upright_one.format
     sent = SampleImage(*size, kind, upright_one.seed, upright_one.mode, orientation)
     word = compare_images(sent, response_image(upright(upright_one)))
-    assert word == "its EXIF orientation is not followed"
+    assert word == "the image's EXIF orientation is not followed"
 
 
 ALPHA_WRONGS = {
-    "dropped": (lambda image: image.convert("RGB"), "its transparency is lost"),
-    "on black": (lambda image: laid_on("black", image), "its transparency is lost"),
-    "on white": (lambda image: laid_on("white", image), "its transparency is lost"),
+    "dropped": (lambda image: image.convert("RGB"), "the image's transparency is lost"),
+    "on black": (lambda image: laid_on("black", image), "the image's transparency is lost"),
+    "on white": (lambda image: laid_on("white", image), "the image's transparency is lost"),
     "inverted": (
         through(lambda pixels: np.abs(pixels - [0, 0, 0, 255])),
-        "its transparency is inverted",
+        "the image's transparency is inverted",
     ),
     "multiplied": (
         through(
             lambda pixels: np.dstack((pixels[..., :3] * pixels[..., 3:] / 255, pixels[..., 3]))
         ),
-        "its colours are multiplied by its transparency",
+        "the image's colours are multiplied by its transparency",
     ),
-    "darker": (times(0.8), "it is too dark"),
+    "darker": (times(0.8), "the image is too dark"),
 }
 
 
@@ -206,6 +206,25 @@ ALPHA_WRONGS = {
 @given(sample_images(TRANSPARENT))
 def test_a_mistake_with_transparency_is_named(wrong: str, sent: SampleImage) -> None:
     check(sent, *ALPHA_WRONGS[wrong])
+
+
+@pytest.mark.parametrize(
+    ("edit", "mistake"),
+    [
+        (lambda image: laid_on("black", image), "put on black, not on white"),
+        (lambda image: laid_on("#808080", image), "put on grey, not on white"),
+        (lambda image: laid_on("#2060c0", image), "put on #"),
+        (lambda image: image.convert("RGB"), "dropped, not put on white"),
+    ],
+    ids=["black", "grey", "blue", "dropped"],
+)
+@FEW
+@given(sample_images(TRANSPARENT))
+def test_another_background_than_white_is_named(
+    edit: Edit, mistake: str, sent: SampleImage
+) -> None:
+    """Alpha of a PNG or WebP in a JPEG."""
+    check(sent, edit, f"the image's transparency is {mistake}", "jpeg")
 
 
 @FEW
@@ -230,12 +249,14 @@ def test_cmyk_may_be_converted_by_a_profile(seed: int) -> None:
     matrix = (0.75, 0.15, 0.05, 10, 0.05, 0.6, 0.1, 30, 0.1, 0.15, 0.55, 35)
     dull = upright(sent).convert("RGB", matrix)
     assert compare_images(sent, response_image(dull)) == ""
-    assert compare_images(sent, response_image(ImageOps.mirror(dull))) == "it is mirrored"
-    assert compare_images(sent, Image.new("RGB", dull.size, "#808080")) == "it is blank"
+    assert compare_images(sent, response_image(ImageOps.mirror(dull))) == "the image is mirrored"
+    assert compare_images(sent, Image.new("RGB", dull.size, "#808080")) == "the image is blank"
 
 
 @FEW
 @given(sample_images(COLOURED))
 def test_an_image_darker_by_a_tenth_is_recognised(sent: SampleImage) -> None:
-    assert compare_images(sent, response_image(times(0.9)(upright(sent)))) == "it is too dark"
+    assert (
+        compare_images(sent, response_image(times(0.9)(upright(sent)))) == "the image is too dark"
+    )
     assert compare_images(sent, response_image(times(0.97)(upright(sent)))) == ""
