@@ -32,7 +32,7 @@ def judge(options: Options) -> int:
     session.left_out.update(recording.left_out)
     for exchange in recording.exchanges:
         session.tests.append(_result(session, exchange))
-    report = replace(session.report(), target=given or options.har.name)
+    report = replace(session.report(), target=given or options.har.name, recorded=True)
     _print(report, Printer(sys.stdout))
     session.write(report)
     return report.status

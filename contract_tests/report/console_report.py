@@ -125,9 +125,9 @@ def undecided(report: Report) -> Iterator[str]:
 
 
 def left_out(report: Report) -> Iterator[str]:
-    """The tests that were not run, and why."""
+    """The tests that were not run, or the exchanges that were not judged, and why."""
     for reason, number in report.left_out.items():
-        yield f"left out: {count(number, 'test')} {reason}"
+        yield f"left out: {count(number, 'exchange' if report.recorded else 'test')} {reason}"
 
 
 def _format_times(times: Times) -> str:

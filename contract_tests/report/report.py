@@ -147,7 +147,7 @@ class TestResult:
 
 @dataclass(frozen=True)
 class RuleResult:
-    """The result for a rule; `tests` are the ids of those that cover it and were run."""
+    """The result for a rule; `tests` are the ids of those that cover it, or found it broken."""
 
     id: str
     sentence: str
@@ -219,6 +219,8 @@ class Report:
     """How many tests were left out, by reason."""
     rules: tuple[RuleResult, ...]
     tests: tuple[TestResult, ...]
+    recorded: bool = False
+    """Whether it is recorded traffic that was judged, and nothing was sent."""
     schema: int = SCHEMA
 
     def broken(self) -> list[RuleResult]:
@@ -262,7 +264,12 @@ def judge_rules(
 
 def _judge_rule(rule: Rule, tests: Sequence[TestResult]) -> RuleResult:
     sending = [test for test in tests if test.outcome is not Outcome.NOTHING]
-    covering = [test for test in sending if rule.id in test.rules or rule is DIFF]
+    # Whatever finds a rule broken has tested it.
+    covering = [
+        test
+        for test in sending
+        if rule is DIFF or rule.id in (*test.rules, *(found.rule for found in test.findings))
+    ]
     return RuleResult(
         rule.id,
         rule.sentence,
@@ -275,7 +282,7 @@ def _judge_rule(rule: Rule, tests: Sequence[TestResult]) -> RuleResult:
 
 
 def _verdict(rule: str, covering: Sequence[TestResult], tests: Sequence[TestResult]) -> RuleVerdict:
-    """A rule may be found broken by a test that does not cover it.
+    """A rule may be found broken by a test that is not about it.
 
     A test that found another rule broken ended early, and says nothing about this one.
     """

@@ -46,6 +46,19 @@ def judged(file: Path, *options: str) -> tuple[int, dict[str, Any]]:
     return status, json.loads(report.read_text())
 
 
+def test_a_report_of_recorded_traffic_shows_nothing_that_would_be_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    file = written(tmp_path / "a.har", entry(), entry(request={"url": "https://a.example/other"}))
+    _, report = judged(file, "--html", str(page))
+    assert report["recorded"] is True
+    shown = page.read_text()
+    assert "recorded, and nothing sent" in shown
+    assert not [word for word in ("<dt>Spent", "<dt>Examples", "<dt>Requests") if word in shown]
+    assert "left out: 1 exchange of other URLs or methods" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("level", ["documented", "strict"])
 def test_nothing_is_found_wrong_with_what_the_mock_recorded(
     tmp_path: Path, level: str, capsys: pytest.CaptureFixture[str]

@@ -219,6 +219,12 @@ def test_a_rule_conforms_only_if_its_tests_were_completed(outcome: Outcome) -> N
     }
 
 
+def test_whatever_finds_a_rule_broken_counts_as_its_test() -> None:
+    failed = result("a", "REQ-1", outcome=Outcome.FAILED, findings=(found("RES-4"),))
+    (rule,) = (each for each in reported(failed).rules if each.id == "RES-4")
+    assert (rule.tests, rule.requests) == ((failed.id,), 3)
+
+
 def test_a_skipped_rule_is_not_tested() -> None:
     judged = report.judge_rules([result("a", "REQ-1")], {"REQ-1"}, diff=True)
     assert judged[0].verdict is RuleVerdict.NOT_TESTED
@@ -241,7 +247,7 @@ def test_the_json_has_everything(tmp_path: Path) -> None:
     assert list(read) == [
         "target", "other", "level", "http2", "seed", "max_examples", "versions", "started",
         "seconds", "verdict", "status", "money", "times", "reason", "left_out", "rules", "tests",
-        "schema",
+        "recorded", "schema",
     ]  # fmt: skip
     assert read["schema"] == 1
     assert read["status"] == 1
