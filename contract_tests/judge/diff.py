@@ -41,11 +41,12 @@ def _compared(request: Request, ours: Response, theirs: Response) -> Iterator[tu
     one, two = _image(ours), _image(theirs)
     yield "the image", "present" if one else "missing", "present" if two else "missing"
     if one and two:
-        yield "its encoding", one.format, two.format
-        yield "its size", one.size, two.size
+        yield "the image's encoding", one.format, two.format
+        yield "the image's size", one.size, two.size
         apart = float(np.abs(_small(one) - _small(two)).mean())
-        same = apart < MAX_MEAN_DIFFERENCE
-        yield "its content", "one image", "one image" if same else f"another ({apart:.0f})"
+        if apart >= MAX_MEAN_DIFFERENCE:
+            other = f"another, by {apart:.0f} of 255 levels on average,"
+            yield "the image's content", "one image", other
 
 
 def _locations(response: Response) -> Any:  # noqa: ANN401  None if it cannot be read

@@ -12,7 +12,7 @@ from contract_tests.report.outcomes import (
     rule_lines,
     undecided_lines,
 )
-from contract_tests.report.report import Report, RuleVerdict, Times
+from contract_tests.report.report import DIFF, HEADLINES, Outcome, Report, RuleVerdict, Times
 
 WIDTH: Final = 96
 SHOWN_FAILURES: Final = 3
@@ -21,6 +21,7 @@ SHOWN_REASONS: Final = 5
 """Why tests were not decided: mostly they have few reasons in common."""
 MAX_LINE: Final = 6000
 """A longer line is cut off: the base64 of an image would fill the screen."""
+TWO_DIFFER: Final = "The two differ"
 SIGNS: Final = {
     RuleVerdict.CONFORMS: "ok",
     RuleVerdict.BROKEN: "BROKEN",
@@ -143,8 +144,7 @@ def sentence(report: Report) -> str:
     conforming = sum(rule.verdict is RuleVerdict.CONFORMS for rule in report.rules)
     sentences = {
         "conforms": f"Conforms to {count(conforming, 'rule')} at the level {report.level}.",
-        "does not conform": f"Does not conform: {', '.join(rules)} "
-        f"{'is' if len(rules) == 1 else 'are'} broken.",
+        "does not conform": _what_is_wrong(rules),
         "the tests themselves failed": "The tests themselves failed: "
         "this is a bug in them, not in the target.",
         "unreachable": f"Unreachable: {report.reason or why}.",
@@ -155,6 +155,21 @@ def sentence(report: Report) -> str:
         "planned": "Nothing was sent.",
     }
     return sentences[report.verdict]
+
+
+def headline(report: Report) -> str:
+    """The verdict in a few words."""
+    only_differ = [rule.id for rule in report.broken()] == [DIFF.id]
+    failed = report.verdict == HEADLINES[Outcome.FAILED]
+    return TWO_DIFFER if only_differ and failed else report.verdict.capitalize()
+
+
+def _what_is_wrong(rules: list[str]) -> str:
+    """That two targets differ says of neither that it is wrong."""
+    broken = [rule for rule in rules if rule != DIFF.id]
+    are = "is" if len(broken) == 1 else "are"
+    wrong = [f"Does not conform: {', '.join(broken)} {are} broken."] if broken else []
+    return " ".join([*wrong, *([f"{TWO_DIFFER}."] if DIFF.id in rules else [])])
 
 
 def plan_lines(report: Report, requests: dict[str, list[str]]) -> Iterator[str]:

@@ -92,6 +92,7 @@ def render(report: Report) -> str:
         "base-uri 'none'; form-action 'none'",
         style=style,
         script=script,
+        headline=console_report.headline(report),
         tone=tone,
         mark=MARKS[tone],
         signs=SIGNS,

@@ -1,5 +1,6 @@
 """Every response is right, breaks a rule, or is inconclusive: the checks themselves never fail."""
 
+import io
 import json
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from contract_tests.failures import Failure, Inconclusive
 from contract_tests.judge.checks import check_request_id, check_response
@@ -86,6 +88,23 @@ def test_any_response_is_judged(
 def test_any_two_responses_are_compared(request: Request, one: Response, two: Response) -> None:
     assert compare_responses(request, one, one) == ""
     assert bool(compare_responses(request, one, two)) == bool(compare_responses(request, two, one))
+
+
+def test_another_image_is_told_by_how_far_it_is_apart() -> None:
+    request = REQUESTS[0]
+    white, grey = (
+        Response(200, {"content-type": "image/png"}, file(level), 0.1) for level in (255, 155)
+    )
+    assert compare_responses(request, white, grey) == (
+        "the image's content differs: one image here, another, by 100 of 255 levels on average, "
+        "there"
+    )
+
+
+def file(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (300, 300), level).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 HEADERS = {"content-type": "application/json", "x-user-request-id": "x", "vary": "Accept"}

@@ -361,8 +361,8 @@ def test_two_targets_that_differ(mock: MockServer) -> None:
         other.faults.set("wrong-encodingx*")
         done = judge(mock, "--diff", other.url, "--only", "REQ-8", *STRICT)
     assert done.status == 1, done.output
-    assert last_line(done) == "Does not conform: DIFF is broken."
-    assert "its encoding differs: PNG here, JPEG there" in done.output
+    assert last_line(done) == "The two differ."
+    assert "the image's encoding differs: PNG here, JPEG there" in done.output
 
 
 # What is written

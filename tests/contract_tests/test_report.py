@@ -337,6 +337,27 @@ def test_a_long_curl_command_is_cut_off() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rules", "headline", "sentence"),
+    [
+        (("DIFF",), "The two differ", "The two differ."),
+        (("REQ-6",), "Does not conform", "Does not conform: REQ-6 is broken."),
+        (
+            ("DIFF", "REQ-6", "RES-6"),
+            "Does not conform",
+            "Does not conform: REQ-6, RES-6 are broken. The two differ.",
+        ),
+    ],
+)
+def test_a_difference_is_no_broken_rule(
+    rules: tuple[str, ...], headline: str, sentence: str
+) -> None:
+    failed = result("a", *rules, outcome=Outcome.FAILED, findings=tuple(map(found, rules)))
+    told = reported(failed, rules=report.judge_rules([failed], frozenset(), diff=True))
+    assert console_report.sentence(told) == sentence
+    assert f"</span>{headline}</h1>" in render(told)
+
+
+@pytest.mark.parametrize(
     ("amount", "text"),
     [(0, "$0.00"), (1, "$1.00"), (0.548, "$0.548"), (0.5, "$0.50"), (12.3456, "$12.3456")],
 )
@@ -428,7 +449,7 @@ def test_a_browser_shows_the_page_and_runs_nothing_of_a_response(tmp_path: Path)
     file, image = tmp_path / "page.html", tmp_path / "page.png"
     write(BROKEN, file)
     done = browse(file, "--dump-dom")
-    assert "<title>does not conform: http://127.0.0.1:8000</title>" in done.stdout
+    assert "<title>Does not conform: http://127.0.0.1:8000</title>" in done.stdout
     assert "Refused to" not in done.stderr  # by the policy: what is the page's own may be there
     assert "violates" not in done.stderr
     browse(file, f"--screenshot={image}", "--window-size=400,800")
