@@ -150,7 +150,7 @@ def parse_options(
         raise InvalidOption("a URL and --target are two targets: leave out one")
     silent = values.get("plan") or values.get("list") or values.get("har")
     if not (url or target or silent):
-        raise InvalidOption("there is no target: give a URL, or the name of a target")
+        raise InvalidOption("there is no target: give --base-url URL, or --target NAME")
     if (
         values.get("http2")
         and not silent

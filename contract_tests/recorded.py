@@ -26,7 +26,10 @@ def judge(options: Options) -> int:
     try:
         recording = read_har(options.har, given)
     except (InvalidHar, OSError) as error:
-        sys.stderr.write(f"upscaler-contract: {error}\n")
+        why = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            why = f"{options.har} cannot be read: {error.strerror}"
+        sys.stderr.write(f"upscaler-contract: {why}\n")
         return USAGE_ERROR
     session = Session(options)
     session.left_out.update(recording.left_out)

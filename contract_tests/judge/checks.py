@@ -5,7 +5,7 @@ A policy skips rules, so `policy.fail` may return, and the code after it has to 
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from contract_tests.failures import Inconclusive
@@ -196,13 +196,13 @@ def _shape_problems(error: object, policy: Policy) -> Iterator[str]:
     fields = error if isinstance(error, dict) else {}
     loc = fields.get("loc")
     if not isinstance(loc, list) or not all(type(part) in (str, int) for part in loc):
-        yield f"an error's loc is {_short(loc)}, not a list of names"
+        yield f"an error's {_member(fields, 'loc')}, not a list of names"
     elif policy.strict and (not loc or loc[0] not in ("body", "header")):
         yield f"an error's loc does not begin with body or header: {_short(loc)}"
     for name in ("msg", "type"):
         text = fields.get(name)
         if not isinstance(text, str) or (policy.strict and not text):
-            yield f"an error's {name} is {_short(fields.get(name))}, not a string"
+            yield f"an error's {_member(fields, name)}, not a string"
 
 
 def _rule_of_locations(locations: frozenset[Loc], expected: ExpectedResponse) -> str:
@@ -221,7 +221,12 @@ def _location(loc: list[str | int]) -> Loc:
 
 
 def _names(locations: frozenset[Loc]) -> str:
-    return " and ".join(sorted(".".join(location) for location in locations))
+    return " and ".join(sorted(".".join(map(_part, location)) for location in locations))
+
+
+def _part(name: str) -> str:
+    """A part of a location, in quotes where it would not be seen."""
+    return name if name.strip() else json.dumps(name)
 
 
 def _check_no_echo(request: Request, response: Response, policy: Policy) -> None:
@@ -269,7 +274,7 @@ def _check_acceptance(response: Response, policy: Policy) -> None:
     accepted = read_json_object(response, "ASY-1", policy)
     for name in ("response_id", "poll_url"):
         if not (isinstance(accepted.get(name), str) and accepted[name]):
-            policy.fail("ASY-1", f"{name} is {_short(accepted.get(name))}, not a string")
+            policy.fail("ASY-1", f"{_member(accepted, name)}, not a string")
 
 
 def _check_image(
@@ -293,7 +298,9 @@ def _check_image(
     encoding = encoding_of(file)
     if encoding not in ({declared} if declared else wanted.encodings):
         right = declared or " or ".join(sorted(wanted.encodings))
-        sentence = f"the image is {encoding or 'neither PNG nor JPEG'}, not {right}"
+        sentence = f"the image is {encoding}, not {right}"
+        if not encoding:
+            sentence = f"the image is neither PNG nor JPEG, and should be {right}"
         policy.fail("RES-8" if declared else "REQ-9", sentence)
     if encoding:
         _check_content(request, file, encoding, wanted.size, policy)
@@ -309,13 +316,13 @@ def _file_in_json(response: Response, policy: Policy) -> bytes | None:
         policy.fail("RES-1", f"{sentence}, not image_b64 and removed_for_safety")
     removed, text = fields.get("removed_for_safety"), fields.get("image_b64")
     if not isinstance(removed, bool):
-        policy.fail("RES-1", f"removed_for_safety is {_short(removed)}, not true or false")
+        policy.fail("RES-1", f"{_member(fields, 'removed_for_safety')}, not true or false")
     if removed is True:
         if text is not None:
             policy.fail("RES-3", "removed_for_safety is true, but there is an image")
         raise Inconclusive("the target removed a harmless image for safety")
     if not isinstance(text, str):
-        policy.fail("RES-1", f"image_b64 is {_short(text)}, but nothing was removed")
+        policy.fail("RES-1", f"{_member(fields, 'image_b64')}, but nothing was removed")
         return None
     data = text.encode(errors="replace")
     if not data or len(data) % 4 or not BASE64.fullmatch(data):
@@ -368,6 +375,11 @@ def read_json_object(response: Response, rule: str, policy: Policy) -> dict[str,
         return parsed
     policy.fail(rule, "the response is not a JSON object")
     return {}
+
+
+def _member(fields: Mapping[str, Any], name: str) -> str:
+    """What a member of an object is, or that there is none."""
+    return f"{name} is {_short(fields[name]) if name in fields else 'missing'}"
 
 
 def _short(value: object) -> str:

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,9 @@ MAX_INLINE_BYTES: Final = 2**16
 """A body with an image of up to this length is part of its command; a longer one is made anew."""
 IMAGE_PLACEHOLDER: Final = "(base64)"
 """Stands for the base64 of the sample image, in what people read and in `sample_body`."""
+
+BLANKS: Final = re.compile(" {40,}")
+"""So many that nobody would count them, and a terminal shows lines of nothing."""
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -96,6 +100,7 @@ class Request:
         text = self.body.decode(errors="backslashreplace")
         if self.image:
             text = text.replace(self.image.base64(), IMAGE_PLACEHOLDER)
+        text = BLANKS.sub(lambda found: f"({len(found[0])} spaces)", text)
         if len(text) > 300:
             text = f"{text[:200]}... of {len(self.body)} bytes"
         return printable(text)

@@ -4,6 +4,7 @@ After a 429 or 5xx it waits and sends the request again, as OctoAI's own clients
 """
 
 import os
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ FIRST_PAUSE_S: Final = 0.5
 """The first pause if there is no Retry-After; each further one is twice as long."""
 MAX_ATTEMPTS: Final = 6
 """OctoAI's clients retried up to five times (RES-5)."""
+NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
+"""What OpenSSL says of plain HTTP, the second one in later versions."""
 CONNECT_TIMEOUT_S: Final = 10.0
 BETWEEN_PROBES_S: Final = 0.1
 MAX_REDIRECTS: Final = 20
@@ -93,6 +96,10 @@ class Target:
         try:
             self._send_once(Request(method="GET", path="/healthcheck", headers=()))
         except (httpx.TransportError, TooSlow) as error:
+            if isinstance(error, httpx.TransportError) and speaks_no_tls(error):
+                rest = self.base_url.partition(":")[2]
+                msg = f"{self.base_url} does not speak TLS: give --base-url http:{rest}"
+                raise Unreachable(msg) from error
             variable = proxy_variable(self.base_url)
             by = f", through the proxy that {variable} names" if variable else ""
             msg = f"nothing responds at {self.base_url}{by}: {reason(error)}"
@@ -256,6 +263,16 @@ def retry_after_s(response: Response) -> float | None:
     if date.tzinfo is None:  # the zone is -0000, or missing
         date = date.replace(tzinfo=UTC)
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
+
+
+def speaks_no_tls(error: httpx.TransportError) -> bool:
+    """Whether a server answered the beginning of TLS with something else, such as plain HTTP."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, ssl.SSLError) and inner.reason in NO_TLS:
+            return True
+        inner = inner.__cause__ or inner.__context__
+    return False
 
 
 def reason(error: httpx.TransportError | TooSlow) -> str:

@@ -63,11 +63,14 @@ class Response:
 
     @property
     def summary(self) -> str:
-        """The status, type and beginning of the body, for people."""
+        """The status, type and beginning of the body, and where it redirects to, for people."""
         text = self.body[: 4 * SUMMARY_CHARACTERS].decode(errors="backslashreplace")
         if len(text) > SUMMARY_CHARACTERS:
             text = f"{text[:SUMMARY_CHARACTERS]}... ({len(self.body)} bytes)"
-        return printable(f"{self.status} {self.media_type}: {text}")
+        location = self.headers.get("location") if 300 <= self.status < 400 else None
+        to = f"to {location[:SUMMARY_CHARACTERS]}" if location else ""
+        head = " ".join(filter(None, (str(self.status), self.media_type, to)))
+        return printable(f"{head}: {text}" if text else head)
 
 
 def _not_json(name: str) -> NoReturn:

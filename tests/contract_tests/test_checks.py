@@ -235,3 +235,51 @@ def test_what_the_schema_has_as_an_error_is_right_at_documented(body: object) ->
     response = replace(response, body=json.dumps(body).encode())
     assert broken_rule(request, response, Policy(Level.DOCUMENTED)) == "right"
     assert broken_rule(request, response, Policy(Level.STRICT)) in ("RES-4", "RES-6")
+
+
+@pytest.mark.parametrize(
+    ("request_", "response", "sentence"),
+    [
+        (ASYNC_REQUEST, answer(200, {"poll_url": "/1"}), "response_id is missing, not a string"),
+        (
+            ASYNC_REQUEST,
+            answer(200, {"response_id": None, "poll_url": "/1"}),
+            "response_id is null, not a string",
+        ),
+        (
+            INVALID_REQUEST,
+            answer(422, {"detail": [{"loc": ["body"], "msg": "no"}]}),
+            "an error's type is missing, not a string",
+        ),
+        (
+            IMAGE_REQUEST,
+            answer(200, upscaled(image_b64="QUJD")),
+            "the image is neither PNG nor JPEG, and should be png",
+        ),
+        (
+            NO_JSON,
+            answer(422, {"detail": [{"loc": ["body", ""], "msg": "no", "type": "no"}]}),
+            'the errors are located at body."", not body',
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_as_it_is(
+    request_: Request, response: Response, sentence: str
+) -> None:
+    policy = Policy(Level.STRICT)
+    with pytest.raises(Failure) as failed:
+        check_response(request_, response, expect_response(request_, policy), policy)
+    assert failed.value.sentence == sentence
+
+
+@pytest.mark.parametrize(
+    ("response", "summary"),
+    [
+        (Response(307, {"location": "/upscaling"}, b"", 0.1), "307 to /upscaling"),
+        (Response(204, {}, b"", 0.1), "204"),
+        (Response(200, {"content-type": "text/plain"}, b"a", 0.1), "200 text/plain: a"),
+        (Response(200, {"location": "/x"}, b"a", 0.1), "200: a"),
+    ],
+)
+def test_a_redirect_says_where_it_leads(response: Response, summary: str) -> None:
+    assert response.summary == summary

@@ -337,6 +337,14 @@ def test_an_unreachable_target_has_its_url_in_the_message(open_target: OpenTarge
         asking.send(INVALID_REQUEST)
 
 
+def test_a_target_without_tls_is_told_by_what_to_give(open_target: OpenTarget) -> None:
+    with stub_server(in_turn(OK)) as server:
+        address = server.url.removeprefix("http:")
+        with pytest.raises(Unreachable) as told:
+            open_target(f"https:{address}").probe()
+    assert str(told.value) == f"https:{address} does not speak TLS: give --base-url http:{address}"
+
+
 def test_a_target_that_is_starting_is_waited_for(open_target: OpenTarget) -> None:
     url = unused_url()
 

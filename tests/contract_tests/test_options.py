@@ -19,7 +19,7 @@ TOKEN: Final = "a-token-to-be-kept"
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ((), "there is no target: give a URL, or the name of a target"),
+        ((), "there is no target: give --base-url URL, or --target NAME"),
         (("--base-url", "127.0.0.1:8000"), "is not a URL such as"),
         (("--base-url", "ftp://x"), "is not a URL such as"),
         (("--base-url", "http://"), "is not a URL such as"),
@@ -54,6 +54,7 @@ TOKEN: Final = "a-token-to-be-kept"
         (("--base-url", "http://x", "--report", "."), "is not a file name"),
         (("--base-url", "http://x", "--junit", "/nowhere/at/all.xml"), "there is no folder"),
         (("--base-url", "http://x", "--diff", "y"), "is not a URL such as"),
+        (("--har", "/nowhere.har"), " /nowhere.har cannot be read: No such file or directory"),
         (("--base-url", "http://x", "--http2"), "--http2 is for https: alone"),
         (("--base-url", "https://x", "--diff", "http://y", "--http2"), "is for https: alone"),
     ],

@@ -172,6 +172,11 @@ def test_the_token_is_a_variable_in_headers() -> None:
     assert request.header("authorization") == "Bearer $TOKEN"
 
 
+def test_the_repr_of_a_request_has_no_long_runs_of_blanks() -> None:
+    shown = repr(Request(b'{"scale": 2}' + b" " * 10_000))
+    assert '| {"scale": 2}(10000 spaces)>' in shown
+
+
 def test_the_repr_of_a_request_has_no_base64() -> None:
     shown = repr(upscaling_request({"scale": 2}, IMAGE).with_headers(("Accept", "image/png")))
     assert shown == (
