@@ -23,6 +23,7 @@ AUTHORITY: Final = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^:]*))(?::[0-9]{
 """A host with or without a port (RFC 9110, 7.2, and RFC 3986, 3.2.2)."""
 OWN_SITES: Final = ("same-origin", "none")
 """The `Sec-Fetch-Site` of requests by the mock's own pages, and by its user (the address bar)."""
+WAY_OUT: Final = "ask from the test itself or another program, which has no such header"
 MAX_QUOTED: Final = 60
 """How many characters of what a client sent are repeated in a message."""
 
@@ -60,10 +61,14 @@ def refusal(scope: Scope, hosts: Collection[str]) -> str | None:
         scheme, _, authority = origin.lower().partition("://")
         # Both schemes: a proxy in front of the mock may add TLS.
         if scheme not in ("http", "https") or authority != host:
-            return f"the routes below /_mock refuse pages of {origin[:MAX_QUOTED]!r} (Origin)"
+            page = repr(origin[:MAX_QUOTED])
+            return f"the routes below /_mock refuse pages of {page} (Origin): {WAY_OUT}"
     for site in headers.getlist("Sec-Fetch-Site"):
         if site.lower() not in OWN_SITES:
-            return f"the routes below /_mock refuse {site[:MAX_QUOTED]!r} pages (Sec-Fetch-Site)"
+            return (
+                f"the routes below /_mock refuse {site[:MAX_QUOTED]!r} pages (Sec-Fetch-Site): "
+                f"{WAY_OUT}"
+            )
     return None
 
 

@@ -6,6 +6,9 @@ from starlette.types import Scope
 
 PREFIX: Final = "/_mock/"
 """The paths of the routes that control the mock begin with this."""
+MISUSED: Final = "misused"
+"""The key of a request's state that is True if what is wrong with it is a header of the mock's own:
+its response says nothing about the API."""
 ROUTES: Final = {
     "upscaling": ("POST", "/upscaling"),
     "poll": ("GET", "/v1/requests/"),

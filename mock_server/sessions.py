@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mock_server.endpoints import MISUSED
 from upscaler.api.headers import REQUEST_ID_HEADER
 
 HEADER: Final = "X-Mock-Session"
@@ -77,6 +78,7 @@ class SessionMiddleware:
         try:
             session = self._sessions.get(name)
         except ValueError as error:
+            scope.setdefault("state", {})[MISUSED] = True
             # 400, as for a wrong X-Mock-Fault; outside of what gives other responses their id.
             headers = {REQUEST_ID_HEADER: uuid4().hex}
             await JSONResponse({"detail": str(error)}, 400, headers)(scope, receive, send)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mock_server.endpoints import ROUTES, route_of
+from mock_server.endpoints import MISUSED, ROUTES, route_of
 from mock_server.faults.exchange import FaultyExchange
 from mock_server.faults.fault import HEADER, Fault, FaultError, current
 from mock_server.faults.schedule import FaultSchedule, SelectedFault
@@ -70,6 +70,7 @@ class FaultMiddleware:
             try:
                 selected = self._select(scope)
             except FaultError as error:
+                scope.setdefault("state", {})[MISUSED] = True
                 # 400, since clients retry 429 and 5xx, and 422 is for the fields of a request.
                 await JSONResponse({"detail": f"{HEADER}: {error}"}, 400)(scope, receive, send)
                 return

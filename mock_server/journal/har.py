@@ -14,6 +14,7 @@ from typing import Any, Final
 from anyio import to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mock_server.endpoints import MISUSED
 from mock_server.journal.journal import REDACTED, SECRET_HEADERS
 from upscaler.api.limits import MAX_BODY_BYTES
 from upscaler.service.logs import SHORTEST_SECRET
@@ -64,6 +65,7 @@ class HarMiddleware:
         if scope["type"] != "http" or scope["path"].startswith(ADMIN):
             await self.app(scope, receive, send)
             return
+        scope.setdefault("state", {})  # whatever copies the scope shares this
         recorder = ExchangeRecorder(self, scope, receive, send)
         try:
             await self.app(scope, recorder.receive, recorder.send)
@@ -113,6 +115,8 @@ class ExchangeRecorder:
         if self._finished:
             return
         self._finished = True
+        if self._scope["state"].get(MISUSED):
+            return  # no implementation of the API would have answered so
         writer, start = self._to.writer, self._start if complete else NO_RESPONSE
         entry = {
             "startedDateTime": self._began.isoformat(),

@@ -42,6 +42,11 @@ RULE_FORMATS: Final = {"text": catalogue.format_text, "json": catalogue.format_j
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the mock as `argv` says, by default the process's own; return the exit status."""
     args = _create_parser().parse_args(argv)
+    if args.version:
+        from importlib.metadata import version  # noqa: PLC0415  takes a while
+
+        print(NAME, version("octo-upscaler"))  # noqa: T201  what was asked for
+        return 0
     if args.rules:
         print("\n".join(RULE_FORMATS[args.rules]()))  # noqa: T201  what was asked for
         return 0
@@ -65,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ):
                 mock_server = server(app, args.host, args.port, MockConnection)
                 # From here on clients can connect; they are answered once the server runs.
-                print(_url(listener), flush=True)  # noqa: T201  what callers wait for
+                print(_url(listener) + mock.settings.root_path, flush=True)  # noqa: T201  what callers wait for
                 mock_server.run(sockets=[listener])
     except (InvalidSetting, OSError) as error:
         message = str(error)
@@ -136,6 +141,7 @@ def _create_parser() -> argparse.ArgumentParser:
     add("--node-preload", action="store_true",
         help="print the path of a script for node --require, which sends requests to OctoAI's "
         "hosts to the mock at UPSCALING_MOCK_URL, or refuses them without; and exit")  # fmt: skip
+    add("--version", action="store_true", help="print the version, and exit")
     return parser
 
 

@@ -142,7 +142,9 @@ def _serving(config: pytest.Config) -> "Iterator[MockServer]":
     from mock_server.serving.server import MockServer
 
     _replace(config)  # for a fixture that is asked for by name, while tests run
-    with MockServer(**_mock_options(config)) as server:
+    with _failing_in_a_sentence():
+        mock = MockServer(**_mock_options(config))
+    with mock as server:
         yield server
 
 
@@ -157,7 +159,23 @@ def _routes(config: pytest.Config) -> "Router":
     from mock_server.mock import Mock
 
     _replace(config)
-    return routes(Mock(**_mock_options(config)))
+    with _failing_in_a_sentence():
+        return routes(Mock(**_mock_options(config)))
+
+
+@contextmanager
+def _failing_in_a_sentence() -> Iterator[None]:
+    """Fail without a traceback, which would only have the mock's own code in it."""
+    from upscaler.errors import InvalidSetting
+
+    try:
+        yield
+    except (InvalidSetting, OSError) as error:
+        why = str(error)
+        if isinstance(error, OSError) and error.filename:
+            why = f"{error.filename}: {error.strerror}"
+        # Not by pytest.fail(), in which the error would stand before the sentence.
+        raise pytest.fail.Exception(f"the mock cannot start: {why}", pytrace=False) from None
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,16 @@ def test_a_report_of_recorded_traffic_shows_nothing_that_would_be_sent(
     assert "left out: 1 exchange of other URLs or methods" in capsys.readouterr().out
 
 
+def test_what_the_mock_refuses_for_its_own_headers_is_not_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "traffic.har"
+    with recording(file) as api:
+        for wrong in ({"X-Mock-Session": "a b"}, {"X-Mock-Fault": "no-fault"}):
+            assert api.post("/upscaling", json=SENT, headers=wrong).status_code == 400
+        api.post("/upscaling", json=SENT, headers={"X-Mock-Session": "a"})
+    recorded = json.loads(file.read_text())["log"]["entries"]
+    assert [each["response"]["status"] for each in recorded] == [200]
+
+
 @pytest.mark.parametrize("level", ["documented", "strict"])
 def test_nothing_is_found_wrong_with_what_the_mock_recorded(
     tmp_path: Path, level: str, capsys: pytest.CaptureFixture[str]

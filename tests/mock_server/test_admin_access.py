@@ -160,7 +160,7 @@ def test_no_host_and_several_hosts_are_refused(api: httpx.Client, mock: Mock) ->
 )
 def test_pages_of_other_sites_are_refused(api: httpx.Client, mock: Mock, line: str) -> None:
     name = line.rpartition("\r\n")[2].partition(":")[0]
-    check_refused(ask(api, "Host: 127.0.0.1:8000", SIMPLE, line), mock, f"({name})")
+    check_refused(ask(api, "Host: 127.0.0.1:8000", SIMPLE, line), mock, f"({name}): ask from the")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -107,6 +108,17 @@ def test_tokens_are_of_the_options_or_the_environment(tmp_path: Path) -> None:
         with mock_child(tmp_path, *options, environment=environment) as child:
             assert [posted(child.url, token).status_code for token in right] == [200, 200]
             assert {posted(child.url, token).status_code for token in wrong} == {401}
+
+
+def test_the_url_has_the_path_that_the_service_is_below(tmp_path: Path) -> None:
+    with mock_child(tmp_path, environment={"UPSCALER_ROOT_PATH": "/images"}) as child:
+        assert child.url.endswith("/images")
+        assert posted(child.url, "mock-token").status_code == 200
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str], serves_nothing: None) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"upscaler-mock {version('octo-upscaler')}\n"
 
 
 def test_an_address_in_use_is_status_1(tmp_path: Path) -> None:

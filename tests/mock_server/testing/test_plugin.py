@@ -122,6 +122,28 @@ def test_the_configuration_has_the_options_of_the_mock(tmp_path: Path) -> None:
     assert came.counts == {"passed": 1}, came.said
 
 
+@pytest.mark.parametrize("fixture", ["upscaling_mock", "upscaling_api"])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [(None, "No such file or directory"), ("speed = 9", "unknown key 'speed'")],
+    ids=["missing", "wrong"],
+)
+def test_a_scenario_that_cannot_be_used_is_told_in_a_sentence(
+    tmp_path: Path, fixture: str, text: str | None, why: str
+) -> None:
+    if text is not None:
+        (tmp_path / "scenario.toml").write_text(text)
+    tests = f"""
+        def test_something({fixture}):
+            raise AssertionError("this is not reached")
+        """
+    came = suite(tmp_path, tests, ini="upscaling_scenario = scenario.toml")
+    assert came.counts == {"error": 1}, came.said
+    assert f"the mock cannot start: {tmp_path / 'scenario.toml'}: {why}" in came.said
+    assert "plugin.py" not in came.said
+    assert "During handling" not in came.said
+
+
 def test_a_wrong_configuration_is_a_usage_error() -> None:
     told = {"upscaling_tokens": [], "upscaling_scenario": "", "upscaling_seed": "seven"}
     config: Any = SimpleNamespace(getini=told.get, inipath=None, rootpath=Path("/root"))
