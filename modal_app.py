@@ -2,17 +2,16 @@
 
     modal deploy modal_app.py                                  the service, at a URL that it prints
     modal run modal_app.py --image photo.png --scale 2         files from a terminal
-    modal run modal_app.py::selfcheck                          the GPU against the reference
 
 Both kinds of containers start on demand and shut down when idle. The environment variables that
 these commands read are declared in `upscaler/modal/config.py` and explained in docs/MODAL.md.
 """
 
-from pathlib import Path
 from typing import Any
 
 import modal
 
+from upscaler.modal import cli, images
 from upscaler.modal.config import (
     GPU_CORES,
     GPU_MEMORY_MIB,
@@ -20,43 +19,18 @@ from upscaler.modal.config import (
     settings_or_exit,
     token_or_exit,
 )
-from upscaler.models import MODELS, RELEASES
 
 MINUTES = 60
-HERE = Path(__file__).parent
-SOURCES = ("upscaler",)
-# Modal's default adds only .py files, but the playground's HTML, CSS and JavaScript are needed too.
-NOT_SOURCES = ["**/__pycache__", "**/*.pyc"]
 FRONT_INPUTS = 8  # limited by the front's 2 GiB: see docs/cost.md, "The next walls"
 
+cli.check_command()
 settings = settings_or_exit()
-app = modal.App("octo-upscaler")
+gpus = modal.App("octo-upscaler-gpus")  # a part of the service, and all that a terminal needs
+app = modal.App(cli.SERVICE)
 token = token_or_exit("upscaler-token", "UPSCALER_TOKEN")
 
-# A layer is rebuilt only when it or one below it changes. So the weights, which never change, come
-# first, then the packages. Our own code is in no layer: Modal adds it when a container starts.
-base = modal.Image.debian_slim("3.12")
-fetched = base.apt_install("curl").run_commands(
-    *[
-        f"curl -fsSL --retry 3 --create-dirs -o /weights/{file.filename} {RELEASES}/{file.path}"
-        f" && echo '{file.sha256}  /weights/{file.filename}' | sha256sum --check"
-        for file in (model.official for model in MODELS.values())
-    ]
-)
-
-
-def installed(image: modal.Image, *extras: str) -> modal.Image:
-    """`image` with the product's dependencies, in versions that are known to work together."""
-    return image.add_local_file(
-        HERE / "constraints.txt", "/constraints.txt", copy=True
-    ).pip_install_from_pyproject(
-        str(HERE / "pyproject.toml"), list(extras), extra_options="-c /constraints.txt"
-    )
-
-
-front_image = (
-    installed(base)
-    .env(
+front_image = images.with_sources(
+    images.front.env(
         {
             # Modal's proxy answers with a redirect if a response has not started after 150 s.
             "UPSCALER_DEADLINE": "140",
@@ -64,28 +38,9 @@ front_image = (
             "UPSCALER_RESULTS_MEMORY": "512M",
         }
     )
-    .add_local_python_source(*SOURCES, ignore=NOT_SOURCES)
 )
-# PyPI's torch for Linux is the one for CUDA.
-installed_gpu = installed(fetched, "engine").env(
-    {
-        "UPSCALER_WEIGHTS": "/weights",
-        "UPSCALER_DEVICE": "cuda",
-        # Triton's kernels would be compiled at every start, which takes longer than they save.
-        "UPSCALER_KERNELS": "cudnn",
-    }
-)
-gpu_image = installed_gpu.env(
-    # Containers import this file as well, without the environment of the machine that deployed.
-    {"UPSCALER_SNAPSHOT": settings.snapshot.value}
-).add_local_python_source(*SOURCES, ignore=NOT_SOURCES)
-# --no-deps: they require torchvision, which requires another torch, and neither is needed here.
-check_image = (
-    installed(installed_gpu, "reference")
-    .run_commands("pip install --no-deps --no-build-isolation basicsr==1.4.2 realesrgan==0.3.0")
-    .add_local_file(HERE / "docs" / "photo.png", "/root/docs/photo.png")
-    .add_local_python_source(*SOURCES, ignore=NOT_SOURCES)
-)
+# Containers import this file as well, without the environment of the machine that deployed.
+gpu_image = images.with_sources(images.gpu.env({"UPSCALER_SNAPSHOT": settings.snapshot.value}))
 
 # A failing import matters only in containers of that image. They import this before Modal takes a
 # snapshot, so that later containers start with it.
@@ -99,7 +54,7 @@ with gpu_image.imports():  # type: ignore[no-untyped-call]
     from upscaler.service import logs
 
 
-@app.cls(
+@gpus.cls(
     image=gpu_image,
     gpu=list(settings.gpus),  # the first that is free, cheapest for its speed first
     cpu=GPU_CORES,
@@ -167,27 +122,13 @@ def web() -> Any:
     return create_app(ModalBackend(make, at_once=FRONT_INPUTS), service, jobs)
 
 
-@app.function(
-    image=check_image,
-    gpu=list(settings.gpus),
-    cpu=GPU_CORES,
-    memory=16384,  # RealESRGANer holds the whole image several times
-    region=list(settings.region) or None,
-    max_containers=1,
-    scaledown_window=2,
-    timeout=60 * MINUTES,
-)
-def selfcheck(*arguments: str) -> None:
-    """Compare accuracy, speed and memory with RealESRGANer; takes options of `upscaler bench`."""
-    from upscaler.cli import main as cli
+app.include(gpus)
 
-    if cli.main(["bench", *(arguments or ("--model", "all"))]):
-        raise RuntimeError("something failed: see the table above")
+# It has nothing to build: `main` first reads its arguments and looks for the deployed service.
+terminal = modal.App("octo-upscaler-terminal")
 
 
-@app.local_entrypoint()
+@terminal.local_entrypoint()
 def main(*arguments: str) -> None:
     """Upscale images: `modal run modal_app.py --image photo.png --scale 2`."""
-    from upscaler.modal import cli as terminal
-
-    terminal.main(arguments, Upscaler().upscale)
+    cli.main(arguments, Upscaler, gpus)

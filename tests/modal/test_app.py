@@ -10,17 +10,16 @@ import re
 import shlex
 import shutil
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import modal
 import pytest
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import upscaler
-from tests.support.modal_control_plane import Plane, Ran, command, control_plane, ran
+from tests.support.modal_control_plane import BUILDER, Plane, Ran, command, control_plane, ran
 from tests.support.paths import ROOT
 from upscaler.modal.config import Deployment
 from upscaler.models import MODELS, RELEASES
@@ -29,23 +28,34 @@ from upscaler.settings import Device, Settings
 WEB, GPU, CHECK = "web", "Upscaler.*", "selfcheck"
 HOME = "/root"
 """Where a container has the sources that were shipped to it."""
-NEEDED = ("modal_app.py", "pyproject.toml", "constraints.txt", "docs/photo.png")
+LOCKS = {WEB: "front", GPU: "gpu", CHECK: "check"}
+NEEDED = ("modal_app.py", "locks/front.txt", "locks/gpu.txt")
 """What the app reads besides its package."""
 MAKE_A_TOKEN = "modal secret create upscaler-token UPSCALER_TOKEN="
 
 
-def deploy(plane: Plane, chosen: dict[str, str] | None = None, folder: Path = ROOT) -> Ran:
+def deploy(
+    plane: Plane,
+    chosen: dict[str, str] | None = None,
+    folder: Path = ROOT,
+    file: str = "modal_app.py",
+) -> Ran:
     environment = plane.environment | (chosen or {})
-    return ran(command("deploy", "modal_app.py"), folder, environment)
+    return ran(command("deploy", file), folder, environment)
 
 
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Plane]:
-    """A plane that the app was deployed to as it is."""
+    """A plane that the app was deployed to as it is, and the self-check after it."""
     with control_plane() as plane:
         done = deploy(plane)
         assert done.returncode == 0, done.stderr
         assert "/web" in done.stdout, "the URL of the service"
+        (published,) = plane.asked("AppPublish")
+        assert published.function_ids.keys() == {WEB, GPU}, "and nothing else"
+        assert published.class_ids.keys() == {"Upscaler"}
+        done = deploy(plane, file="modal_selfcheck.py")
+        assert done.returncode == 0, done.stderr
         yield plane
 
 
@@ -127,11 +137,7 @@ def test_a_function_is_deployed_with_what_it_is_documented_to_have(
     assert facts(deployed, name) == expected
 
 
-def test_nothing_else_is_deployed(deployed: Plane) -> None:
-    assert len(deployed.functions) == 3
-    (published,) = deployed.asked("AppPublish")
-    assert published.function_ids.keys() == {WEB, GPU, CHECK}
-    assert published.class_ids.keys() == {"Upscaler"}
+def test_a_gpu_is_asked_for_two_things(deployed: Plane) -> None:
     assert deployed.variants(GPU)[0].method_definitions.keys() == {"make", "upscale"}
 
 
@@ -161,7 +167,6 @@ def test_what_is_set_by_variables_arrives() -> None:
         snapshot = {"options": {"enable_gpu_snapshot": "True"}}
         assert facts(plane, GPU) == ON_GPUS | both | cards | snapshot | {"window": 2}
         assert facts(plane, WEB) == FRONT | both | {"proxy auth": True}
-        assert facts(plane, CHECK)["gpus"] == cards["gpus"]
         assert variables(image(plane, GPU))["UPSCALER_SNAPSHOT"] == "gpu"
 
 
@@ -211,6 +216,27 @@ def test_whoever_is_not_logged_in_is_told_so_by_modal_itself() -> None:
         assert plane.received == []
 
 
+TOO_OLD = """
+import runpy, sys
+
+import modal.__main__
+
+sys.version_info, sys.version = (3, 10, 17, "final", 0), "3.10.17 (main)"
+sys.argv = ["modal", *sys.argv[1:]]
+modal.__main__.main()
+"""
+
+
+@pytest.mark.parametrize("file", ["modal_app.py", "modal_selfcheck.py"])
+def test_a_python_that_is_too_old_is_told_in_a_sentence(file: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "MODAL_CONFIG_PATH": os.devnull}
+    done = ran([sys.executable, "-c", TOO_OLD, "run", file], ROOT, environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        "Python 3.11 or newer is needed here, and this is 3.10.17. .*\n", done.stderr
+    )
+
+
 # Images
 
 
@@ -228,17 +254,13 @@ def index(layers: list[Any], text: str) -> int:
     return found
 
 
-def requirements(layers: list[Any]) -> list[list[str]]:
-    """What each layer installs of ours, layer by layer, with what pip is told besides."""
-    lines = [line for layer in layers for line in layer.dockerfile_commands]
-    ours = [line for line in lines if line.startswith("RUN ") and "constraints.txt" in line]
-    return [shlex.split(line.partition(" pip install ")[2]) for line in ours]
-
-
-def wanted(*extras: str) -> set[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    optional = project["optional-dependencies"]
-    return {*project["dependencies"], *(each for extra in extras for each in optional[extra])}
+def locks(layers: list[Any]) -> dict[str, bytes]:
+    """The locks that the layers install, by their names, in order."""
+    return {
+        file.filename.removeprefix("/.0_").removesuffix(".txt"): file.data
+        for layer in layers
+        for file in layer.context_files
+    }
 
 
 def variables(layers: list[Any]) -> dict[str, str]:
@@ -255,8 +277,8 @@ def test_the_front_has_neither_torch_nor_weights(deployed: Plane) -> None:
         assert "torch" not in commands(layer)
         assert "weights" not in commands(layer)
         assert RELEASES not in commands(layer)
-    (installed,) = requirements(layers)
-    assert set(installed) == {*wanted(), "-c", "/constraints.txt"}
+    (installed,) = locks(layers).values()
+    assert b"torch" not in installed
 
 
 def test_a_container_can_read_its_settings(deployed: Plane) -> None:
@@ -281,22 +303,27 @@ def test_all_weights_lie_below_whatever_is_installed_and_are_checked(deployed: P
         assert f"&& echo '{digest}' | sha256sum --check" in fetch
     for layer in layers[: at + 1]:
         assert deployed.context(layer) == {}, "nothing of ours"
-        assert not any(name in commands(layer) for name in ("torch", "constraints", "upscaler"))
-    (installed,) = requirements(layers[at + 1 :])
-    assert set(installed) == {*wanted("engine"), "-c", "/constraints.txt"}
-    assert any(word.startswith("torch>=") for word in installed)
+        assert locks([layer]) == {}
+        assert not any(name in commands(layer) for name in ("torch", "upscaler"))
 
 
-def test_what_is_installed_is_held_to_the_versions_that_are_known_to_work(deployed: Plane) -> None:
-    held = (ROOT / "constraints.txt").read_bytes()
-    assert re.search(rb"^torch==[0-9.]+$", held, re.MULTILINE)
-    for name in (WEB, GPU, CHECK):
-        layers = image(deployed, name)
-        copied = [at for at, layer in enumerate(layers) if deployed.context(layer)]
-        for at in copied:
-            assert set(deployed.context(layers[at]).values()) == {held}
-            assert requirements(layers[at + 1 : at + 2]), "pip comes right after"
-        assert len(copied) == len(requirements(layers)) > 0
+@pytest.mark.parametrize(("name", "lock"), LOCKS.items())
+def test_what_is_installed_is_what_a_lock_has(deployed: Plane, name: str, lock: str) -> None:
+    layers = image(deployed, name)
+    *_, (installed, data) = locks(layers).items()
+    assert (installed, data) == (lock, (ROOT / "locks" / f"{lock}.txt").read_bytes())
+    (line,) = [
+        line for layer in layers for line in layer.dockerfile_commands if f"/{lock}.txt" in line
+        and line.startswith("RUN ")
+    ]  # fmt: skip
+    assert "/uv pip install " in line
+    assert " --require-hashes --no-deps " in line, "nothing but what the lock has"
+    for layer in layers:
+        assert "uv:latest" not in commands(layer)
+
+
+def test_images_are_built_by_the_newest_recipe_and_not_by_the_workspaces(deployed: Plane) -> None:
+    assert deployed.builders == {modal._image.LATEST_IMAGE_BUILDER_VERSION} != {BUILDER}
 
 
 def test_the_self_check_has_the_reference_on_top_of_what_the_service_has(deployed: Plane) -> None:
@@ -304,8 +331,7 @@ def test_the_self_check_has_the_reference_on_top_of_what_the_service_has(deploye
     *service, settings = image(deployed, GPU)
     assert variables([settings]) == {"UPSCALER_SNAPSHOT": "cpu"}
     assert layers[: len(service)] == service
-    _, added = requirements(layers)
-    assert set(added) == {*wanted("reference"), "-c", "/constraints.txt"}
+    assert list(locks(layers)) == ["gpu", "check"]
     assert "realesrgan==0.3.0" in commands(layers[-1])
     photo = (ROOT / "docs" / "photo.png").read_bytes()
     assert deployed.shipped(CHECK)[f"{HOME}/docs/photo.png"] == photo
@@ -327,24 +353,24 @@ def copied(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_new_sources_rebuild_nothing_and_new_constraints_not_the_weights(
+def test_new_sources_rebuild_nothing_and_a_new_lock_not_the_weights(
     deployed: Plane, copied: Path
 ) -> None:
     with control_plane() as plane:
         assert deploy(plane, folder=copied).returncode == 0
-        for name in (WEB, GPU, CHECK):
+        for name in (WEB, GPU):
             assert f"{HOME}/upscaler/added.py" in plane.shipped(name)
             assert not [path for path in plane.shipped(name) if "pycache" in path]
-        assert plane.images == deployed.images, "layer by layer, as it was sent"
-    with (copied / "constraints.txt").open("a") as file:
+            assert image(plane, name) == image(deployed, name), "layer by layer, as it was sent"
+    with (copied / "locks" / "gpu.txt").open("a") as file:
         file.write("# as of today\n")
     with control_plane() as plane:
         assert deploy(plane, folder=copied).returncode == 0
         layers, before = image(plane, GPU), image(deployed, GPU)
         at = index(before, "/weights/")
         assert layers[: at + 1] == before[: at + 1]
-        ids = plane.images.keys() & deployed.images.keys()
-        assert len(ids) == at + 1, "all else is built anew"
+        assert layers[at + 1] != before[at + 1]
+        assert image(plane, WEB) == image(deployed, WEB)
 
 
 # What is shipped
@@ -360,10 +386,11 @@ def sources() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", [WEB, GPU, CHECK])
 def test_the_package_is_shipped_whole_and_the_app_with_it(deployed: Plane, name: str) -> None:
     shipped = deployed.shipped(name)
+    file = "modal_selfcheck.py" if name == CHECK else "modal_app.py"
     also = {f"{HOME}/docs/photo.png"} if name == CHECK else set()
     assert {path: shipped[path] for path in shipped.keys() - also} == {
         **sources(),
-        f"{HOME}/modal_app.py": (ROOT / "modal_app.py").read_bytes(),
+        f"{HOME}/{file}": (ROOT / file).read_bytes(),
     }
     assert {".html", ".css", ".js", ".svg"} < {Path(path).suffix for path in shipped}
 
@@ -382,10 +409,10 @@ sys.path.insert(0, folder)
 from modal._runtime.task_lifecycle_manager import _TaskLifecycleManager
 
 _TaskLifecycleManager._singleton = object()  # what modal.is_local() asks for
-import modal_app
+import {app} as app
 {what}
 found = {{name: each.__file__ for name, each in sys.modules.items() if name.startswith("upscaler")}}
-found["modal_app"] = modal_app.__file__
+found["app"] = app.__file__
 sys.stdout.write("\\n" + json.dumps(found))
 """
 """Ends with the files of all our modules that were imported."""
@@ -395,10 +422,10 @@ OF_THE_COMMAND = ("click", "rich", "toml", "watchfiles")
 BE_THE_FRONT = """
 import anyio, httpx
 
-app = modal_app.web.local()
+front = app.web.local()
 
 async def ask():
-    transport = httpx.ASGITransport(app=app)
+    transport = httpx.ASGITransport(app=front)
     async with httpx.AsyncClient(transport=transport, base_url="http://front") as client:
         for path in ("/livez", "/", "/page/page.js", "/page/page.css", "/page/icon.svg", "/docs"):
             answer = await client.get(path)
@@ -410,7 +437,7 @@ async def ask():
 anyio.run(ask)
 """
 BE_A_GPU = """
-modal_app.Worker()
+app.Worker()
 """
 BE_THE_SELF_CHECK = """
 from upscaler.bench import contenders, report, runner
@@ -431,8 +458,11 @@ def in_a_container(
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
     chosen = variables(image(plane, name))
+    script = IN_A_CONTAINER.format(
+        app="modal_selfcheck" if name == CHECK else "modal_app", what=what
+    )
     done = ran(
-        [sys.executable, "-I", "-c", IN_A_CONTAINER.format(what=what), str(folder), *absent],
+        [sys.executable, "-I", "-c", script, str(folder), *absent],
         folder,
         {"PATH": os.environ["PATH"], "MODAL_IS_REMOTE": "1", "UPSCALER_TOKEN": "secret", **chosen},
     )
@@ -466,9 +496,8 @@ def providers() -> Mapping[str, list[str]]:
 
 def provided(plane: Plane, name: str) -> set[str]:
     """What a container has because we asked for it, and Modal's client, which it always has."""
-    words = {word for line in requirements(image(plane, name)) for word in line}
-    words -= {"-c", "/constraints.txt"}
-    return {"modal", *(canonicalize_name(Requirement(word).name) for word in words)}
+    installed = b"".join(locks(image(plane, name)).values()).decode()
+    return {"modal", *re.findall(r"^([a-z0-9-]+)==", installed, re.MULTILINE)}
 
 
 @pytest.mark.first(1)
@@ -497,11 +526,11 @@ def test_a_gpu_container_finds_all_it_imports_in_what_was_shipped(
 ) -> None:
     pytest.importorskip("torch")
     found = in_a_container(deployed, name, tmp_path, what, *OF_THE_COMMAND)
-    assert {
+    assert name == CHECK or {
         "upscaler.modal.worker",
         "upscaler.engine.pool",
         "upscaler.engine.weights",
-    } < found.keys()
+    } < {*found}
     for path in found.values():
         assert imported(path) <= provided(deployed, name), path
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import modal
 import pytest
 from grpclib import GRPCError, Status
 from PIL import Image
@@ -25,7 +26,7 @@ from tests.support.modal_control_plane import (
     Ran,
     app_deployed,
     command,
-    method,
+    control_plane,
     ran,
     upscale,
 )
@@ -72,7 +73,7 @@ def run(plane: Plane, *words: object, folder: Path = ROOT) -> Ran:
 def run_here(*words: object) -> int:
     """The same in this process, without Modal's command around it; the status that it ends with."""
     try:
-        cli.main([str(word) for word in words], method("upscale"))
+        cli.main([str(word) for word in words], pytest.fail, modal.App())
     except SystemExit as end:
         return int(str(end.code))
     return 0
@@ -127,10 +128,56 @@ def test_a_command_that_did_not_all_go_well_ends_so(plane: Plane, tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
-def test_a_command_that_is_wrong_ends_with_status_2(plane: Plane) -> None:
+def test_a_command_that_is_wrong_ends_with_status_2_before_any_request(plane: Plane) -> None:
     done = run(plane, "--image", PHOTO, "--scale", "much")
     assert done.returncode == 2
     assert "modal run modal_app.py: error: argument --scale: " in done.stderr
+    assert plane.received == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--", "--help"]])
+def test_help_has_our_options_and_needs_no_account(tmp_path: Path, words: list[str]) -> None:
+    environment = {"PATH": os.environ["PATH"], "MODAL_CONFIG_PATH": os.devnull}
+    done = ran(command("run", f"{ROOT}/modal_app.py::main", *words), tmp_path, environment)
+    assert done.returncode == 0, done.stderr
+    assert "--scale F" in done.stdout
+
+
+def test_the_deployed_service_makes_the_pictures_where_there_is_one(
+    plane: Plane, tmp_path: Path
+) -> None:
+    done = run(plane, "--image", PHOTO, "--output", tmp_path / "out.png", "--scale", 2)
+    assert done.returncode == 0, done.stderr
+    assert "using the deployed octo-upscaler" in done.stderr
+    assert plane.asked("FunctionCreate") == plane.asked("ImageGetOrCreate") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[], ["--ephemeral"]], ids=["not deployed", "told so"])
+def test_else_containers_of_the_command_do_without_a_secret_and_a_url(
+    plane: Plane, tmp_path: Path, words: list[str]
+) -> None:
+    with control_plane() as other:
+        asked = plane if words else other
+        asked.work["upscale"], other.secrets = upscale, {}
+        done = run(asked, "--image", PHOTO, "--output", tmp_path / "out.png", "--scale", 2, *words)
+        assert done.returncode == 0, done.stderr
+        assert sizes(tmp_path) == {"out.png": (608, 512)}
+        created = asked.asked("FunctionCreate")
+        assert [each.function_data.function_name for each in created] == ["Upscaler.*"]
+        assert asked.asked("SecretGetOrCreate") == []
+        ended = [each.app_id for each in asked.asked("AppClientDisconnect")]
+        assert len(ended) == len(asked.asked("AppCreate")) == 2
+
+
+def test_nothing_is_started_where_all_results_exist(plane: Plane, folder: Path) -> None:
+    words = "--image", folder, "--output", folder / "out", "--ephemeral"
+    (folder / "out").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        shutil.copy(PHOTO, folder / "out" / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modal.App, "run", pytest.fail)
+        assert run_here(*words) == 0
 
 
 @pytest.mark.parametrize(
@@ -172,6 +219,7 @@ def test_all_options_can_be_read_about(capsys: pytest.CaptureFixture[str]) -> No
         "--height",
         "--encoding",
         "--again",
+        "--ephemeral",
         "--recursive",
     ):
         assert option in text
@@ -394,8 +442,10 @@ def test_what_becomes_no_file_on_the_way_is_not_sent(
     assert len(sizes(tmp_path / "out")) == 1
 
 
+@pytest.mark.first(1)
+@pytest.mark.parametrize("how", [[], ["--ephemeral"]], ids=["deployed", "ephemeral"])
 def test_an_interrupted_batch_leaves_whole_files_and_can_be_continued(
-    plane: Plane, folder: Path, tmp_path: Path
+    plane: Plane, folder: Path, tmp_path: Path, how: list[str]
 ) -> None:
     out, go_on = tmp_path / "out", threading.Event()
 
@@ -406,7 +456,7 @@ def test_an_interrupted_batch_leaves_whole_files_and_can_be_continued(
 
     plane.work["upscale"] = work
     words = command(
-        "run", "modal_app.py", "--image", str(folder), "--output", str(out), "--scale", "2"
+        "run", "modal_app.py", "--image", str(folder), "--output", str(out), "--scale", "2", *how
     )
     with subprocess.Popen(
         words, cwd=ROOT, env=plane.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -503,7 +553,7 @@ def test_the_self_check_hands_on_what_it_is_given_and_ends_as_it_ended(plane: Pl
 
     plane.work["selfcheck"] = work
     for words, status in ((), 0), (("--size", "256"), 1):
-        done = ran(command("run", "modal_app.py::selfcheck", *words), ROOT, plane.environment)
+        done = ran(command("run", "modal_selfcheck.py", *words), ROOT, plane.environment)
         assert done.returncode == status, done.stderr
     assert given == [(), ("--size", "256")]
     assert "something failed: see the table above" in done.stderr
@@ -527,7 +577,7 @@ def test_it_is_told_how_long_it_took_and_what_that_costs_beside_octoai(
 ) -> None:
     plane.work["upscale"] = working(2.0, "NVIDIA L4", "Tesla T4")
     assert run_here("--image", folder, "--output", tmp_path / "out", "--scale", 2) == 0
-    lines = capsys.readouterr().err.splitlines()
+    _, *lines = capsys.readouterr().err.splitlines()
     each = [2.0 * (gpu + 2 * 0.0000131 + 8 * 0.00000222) for gpu in (0.000222, 0.000164)]
     assert re.fullmatch(r"3 images in \d+\.\d s\. Container time:", lines[0])
     assert set(lines[1:3]) == {

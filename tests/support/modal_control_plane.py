@@ -54,8 +54,8 @@ SYNC_BYTES, ASYNC_BYTES = 2 * 2**20, 8 * 2**10
 DEVICE: Final = "NVIDIA L4"
 """What the containers here say that they work on."""
 DAY_S: Final = 24 * 60 * 60
-BUILDER: Final = "2025.06"
-"""The version of Modal's recipes for images, which a workspace has."""
+BUILDER: Final = "2024.10"
+"""The version of Modal's recipes for images that a workspace has: an old one."""
 STATUS: Final = api_pb2.GenericResult
 """How a call can end."""
 UNWANTED: Final = re.compile(r"(?i)MODAL_.*|UPSCALER_.*|.*_proxy|FORCE_COLOR|TTY_.*")
@@ -114,6 +114,7 @@ class Plane:
         self.received: list[tuple[str, Any]] = []
         self.functions: dict[str, Any] = {}
         self.images: dict[str, Any] = {}
+        self.builders: set[str] = set()
         self.mounts: dict[str, Any] = {}
         self.files: dict[str, bytes] = {}
         self.blobs: dict[str, bytes] = {}
@@ -243,6 +244,7 @@ class Plane:
         """The id is of the definition, as with Modal, which builds nothing twice."""
         image_id = f"im-{_digest(request.image.SerializeToString(deterministic=True))}"
         self.images[image_id] = request.image
+        self.builders.add(request.builder_version)
         return api_pb2.ImageGetOrCreateResponse(image_id=image_id)
 
     async def image_join_streaming(self, _: Any) -> Any:
@@ -250,7 +252,7 @@ class Plane:
         return api_pb2.ImageJoinStreamingResponse(
             result=api_pb2.GenericResult(status=STATUS.GENERIC_STATUS_SUCCESS),
             metadata=api_pb2.ImageMetadata(
-                image_builder_version=BUILDER, python_version_info=f"Python {python}"
+                image_builder_version=max(self.builders), python_version_info=f"Python {python}"
             ),
             eof=True,
         )
@@ -274,7 +276,9 @@ class Plane:
     async def class_create(self, _: Any) -> Any:
         return api_pb2.ClassCreateResponse(class_id=self._new("cs"))
 
-    async def class_get(self, _: Any) -> Any:
+    async def class_get(self, request: Any) -> Any:
+        if f"{request.object_tag}.*" not in self._function_ids:
+            raise GRPCError(Status.NOT_FOUND, f"no app has a class {request.object_tag}")
         return api_pb2.ClassGetResponse(class_id=self._new("cs"))
 
     async def function_get(self, request: Any) -> Any:

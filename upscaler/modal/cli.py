@@ -1,6 +1,8 @@
 """Upscale files from a terminal on GPU containers: `modal run modal_app.py --image photos/`.
 
 It needs only modal and its dependencies, since containers decode the files and check the sizes.
+Those are the containers of the deployed service, or, where it is not deployed, of an app that runs
+for as long as the command.
 """
 
 import argparse
@@ -8,7 +10,8 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +25,7 @@ from upscaler.file_jobs import FileJob, plan_files
 from upscaler.files import atomic_write, escape_unencodable, printable
 from upscaler.formats import FileFormat, ImageEncoding
 from upscaler.modal import pricing
-from upscaler.modal.config import GPU_CORES, GPU_MEMORY_MIB
+from upscaler.modal.config import GPU_CORES, GPU_MEMORY_MIB, command
 from upscaler.modal.payload import FileResult
 from upscaler.models import MODELS, UpscalingModel
 
@@ -31,6 +34,10 @@ AT_ONCE: Final = 100
 
 INTERRUPTED: Final = 128 + 2
 """The exit status of an interrupted process, by the convention of shells: 128 + SIGINT."""
+
+APP_FILE: Final = "modal_app.py"
+SERVICE: Final = "octo-upscaler"
+"""The name of the deployed app."""
 
 Method = modal.Function[..., Any, Any]
 
@@ -44,8 +51,25 @@ class BatchResult:
     failures: list[str] = field(default_factory=list)
 
 
-def main(arguments: Sequence[str], upscale: Method) -> None:
-    """Upscale the files in `arguments` with the method `upscale` (see `Worker.upscale`).
+def check_command() -> None:
+    """Exit if Modal's command is about to run `main` with options that are invalid or ask for help.
+
+    It is called when the app is imported. Modal would first connect and start the app, and would
+    answer --help with its own options.
+    """
+    if command() != "run":
+        return
+    for at, word in enumerate(sys.argv):
+        file, _, name = word.partition("::")
+        if Path(file).name == APP_FILE and name in ("", "main"):
+            words = sys.argv[at + 1 :]
+            parser().parse_args(words[1:] if words[:1] == ["--"] else words)
+
+
+def main(arguments: Sequence[str], own: Callable[[], Any], app: modal.App) -> None:
+    """Upscale the files in `arguments` with the class `Upscaler` of the deployed service.
+
+    Where it is not deployed, or with --ephemeral, with the class `own` of `app`, which is run.
 
     Exits with status 1 if an image failed, 2 if the command is invalid, and 130 if interrupted.
     """
@@ -65,10 +89,12 @@ def main(arguments: Sequence[str], upscale: Method) -> None:
         )
     began_s = time.monotonic()
     interrupted = False
-    try:
-        asyncio.run(_upscale_all(jobs, _fields(args, plan.encoding), upscale, batch))
-    except KeyboardInterrupt:
-        interrupted = True
+    if jobs:
+        with _upscaler(own, app, ephemeral=args.ephemeral) as upscale:
+            try:
+                asyncio.run(_upscale_all(jobs, _fields(args, plan.encoding), upscale, batch))
+            except KeyboardInterrupt:  # here, as `App.run` would suppress it
+                interrupted = True
     _log(_summary(batch, time.monotonic() - began_s))
     if plan.passed_over:
         _log(plan.passed_over_text())
@@ -111,7 +137,31 @@ def parser() -> argparse.ArgumentParser:
         help=f"one of: {', '.join(ImageEncoding)}; default: the one that --output's name says, "
         f"or else {ImageEncoding.PNG}")  # fmt: skip
     add("--again", action="store_true", help="upscale again what has a result already")
+    add("--ephemeral", action="store_true",
+        help="start containers with the code and settings of this machine, which end with the "
+        f"command, even if {SERVICE} is deployed")  # fmt: skip
     return root
+
+
+@contextmanager
+def _upscaler(own: Callable[[], Any], app: modal.App, *, ephemeral: bool) -> Iterator[Method]:
+    """The method `upscale` (see `Worker.upscale`) for the block.
+
+    The deployed one starts from its snapshot, if no container is up already.
+    """
+    deployed = modal.Cls.from_name(SERVICE, "Upscaler")
+    if not ephemeral:
+        try:
+            deployed.hydrate()
+        except modal.exception.NotFoundError:
+            _log(f"{SERVICE} is not deployed: containers are started for this command alone")
+            ephemeral = True
+    if ephemeral:
+        with app.run():
+            yield own().upscale
+    else:
+        _log(f"using the deployed {SERVICE}, with its settings")
+        yield deployed().upscale
 
 
 async def _upscale_all(

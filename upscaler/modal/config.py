@@ -100,11 +100,11 @@ def settings_or_exit() -> Deployment:
 def token_or_exit(name: str, key: str) -> modal.Secret:
     """The secret that holds the service's tokens; exits with a message if it does not exist.
 
-    Only Modal's command line looks it up: tests and containers, which just import the app, need not
-    be logged in.
+    Only the commands that need it look it up: tests and containers, which just import the app, need
+    not be logged in, and `modal run` does not serve anything.
     """
     secret = modal.Secret.from_name(name, required_keys=[key])
-    if modal.is_local() and _deploying():
+    if command() in ("deploy", "serve"):
         try:
             secret.hydrate()
         except REFUSED as error:
@@ -119,8 +119,11 @@ def token_or_exit(name: str, key: str) -> modal.Secret:
     return secret
 
 
-def _deploying() -> bool:
-    """Whether a command of Modal's is running, which is written with click."""
+def command() -> str | None:
+    """The command of Modal's that is importing the app, such as deploy; None in a container."""
+    if not modal.is_local():
+        return None
     import click  # noqa: PLC0415  containers need not have it
 
-    return click.get_current_context(silent=True) is not None
+    context = click.get_current_context(silent=True)
+    return context.info_name if context else None
