@@ -13,6 +13,9 @@ import modal
 
 from upscaler.modal import cli, images
 from upscaler.modal.config import (
+    FRONT_CORES,
+    FRONT_MEMORY_MIB,
+    FRONT_WINDOW_S,
     GPU_CORES,
     GPU_MEMORY_MIB,
     Snapshot,
@@ -101,12 +104,12 @@ class Upscaler:
 @app.function(
     image=front_image,
     secrets=[token],
-    cpu=1.0,
-    memory=2048,  # bodies, pixels and responses of FRONT_INPUTS requests
+    cpu=FRONT_CORES,
+    memory=FRONT_MEMORY_MIB,  # bodies, pixels and responses of FRONT_INPUTS requests
     region=list(settings.region) or None,
     min_containers=0,
     max_containers=settings.max_containers,
-    scaledown_window=5 * MINUTES,  # a core is cheap, and it saves the next client a cold start
+    scaledown_window=FRONT_WINDOW_S,
     timeout=15 * MINUTES,  # an image, a cold start, and the jobs queued before it
     enable_memory_snapshot=settings.snapshots["enable_memory_snapshot"],
 )

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.cost_model import Bill, alone_usd, bill, break_even_per_s, full_usd
-from benchmarks.modal_prices import CARDS, Card, Deployment, Picture, Settings, Size
+from benchmarks.modal_prices import APP, CARDS, Card, Deployment, Picture, Settings, Size
 from benchmarks.modal_prices import deployment as deployed
 from benchmarks.scaling import Outcome, simulate
 from benchmarks.traffic import DAY_S, PATTERNS, Traffic
@@ -27,7 +27,7 @@ from upscaler.bench.report import significant
 from upscaler.modal.pricing import OCTOAI_USD
 from upscaler.models import UpscalingModel
 
-SHOWN: Final = ("L4", "A10", "T4", "L40S", "H100")
+SHOWN: Final = (*APP.gpus, "L40S", "H100")
 FRACTIONS: Final = (0.4, 0.1)
 FAST: Final = UpscalingModel.X4_V3
 SIDES_PX: Final = (1024, 512)
@@ -35,7 +35,7 @@ TRIED: Final[dict[str, dict[str, Any]]] = {
     "as above": {},
     "GPU window 10 s": {"window_s": 10},
     "GPU window 300 s": {"window_s": 300},
-    "front window 60 s": {"front_window_s": 60},
+    "front window 300 s": {"front_window_s": 300},
     "both windows 2 s": {"window_s": 2, "front_window_s": 2},
     "start 2 s, as with a snapshot": {"start_s": 2},
     "start 20 s": {"start_s": 20},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from benchmarks.cost_model import bill, expected_usd
-from benchmarks.modal_prices import HEADROOM, LEAST_MAX, Card, Settings, deployment
+from benchmarks.modal_prices import APP, HEADROOM, Card, Settings, deployment
 from benchmarks.scaling import simulate
 from benchmarks.traffic import DAY_S, HOUR_S, bursts, poisson
 from upscaler.bench.plot import spread
@@ -81,8 +81,8 @@ def smooth_hourly(settings: Settings, card: Card) -> list[float]:
     In between one more is allowed already, which would make the line a saw.
     """
     each = HOUR_S / (HEADROOM * deployment(settings, card).work.busy_s)
-    few = np.geomspace(LEAST_AN_HOUR, LEAST_MAX * each, 80).tolist()
-    many = np.unique(np.geomspace(LEAST_MAX, MOST_AN_HOUR / each, 50).astype(int))
+    few = np.geomspace(LEAST_AN_HOUR, APP.max_containers * each, 80).tolist()
+    many = np.unique(np.geomspace(APP.max_containers, MOST_AN_HOUR / each, 50).astype(int))
     return [*few[:-1], *(0.9999 * each * int(count) for count in many), MOST_AN_HOUR]
 
 

@@ -10,6 +10,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.scaling import Pool, Work
+from upscaler.modal.config import (
+    FRONT_CORES,
+    FRONT_MEMORY_MIB,
+    FRONT_WINDOW_S,
+    GPU_CORES,
+    GPU_MEMORY_MIB,
+)
+from upscaler.modal.config import Deployment as Defaults
 from upscaler.modal.pricing import GPU_USD_PER_S, USD_PER_CORE_S, USD_PER_GIB_S
 from upscaler.models import MODELS, UpscalingModel, flop
 
@@ -27,11 +35,10 @@ BLOB_S: Final = 0.1
 BLOB_BYTES_PER_S: Final = 100e6
 """Into the store or out of it: assumed."""
 HANDLING_S: Final = 0.05
-"""For Modal to hand over an input and take its result, during which a container works on no other:
-assumed."""
+"""For Modal to hand over an input, and as much to take its result: assumed."""
 
-LEAST_MAX: Final = 4
-"""The app's own `max_containers`, which is raised where it would not do."""
+APP: Final = Defaults()
+"""What can be set when the app is deployed, as it is by default."""
 HEADROOM: Final = 1.25
 """Where it is raised: the containers for the traffic's height, times this."""
 
@@ -53,15 +60,15 @@ CARDS: Final = {
     card.name: card
     for card in (
         Card("L4", 121e12),
-        Card("A10", 70e12),  # an A10G
         Card("T4", 65e12),
+        Card("A10", 70e12),  # an A10G
         Card("L40S", 362e12),
         Card("A100-40GB", 312e12),
         Card("A100-80GB", 312e12),
         Card("H100", 989e12),
     )
 }
-"""The three that the app asks for, in its order, and faster ones."""
+"""The three that the app asks for by default, and faster ones."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +105,18 @@ class Settings:
 
     picture: Picture = Picture()
     peak_fraction: float = 0.4
-    window_s: float = 60
+    window_s: float = APP.window_s
     start_s: float = 6
     max_containers: int | None = None
-    """Of each function. None: LEAST_MAX, or what the traffic's height needs."""
+    """Of each function. None: the app's own, or what the traffic's height needs."""
     spread: bool = False
-    size: Size = Size(2, 8)
-    front_window_s: float = 300
+    size: Size = Size(GPU_CORES, GPU_MEMORY_MIB / 1024)
+    front_window_s: float = FRONT_WINDOW_S
     front_start_s: float = 2
-    front_slots: int = 8
+    front_slots: int = 80
     front_s: float = 0.5
     """For a request to come in, be looked at, and its answer to leave."""
-    front_size: Size = Size(1, 2)
+    front_size: Size = Size(FRONT_CORES, FRONT_MEMORY_MIB / 1024)
 
 
 @dataclass(frozen=True)
@@ -128,14 +135,17 @@ class Deployment:
 
 
 def work_of(settings: Settings, card: Card) -> Work:
-    """A container of the class is busy until its result is in the store: Modal's client says so."""
+    """A container has two inputs: it fetches one and stores another's result while it upscales.
+
+    So these are not in `busy_s`, though a container that has but one image is up for them too.
+    """
     picture = settings.picture
     pixels, made = picture.side_px**2, (picture.side_px * picture.scale) ** 2
     infer_s = picture.flop() / (card.peak_flop_per_s * settings.peak_fraction)
     files_s = DECODE_S_PER_PX * pixels + ENCODE_S_PER_PX * made
     in_s, out_s = _blob_s(pixels), _blob_s(made)
-    half_s = settings.front_s / 2
-    return Work(half_s + in_s, in_s + infer_s + files_s + out_s + HANDLING_S, out_s + half_s)
+    half_s = settings.front_s / 2 + HANDLING_S
+    return Work(half_s + 2 * in_s, infer_s + files_s, 2 * out_s + half_s)
 
 
 def _blob_s(pixels: float) -> float:
@@ -160,4 +170,4 @@ def deployment(settings: Settings, card: Card, height_per_s: float = 0) -> Deplo
 
 def enough(containers: float) -> int:
     """How many to allow where so many are busy on average."""
-    return max(LEAST_MAX, math.ceil(HEADROOM * containers))
+    return max(APP.max_containers, math.ceil(HEADROOM * containers))

@@ -89,7 +89,7 @@ def facts(plane: Plane, name: str) -> dict[str, Any]:
 
 
 ON_GPUS = {
-    "gpus": ["L4", "A10", "T4"],
+    "gpus": ["L4", "T4", "A10"],
     "cores": 2.0,
     "memory": 8192,
     "seconds": 600,
@@ -111,7 +111,6 @@ FRONT = ON_GPUS | {
     "memory": 2048,
     "seconds": 900,
     "start": 900,
-    "window": 300,
     "at once": 8,
     "secrets": ["st-upscaler-token"],
     "asgi": True,

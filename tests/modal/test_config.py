@@ -24,7 +24,7 @@ WRONG = [
         ("UPSCALER_MAX_CONTAINERS", text)
         for text in ("0", "1001", "-1", "4.0", "four", "\u096a", "1e2")
     ],
-    *[("UPSCALER_SCALEDOWN_WINDOW", text) for text in ("0", "1", "1201", "60s", "1_000", "+60")],
+    *[("UPSCALER_SCALEDOWN_WINDOW", text) for text in ("0", "1", "3601", "60s", "1_000", "+60")],
     *[("UPSCALER_SNAPSHOT", text) for text in ("CPU", "on", "1", "cpu,gpu")],
     *[("UPSCALER_REGION", text) for text in (",,", "eu west", "eu/west", "-")],
     *[("UPSCALER_PROXY_AUTH", text) for text in ("true", "yes", "2", "on", "01")],
@@ -35,7 +35,7 @@ WRONG = [
 def test_what_is_not_set_has_its_default(environment: dict[str, str]) -> None:
     settings = Deployment.from_environment(environment)
     assert settings == Deployment()
-    assert settings.gpus == ("L4", "A10", "T4")
+    assert settings.gpus == ("L4", "T4", "A10")
     assert settings.snapshots == {"enable_memory_snapshot": True, "experimental_options": {}}
 
 
@@ -80,7 +80,7 @@ def test_a_value_that_cannot_be_is_refused_with_the_variables_name(
 
 @pytest.mark.parametrize(
     ("variable", "least", "most"),
-    [("UPSCALER_MAX_CONTAINERS", 1, 1000), ("UPSCALER_SCALEDOWN_WINDOW", 2, 1200)],
+    [("UPSCALER_MAX_CONTAINERS", 1, 1000), ("UPSCALER_SCALEDOWN_WINDOW", 2, 3600)],
 )
 @given(data=st.data())
 def test_a_number_is_taken_if_and_only_if_modal_takes_it(

@@ -22,6 +22,10 @@ GPU_CORES: Final = 2.0
 """Of a GPU container: one core decodes and encodes while the other feeds the GPU."""
 GPU_MEMORY_MIB: Final = 8192
 """Of a GPU container: it holds torch, all networks, and the largest image with its file."""
+FRONT_CORES: Final = 1.0
+FRONT_MEMORY_MIB: Final = 2048
+FRONT_WINDOW_S: Final = 60
+"""Idle seconds after which a front shuts down: longer, a lone image would cost a fifth more."""
 
 
 class Snapshot(StrEnum):
@@ -64,12 +68,13 @@ def _switch(text: str) -> bool:
 class Deployment(FromEnvironment):
     """The settings of one deployment."""
 
-    gpus: tuple[str, ...] = setting("UPSCALER_GPU", _words, ("L4", "A10", "T4"))
-    """The GPUs to request: Modal uses the first that is free."""
+    gpus: tuple[str, ...] = setting("UPSCALER_GPU", _words, ("L4", "T4", "A10"))
+    """The GPUs to request: Modal uses the first that is free. The A10 comes last: by
+    docs/cost.md it is hardly faster than a T4, and an image costs 1.6 times as much."""
     max_containers: int = setting("UPSCALER_MAX_CONTAINERS", _number(1, 1000), 4)
     """How many containers of each kind may run."""
-    window_s: int = setting("UPSCALER_SCALEDOWN_WINDOW", _number(2, 1200), 60)
-    """Idle seconds after which a GPU container shuts down; Modal allows 2 to 1200."""
+    window_s: int = setting("UPSCALER_SCALEDOWN_WINDOW", _number(2, 3600), 60)
+    """Idle seconds after which a GPU container shuts down; Modal allows 2 to 3600."""
     snapshot: Snapshot = setting("UPSCALER_SNAPSHOT", _snapshot, Snapshot.CPU)
     region: tuple[str, ...] = setting("UPSCALER_REGION", _words, ())
     """Modal's names of the regions where containers of both kinds may run; empty means any."""
