@@ -14,9 +14,13 @@ import modal
 from upscaler.modal import cli, images
 from upscaler.modal.config import (
     FRONT_CORES,
+    FRONT_INPUTS,
     FRONT_MEMORY_MIB,
+    FRONT_QUEUE,
+    FRONT_TARGET,
     FRONT_WINDOW_S,
     GPU_CORES,
+    GPU_INPUTS,
     GPU_MEMORY_MIB,
     Snapshot,
     settings_or_exit,
@@ -24,21 +28,24 @@ from upscaler.modal.config import (
 )
 
 MINUTES = 60
-FRONT_INPUTS = 8  # limited by the front's 2 GiB: see docs/cost.md, "The next walls"
 
 cli.check_command()
 settings = settings_or_exit()
 gpus = modal.App("octo-upscaler-gpus")  # a part of the service, and all that a terminal needs
 app = modal.App(cli.SERVICE)
 token = token_or_exit("upscaler-token", "UPSCALER_TOKEN")
+states = modal.Dict.from_name("octo-upscaler-states", create_if_missing=True)  # of calls of `make`
 
 front_image = images.with_sources(
     images.front.env(
         {
             # Modal's proxy answers with a redirect if a response has not started after 150 s.
             "UPSCALER_DEADLINE": "140",
-            # A cache of results whose status was polled, so that they are not fetched twice.
-            "UPSCALER_RESULTS_MEMORY": "512M",
+            # Of 2 GiB; the rest is for the process, and for what Modal's client reads ahead.
+            "UPSCALER_QUEUE_MEMORY": "512M",
+            "UPSCALER_RESULTS_MEMORY": "896M",
+            "UPSCALER_QUEUE": str(FRONT_QUEUE),
+            "UPSCALER_MAX_CONTAINERS": str(settings.max_containers),
         }
     )
 )
@@ -48,7 +55,8 @@ gpu_image = images.with_sources(images.gpu.env({"UPSCALER_SNAPSHOT": settings.sn
 # A failing import matters only in containers of that image. They import this before Modal takes a
 # snapshot, so that later containers start with it.
 with front_image.imports():  # type: ignore[no-untyped-call]
-    from upscaler.modal.backend import ModalBackend, ModalJobStore
+    from upscaler.modal.backend import ModalBackend
+    from upscaler.modal.jobs import ModalJobStore
     from upscaler.service import logs
     from upscaler.service.app import create_app
     from upscaler.settings import Settings
@@ -71,14 +79,19 @@ with gpu_image.imports():  # type: ignore[no-untyped-call]
     retries=0,  # Modal would also retry images that fail every time
     **settings.snapshots,
 )
+# A second one only where no container is free: the first should have its own.
+@modal.concurrent(max_inputs=GPU_INPUTS, target_inputs=1)
 class Upscaler:
-    """One GPU with all models. It upscales one image at a time: its memory holds one."""
+    """One GPU with all models.
+
+    Its methods are coroutines, or Modal would end the whole container to cancel one call of them.
+    """
 
     @modal.enter(snap=settings.snapshots["enable_memory_snapshot"])
     def load_weights(self) -> None:
         """Runs before the snapshot: without CUDA, unless the snapshot includes GPU memory."""
         logs.to_stderr()
-        self.worker = Worker()
+        self.worker = Worker(states)
         self.worker.load_weights()
         if settings.snapshot is Snapshot.GPU:
             self.worker.start()
@@ -90,30 +103,34 @@ class Upscaler:
         if settings.snapshot is not Snapshot.GPU:
             self.worker.start()
 
-    @modal.method()
-    def make(self, *task: Any) -> Any:
-        """For the front: see `Worker.make`."""
-        return self.worker.make(*task)
+    @modal.exit()
+    def end(self) -> None:
+        self.worker.end()
 
     @modal.method()
-    def upscale(self, *file: Any) -> Any:
+    async def make(self, *task: Any) -> Any:
+        """For the front: see `Worker.make`."""
+        return await self.worker.make(*task)
+
+    @modal.method()
+    async def upscale(self, *file: Any) -> Any:
         """For a terminal: see `Worker.upscale`."""
-        return self.worker.upscale(*file)
+        return await self.worker.upscale(*file)
 
 
 @app.function(
     image=front_image,
     secrets=[token],
     cpu=FRONT_CORES,
-    memory=FRONT_MEMORY_MIB,  # bodies, pixels and responses of FRONT_INPUTS requests
+    memory=FRONT_MEMORY_MIB,  # see UPSCALER_QUEUE_MEMORY
     region=list(settings.region) or None,
     min_containers=0,
-    max_containers=settings.max_containers,
+    max_containers=settings.max_fronts,
     scaledown_window=FRONT_WINDOW_S,
     timeout=15 * MINUTES,  # an image, a cold start, and the jobs queued before it
     enable_memory_snapshot=settings.snapshots["enable_memory_snapshot"],
 )
-@modal.concurrent(max_inputs=FRONT_INPUTS)  # by default a container takes one request at a time
+@modal.concurrent(max_inputs=FRONT_INPUTS, target_inputs=FRONT_TARGET)
 @modal.asgi_app(requires_proxy_auth=settings.proxy_auth)
 def web() -> Any:
     """The API. Invalid requests are refused here, without starting a GPU container."""
@@ -121,8 +138,9 @@ def web() -> Any:
     logs.to_stderr(service.tokens)
     make = Upscaler().make
     # All fronts must sign ids with the same key; a new first token invalidates all ids.
-    jobs = ModalJobStore(make, service.tokens[0].encode(), service.results_memory)
-    return create_app(ModalBackend(make, at_once=FRONT_INPUTS), service, jobs)
+    jobs = ModalJobStore(make, states, service.tokens[0].encode())
+    at_once = min(GPU_INPUTS * settings.max_containers, FRONT_QUEUE)
+    return create_app(ModalBackend(make, at_once), service, jobs)
 
 
 app.include(gpus)

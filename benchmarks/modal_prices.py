@@ -13,6 +13,7 @@ from benchmarks.scaling import Pool, Work
 from upscaler.modal.config import (
     FRONT_CORES,
     FRONT_MEMORY_MIB,
+    FRONT_TARGET,
     FRONT_WINDOW_S,
     GPU_CORES,
     GPU_MEMORY_MIB,
@@ -113,7 +114,7 @@ class Settings:
     size: Size = Size(GPU_CORES, GPU_MEMORY_MIB / 1024)
     front_window_s: float = FRONT_WINDOW_S
     front_start_s: float = 2
-    front_slots: int = 80
+    front_slots: int = FRONT_TARGET
     front_s: float = 0.5
     """For a request to come in, be looked at, and its answer to leave."""
     front_size: Size = Size(FRONT_CORES, FRONT_MEMORY_MIB / 1024)

@@ -12,6 +12,7 @@ from upscaler.api.responses import JobStatus
 from upscaler.errors import JobFailed, UnknownJob
 from upscaler.service.backend import ScheduledJob, UpscaleResult
 from upscaler.service.jobs import NOT_COMPLETED, Job, LocalJobStore
+from upscaler.service.queue import MemoryReservation
 
 FAILURES: Final = {500: "Internal Server Error", 503: "the image could not be upscaled"}
 """The errors that an inference can fail with after it was accepted, and their messages."""
@@ -108,12 +109,12 @@ class MockJobStore(LocalJobStore):
             await self._wait_completed(job)
         return status
 
-    async def result(self, job_id: str) -> UpscaleResult:
+    async def result(self, job_id: str, memory: MemoryReservation | None = None) -> UpscaleResult:
         job = self.find(job_id)
         if self._progress[job].status is not JobStatus.COMPLETED:
             raise UnknownJob(NOT_COMPLETED)
         await self._wait_completed(job)
-        return await super().result(job_id)
+        return await super().result(job_id, memory)
 
     def complete(self, job: Job) -> None:
         status = self._progress[job].script.fails

@@ -77,7 +77,7 @@ def facts(plane: Plane, name: str) -> dict[str, Any]:
         "start": function.startup_timeout_secs,
         "window": scaling.scaledown_window,
         "containers": (scaling.min_containers, scaling.max_containers),
-        "at once": function.max_concurrent_inputs or 1,
+        "at once": (function.target_concurrent_inputs, function.max_concurrent_inputs),
         "retries": function.retry_policy.retries,
         "snapshot": function.checkpointing_enabled,
         "options": dict(function.experimental_options),
@@ -96,7 +96,7 @@ ON_GPUS = {
     "start": 300,
     "window": 60,
     "containers": (0, 4),
-    "at once": 1,
+    "at once": (1, 2),
     "retries": 0,
     "snapshot": True,
     "options": {},
@@ -111,7 +111,7 @@ FRONT = ON_GPUS | {
     "memory": 2048,
     "seconds": 900,
     "start": 900,
-    "at once": 8,
+    "at once": (80, 100),
     "secrets": ["st-upscaler-token"],
     "asgi": True,
 }
@@ -121,6 +121,7 @@ SELF_CHECK = ON_GPUS | {
     "start": 3600,
     "window": 2,
     "containers": (0, 1),
+    "at once": (0, 0),
     "snapshot": False,
 }
 
@@ -152,6 +153,7 @@ def test_what_is_set_by_variables_arrives() -> None:
     chosen = {
         "UPSCALER_GPU": "L40S, H100!",
         "UPSCALER_MAX_CONTAINERS": "9",
+        "UPSCALER_MAX_FRONTS": "2",
         "UPSCALER_SCALEDOWN_WINDOW": "2",
         "UPSCALER_SNAPSHOT": "gpu",
         "UPSCALER_REGION": "eu,us-east",
@@ -161,12 +163,13 @@ def test_what_is_set_by_variables_arrives() -> None:
     with control_plane() as plane:
         done = deploy(plane, chosen)
         assert done.returncode == 0, done.stderr
-        both = {"containers": (0, 9), "regions": ["eu", "us-east"]}
-        cards = {"gpus": ["L40S", "H100!"]}
+        both = {"regions": ["eu", "us-east"]}
+        cards = {"gpus": ["L40S", "H100!"], "containers": (0, 9)}
         snapshot = {"options": {"enable_gpu_snapshot": "True"}}
         assert facts(plane, GPU) == ON_GPUS | both | cards | snapshot | {"window": 2}
-        assert facts(plane, WEB) == FRONT | both | {"proxy auth": True}
+        assert facts(plane, WEB) == FRONT | both | {"proxy auth": True, "containers": (0, 2)}
         assert variables(image(plane, GPU))["UPSCALER_SNAPSHOT"] == "gpu"
+        assert variables(image(plane, WEB))["UPSCALER_MAX_CONTAINERS"] == "9", "for its line"
 
 
 @pytest.mark.slow
@@ -494,9 +497,9 @@ def providers() -> Mapping[str, list[str]]:
 
 
 def provided(plane: Plane, name: str) -> set[str]:
-    """What a container has because we asked for it, and Modal's client, which it always has."""
+    """What a container has because we asked for it, and Modal's client with its own packages."""
     installed = b"".join(locks(image(plane, name)).values()).decode()
-    return {"modal", *re.findall(r"^([a-z0-9-]+)==", installed, re.MULTILINE)}
+    return {"modal", "aiohttp", "grpclib", *re.findall(r"^([a-z0-9-]+)==", installed, re.MULTILINE)}
 
 
 @pytest.mark.first(1)

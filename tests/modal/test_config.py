@@ -13,6 +13,7 @@ from upscaler.modal.config import Deployment, Snapshot, settings_or_exit
 CHOSEN = {
     "UPSCALER_GPU": "L40S, H100!,B200+",
     "UPSCALER_MAX_CONTAINERS": "12",
+    "UPSCALER_MAX_FRONTS": "3",
     "UPSCALER_SCALEDOWN_WINDOW": "120",
     "UPSCALER_SNAPSHOT": "gpu",
     "UPSCALER_REGION": "us-east-1, eu",
@@ -44,6 +45,7 @@ def test_every_setting_has_a_variable_of_its_own() -> None:
     assert Deployment.from_environment(CHOSEN) == Deployment(
         gpus=("L40S", "H100!", "B200+"),
         max_containers=12,
+        max_fronts=3,
         window_s=120,
         snapshot=Snapshot.GPU,
         region=("us-east-1", "eu"),

@@ -1,19 +1,26 @@
 """What a GPU container does in its life, here on a CPU and with three models of random weights."""
 
+import asyncio
 import io
 import json
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import torch
+from modal.exception import ConnectionError as Unanswered
 from PIL import Image
 
 from tests.support.checkpoints import pickled, tensors
 from tests.support.paths import PHOTO
+from tests.support.raw_http import PATIENCE_S
+from tests.support.service import Resizer
+from upscaler.api.sizes import Size
 from upscaler.engine.pool import EnginePool
 from upscaler.errors import DeviceUnavailable, InvalidRequest, OutOfMemory, RemoteFailed
 from upscaler.formats import ImageEncoding
@@ -21,10 +28,10 @@ from upscaler.imaging.encode import encode
 from upscaler.imaging.pixels import Pixels
 from upscaler.modal import worker as module
 from upscaler.modal.backend import from_payload
+from upscaler.modal.payload import CallState
 from upscaler.modal.worker import Worker
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.service.backend import StageTimer
-from upscaler.settings import Settings
+from upscaler.service.backend import Progress, StageTimer
 
 pytestmark = pytest.mark.torch
 
@@ -108,34 +115,23 @@ def test_waking_up_has_all_models_on_the_device_and_one_picture_made(
     assert vars(line)["warm_up_s"] > 0
 
 
-@pytest.mark.parametrize("failures", [0, 2, 3])
-def test_a_device_that_is_not_there_yet_is_tried_again(
-    failures: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "START_PAUSE_S", 0.0)
+def test_a_device_that_is_not_there_ends_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same process it would never be found: torch looks for CUDA's library once."""
     asked = []
 
-    def engines(settings: Settings, read: object) -> str:
-        asked.append(read)
-        if len(asked) <= failures:
-            raise DeviceUnavailable("torch finds no cuda device here")
-        return "engines"
+    def engines(*_: object) -> NoReturn:
+        asked.append(1)
+        raise DeviceUnavailable("torch finds no cuda device here")
 
-    def attempt() -> str:
-        return module._retry_without_device(lambda: engines(Settings(), None))
-
-    if failures < module.START_TRIES:
-        assert attempt() == "engines"
-        assert len(asked) == failures + 1
-    else:
-        with pytest.raises(DeviceUnavailable):
-            attempt()
-        assert len(asked) == module.START_TRIES
+    monkeypatch.setattr(module, "EnginePool", engines)
+    with pytest.raises(DeviceUnavailable):
+        Worker().start()
+    assert asked == [1]
 
 
 @pytest.mark.slow
 def test_what_the_service_gets_is_what_the_engine_makes(awake: Worker, photo: Pixels) -> None:
-    delivery = awake.make(SOURCE, FAST.value, (400, 300), "png", as_file=True)
+    delivery = asyncio.run(awake.make(SOURCE, FAST.value, (400, 300), "png", as_file=True))
     expected = np.concatenate(list(awake.engines.upscale(photo, FAST, (400, 300))))
     assert b"".join(delivery["file"]) == encode(expected, ImageEncoding.PNG)
     assert json.dumps({**delivery, "file": None}), "plain values"
@@ -148,7 +144,8 @@ def test_what_the_service_gets_is_what_the_engine_makes(awake: Worker, photo: Pi
 
 
 def test_a_terminal_gets_a_file_of_the_size_that_its_fields_ask_for(awake: Worker) -> None:
-    outcome = awake.upscale(7, SOURCE, FIELDS | {"output_image_encoding": "jpeg"})
+    fields = FIELDS | {"output_image_encoding": "jpeg"}
+    outcome = asyncio.run(awake.upscale(7, SOURCE, fields))
     assert (outcome["key"], outcome["error"], outcome["size"]) == (7, None, (608, 512))
     image = Image.open(io.BytesIO(b"".join(outcome["file"])))
     assert (image.format, image.size) == ("JPEG", (608, 512))
@@ -169,7 +166,7 @@ def test_a_terminal_gets_a_file_of_the_size_that_its_fields_ask_for(awake: Worke
 def test_a_terminal_is_told_what_is_wrong_with_a_picture(
     awake: Worker, source: bytes, fields: dict[str, object], words: str
 ) -> None:
-    outcome = awake.upscale(7, source, FIELDS | fields)
+    outcome = asyncio.run(awake.upscale(7, source, FIELDS | fields))
     assert words in str(outcome["error"])
     assert (outcome["key"], outcome["file"]) == (7, [])
 
@@ -180,7 +177,7 @@ def test_an_error_of_ours_goes_back_as_it_is(
 ) -> None:
     monkeypatch.setattr(awake.engines, "upscale", raising(error))
     with pytest.raises(type(error)):
-        awake.make(SOURCE, FAST.value, (400, 300), "png", as_file=False)
+        asyncio.run(awake.make(SOURCE, FAST.value, (400, 300), "png", as_file=False))
 
 
 def test_any_other_goes_back_as_text_and_is_logged_with_its_frames(
@@ -190,10 +187,10 @@ def test_any_other_goes_back_as_text_and_is_logged_with_its_frames(
     error = torch.OutOfMemoryError("CUDA is out of it")
     monkeypatch.setattr(awake.engines, "upscale", raising(error))
     with pytest.raises(RemoteFailed, match="OutOfMemoryError: CUDA is out of it") as failure:
-        awake.make(SOURCE, FAST.value, (400, 300), "png", as_file=False)
+        asyncio.run(awake.make(SOURCE, FAST.value, (400, 300), "png", as_file=False))
     assert failure.value.__cause__ is None
     assert "Traceback" in caplog.text
-    assert "CUDA is out of it" in str(awake.upscale(1, SOURCE, FIELDS)["error"])
+    assert "CUDA is out of it" in str(asyncio.run(awake.upscale(1, SOURCE, FIELDS))["error"])
 
 
 def raising(error: Exception) -> Any:
@@ -201,3 +198,110 @@ def raising(error: Exception) -> Any:
         raise error
 
     return raise_it
+
+
+class Paced(Resizer):
+    """Makes rows one by one, and each only once `pace` is released; `began` has sizes, in order."""
+
+    device_name = "cpu"
+
+    def __init__(self) -> None:
+        self.pace = threading.Semaphore(0)
+        self.began: list[Size] = []
+        self.rows = 0
+
+    def upscale(
+        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
+    ) -> Iterator[Pixels]:
+        self.began.append(size)
+        for row in np.concatenate(list(super().upscale(pixels, model, size, progress))):
+            assert self.pace.acquire(timeout=PATIENCE_S)
+            self.rows += 1
+            yield row[None]
+
+
+@pytest.fixture
+def paced() -> tuple[Worker, Paced]:
+    worker, engines = Worker(), Paced()
+    worker._engines = engines  # type: ignore[assignment]
+    return worker, engines
+
+
+def test_one_picture_at_a_time_is_upscaled_and_one_given_up_is_not_begun(
+    paced: tuple[Worker, Paced],
+) -> None:
+    worker, engines = paced
+    sizes = [(304, 256), (304, 257), (304, 258)]
+
+    async def act() -> None:
+        made = [
+            asyncio.create_task(worker.make(SOURCE, FAST.value, size, "jpeg", as_file=True))
+            for size in sizes[:1]
+        ]
+        await until(lambda: engines.began == sizes[:1])
+        for size in sizes[1:]:
+            made.append(
+                asyncio.create_task(worker.make(SOURCE, FAST.value, size, "jpeg", as_file=True))
+            )
+            await until(lambda: worker._gpu._work_queue.qsize() == len(made) - 1)
+        made[1].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await made[1]
+        assert engines.began == sizes[:1]
+        engines.pace.release(256 + 258)
+        assert [(await each)["size"] for each in (made[0], made[2])] == [sizes[0], sizes[2]]
+        assert engines.began == [sizes[0], sizes[2]]
+
+    asyncio.run(act())
+
+
+def test_a_picture_given_up_ends_within_a_strip(paced: tuple[Worker, Paced]) -> None:
+    worker, engines = paced
+
+    async def act() -> None:
+        made = asyncio.create_task(worker.make(SOURCE, FAST.value, (304, 256), "png", as_file=True))
+        engines.pace.release(10)
+        await until(lambda: engines.rows == 10)
+        made.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await made
+        engines.pace.release(246)
+        await asyncio.to_thread(worker._gpu.submit(int).result)
+        assert engines.rows == 11
+
+    asyncio.run(act())
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("error", [None, OutOfMemory("far too large")])
+def test_how_far_a_call_is_is_written_before_its_result_is_there(
+    paced: tuple[Worker, Paced], monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    worker, engines = paced
+    engines.pace.release(256)
+    monkeypatch.setattr("modal.current_function_call_id", lambda: "fc-1")
+    if error:
+        monkeypatch.setattr(engines, "upscale", raising(error))
+    written: list[CallState] = []
+
+    async def put(call_id: str, state: CallState) -> None:
+        assert call_id == "fc-1"
+        written.append(state)
+        if len(written) == 1:
+            raise Unanswered("not now")
+
+    worker._states = SimpleNamespace(put=SimpleNamespace(aio=put))  # type: ignore[assignment]
+    making = worker.make(SOURCE, FAST.value, (304, 256), "jpeg", as_file=True)
+    if error:
+        with pytest.raises(type(error)):
+            asyncio.run(making)
+        file_bytes = 0
+    else:
+        file_bytes = sum(map(len, asyncio.run(making)["file"]))
+    assert [each["completed"] for each in written] == [False, True]
+    assert [each["file_bytes"] for each in written] == [0, file_bytes]

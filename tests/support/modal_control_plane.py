@@ -30,7 +30,7 @@ import pytest
 from aiohttp import web
 from grpclib import GRPCError, Status
 from grpclib.protocol import H2Protocol
-from modal._serialization import deserialize_data_format, serialize_data_format
+from modal._serialization import deserialize_data_format, serialize, serialize_data_format
 from modal.client import _Client
 from modal_proto import api_pb2
 from modal_proto.api_grpc import ModalClientBase
@@ -43,7 +43,7 @@ from upscaler.errors import UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.decode import read_header
 from upscaler.modal.backend import to_payload
-from upscaler.modal.payload import FileResult, ResultPayload
+from upscaler.modal.payload import CallState, FileResult, ResultPayload
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import StageTimer, UpscaleJob, run_job
 
@@ -89,11 +89,13 @@ class Ended(Exception):
 class Call:
     """A call of a method, with any number of inputs, and what came of them so far."""
 
-    def __init__(self, function_id: str, limit_bytes: int) -> None:
+    def __init__(self, call_id: str, function_id: str, limit_bytes: int) -> None:
+        self.id = call_id
         self.function_id = function_id
         self.limit_bytes = limit_bytes
         self.inputs = 0
         self.outputs: list[api_pb2.FunctionGetOutputsItem] = []
+        self.working: list[asyncio.Task[None]] = []
         self.changed = asyncio.Condition()
 
 
@@ -101,7 +103,9 @@ class Plane:
     """What was received, and what is answered.
 
     `work` has what containers do, by the name of the method or function, `secrets` the keys of each
-    secret that there is, and `failing` what an RPC is refused with.
+    secret that there is, and `failing` what an RPC is refused with. `entries` are of the one
+    `modal.Dict`, to which containers write how far calls are, unless `writing` is False. With
+    `lost_blobs`, what is fetched from the store ends in the middle.
     """
 
     def __init__(self) -> None:
@@ -119,9 +123,11 @@ class Plane:
         self.files: dict[str, bytes] = {}
         self.blobs: dict[str, bytes] = {}
         self.calls: dict[str, Call] = {}
+        self.entries: dict[bytes, bytes] = {}
+        self.writing = True
+        self.lost_blobs = False
         self._disconnected: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._ids: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
-        self._working: set[asyncio.Task[None]] = set()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -301,8 +307,8 @@ class Plane:
     async def function_map(self, request: Any) -> Any:
         kind = request.function_call_invocation_type
         at_once = kind != api_pb2.FUNCTION_CALL_INVOCATION_TYPE_ASYNC
-        call = Call(request.function_id, SYNC_BYTES if at_once else ASYNC_BYTES)
         call_id = self._new("fc")
+        call = Call(call_id, request.function_id, SYNC_BYTES if at_once else ASYNC_BYTES)
         self.calls[call_id] = call
         return api_pb2.FunctionMapResponse(
             function_call_id=call_id,
@@ -343,6 +349,30 @@ class Plane:
     async def blob_get(self, request: Any) -> Any:
         return api_pb2.BlobGetResponse(download_url=f"{self.blob_url}/{request.blob_id}")
 
+    async def function_call_cancel(self, request: Any) -> None:
+        call = self._call(request.function_call_id)
+        for working in call.working:
+            working.cancel()
+
+    async def dict_get_or_create(self, request: Any) -> Any:
+        metadata = api_pb2.DictMetadata(name=request.deployment_name)
+        return api_pb2.DictGetOrCreateResponse(dict_id="di-0", metadata=metadata)
+
+    async def dict_update(self, request: Any) -> Any:
+        self.entries |= {entry.key: entry.value for entry in request.updates}
+        return api_pb2.DictUpdateResponse(created=True)
+
+    async def dict_get(self, request: Any) -> Any:
+        value = self.entries.get(request.key)
+        return api_pb2.DictGetResponse(found=value is not None, value=value)
+
+    def note(self, call_id: str, made: ResultPayload | None = None, *, completed: bool) -> None:
+        """Write how far a call is, as containers do."""
+        file_bytes = sum(map(len, made["file"])) if made else 0
+        since_s = made["finished_s"] if made else time.time()
+        state = CallState(completed=completed, file_bytes=file_bytes, since_s=since_s)
+        self.entries[serialize(call_id)] = serialize(state)
+
     def _call(self, call_id: str) -> Call:
         if call_id not in self.calls:
             raise GRPCError(Status.NOT_FOUND, f"no call has the id {call_id}")
@@ -354,8 +384,7 @@ class Plane:
             input_id = self._new("in")
             call.inputs += 1
             working = asyncio.create_task(self._work(call, item, input_id))
-            self._working.add(working)
-            working.add_done_callback(self._working.discard)
+            call.working.append(working)
             taken.append(
                 api_pb2.FunctionPutInputsResponseItem(
                     idx=item.idx, input_id=input_id, input_jwt=input_id
@@ -369,12 +398,17 @@ class Plane:
         data = self.blobs[given.args_blob_id] if given.args_blob_id else given.args
         arguments, keywords = deserialize_data_format(data, given.data_format, None)
         name = given.method_name or self.variants_of(call.function_id)[0].function_name
+        writing, value = self.writing and name == "make", None
+        if writing:
+            self.note(call.id, completed=False)
         try:
             value = await asyncio.to_thread(self.work[name], *arguments, **keywords)
             data = serialize_data_format(value, given.data_format)
             result = api_pb2.GenericResult(status=STATUS.GENERIC_STATUS_SUCCESS)
+        except asyncio.CancelledError:
+            data, result = b"", api_pb2.GenericResult(status=STATUS.GENERIC_STATUS_TERMINATED)
         except Ended as end:
-            data, result = end.data, end.result
+            writing, data, result = False, end.data, end.result
         except Exception as error:
             data = pickle.dumps(error)
             result = api_pb2.GenericResult(
@@ -385,6 +419,8 @@ class Plane:
             self.blobs[result.data_blob_id] = data
         else:
             result.data = data
+        if writing:
+            self.note(call.id, value, completed=True)
         output = api_pb2.FunctionGetOutputsItem(
             result=result, idx=item.idx, input_id=input_id, data_format=given.data_format
         )
@@ -399,7 +435,15 @@ class Plane:
         return web.Response(headers={"ETag": hashlib.md5(data).hexdigest()})
 
     async def give_blob(self, request: web.Request) -> web.Response:
-        return web.Response(body=self.blobs[request.match_info["id"]])
+        blob = self.blobs[request.match_info["id"]]
+        if not self.lost_blobs:
+            return web.Response(body=blob)
+        response = web.StreamResponse(headers={"Content-Length": str(len(blob))})
+        await response.prepare(request)
+        await response.write(blob[: len(blob) // 2])
+        assert request.transport
+        request.transport.close()
+        return response  # type: ignore[return-value]
 
 
 def _digest(*parts: str | bytes) -> str:
@@ -581,3 +625,8 @@ def app_deployed() -> Iterator[Plane]:
 def method(name: str) -> Any:
     """A method of the class that runs on GPUs, as the client knows it from its deployment."""
     return getattr(modal.Cls.from_name("octo-upscaler", "Upscaler")(), name)
+
+
+def states() -> Any:
+    """The `modal.Dict` that containers of the app write to."""
+    return modal.Dict.from_name("octo-upscaler-states", create_if_missing=True)

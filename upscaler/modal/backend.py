@@ -1,28 +1,24 @@
-"""A backend and a job store for the service that run in Modal's GPU containers."""
+"""A backend for the service that runs jobs in Modal's GPU containers."""
 
 import asyncio
-import base64
-import hashlib
-import hmac
+import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
+import aiohttp
+import grpclib.exceptions
 import modal
 from modal import exception as faults
 
-from upscaler.api.limits import RESULT_LIFETIME_S
-from upscaler.api.responses import JobStatus
 from upscaler.api.sizes import Size
-from upscaler.errors import RemoteFailed, UnknownJob, Unreachable
+from upscaler.errors import RemoteFailed, Unreachable
 from upscaler.formats import ImageEncoding
 from upscaler.modal.payload import ResultPayload
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import cheapest, footprint, plans
-from upscaler.service.backend import ScheduledJob, StageTimer, UpscaleJob, UpscaleResult
+from upscaler.service.backend import StageTimer, UpscaleJob, UpscaleResult
 from upscaler.settings import Precision
 
 Method = modal.Function[..., Any, Any]
@@ -32,16 +28,21 @@ SMALLEST_CARD_BYTES: Final = 15 * 2**30
 """The free memory of a T4, the smallest of Modal's GPUs."""
 FIRST_GUESS_FLOPS: Final = 4e13
 """Operations per second until the first image is measured: a third of an L4's peak in fp16."""
-SIGNATURE_BYTES: Final = 24
-"""192 bits, so that ids cannot be guessed (ASY-5)."""
+RESULT_COPIES: Final = 3
+"""How often a front holds a file: as it was fetched, unpickled, and in base64 until it is sent,
+since the queue of Modal's client takes a whole response."""
 
-CALL_FAILED: Final = (
-    faults.ExecutionError,
-    faults.FunctionTimeoutError,
-    faults.InternalFailure,
-    faults.RemoteError,
+CALL_FAILED: Final = (faults.FunctionTimeoutError, faults.InternalFailure, faults.RemoteError)
+"""Modal's errors for a container that died, timed out or was stopped; its others are its own."""
+NO_ANSWER: Final = (
+    faults.Error,
+    aiohttp.ClientError,  # the blob store, with large arguments and results
+    grpclib.exceptions.StreamTerminatedError,
+    OSError,
 )
-"""Modal's errors for a container that died or timed out; its other errors are failures of Modal."""
+"""What Modal's client raises if Modal does not answer."""
+
+log = logging.getLogger(__name__)
 
 
 def to_payload(result: UpscaleResult, device: str) -> ResultPayload:
@@ -83,11 +84,12 @@ class ModalBackend:
     """A backend that calls `make` in GPU containers; Modal decides how many there are.
 
     `make` takes what `arguments` returns, and returns a ResultPayload. `at_once` is the number of
-    jobs that may run at the same time.
+    jobs that all containers take: the others wait here, where their clients are told so.
     """
 
     face_enhance = False
     first_guess_flops = FIRST_GUESS_FLOPS
+    result_copies = RESULT_COPIES
 
     def __init__(self, make: Method, at_once: int) -> None:
         self.at_once = at_once
@@ -104,14 +106,18 @@ class ModalBackend:
     async def load(self, model: UpscalingModel) -> None:
         """Do nothing: a container loads all models before its first job."""
 
-    async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+    async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Upscale in a container. Raises UpscalerErrors from there, RemoteFailed and Unreachable.
 
         The stage `queue` is all time but the work: the network, Modal's queue, maybe a cold start.
         """
         began_s = time.perf_counter()
         with map_modal_errors():
-            payload: ResultPayload = await self._make.remote.aio(*arguments(task))
+            try:
+                payload = await self._call(job)
+            except faults.InternalFailure as error:
+                log.warning("Modal lost a container, trying once more: %s", error)
+                payload = await self._call(job)
         took_s = time.perf_counter() - began_s
         work = payload["seconds"]
         for stage, seconds in work.items():
@@ -120,127 +126,22 @@ class ModalBackend:
         timer.seconds["queue"] += max(0.0, took_s - sum(work.values()))
         return from_payload({**payload, "seconds": timer.seconds})
 
+    async def _call(self, job: UpscaleJob) -> ResultPayload:
+        """What a container returns. On cancellation its call is cancelled, too.
 
-class ModalJobStore:
-    """Jobs in Modal's own queue, which keeps their results for a week.
-
-    A job's id is the id of Modal's call with a signature. So every container can look up every job,
-    whichever started it, and clients cannot ask for calls that are not jobs. Recent results are
-    cached here. Modal does not tell waiting calls from running ones, so that a job's status is
-    `pending` until it is `completed`.
-    """
-
-    def __init__(
-        self,
-        make: Method,
-        key: bytes,
-        capacity_bytes: int,
-        *,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """Cache results of at most `capacity_bytes`; `key` is the secret that signs ids."""
-        self._make = make
-        # A derived key: the prefix separates it from any other use of the token.
-        self._key = hashlib.sha256(b"ids of jobs\0" + key).digest()
-        self._capacity_bytes = capacity_bytes
-        self._clock = clock
-        self._cached: OrderedDict[str, ResultPayload] = OrderedDict()
-        self._cached_bytes = 0
-        # A lock exists as long as a request uses it, so that the dictionary does not grow.
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
-    @property
-    def results_bytes(self) -> int:
-        return self._cached_bytes
-
-    async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
-        with scheduled as entered, map_modal_errors():
-            call = await self._make.spawn.aio(*arguments(entered.job))
-        return self._signed(f"{call.object_id}.{int(self._clock())}")
-
-    async def status(self, job_id: str) -> JobStatus:
-        call_id, started_s = self._parsed(job_id)
+        Modal does that for no caller: it would work on for nobody, while others wait.
+        """
+        spawning = asyncio.ensure_future(self._make.spawn.aio(*arguments(job)))
         try:
-            await self._payload(call_id)
-        except TimeoutError:
-            return JobStatus.PENDING
-        except (UnknownJob, Unreachable):
-            raise
-        except Exception:
-            # A failed job is completed: its result is the error (docs/MODAL.md).
-            self._check_age(started_s)
-        return JobStatus.COMPLETED
-
-    async def result(self, job_id: str) -> UpscaleResult:
-        call_id, started_s = self._parsed(job_id)
-        try:
-            return from_payload(await self._payload(call_id))
-        except TimeoutError as error:
-            msg = "this inference is not completed: poll its poll_url for its status"
-            raise UnknownJob(msg) from error
-        except (UnknownJob, Unreachable):
-            raise
-        except Exception:
-            self._check_age(started_s)
-            raise
-
-    async def _payload(self, call_id: str) -> ResultPayload:
-        """What a call returned. Raises TimeoutError until it is done, or the error it raised."""
-        lock = self._locks.get(call_id)
-        if lock is None:
-            self._locks[call_id] = lock = asyncio.Lock()
-        async with lock:  # so that concurrent polls do not each fetch the same file
-            payload = self._cached.get(call_id)
-            if payload is None:
-                payload = await _call_result(call_id)
-                self._cache(call_id, payload)
-        try:
-            self._check_age(payload["finished_s"])
-        except UnknownJob:
-            self._drop(call_id)
+            call = await asyncio.shield(spawning)
+            payload: ResultPayload = await call.get.aio()
+        except asyncio.CancelledError:
+            try:
+                await (await spawning).cancel.aio()
+            except NO_ANSWER:
+                log.exception("could not cancel a call that nobody waits for")
             raise
         return payload
-
-    def _cache(self, call_id: str, payload: ResultPayload) -> None:
-        """Cache a result: a client that polled its status will ask for it next."""
-        self._cached[call_id] = payload
-        self._cached_bytes += _size(payload)
-        while self._cached_bytes > self._capacity_bytes:
-            self._drop(next(iter(self._cached)))
-
-    def _drop(self, call_id: str) -> None:
-        payload = self._cached.pop(call_id, None)
-        if payload is not None:
-            self._cached_bytes -= _size(payload)
-
-    def _check_age(self, since_s: float) -> None:
-        """Raise UnknownJob if the lifetime of results has passed since then (ASY-4)."""
-        if self._clock() >= since_s + RESULT_LIFETIME_S:
-            raise UnknownJob("the result of this inference is no longer kept")
-
-    def _signed(self, text: str) -> str:
-        digest = hmac.digest(self._key, text.encode(), "sha256")[:SIGNATURE_BYTES]
-        return f"{text}.{base64.urlsafe_b64encode(digest).decode()}"
-
-    def _parsed(self, job_id: str) -> tuple[str, int]:
-        """The call's id, and when it was started. Raises UnknownJob for an invalid signature."""
-        text, _, _ = job_id.rpartition(".")
-        # Bytes: compare_digest takes no str with other characters than ASCII, which ids may have.
-        if not hmac.compare_digest(self._signed(text).encode(), job_id.encode()):
-            raise UnknownJob("no inference has this id")
-        call_id, _, started_s = text.rpartition(".")
-        return call_id, int(started_s)
-
-
-async def _call_result(call_id: str) -> ResultPayload:
-    """The call's result. Raises TimeoutError until it is done, UnknownJob, or the call's error."""
-    call: modal.FunctionCall[Any] = modal.FunctionCall.from_id(call_id)
-    with map_modal_errors():
-        try:
-            payload: ResultPayload = await call.get.aio(timeout=0)  # ask without waiting
-        except (faults.NotFoundError, faults.OutputExpiredError) as error:
-            raise UnknownJob("the result of this inference is no longer kept") from error
-    return payload
 
 
 @contextmanager
@@ -250,9 +151,9 @@ def map_modal_errors() -> Iterator[None]:
         yield
     except CALL_FAILED as error:
         raise RemoteFailed(f"a GPU container failed: {error}") from error
-    except faults.Error as error:
-        raise Unreachable(f"cannot reach Modal: {error}") from error
-
-
-def _size(payload: ResultPayload) -> int:
-    return sum(map(len, payload["file"]))
+    except NO_ANSWER as error:
+        # An error that could not be unpickled is an ExecutionError, and so is a blob that could not
+        # be fetched. Only the former is raised while another error is handled.
+        if isinstance(error, faults.ExecutionError) and error.__context__:
+            raise RemoteFailed(f"a GPU container failed: {error}") from error
+        raise Unreachable(f"cannot reach Modal: {error!r}") from error

@@ -18,6 +18,14 @@ from upscaler.errors import InvalidSetting
 
 REFUSED: Final = (modal.exception.InvalidError, modal.exception.NotFoundError)
 """The errors of Modal's client for a secret that does not exist or lacks a key."""
+GPU_INPUTS: Final = 2
+"""Images in a GPU container at once: one is upscaled while another is fetched or sent back."""
+FRONT_INPUTS: Final = 100
+FRONT_TARGET: Final = 80
+"""Requests in a front at once, and from how many on Modal starts another one."""
+FRONT_QUEUE: Final = 32
+"""How many images may wait in a front, and at most how many it has in GPU containers. Both together
+are below FRONT_TARGET: beyond that requests would wait at Modal, without an answer."""
 GPU_CORES: Final = 2.0
 """Of a GPU container: one core decodes and encodes while the other feeds the GPU."""
 GPU_MEMORY_MIB: Final = 8192
@@ -72,7 +80,9 @@ class Deployment(FromEnvironment):
     """The GPUs to request: Modal uses the first that is free. The A10 comes last: by
     docs/cost.md it is hardly faster than a T4, and an image costs 1.6 times as much."""
     max_containers: int = setting("UPSCALER_MAX_CONTAINERS", _number(1, 1000), 4)
-    """How many containers of each kind may run."""
+    """How many GPU containers may run."""
+    max_fronts: int = setting("UPSCALER_MAX_FRONTS", _number(1, 1000), 4)
+    """How many containers may serve the API."""
     window_s: int = setting("UPSCALER_SCALEDOWN_WINDOW", _number(2, 3600), 60)
     """Idle seconds after which a GPU container shuts down; Modal allows 2 to 3600."""
     snapshot: Snapshot = setting("UPSCALER_SNAPSHOT", _snapshot, Snapshot.CPU)

@@ -38,3 +38,15 @@ class FileResult(TypedDict):
     size: tuple[int, int]
     seconds: float
     device: str
+
+
+class CallState(TypedDict):
+    """How far a call of the service is; there is none before a container has it.
+
+    `since_s` is when it came to that, in seconds since 1970, and `file_bytes` the size of the file
+    that a completed one returns.
+    """
+
+    completed: bool
+    file_bytes: int
+    since_s: float

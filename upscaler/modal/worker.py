@@ -4,11 +4,15 @@ Modal takes a snapshot of its memory after the first step, and later containers 
 `load_weights` must not touch the GPU: CUDA state in a snapshot would belong to another device.
 """
 
+import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
+import modal
 import numpy as np
 import psutil
 
@@ -16,33 +20,36 @@ from upscaler.api.request import validate_request
 from upscaler.api.sizes import Size, output_size
 from upscaler.engine import weights
 from upscaler.engine.pool import EnginePool
-from upscaler.errors import DeviceUnavailable, RemoteFailed, UpscalerError
+from upscaler.errors import RemoteFailed, UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import decode
-from upscaler.modal.backend import to_payload
-from upscaler.modal.payload import FileResult, ResultPayload
+from upscaler.modal.backend import NO_ANSWER, to_payload
+from upscaler.modal.payload import CallState, FileResult, ResultPayload
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.service.backend import StageTimer, UpscaleJob, UpscaleResult, run_job
 from upscaler.settings import Settings
 
-START_TRIES: Final = 3
-START_PAUSE_S: Final = 1.0
-"""How often and after what pause to retry: in a new container CUDA may not be ready yet."""
 WARM_UP_PX: Final = 256
 """The side of the warm-up image: the first image on a GPU waits for kernels to be loaded."""
 
 log = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
-
 
 class Worker:
-    """All models on the GPU of one container: call `load_weights`, then `start`, then the rest."""
+    """All models on the GPU of one container: call `load_weights`, then `start`, then the rest.
 
-    def __init__(self) -> None:
+    It may be given several images, and decodes one while it upscales another and while Modal's
+    client uploads the result of a third. It upscales one at a time: the GPU's memory holds one.
+    """
+
+    def __init__(self, states: modal.Dict | None = None) -> None:
+        """Write a CallState of each call of `make` to `states`, if there are any."""
         self.settings = Settings.from_environment()
+        self._states = states
         self._weights: dict[UpscalingModel, weights.Loaded] = {}
         self._engines: EnginePool | None = None
+        # Always the same thread: the libraries of CUDA keep a handle for each.
+        self._gpu = ThreadPoolExecutor(1, "gpu")
 
     def load_weights(self) -> None:
         """Load all weights into CPU memory, and log how long that and the imports took."""
@@ -63,8 +70,11 @@ class Worker:
         _log_times("awake", **times, device=self.device)
 
     def move_to_device(self) -> None:
-        """Move all weights to the device. Raises DeviceUnavailable if none appears in time."""
-        self._engines = _retry_without_device(lambda: EnginePool(self.settings, self._weights))
+        """Move all weights to the device. Raises DeviceUnavailable, which ends the container.
+
+        Another container may find it: this process looks for CUDA's library only once.
+        """
+        self._engines = EnginePool(self.settings, self._weights)
         for model in UpscalingModel:
             self._engines.load(model)
 
@@ -73,7 +83,11 @@ class Worker:
         pixels = np.zeros((WARM_UP_PX, WARM_UP_PX, 3), np.uint8)
         side = WARM_UP_PX * MODELS[UpscalingModel.X4_PLUS].scale
         task = UpscaleJob(b"", pixels, UpscalingModel.X4_PLUS, (side, side), ImageEncoding.PNG)
-        self._run(task, StageTimer())
+        self._gpu.submit(self._run, task, StageTimer(), threading.Event()).result()
+
+    def end(self) -> None:
+        """End the thread of the GPU, for which Modal would wait half a minute."""
+        self._gpu.shutdown(wait=False, cancel_futures=True)
 
     @property
     def engines(self) -> EnginePool:
@@ -85,78 +99,90 @@ class Worker:
         """The name of the GPU."""
         return self.engines.device_name
 
-    def make(
+    async def make(
         self, source: bytes, model: str, size: Size, encoding: str, as_file: bool
     ) -> ResultPayload:
         """Run one of the service's jobs; the arguments are those of `backend.arguments`."""
 
-        def work(timer: StageTimer) -> UpscaleResult:
+        def prepare(timer: StageTimer) -> UpscaleJob:
             # The front has decoded it to validate it, but sends the file, which is smaller.
             with timer.stage("decode"):
                 pixels = decode.read_header(source).pixels()
-            task = UpscaleJob(
+            return UpscaleJob(
                 source, pixels, UpscalingModel(model), size, ImageEncoding(encoding), as_file
             )
-            return self._run(task, timer)
 
-        return self._payload(work)
+        file_bytes = 0
+        noting = asyncio.create_task(self._note(completed=False))
+        try:
+            payload = await self._payload(prepare)
+            file_bytes = sum(map(len, payload["file"]))
+        finally:
+            await noting
+            await self._note(completed=True, file_bytes=file_bytes)
+        return payload
 
-    def upscale(self, key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
+    async def upscale(self, key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:
         """Upscale a file as a request with these fields would; errors are returned as text.
 
         Errors are for the user who sent the file, who can fix most of them.
         """
 
-        def work(timer: StageTimer) -> UpscaleResult:
+        def prepare(timer: StageTimer) -> UpscaleJob:
             request = validate_request({**fields, "init_image": source})
             with timer.stage("decode"):
                 image = decode.read_header(source)
                 size = output_size(request, image.size)
                 pixels = image.pixels()
-            task = UpscaleJob(source, pixels, request.model, size, request.output_image_encoding)
-            return self._run(task, timer)
+            return UpscaleJob(source, pixels, request.model, size, request.output_image_encoding)
 
         result: FileResult = {
             "key": key, "error": None, "file": [], "size": (0, 0), "seconds": 0.0,
             "device": self.device,
         }  # fmt: skip
         try:
-            payload = self._payload(work)
+            payload = await self._payload(prepare)
         except UpscalerError as error:
             return {**result, "error": str(error)}
         seconds = sum(payload["seconds"].values())
         return {**result, "file": payload["file"], "size": payload["size"], "seconds": seconds}
 
-    def _run(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
-        with timer.stage("load"):
-            digest = self.engines.load(task.model)
-        return run_job(self.engines, task, digest, timer)
+    async def _payload(self, prepare: Callable[[StageTimer], UpscaleJob]) -> ResultPayload:
+        """The payload of a job's result. On cancellation the job does not begin, or stops soon.
 
-    def _payload(self, work: Callable[[StageTimer], UpscaleResult]) -> ResultPayload:
-        """The payload of `work`'s result. Raises UpscalerErrors, and RemoteFailed for any other.
-
-        RemoteFailed has the error as text: its receiver has no torch to unpickle the original with.
+        Raises UpscalerErrors, and RemoteFailed for any other, which has the error as text: its
+        receiver has no torch to unpickle the original with.
         """
+        timer, stopped = StageTimer(), threading.Event()
         try:
-            result = work(StageTimer())
+            job = await asyncio.to_thread(prepare, timer)
+            # The future is in no variable: an error's frames would hold it, and it the error.
+            result = await asyncio.wrap_future(self._gpu.submit(self._run, job, timer, stopped))
         except UpscalerError:
             raise
         except Exception as error:
             log.exception("an image failed")
             # `from None`, or the original error would be pickled as its cause.
             raise RemoteFailed(f"{type(error).__name__}: {error}") from None
+        finally:
+            stopped.set()
         return to_payload(result, self.device)
 
+    def _run(self, job: UpscaleJob, timer: StageTimer, stopped: threading.Event) -> UpscaleResult:
+        with timer.stage("load"):
+            digest = self.engines.load(job.model)
+        return run_job(self.engines, job, digest, timer, stopped)
 
-def _retry_without_device(work: Callable[[], Result]) -> Result:
-    """The result of `work`, which is retried while it raises DeviceUnavailable."""
-    for _ in range(START_TRIES - 1):
+    async def _note(self, *, completed: bool, file_bytes: int = 0) -> None:
+        """Write how far the current call is. Without it the front has to ask Modal."""
+        call_id = modal.current_function_call_id()
+        if self._states is None or call_id is None:
+            return
+        state = CallState(completed=completed, file_bytes=file_bytes, since_s=time.time())
         try:
-            return work()
-        except DeviceUnavailable as error:
-            log.warning("%s; retrying", error)
-            time.sleep(START_PAUSE_S)
-    return work()
+            await self._states.put.aio(call_id, state)
+        except NO_ANSWER:
+            log.exception("the state of a call could not be written")
 
 
 def _log_times(event: str, **facts: float | str) -> None:

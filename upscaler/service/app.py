@@ -54,7 +54,7 @@ from upscaler.service.jobs import JobStore, LocalJobStore
 from upscaler.service.metrics import Metrics
 from upscaler.service.middleware import ErrorMiddleware, RequestMiddleware
 from upscaler.service.negotiation import JSON, negotiate
-from upscaler.service.queue import Admission
+from upscaler.service.queue import Admission, MemoryReservation
 from upscaler.settings import FaceEnhance, Settings
 
 Result = TypeVar("Result")
@@ -94,7 +94,12 @@ def create_app(
         from upscaler.service.download import Downloader  # noqa: PLC0415  importing httpx is slow, and not every caller needs it
 
         fetch = Downloader(ports=settings.fetch_ports, networks=settings.fetch_networks).fetch
-    admission = Admission(settings.queue_length, settings.queue_memory, backend.at_once)
+    admission = Admission(
+        settings.queue_length,
+        settings.queue_memory,
+        backend.at_once,
+        settings.results_memory,
+    )
     jobs = jobs or LocalJobStore(settings.results_memory)
     metrics = Metrics(admission, lambda: jobs.results_bytes)
     scheduler = Scheduler(backend, admission, metrics.record_result)
@@ -189,7 +194,8 @@ class Service:
 
     async def result(self, request: Request, response_id: str) -> Response:
         """Return the response that a synchronous request would have had."""
-        return self._image_response(request, await self.jobs.result(response_id))
+        result = await self.jobs.result(response_id, request.state.memory)
+        return self._image_response(request, result)
 
     async def _respond(self, request: Request, wanted: UpscalingRequest) -> Response:
         """Return the response to a request whose fields are valid."""
@@ -220,7 +226,7 @@ class Service:
             job_id = await self.jobs.start(scheduled)
             url = self._url(request, "poll", job_id)
             return JSONResponse(AsyncResponse(response_id=job_id, poll_url=url).model_dump())
-        running = asyncio.ensure_future(_run(scheduled))
+        running = asyncio.ensure_future(_run(scheduled, request.state.memory))
         return await self._with_deadline(request, running, as_file=job.as_file)
 
     async def _with_deadline(
@@ -295,7 +301,9 @@ class Service:
 
     def _record(self, request: Request, result: UpscaleResult) -> None:
         """Count the memory of a result until it is sent, and add its facts to the log line."""
-        request.state.memory.set(result.file_bytes)
+        memory, copies = request.state.memory, self.scheduler.backend.result_copies
+        memory.set(0 if copies else result.file_bytes)
+        memory.set_result(copies * result.file_bytes)
         request.state.facts |= {
             "model": result.model.value,
             "input": responses.in_pixels(result.input_size),
@@ -316,9 +324,11 @@ def _name_field(field: str) -> Iterator[None]:
         raise error.of_field(field) from error
 
 
-async def _run(scheduled: AbstractContextManager[ScheduledJob]) -> UpscaleResult:
+async def _run(
+    scheduled: AbstractContextManager[ScheduledJob], memory: MemoryReservation
+) -> UpscaleResult:
     with scheduled as job:
-        return await job.run()
+        return await job.run(memory=memory)
 
 
 def base_url(request: Request, settings: Settings) -> str:

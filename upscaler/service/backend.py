@@ -17,11 +17,11 @@ from anyio import to_thread
 from upscaler.api.sizes import Size
 from upscaler.errors import Busy, Cancelled, release_frames
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.encode import encode_strips
+from upscaler.imaging.encode import encode_strips, most_bytes
 from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, JpegOptions
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
-from upscaler.service.queue import Admission, QueueSlot
+from upscaler.service.queue import Admission, MemoryReservation, QueueSlot
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +136,9 @@ class Backend(Protocol):
     """How many jobs it runs at the same time; all others wait in the queue."""
     first_guess_flops: float
     """Operations per second, before anything was measured."""
+    result_copies: int
+    """How often this process holds a file that it receives and sends on. Jobs wait for so much
+    memory, but with 0, as for files that are made here."""
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
         """How many bands an image of that size is split into; called only for dry runs."""
@@ -155,6 +158,7 @@ class LocalBackend:
 
     at_once = 1  # a job uses every core, or the whole GPU
     first_guess_flops = FIRST_GUESS_FLOPS
+    result_copies = 0
 
     def __init__(self, upscaler: Upscaler, jpeg: JpegOptions = DEFAULT_JPEG) -> None:
         self.face_enhance = upscaler.face_enhance
@@ -283,10 +287,15 @@ class ScheduledJob:
         """The error to refuse another job with: it may be retried once the running one is done."""
         return self._scheduler.admission.busy(reason)
 
-    async def run(self, on_start: Callable[[], None] = lambda: None) -> UpscaleResult:
+    async def run(
+        self,
+        on_start: Callable[[], None] = lambda: None,
+        memory: MemoryReservation | None = None,
+    ) -> UpscaleResult:
         """Wait in the queue, call `on_start`, and run the job.
 
-        Raises whatever the backend raises.
+        If the result comes from elsewhere, its bytes are held in `memory` before they come. Raises
+        whatever the backend raises.
         """
         job, timer = self.job, self._timer
         backend = self._scheduler.backend
@@ -294,6 +303,9 @@ class ScheduledJob:
             await backend.load(job.model)
         began_s = perf_counter()
         async with self._slot.acquire():
+            if memory and backend.result_copies:
+                most = backend.result_copies * most_bytes(job.size, job.pixels.shape[2])
+                await memory.wait_for_result(most)
             timer.seconds["queue"] += perf_counter() - began_s
             on_start()
             result = await backend.make(job, timer)

@@ -21,6 +21,7 @@ from upscaler.api.responses import JobStatus
 from upscaler.errors import Busy, JobFailed, UnknownJob, UpscalerError, release_frames
 from upscaler.imaging.encode import most_bytes
 from upscaler.service.backend import ScheduledJob, UpscaleResult
+from upscaler.service.queue import MemoryReservation
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,11 @@ class JobStore(Protocol):
         """Return the status of a job."""
         ...
 
-    async def result(self, job_id: str) -> UpscaleResult:
-        """Return the result. Raises UnknownJob until it is there, and JobFailed if it failed."""
+    async def result(self, job_id: str, memory: MemoryReservation | None = None) -> UpscaleResult:
+        """Return the result. Raises UnknownJob until it is there, and JobFailed if it failed.
+
+        A result that is kept elsewhere is held in `memory` before it is fetched; else raises Busy.
+        """
         ...
 
 
@@ -130,7 +134,11 @@ class LocalJobStore:
     async def status(self, job_id: str) -> JobStatus:
         return self.find(job_id).status
 
-    async def result(self, job_id: str) -> UpscaleResult:
+    async def result(
+        self,
+        job_id: str,
+        memory: MemoryReservation | None = None,  # noqa: ARG002  results are counted as such
+    ) -> UpscaleResult:
         job = self.find(job_id)
         if job.failure is None and job.result is None:
             raise UnknownJob(NOT_COMPLETED)

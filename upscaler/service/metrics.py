@@ -58,7 +58,9 @@ class Metrics:
         self._registry.register(_DroppedLines())
         self._gauge("queue_depth", "Jobs that wait.", lambda: admission.waiting)
         self._gauge(
-            "held_bytes", "Bytes that all requests hold in memory.", lambda: admission.held_bytes
+            "held_bytes",
+            "Bytes that all requests hold in memory.",
+            lambda: admission.held_bytes + admission.held_results_bytes,
         )
         self._gauge(
             "results_bytes",

@@ -19,11 +19,21 @@ MAX_RETRY_AFTER_S: Final = 600
 class Admission:
     """The queue of a service, and the memory of its requests."""
 
-    def __init__(self, queue_length: int, memory_bytes: int, at_once: int = 1) -> None:
-        """Let `queue_length` jobs wait while `at_once` are running."""
+    def __init__(
+        self, queue_length: int, memory_bytes: int, at_once: int = 1, results_bytes: int = 0
+    ) -> None:
+        """Let `queue_length` jobs wait while `at_once` are running.
+
+        Requests may hold `memory_bytes`, and results that are fetched from elsewhere a further
+        `results_bytes`: they can be fetched and sent, however much the requests that wait hold.
+        """
         self.queue_length = queue_length
         self.memory_bytes = memory_bytes
+        self.results_bytes = results_bytes
         self.held_bytes = 0
+        self.held_results_bytes = 0
+        self.released = asyncio.Event()
+        self.first_in_line = asyncio.Lock()
         self.slots: list[QueueSlot] = []
         self.at_once = at_once
         self.semaphore = asyncio.Semaphore(at_once)
@@ -63,6 +73,7 @@ class Admission:
             yield memory
         finally:
             memory.set(0)
+            memory.set_result(0)
 
     @contextmanager
     def slot(self, estimated_s: float) -> Iterator["QueueSlot"]:
@@ -77,11 +88,12 @@ class Admission:
 
 
 class MemoryReservation:
-    """The bytes that one request holds."""
+    """The bytes that one request holds, and those of its result if that is fetched."""
 
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
         self.held_bytes = 0
+        self.result_bytes = 0
 
     def reserve(self, held_bytes: int) -> None:
         """Set how many bytes the request is about to hold. Raises Busy if that is too many."""
@@ -92,6 +104,31 @@ class MemoryReservation:
         """Set how many bytes the request holds, even beyond the limit: they exist already."""
         self.admission.held_bytes += held_bytes - self.held_bytes
         self.held_bytes = held_bytes
+
+    def reserve_result(self, size_bytes: int) -> None:
+        """Set how many bytes the result is about to hold. Raises Busy if that is too many."""
+        if not self._has_room(size_bytes):
+            raise self.admission.busy("the results in progress use all the memory")
+        self.set_result(size_bytes)
+
+    async def wait_for_result(self, size_bytes: int) -> None:
+        """The same, but wait until there is room, first come, first served."""
+        async with self.admission.first_in_line:
+            while not self._has_room(size_bytes):
+                self.admission.released.clear()
+                await self.admission.released.wait()
+            self.set_result(size_bytes)
+
+    def set_result(self, size_bytes: int) -> None:
+        """Set how many bytes the result holds."""
+        self.admission.held_results_bytes += size_bytes - self.result_bytes
+        self.result_bytes = size_bytes
+        self.admission.released.set()
+
+    def _has_room(self, size_bytes: int) -> bool:
+        others_bytes = self.admission.held_results_bytes - self.result_bytes
+        # One alone has it in any case, or it would wait forever.
+        return not others_bytes or others_bytes + size_bytes <= self.admission.results_bytes
 
 
 class QueueSlot:

@@ -1,0 +1,23 @@
+"""The app on a control plane of this machine, for tests that call its containers."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.modal_control_plane import Plane, app_deployed, make
+
+
+@pytest.fixture(scope="module")
+def plane_of_module() -> Iterator[Plane]:
+    with app_deployed() as plane:
+        yield plane
+
+
+@pytest.fixture
+def plane(plane_of_module: Plane) -> Iterator[Plane]:
+    """The same with containers that do well, where nothing was asked yet."""
+    plane_of_module.work["make"] = make
+    plane_of_module.received.clear()
+    yield plane_of_module
+    plane_of_module.failing.clear()
+    plane_of_module.writing, plane_of_module.lost_blobs = True, False

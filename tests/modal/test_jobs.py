@@ -1,0 +1,335 @@
+"""Asynchronous jobs as calls of Modal's: its real client, and a plane on this machine."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from grpclib import GRPCError, Status
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.modal_calls import ENDS, LOST, NO_ANSWERS, RAISED, TASK, raising, sent
+from tests.support.modal_control_plane import Ended, Plane, make, method, states
+from tests.support.raw_http import PATIENCE_S
+from upscaler.api.responses import JobStatus
+from upscaler.errors import Busy, OutOfMemory, RemoteFailed, UnknownJob, Unreachable
+from upscaler.modal import jobs as module
+from upscaler.modal.backend import RESULT_COPIES, ModalBackend, from_payload
+from upscaler.modal.jobs import ModalJobStore
+from upscaler.modal.payload import ResultPayload
+from upscaler.service.backend import Scheduler, StageTimer, UpscaleJob
+from upscaler.service.queue import Admission
+
+DAY_S = 24 * 60 * 60
+KEY = b"a key"
+
+
+class Scene:
+    """Jobs with a clock of their own, and a place to take orders."""
+
+    def __init__(self) -> None:
+        self.now_s = time.time()
+        self.shop = Scheduler(
+            ModalBackend(method("make"), at_once=8), Admission(2, 2**30), lambda _: None
+        )
+        self.jobs = self.other()
+
+    def other(self, key: bytes = KEY) -> ModalJobStore:
+        """What another container of the front has."""
+        return ModalJobStore(method("make"), states(), key, clock=lambda: self.now_s)
+
+    async def start(self, task: UpscaleJob = TASK) -> str:
+        return await self.jobs.start(self.shop.schedule(task, StageTimer()))
+
+    async def finish(self, *job_ids: str) -> None:
+        """Ask until all are completed."""
+        jobs = self.other()
+        async with asyncio.timeout(PATIENCE_S):
+            for job_id in job_ids:
+                while await jobs.status(job_id) is not JobStatus.COMPLETED:
+                    await asyncio.sleep(0.01)
+
+
+def play(work: Callable[[Scene], Coroutine[Any, Any, None]], scene: Scene | None = None) -> None:
+    asyncio.run(work(scene or Scene()))
+
+
+@pytest.mark.parametrize("expected", [JobStatus.RUNNING, JobStatus.PENDING])
+def test_a_job_is_not_completed_before_it_is_whichever_front_is_asked(
+    plane: Plane, expected: JobStatus
+) -> None:
+    plane.writing = expected is JobStatus.RUNNING  # as when a container has it
+    working, go_on = threading.Event(), threading.Event()
+
+    def waiting(*task: Any) -> ResultPayload:
+        working.set()
+        go_on.wait(PATIENCE_S)
+        return make(*task)
+
+    plane.work["make"] = waiting
+
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        await asyncio.to_thread(working.wait, PATIENCE_S)
+        assert scene.shop.admission.slots == [], "it waits in Modal's line, and in no other"
+        other = scene.other()
+        for jobs in (scene.jobs, other):
+            assert await jobs.status(job_id) is expected
+            with pytest.raises(UnknownJob, match="not completed"):
+                await jobs.result(job_id)
+        scene.now_s += 2 * DAY_S  # it may wait in line as long as it has to
+        assert await scene.jobs.status(job_id) is expected
+        scene.now_s -= 2 * DAY_S
+        go_on.set()
+        await scene.finish(job_id)
+        here = from_payload(make(*sent(TASK)))
+        for jobs in (scene.jobs, other):
+            assert await jobs.status(job_id) is JobStatus.COMPLETED
+            made = await jobs.result(job_id)
+            assert made.file == here.file
+            assert (made.size, made.encoding, made.as_file) == (here.size, here.encoding, True)
+
+    try:
+        play(act)
+    finally:
+        go_on.set()
+
+
+@pytest.mark.parametrize("error", [*RAISED, ZeroDivisionError(), Ended(*ENDS[0]), Ended(*ENDS[1])])
+def test_a_job_that_failed_is_completed_and_its_result_is_the_error(
+    plane: Plane, error: Exception
+) -> None:
+    plane.work["make"] = raising(error)
+    kind = RemoteFailed if isinstance(error, Ended) else type(error)
+
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        for jobs in (scene.jobs, scene.jobs, scene.other()):
+            assert await jobs.status(job_id) is JobStatus.COMPLETED
+            with pytest.raises(kind):
+                await jobs.result(job_id)
+
+    play(act)
+
+
+def test_an_id_is_good_for_whoever_has_the_key_and_for_no_one_else(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        asked = len(plane.received)
+        for jobs in (scene.other(key=b"another"), scene.other(key=b"")):
+            await refused(jobs, job_id)
+        assert len(plane.received) == asked, "Modal is not asked"
+
+    play(act)
+
+
+async def refused(jobs: ModalJobStore, job_id: str) -> None:
+    with pytest.raises(UnknownJob):
+        await jobs.status(job_id)
+    with pytest.raises(UnknownJob):
+        await jobs.result(job_id)
+
+
+def mutations(job_id: str) -> st.SearchStrategy[str]:
+    """Other ids, most of them nearly the same."""
+    at = st.integers(0, len(job_id))
+    some = st.text(max_size=3)
+    cut = st.builds(lambda i, j, text: job_id[:i] + text + job_id[j:], at, at, some)
+    call, began, signature = job_id.split(".")
+    parts = st.tuples(
+        st.sampled_from([call, "fc-0", "fc-1", ""]) | some,
+        st.sampled_from([began, str(int(began) + 1), "0", ""]) | some,
+        st.sampled_from([signature, signature.swapcase(), ""]) | some,
+    )
+    return (cut | st.text() | parts.map(".".join)).filter(lambda text: text != job_id)
+
+
+def test_ids_that_were_not_given_out_are_unknown_and_modal_is_not_asked(plane: Plane) -> None:
+    scene = Scene()
+    job_id = asyncio.run(scene.start())
+    assert len(job_id.rpartition(".")[2]) * 6 >= 128, "bits of base64"
+    asked = len(plane.received)
+
+    @given(mutations(job_id))
+    def unknown(other: str) -> None:
+        asyncio.run(refused(scene.jobs, other))
+
+    unknown()
+    assert len(plane.received) == asked
+
+
+def test_a_result_is_kept_for_a_day_from_when_it_is_there_and_no_longer(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        finished_s = scene.now_s + 3 * DAY_S
+        plane.work["make"] = lambda *task: {**make(*task), "finished_s": finished_s}
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        scene.now_s = finished_s + DAY_S - 0.1
+        for jobs in (scene.jobs, scene.other()):
+            assert await jobs.status(job_id) is JobStatus.COMPLETED
+            assert (await jobs.result(job_id)).size == TASK.size
+        scene.now_s = finished_s + DAY_S
+        for jobs in (scene.jobs, scene.other()):
+            await refused(jobs, job_id)
+
+    play(act)
+
+
+def test_a_failure_is_told_for_a_day_and_no_longer(plane: Plane) -> None:
+    plane.work["make"] = raising(OutOfMemory("far too large"))
+
+    async def act(scene: Scene) -> None:
+        began_s = int(scene.now_s)
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        scene.now_s = began_s + DAY_S - 1
+        assert await scene.jobs.status(job_id) is JobStatus.COMPLETED
+        scene.now_s = time.time() + DAY_S
+        await refused(scene.jobs, job_id)
+
+    play(act)
+
+
+def test_what_modal_no_longer_keeps_is_unknown(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        expired, gone = await scene.start(), await scene.start()
+        await scene.finish(expired, gone)
+        plane.forget(expired.partition(".")[0])
+        del plane.calls[gone.partition(".")[0]]
+        plane.entries.clear()
+        for job_id in (expired, gone):
+            await refused(scene.jobs, job_id)
+
+    play(act)
+
+
+def test_polls_move_no_result_and_it_is_fetched_once(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        plane.received.clear()
+        for jobs in (scene.jobs, scene.other()) * 3:
+            assert await jobs.status(job_id) is JobStatus.COMPLETED
+        assert plane.asked("FunctionGetOutputs") == plane.asked("BlobGet") == []
+        assert (await scene.jobs.result(job_id)).size == TASK.size
+        assert len(plane.asked("BlobGet")) == 1, "it has more than 8 KiB"
+
+    play(act)
+
+
+def test_calls_of_an_older_container_that_writes_nothing_end_as_well(plane: Plane) -> None:
+    plane.writing = False
+
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        plane.received.clear()
+        assert await scene.other().status(job_id) is JobStatus.COMPLETED
+        assert plane.asked("FunctionGetOutputs") == [], "the front wrote it"
+        assert (await scene.jobs.result(job_id)).size == TASK.size
+
+    play(act)
+
+
+def test_a_result_for_which_there_is_no_memory_is_not_fetched(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        plane.received.clear()
+        file_bytes = from_payload(make(*sent(TASK))).file_bytes
+        needed = RESULT_COPIES * file_bytes
+        admission = Admission(2, 0, results_bytes=needed + 1)
+        with admission.reservation() as other, admission.reservation() as memory:
+            other.set_result(2)
+            with pytest.raises(Busy):
+                await scene.jobs.result(job_id, memory)
+        assert plane.asked("BlobGet") == []
+        with admission.reservation() as memory:
+            assert (await scene.jobs.result(job_id, memory)).file_bytes == file_bytes
+            assert admission.held_results_bytes == needed
+
+    play(act)
+
+
+@pytest.mark.parametrize("writing", [True, False])
+def test_a_fault_of_the_store_of_blobs_passes(plane: Plane, *, writing: bool) -> None:
+    plane.writing = writing
+
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        plane.lost_blobs = True
+        if writing:
+            await scene.finish(job_id)
+        else:
+            with pytest.raises(Unreachable):
+                await scene.finish(job_id)
+        with pytest.raises(Unreachable):
+            await scene.jobs.result(job_id)
+        plane.lost_blobs = False
+        assert await scene.jobs.status(job_id) is JobStatus.COMPLETED
+        assert (await scene.jobs.result(job_id)).size == TASK.size
+
+    play(act)
+
+
+def test_a_result_that_is_announced_is_waited_for(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def uploading(*task: Any) -> ResultPayload:
+        go_on.wait(PATIENCE_S)
+        return make(*task)
+
+    plane.work["make"] = uploading
+
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        plane.note(job_id.partition(".")[0], completed=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "UPLOAD_S", 0.01)
+            with pytest.raises(Unreachable):
+                await scene.jobs.result(job_id)
+        asking = asyncio.create_task(scene.jobs.result(job_id))
+        go_on.set()
+        assert (await asking).size == TASK.size
+
+    try:
+        play(act)
+    finally:
+        go_on.set()
+
+
+@pytest.mark.parametrize("status", NO_ANSWERS[:4], ids=lambda status: status.name)
+def test_a_job_of_which_nothing_can_be_known_is_not_completed(plane: Plane, status: Status) -> None:
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        for rpc in ("FunctionGetOutputs", "DictGet"):
+            plane.failing[rpc] = GRPCError(status, "not now")
+            with pytest.raises(Unreachable):
+                await scene.jobs.result(job_id)
+        with pytest.raises(Unreachable):
+            await scene.jobs.status(job_id)
+        with pytest.raises(Unreachable):
+            await scene.jobs.result(job_id)
+        plane.failing.clear()
+        assert await scene.jobs.status(job_id) is JobStatus.COMPLETED
+
+    play(act)
+
+
+def test_a_job_that_cannot_be_started_leaves_the_line(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        plane.failing["FunctionMap"] = LOST
+        with pytest.raises(Unreachable):
+            await scene.start()
+        assert scene.shop.admission.slots == []
+        assert scene.shop.admission.held_bytes == 0
+
+    play(act)
