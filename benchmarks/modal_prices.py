@@ -30,8 +30,8 @@ network:
 here it is added all the same."""
 FILE_BYTES_PER_PX: Final = 1.1
 """The same PNG has 75 MB; a file that comes in is taken to be like it."""
-INLINE_BYTES: Final = 2 * 2**20
-"""What is longer goes from container to container by way of Modal's blob store."""
+INLINE_BYTES: Final = 8 * 2**10
+"""What is longer goes by way of Modal's blob store, in calls that can be cancelled (`spawn`)."""
 BLOB_S: Final = 0.1
 BLOB_BYTES_PER_S: Final = 100e6
 """Into the store or out of it: assumed."""

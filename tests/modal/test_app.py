@@ -111,7 +111,7 @@ FRONT = ON_GPUS | {
     "memory": 2048,
     "seconds": 900,
     "start": 900,
-    "at once": (80, 100),
+    "at once": (56, 100),
     "secrets": ["st-upscaler-token"],
     "asgi": True,
 }

@@ -163,22 +163,22 @@ def test_a_result_is_not_made_before_there_is_memory_for_it(plane: Plane) -> Non
     admission = Admission(9, 2**30, at_once=8, results_bytes=2 * most - 1)
     shop = Scheduler(ModalBackend(method("make"), at_once=8), admission, lambda _: None)
 
-    async def act() -> None:
-        async def one(sending: asyncio.Event) -> None:
-            with admission.reservation() as memory, shop.schedule(TASK, StageTimer()) as job:
-                await job.run(memory=memory)
-                assert len(plane.asked("FunctionMap")) == 1, "the other one waits"
-                made.set()
-                await sending.wait()
+    def asked() -> int:
+        return len(plane.asked("FunctionMap"))
 
-        made, sent_on = asyncio.Event(), asyncio.Event()
-        first = asyncio.create_task(one(sent_on))
-        await made.wait()
+    async def act() -> None:
+        async def one() -> UpscaleResult:
+            with admission.reservation() as memory, shop.schedule(TASK, StageTimer()) as job:
+                return await job.run(memory=memory)
+
         with admission.reservation() as memory, shop.schedule(TASK, StageTimer()) as job:
-            second = asyncio.create_task(job.run(memory=memory))
-            sent_on.set()
-            await first
-            assert (await second).size == TASK.size
+            await job.run(memory=memory)
+            second = asyncio.create_task(one())
+            while not admission.first_in_line.locked() and asked() == 1:
+                await asyncio.sleep(0)
+            assert asked() == 1
+        assert (await second).size == TASK.size
+        assert asked() == 2
         assert admission.held_results_bytes == 0
 
     asyncio.run(act())

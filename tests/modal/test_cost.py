@@ -269,8 +269,9 @@ def test_a_slower_network_and_a_larger_picture_keep_the_gpu_longer() -> None:
     assert slower.busy_s - usual.busy_s == pytest.approx(3 * infer_s)
     small = deployment(Settings(picture=replace(picture, side_px=512)), l4).work
     assert small.busy_s == pytest.approx(usual.busy_s / 4)
+    tiny = deployment(Settings(picture=replace(picture, side_px=32)), l4).work
     # Its files are short enough to need no blob store.
-    assert small.after_s == Settings().front_s / 2 + HANDLING_S < usual.after_s
+    assert tiny.after_s == Settings().front_s / 2 + HANDLING_S < small.after_s < usual.after_s
 
 
 def test_containers_are_allowed_for_the_height_of_the_traffic() -> None:
@@ -309,7 +310,7 @@ def test_the_command_takes_each_setting() -> None:
     )
     plan = deployment(changed, CARDS["T4"], 1000)
     assert plan.gpu == Pool(2, 10, 9, 1, spread=True)
-    assert plan.front == Pool(2, 60, 9, 80)
+    assert plan.front == Pool(2, 60, 9, 56)
     assert plan.gpu_usd_per_s == pytest.approx(0.000164 + 4 * 0.0000131 + 16 * 0.00000222)
     assert not plan.bears(1000)
 

@@ -158,3 +158,36 @@ def test_what_was_made_is_counted_even_if_it_is_too_much() -> None:
         with pytest.raises(Busy):
             new.reserve(101)
         new.reserve(100)
+
+
+def test_results_get_memory_in_order_and_one_alone_always_does() -> None:
+    async def act() -> None:
+        admission = Admission(queue_length=9, memory_bytes=0, results_bytes=10)
+        order: list[int] = []
+
+        async def one(size_bytes: int, sent: asyncio.Event) -> None:
+            with admission.reservation() as memory:
+                await memory.wait_for_result(size_bytes)
+                order.append(size_bytes)
+                assert admission.held_results_bytes <= max(10, size_bytes)
+                await sent.wait()
+
+        sent = [asyncio.Event() for _ in range(4)]
+        tasks = [asyncio.create_task(one(*each)) for each in zip((99, 4, 7, 1), sent, strict=True)]
+        left = asyncio.create_task(one(5, asyncio.Event()))
+        for done, expected in ((0, [99]), (1, [99, 4]), (2, [99, 4, 7, 1]), (3, [99, 4, 7, 1])):
+            for _ in range(9):
+                await asyncio.sleep(0)
+            assert order == expected, "4 and 7 are too much, and 1 waits behind 7"
+            if done == 1:
+                left.cancel()
+            with admission.reservation() as memory, pytest.raises(Busy):
+                memory.reserve_result(10)
+            assert admission.held_results_bytes > 0
+            sent[done].set()
+        await asyncio.gather(*tasks)
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        assert admission.held_results_bytes == 0
+
+    asyncio.run(act())

@@ -21,11 +21,13 @@ REFUSED: Final = (modal.exception.InvalidError, modal.exception.NotFoundError)
 GPU_INPUTS: Final = 2
 """Images in a GPU container at once: one is upscaled while another is fetched or sent back."""
 FRONT_INPUTS: Final = 100
-FRONT_TARGET: Final = 80
-"""Requests in a front at once, and from how many on Modal starts another one."""
+"""Requests in a front at once: beyond that they wait at Modal, without an answer."""
 FRONT_QUEUE: Final = 32
 """How many images may wait in a front, and at most how many it has in GPU containers. Both together
-are below FRONT_TARGET: beyond that requests would wait at Modal, without an answer."""
+leave room for the requests that are answered at once, if only to be refused."""
+FRONT_TARGET: Final = 56
+"""Beyond how many requests Modal starts another front. A full line of images alone does so with more
+than twelve GPU containers, of which one front cannot keep more than sixteen at work."""
 GPU_CORES: Final = 2.0
 """Of a GPU container: one core decodes and encodes while the other feeds the GPU."""
 GPU_MEMORY_MIB: Final = 8192
