@@ -26,8 +26,8 @@ FRONT_QUEUE: Final = 32
 """How many images may wait in a front, and at most how many it has in GPU containers. Both together
 leave room for the requests that are answered at once, if only to be refused."""
 FRONT_TARGET: Final = 56
-"""Beyond how many requests Modal starts another front. A full line of images alone does so with more
-than twelve GPU containers, of which one front cannot keep more than sixteen at work."""
+"""Beyond how many requests Modal starts another front. A full line of images alone does so with
+more than twelve GPU containers: one front keeps sixteen at work."""
 GPU_CORES: Final = 2.0
 """Of a GPU container: one core decodes and encodes while the other feeds the GPU."""
 GPU_MEMORY_MIB: Final = 8192
