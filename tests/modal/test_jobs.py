@@ -324,6 +324,19 @@ def test_a_job_of_which_nothing_can_be_known_is_not_completed(plane: Plane, stat
     play(act)
 
 
+def test_a_job_whose_client_hangs_up_before_it_has_an_id_is_cancelled(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        starting = asyncio.create_task(scene.start())
+        await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert scene.shop.admission.slots == []
+
+    play(act)
+    assert len(plane.asked("FunctionMap")) == len(plane.asked("FunctionCallCancel")) == 1
+
+
 def test_a_job_that_cannot_be_started_leaves_the_line(plane: Plane) -> None:
     async def act(scene: Scene) -> None:
         plane.failing["FunctionMap"] = LOST

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -127,21 +127,26 @@ class ModalBackend:
         return from_payload({**payload, "seconds": timer.seconds})
 
     async def _call(self, job: UpscaleJob) -> ResultPayload:
-        """What a container returns. On cancellation its call is cancelled, too.
-
-        Modal does that for no caller: it would work on for nobody, while others wait.
-        """
-        spawning = asyncio.ensure_future(self._make.spawn.aio(*arguments(job)))
-        try:
-            call = await asyncio.shield(spawning)
+        async with calling(self._make, job) as call:
             payload: ResultPayload = await call.get.aio()
-        except asyncio.CancelledError:
-            try:
-                await (await spawning).cancel.aio()
-            except NO_ANSWER:
-                log.exception("could not cancel a call that nobody waits for")
-            raise
         return payload
+
+
+@asynccontextmanager
+async def calling(make: Method, job: UpscaleJob) -> AsyncIterator[modal.FunctionCall[Any]]:
+    """A call of `make` for `job`, which is cancelled if this is.
+
+    Modal itself would work on, though nobody waits for it and others do.
+    """
+    spawning = asyncio.ensure_future(make.spawn.aio(*arguments(job)))
+    try:
+        yield await asyncio.shield(spawning)
+    except asyncio.CancelledError:
+        try:
+            await (await spawning).cancel.aio()
+        except NO_ANSWER:
+            log.exception("could not cancel a call that nobody waits for")
+        raise
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from modal import exception as faults
 from upscaler.api.limits import RESULT_LIFETIME_S
 from upscaler.api.responses import JobStatus
 from upscaler.errors import UnknownJob, Unreachable
-from upscaler.modal.backend import RESULT_COPIES, Method, arguments, from_payload, map_modal_errors
+from upscaler.modal.backend import RESULT_COPIES, Method, calling, from_payload, map_modal_errors
 from upscaler.modal.payload import CallState, ResultPayload
 from upscaler.service.backend import ScheduledJob, UpscaleResult
 from upscaler.service.jobs import NOT_COMPLETED
@@ -54,8 +54,8 @@ class ModalJobStore:
 
     async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
         with scheduled as entered, map_modal_errors():
-            call = await self._make.spawn.aio(*arguments(entered.job))
-        return self._signed(f"{call.object_id}.{int(self._clock())}")
+            async with calling(self._make, entered.job) as call:
+                return self._signed(f"{call.object_id}.{int(self._clock())}")
 
     async def status(self, job_id: str) -> JobStatus:
         call_id = self._call_id(job_id)
