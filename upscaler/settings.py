@@ -213,8 +213,9 @@ class Settings(FromEnvironment):
     """How many bytes all requests may hold together."""
     results_memory: int = setting("UPSCALER_RESULTS_MEMORY", _memory_limit, 1024 * MIB)
     """How many bytes of asynchronous results are kept; on Modal, how many results are held."""
-    first_byte_s: float = setting("UPSCALER_FIRST_BYTE", _seconds, 45.0)
-    """After how many seconds a JSON response begins, even if its image is not done."""
+    first_byte_s: float = setting("UPSCALER_FIRST_BYTE", _seconds, 25.0)
+    """After how many seconds a JSON response begins, even if its image is not done: many proxies
+    give up after 30."""
     deadline_s: float | None = setting("UPSCALER_DEADLINE", _seconds, None)
     """After how many seconds a response with a file becomes a 503; None is no limit."""
     price_per_second: Decimal | None = setting("UPSCALER_PRICE_PER_SECOND", parse_price, None)
