@@ -83,9 +83,10 @@ def result_of(other: Callable[[list[str]], str]) -> Planting:
     """Give the result of another inference."""
 
     def around(result: Callable[..., Any]) -> Any:
-        async def resulting(store: MockJobStore, job_id: str) -> UpscaleResult:
+        async def resulting(store: MockJobStore, job_id: str, *more: Any) -> UpscaleResult:
             known = list(store._jobs)
-            made: UpscaleResult = await result(store, other(known) if job_id in known else job_id)
+            given = other(known) if job_id in known else job_id
+            made: UpscaleResult = await result(store, given, *more)
             return made
 
         return resulting
@@ -99,8 +100,8 @@ def missing(*, first: bool) -> Planting:
     def around(result: Callable[..., Any]) -> Any:
         asked: set[str] = set()
 
-        async def resulting(store: MockJobStore, job_id: str) -> UpscaleResult:
-            made: UpscaleResult = await result(store, job_id)
+        async def resulting(store: MockJobStore, job_id: str, *more: Any) -> UpscaleResult:
+            made: UpscaleResult = await result(store, job_id, *more)
             is_first = job_id not in asked
             asked.add(job_id)
             if is_first == first:
