@@ -198,6 +198,7 @@ def test_who_cannot_be_loaded_is_a_row_that_says_why(task: BenchTask) -> None:
     assert case.baseline == "upscaler fp32"
 
 
+@pytest.mark.slow
 def test_a_crash_is_told_with_its_last_line(tmp_path: Path) -> None:
     with (
         process.WorkerProcess({"role": "no such role"}, tmp_path / "one.log") as worker,

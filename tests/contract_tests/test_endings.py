@@ -34,6 +34,7 @@ NASTY: Final = (
 # Money
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("lost", [None, status_only(504)], ids=["reset", "504"])
 def test_a_target_that_loses_two_of_three_images_is_paid_no_more_than_allowed(
     mock: MockServer, lost: Reply

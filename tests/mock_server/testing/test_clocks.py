@@ -87,6 +87,7 @@ def test_a_run_with_other_clocks_passes_and_ends(tmp_path: Path, clocks: str) ->
     assert came.counts == {"passed": 1}, came.said
 
 
+@pytest.mark.slow
 def test_a_suite_whose_tests_and_fixtures_are_all_frozen_ends(tmp_path: Path) -> None:
     """The mock is imported before, since pydantic for one cannot be while the time is frozen."""
     (tmp_path / "conftest.py").write_text(

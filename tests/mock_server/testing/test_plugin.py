@@ -285,6 +285,7 @@ CODE: Final = """
 """
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("uses_the_mock", [True, False])
 def test_a_request_to_a_real_host_fails_its_test(tmp_path: Path, uses_the_mock: bool) -> None:
     clients = CLIENTS | (REPLACED if uses_the_mock else {})

@@ -105,7 +105,7 @@ print(time.process_time() - began_s)
 
 
 @pytest.mark.dev  # requests
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("proxies", PROXIES.values(), ids=PROXIES)
 def test_a_process_is_the_same_with_and_without_the_plugins(
     tmp_path: Path, proxies: dict[str, str]
