@@ -7,7 +7,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given, target
+from hypothesis import example, given, target
 
 from contract_tests.judge.expectations import parse_fields
 from contract_tests.judge.run import Run
@@ -88,6 +88,7 @@ def test_exactly_one_image_and_one_size_are_required(run: Run, request: Request)
 
 @rule("REQ-11")
 @given(name=draw.unknown_names, value=draw.values)
+@example(name="strength", value=None)  # whose field is absent, were it known
 def test_an_unknown_field_is_refused(run: Run, name: str, value: object) -> None:
     run.check_refused(upscaling_request({"scale": 2, name: value}, IMAGE))
 
