@@ -20,6 +20,7 @@ VALID_REQUEST = upscaling_request({"scale": 1}, SampleImage(256, 256, "png", 1, 
 
 def test_the_limit_of_a_budget() -> None:
     assert Budget(Decimal("0.01"), Decimal("0.004")).limit == 2
+    assert Budget(Decimal("0.0119"), Decimal("0.004")).limit == 2, "never more than is allowed"
     assert Budget(Decimal(1), Decimal("0.004"), 7).limit == 7
     assert Budget(Decimal(1), Decimal(0)).limit is None
     assert Budget(Decimal(0), Decimal("0.004")).limit == 0
