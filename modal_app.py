@@ -1,5 +1,7 @@
 """octo-upscaler on Modal: a CPU front that serves the API, and GPU containers that run the models.
 
+With UPSCALER_SHAPE=single there is no front: a GPU container serves the API itself.
+
     modal deploy modal_app.py                                  the service, at a URL that it prints
     modal run modal_app.py --image photo.png --scale 2         files from a terminal
 
@@ -22,6 +24,7 @@ from upscaler.modal.config import (
     GPU_CORES,
     GPU_INPUTS,
     GPU_MEMORY_MIB,
+    SERVING,
     Snapshot,
     settings_or_exit,
     token_or_exit,
@@ -37,36 +40,28 @@ token = token_or_exit("upscaler-token", "UPSCALER_TOKEN")
 states = modal.Dict.from_name("octo-upscaler-states", create_if_missing=True)  # of calls of `make`
 
 front_image = images.with_sources(
-    images.front.env(
-        {
-            # Modal's proxy answers with a redirect if a response has not started after 150 s.
-            "UPSCALER_DEADLINE": "140",
-            # Of 2 GiB; the rest is for the process, and for what Modal's client reads ahead.
-            "UPSCALER_QUEUE_MEMORY": "512M",
-            "UPSCALER_RESULTS_MEMORY": "896M",
-            "UPSCALER_QUEUE": str(FRONT_QUEUE),
-            "UPSCALER_MAX_CONTAINERS": str(settings.max_containers),
-        }
-    )
+    images.front.env({**SERVING, "UPSCALER_MAX_CONTAINERS": str(settings.max_containers)})
 )
 # Containers import this file as well, without the environment of the machine that deployed.
-gpu_image = images.with_sources(images.gpu.env({"UPSCALER_SNAPSHOT": settings.snapshot.value}))
+chosen = {"UPSCALER_SHAPE": settings.shape.value, "UPSCALER_SNAPSHOT": settings.snapshot.value}
+gpu_image = images.with_sources(
+    images.gpu.env({**SERVING, **chosen} if settings.single else chosen)
+)
 
 # A failing import matters only in containers of that image. They import this before Modal takes a
 # snapshot, so that later containers start with it.
 with front_image.imports():  # type: ignore[no-untyped-call]
+    from upscaler.modal import serving
     from upscaler.modal.backend import ModalBackend
-    from upscaler.modal.jobs import ModalJobStore
-    from upscaler.service import logs
-    from upscaler.service.app import create_app
-    from upscaler.settings import Settings
 with gpu_image.imports():  # type: ignore[no-untyped-call]
-    from upscaler.modal.worker import Worker
+    from upscaler.modal import serving
+    from upscaler.modal.worker import OwnGPU, Worker
     from upscaler.service import logs
 
 
 @gpus.cls(
     image=gpu_image,
+    secrets=[token] if settings.single else [],
     gpu=list(settings.gpus),  # the first that is free, cheapest for its speed first
     cpu=GPU_CORES,
     memory=GPU_MEMORY_MIB,
@@ -74,13 +69,12 @@ with gpu_image.imports():  # type: ignore[no-untyped-call]
     min_containers=0,  # nothing runs or is charged while there are no requests
     max_containers=settings.max_containers,  # limits what can be spent
     scaledown_window=settings.window_s,  # an idle GPU costs as much as a busy one
-    timeout=10 * MINUTES,  # the largest image takes seconds: a longer call hangs
+    timeout=(15 if settings.single else 10) * MINUTES,  # an image takes seconds; see `web`
     startup_timeout=5 * MINUTES,  # without it, `timeout` includes the start
     retries=0,  # Modal would also retry images that fail every time
     **settings.snapshots,
 )
-# A second one only where no container is free: the first should have its own.
-@modal.concurrent(max_inputs=GPU_INPUTS, target_inputs=1)
+@modal.concurrent(**settings.inputs)
 class Upscaler:
     """One GPU with all models.
 
@@ -107,9 +101,16 @@ class Upscaler:
     def end(self) -> None:
         self.worker.end()
 
+    if settings.single:
+
+        @modal.asgi_app(requires_proxy_auth=settings.proxy_auth)
+        def web(self) -> Any:
+            """The API. Any request starts a container with a GPU, if none is up."""
+            return serving.api(OwnGPU(self.worker), Upscaler().make, states, self.worker.has_room)
+
     @modal.method()
     async def make(self, *task: Any) -> Any:
-        """For the front: see `Worker.make`."""
+        """For the API, of all pictures or of asynchronous ones: see `Worker.make`."""
         return await self.worker.make(*task)
 
     @modal.method()
@@ -118,29 +119,27 @@ class Upscaler:
         return await self.worker.upscale(*file)
 
 
-@app.function(
-    image=front_image,
-    secrets=[token],
-    cpu=FRONT_CORES,
-    memory=FRONT_MEMORY_MIB,  # see UPSCALER_QUEUE_MEMORY
-    region=list(settings.region) or None,
-    min_containers=0,
-    max_containers=settings.max_fronts,
-    scaledown_window=FRONT_WINDOW_S,
-    timeout=15 * MINUTES,  # an image, a cold start, and the jobs queued before it
-    enable_memory_snapshot=settings.snapshots["enable_memory_snapshot"],
-)
-@modal.concurrent(max_inputs=FRONT_INPUTS, target_inputs=FRONT_TARGET)
-@modal.asgi_app(requires_proxy_auth=settings.proxy_auth)
-def web() -> Any:
-    """The API. Invalid requests are refused here, without starting a GPU container."""
-    service = Settings.from_environment()
-    logs.to_stderr(service.tokens)
-    make = Upscaler().make
-    # All fronts must sign ids with the same key; a new first token invalidates all ids.
-    jobs = ModalJobStore(make, states, service.tokens[0].encode())
-    at_once = min(GPU_INPUTS * settings.max_containers, FRONT_QUEUE)
-    return create_app(ModalBackend(make, at_once), service, jobs)
+if not settings.single:
+
+    @app.function(
+        image=front_image,
+        secrets=[token],
+        cpu=FRONT_CORES,
+        memory=FRONT_MEMORY_MIB,  # see UPSCALER_QUEUE_MEMORY
+        region=list(settings.region) or None,
+        min_containers=0,
+        max_containers=settings.max_fronts,
+        scaledown_window=FRONT_WINDOW_S,
+        timeout=15 * MINUTES,  # an image, a cold start, and the jobs queued before it
+        enable_memory_snapshot=settings.snapshots["enable_memory_snapshot"],
+    )
+    @modal.concurrent(max_inputs=FRONT_INPUTS, target_inputs=FRONT_TARGET)
+    @modal.asgi_app(requires_proxy_auth=settings.proxy_auth)
+    def web() -> Any:
+        """The API. Invalid requests are refused here, without starting a GPU container."""
+        at_once = min(GPU_INPUTS * settings.max_containers, FRONT_QUEUE)
+        make = Upscaler().make
+        return serving.api(ModalBackend(make, at_once), make, states)
 
 
 app.include(gpus)

@@ -44,6 +44,9 @@ TRIED: Final[dict[str, dict[str, Any]]] = {
     "50 containers at most": {"max_containers": 50},
     "10% of the peak": {"peak_fraction": 0.1},
     "inputs spread over all GPUs": {"spread": True},
+    "UPSCALER_SHAPE=single, one container": {"single": True},
+    "the same, GPU window 10 s": {"single": True, "window_s": 10},
+    "the same, GPU window 2 s": {"single": True, "window_s": 2},
 }
 """What `--settings` tries, one by one."""
 
@@ -151,7 +154,7 @@ Rows = Iterator[Sequence[str]]
 def by_card(settings: Settings, cards: Sequence[Card]) -> Rows:
     yield (
         *("card", "$ an hour", "busy", "$ per picture, full", "how full to break even"),
-        *("$ per picture, alone", "pictures an hour to break even"),
+        *("$ per picture, alone", "alone, single", "pictures an hour to break even"),
     )
     for card in cards:
         plan = deployed(settings, card)
@@ -162,6 +165,7 @@ def by_card(settings: Settings, cards: Sequence[Card]) -> Rows:
             significant(full_usd(plan)),
             f"{full_usd(plan) / OCTOAI_USD:.0%}",
             significant(alone_usd(plan)),
+            significant(alone_usd(deployed(replace(settings, single=True), card))),
             f"{3600 * break_even_per_s(plan):,.0f}",
         )
 

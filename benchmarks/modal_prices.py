@@ -12,6 +12,7 @@ from typing import Final
 from benchmarks.scaling import Pool, Work
 from upscaler.modal.config import (
     FRONT_CORES,
+    FRONT_INPUTS,
     FRONT_MEMORY_MIB,
     FRONT_TARGET,
     FRONT_WINDOW_S,
@@ -111,6 +112,8 @@ class Settings:
     max_containers: int | None = None
     """Of each function. None: the app's own, or what the traffic's height needs."""
     spread: bool = False
+    single: bool = False
+    """Whether a container with a GPU serves the API itself: one does it all, and has no front."""
     size: Size = Size(GPU_CORES, GPU_MEMORY_MIB / 1024)
     front_window_s: float = FRONT_WINDOW_S
     front_start_s: float = 2
@@ -146,6 +149,8 @@ def work_of(settings: Settings, card: Card) -> Work:
     files_s = DECODE_S_PER_PX * pixels + ENCODE_S_PER_PX * made
     in_s, out_s = _blob_s(pixels), _blob_s(made)
     half_s = settings.front_s / 2 + HANDLING_S
+    if settings.single:  # nothing is handed on
+        return Work(settings.front_s / 2, infer_s + files_s, settings.front_s / 2)
     return Work(half_s + 2 * in_s, infer_s + files_s, 2 * out_s + half_s)
 
 
@@ -158,6 +163,14 @@ def _blob_s(pixels: float) -> float:
 def deployment(settings: Settings, card: Card, height_per_s: float = 0) -> Deployment:
     """The app on that card, with containers enough for `height_per_s` pictures a second."""
     work = work_of(settings, card)
+    if settings.single:
+        return Deployment(
+            Pool(start_s=0, window_s=0, max_containers=1, slots=FRONT_INPUTS),  # in the same one
+            Pool(settings.start_s, settings.window_s, max_containers=1),
+            0,
+            settings.size.usd_per_s + card.usd_per_s,
+            work,
+        )
     gpus = settings.max_containers or enough(height_per_s * work.busy_s)
     fronts = settings.max_containers or enough(height_per_s * work.total_s / settings.front_slots)
     return Deployment(

@@ -151,6 +151,7 @@ def test_the_secret_is_asked_for_by_name_and_has_to_have_the_token(deployed: Pla
 @pytest.mark.slow
 def test_what_is_set_by_variables_arrives() -> None:
     chosen = {
+        "UPSCALER_SHAPE": "two",
         "UPSCALER_GPU": "L40S, H100!",
         "UPSCALER_MAX_CONTAINERS": "9",
         "UPSCALER_MAX_FRONTS": "2",
@@ -331,7 +332,7 @@ def test_images_are_built_by_the_newest_recipe_and_not_by_the_workspaces(deploye
 def test_the_self_check_has_the_reference_on_top_of_what_the_service_has(deployed: Plane) -> None:
     layers = image(deployed, CHECK)
     *service, settings = image(deployed, GPU)
-    assert variables([settings]) == {"UPSCALER_SNAPSHOT": "cpu"}
+    assert variables([settings]) == {"UPSCALER_SNAPSHOT": "cpu", "UPSCALER_SHAPE": "two"}
     assert layers[: len(service)] == service
     assert list(locks(layers)) == ["gpu", "check"]
     assert "realesrgan==0.3.0" in commands(layers[-1])
@@ -446,6 +447,60 @@ from upscaler.bench import contenders, report, runner
 
 assert runner.photograph().is_file()
 """
+
+
+BE_BOTH = """
+import base64, io, sys
+
+import anyio, httpx
+from PIL import Image
+from upscaler.imaging.resize import resize
+from upscaler.settings import Settings
+
+class Engines:
+    face_enhance, device_name = False, "cpu"
+    load = staticmethod(lambda model: "0" * 64)
+    bands = staticmethod(lambda *_: 7)
+    upscale = staticmethod(lambda pixels, model, size, progress: [resize(pixels, size)])
+
+app.Worker.load_weights = lambda self: None
+app.Worker.move_to_device = lambda self: setattr(self, "_engines", Engines())
+service = app.Upscaler().web.local()
+picture = io.BytesIO()
+Image.new("RGB", (256, 256)).save(picture, "PNG")
+fields = {"init_image": base64.b64encode(picture.getvalue()).decode(), "scale": 2}
+
+async def ask():
+    transport = httpx.ASGITransport(app=service)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gpu") as client:
+        assert (await client.post("/upscaling", json=fields)).status_code == 401
+        client.headers["Authorization"] = "Bearer secret"
+        assert (await client.post("/upscaling", json={})).status_code == 422
+        answer = await client.post("/upscaling", json=fields)
+        assert answer.status_code == 200, answer.text
+        made = Image.open(io.BytesIO(base64.b64decode(answer.json()["image_b64"])))
+        assert made.size == (512, 512)
+
+anyio.run(ask)
+assert Settings.from_environment().deadline_s < 150
+"""
+
+
+@pytest.mark.torch
+@pytest.mark.first(1)
+def test_in_the_single_shape_a_gpu_container_serves_the_api_itself(tmp_path: Path) -> None:
+    with control_plane() as plane:
+        done = deploy(plane, {"UPSCALER_SHAPE": "single", "UPSCALER_PROXY_AUTH": "1"})
+        assert done.returncode == 0, done.stderr
+        (published,) = plane.asked("AppPublish")
+        assert published.function_ids.keys() == {GPU}
+        alone = {"seconds": 900, "at once": (56, 100), "secrets": ["st-upscaler-token"]}
+        assert facts(plane, GPU) == ON_GPUS | alone
+        methods = plane.variants(GPU)[0].method_definitions
+        assert methods.keys() == {"make", "upscale", "web"}
+        assert methods["web"].webhook_config.requires_proxy_auth
+        pytest.importorskip("torch")
+        in_a_container(plane, GPU, tmp_path, BE_BOTH, *OF_THE_COMMAND)
 
 
 def in_a_container(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.support import modal_control_plane
 from tests.support.image_files import noise, saved
-from tests.support.modal_calls import ENDS, LOST, NO_ANSWERS, RAISED, TASK, raising, sent
+from tests.support.modal_calls import ENDS, LOST, NO_ANSWERS, RAISED, TASK, held, raising, sent
 from tests.support.modal_control_plane import (
     STATUS,
     Ended,
@@ -133,14 +133,7 @@ def test_what_the_store_of_blobs_loses_on_the_way_is_not_the_containers_fault(pl
 
 @pytest.mark.parametrize("begun", [True, False])
 def test_a_call_that_nobody_waits_for_is_cancelled(plane: Plane, *, begun: bool) -> None:
-    working, go_on = threading.Event(), threading.Event()
-
-    def waiting(*task: Any) -> ResultPayload:
-        working.set()
-        go_on.wait(PATIENCE_S)
-        return make(*task)
-
-    plane.work["make"] = waiting
+    working, go_on = held(plane)
 
     async def act() -> None:
         backend = ModalBackend(method("make"), at_once=8)

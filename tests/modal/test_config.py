@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from tests.support.paths import ROOT
 from upscaler.errors import InvalidSetting
-from upscaler.modal.config import Deployment, Snapshot, settings_or_exit
+from upscaler.modal import config
+from upscaler.modal.config import Deployment, Shape, Snapshot, settings_or_exit
 
 CHOSEN = {
+    "UPSCALER_SHAPE": "single",
     "UPSCALER_GPU": "L40S, H100!,B200+",
     "UPSCALER_MAX_CONTAINERS": "12",
     "UPSCALER_MAX_FRONTS": "3",
@@ -26,6 +28,7 @@ WRONG = [
         for text in ("0", "1001", "-1", "4.0", "four", "\u096a", "1e2")
     ],
     *[("UPSCALER_SCALEDOWN_WINDOW", text) for text in ("0", "1", "3601", "60s", "1_000", "+60")],
+    *[("UPSCALER_SHAPE", text) for text in ("one", "Single", "2")],
     *[("UPSCALER_SNAPSHOT", text) for text in ("CPU", "on", "1", "cpu,gpu")],
     *[("UPSCALER_REGION", text) for text in (",,", "eu west", "eu/west", "-")],
     *[("UPSCALER_PROXY_AUTH", text) for text in ("true", "yes", "2", "on", "01")],
@@ -43,6 +46,7 @@ def test_what_is_not_set_has_its_default(environment: dict[str, str]) -> None:
 def test_every_setting_has_a_variable_of_its_own() -> None:
     assert {*Deployment.variables().values()} == CHOSEN.keys()
     assert Deployment.from_environment(CHOSEN) == Deployment(
+        shape=Shape.SINGLE,
         gpus=("L40S", "H100!", "B200+"),
         max_containers=12,
         max_fronts=3,
@@ -78,6 +82,18 @@ def test_a_value_that_cannot_be_is_refused_with_the_variables_name(
     with pytest.raises(SystemExit) as end:
         settings_or_exit()
     assert str(end.value.code).startswith(f"{variable}: "), "so the process ends with status 1"
+
+
+def test_a_number_of_fronts_is_refused_where_there_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("UPSCALER_SHAPE", "single")
+    assert settings_or_exit().single
+    monkeypatch.setenv("UPSCALER_MAX_FRONTS", "4")
+    with pytest.raises(SystemExit, match=r"^UPSCALER_MAX_FRONTS: there are no fronts"):
+        settings_or_exit()
+    monkeypatch.setattr(config, "command", lambda: "run")
+    assert not settings_or_exit().single, "`modal run` serves nothing"
 
 
 @pytest.mark.parametrize(

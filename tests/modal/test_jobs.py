@@ -11,7 +11,7 @@ from grpclib import GRPCError, Status
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.modal_calls import ENDS, LOST, NO_ANSWERS, RAISED, TASK, raising, sent
+from tests.support.modal_calls import ENDS, LOST, NO_ANSWERS, RAISED, TASK, held, raising, sent
 from tests.support.modal_control_plane import Ended, Plane, make, method, states
 from tests.support.raw_http import PATIENCE_S
 from upscaler.api.responses import JobStatus
@@ -62,14 +62,7 @@ def test_a_job_is_not_completed_before_it_is_whichever_front_is_asked(
     plane: Plane, expected: JobStatus
 ) -> None:
     plane.writing = expected is JobStatus.RUNNING  # as when a container has it
-    working, go_on = threading.Event(), threading.Event()
-
-    def waiting(*task: Any) -> ResultPayload:
-        working.set()
-        go_on.wait(PATIENCE_S)
-        return make(*task)
-
-    plane.work["make"] = waiting
+    working, go_on = held(plane)
 
     async def act(scene: Scene) -> None:
         job_id = await scene.start()
@@ -337,6 +330,17 @@ def test_a_job_whose_client_hangs_up_before_it_has_an_id_is_cancelled(plane: Pla
 
     play(act)
     assert len(plane.asked("FunctionMap")) == len(plane.asked("FunctionCallCancel")) == 1
+
+
+def test_no_job_is_started_where_too_many_wait(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        jobs = ModalJobStore(method("make"), states(), KEY, has_room=lambda: False)
+        with pytest.raises(Busy, match="too many"):
+            await jobs.start(scene.shop.schedule(TASK, StageTimer()))
+        assert scene.shop.admission.slots == []
+
+    play(act)
+    assert not plane.asked("FunctionMap")
 
 
 def test_a_job_that_cannot_be_started_leaves_the_line(plane: Plane) -> None:

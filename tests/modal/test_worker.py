@@ -28,10 +28,11 @@ from upscaler.imaging.encode import encode
 from upscaler.imaging.pixels import Pixels
 from upscaler.modal import worker as module
 from upscaler.modal.backend import from_payload
-from upscaler.modal.payload import CallState
-from upscaler.modal.worker import Worker
+from upscaler.modal.config import FRONT_QUEUE
+from upscaler.modal.payload import CallState, ResultPayload
+from upscaler.modal.worker import OwnGPU, Worker
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.service.backend import Progress, StageTimer
+from upscaler.service.backend import Progress, StageTimer, UpscaleJob
 
 pytestmark = pytest.mark.torch
 
@@ -233,24 +234,58 @@ def test_one_picture_at_a_time_is_upscaled_and_one_given_up_is_not_begun(
     worker, engines = paced
     sizes = [(304, 256), (304, 257), (304, 258)]
 
+    def make(size: Size) -> asyncio.Task[ResultPayload]:
+        return asyncio.create_task(worker.make(SOURCE, FAST.value, size, "jpeg", as_file=True))
+
     async def act() -> None:
-        made = [
-            asyncio.create_task(worker.make(SOURCE, FAST.value, size, "jpeg", as_file=True))
-            for size in sizes[:1]
-        ]
+        made = [make(sizes[0])]
         await until(lambda: engines.began == sizes[:1])
-        for size in sizes[1:]:
-            made.append(
-                asyncio.create_task(worker.make(SOURCE, FAST.value, size, "jpeg", as_file=True))
-            )
-            await until(lambda: worker._gpu._work_queue.qsize() == len(made) - 1)
+        made.append(make(sizes[1]))
+        await until(lambda: worker._gpu._work_queue.qsize() == 1)
         made[1].cancel()
         with pytest.raises(asyncio.CancelledError):
             await made[1]
         assert engines.began == sizes[:1]
+        made.append(make(sizes[2]))
+        await until(lambda: worker._gpu._work_queue.qsize() == 2)
         engines.pace.release(256 + 258)
         assert [(await each)["size"] for each in (made[0], made[2])] == [sizes[0], sizes[2]]
         assert engines.began == [sizes[0], sizes[2]]
+
+    asyncio.run(act())
+
+
+def test_beside_the_service_calls_take_turns_with_its_own_pictures(
+    paced: tuple[Worker, Paced],
+) -> None:
+    worker, engines = paced
+    sizes = [(304, 256 + n) for n in range(FRONT_QUEUE)]
+    own = UpscaleJob(SOURCE, np.zeros((8, 8, 3), np.uint8), FAST, (16, 16), ImageEncoding.PNG)
+
+    async def act() -> None:
+        calls = []
+        for size in sizes:
+            assert worker.has_room()
+            calls.append(
+                asyncio.create_task(worker.make(SOURCE, FAST.value, size, "jpeg", as_file=True))
+            )
+            await until(lambda: worker._calls == len(calls))
+        assert not worker.has_room()
+        # One is being upscaled, and another is decoded: no more, however many wait.
+        await until(lambda: worker._gpu._work_queue.qsize() == 1)
+        timer = StageTimer()
+        making = asyncio.create_task(OwnGPU(worker).make(own, timer))
+        await until(lambda: worker._gpu._work_queue.qsize() == 2)
+        engines.pace.release(256 + 257 + 16)
+        result = await making
+        assert result.size == (16, 16)
+        assert sorted(engines.began)[:3] == [(16, 16), *sizes[:2]]
+        assert result.seconds["queue"] > result.seconds["infer"] + result.seconds["encode"]
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert worker.has_room()
+        engines.pace.release(300)
 
     asyncio.run(act())
 

@@ -1,12 +1,14 @@
 """Jobs that containers are called for, and how such a call can end."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from grpclib import GRPCError, Status
 
-from tests.support.modal_control_plane import STATUS
+from tests.support.modal_control_plane import STATUS, Plane, make
 from tests.support.paths import PHOTO
+from tests.support.raw_http import PATIENCE_S
 from upscaler.api.sizes import Size
 from upscaler.errors import (
     FieldError,
@@ -17,6 +19,7 @@ from upscaler.errors import (
 )
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.decode import read_header
+from upscaler.modal.payload import ResultPayload
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import UpscaleJob
 
@@ -54,6 +57,19 @@ RAISED = [
 def sent(task: UpscaleJob) -> tuple[bytes, str, Size, str, bool]:
     """In the order that `Worker.make` has them."""
     return task.source, task.model.value, task.size, task.encoding.value, task.as_file
+
+
+def held(plane: Plane) -> tuple[threading.Event, threading.Event]:
+    """Let containers hold their pictures: set when one has come, and to be set to let them go."""
+    working, go_on = threading.Event(), threading.Event()
+
+    def waiting(*task: Any) -> ResultPayload:
+        working.set()
+        go_on.wait(PATIENCE_S)
+        return make(*task)
+
+    plane.work["make"] = waiting
+    return working, go_on
 
 
 def raising(error: Exception) -> Callable[..., Any]:

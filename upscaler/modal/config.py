@@ -4,10 +4,11 @@ They are read on the machine that deploys. This module imports neither torch nor
 dependencies, so that a virtual environment with only modal is enough to deploy from.
 """
 
+import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -38,6 +39,24 @@ FRONT_WINDOW_S: Final = 60
 """Idle seconds after which a front shuts down: longer, a lone image would cost a fifth more."""
 
 
+SERVING: Final = {
+    # Modal's proxy answers with a redirect if a response has not started after 150 s.
+    "UPSCALER_DEADLINE": "140",
+    # Of a front's 2 GiB; the rest is for the process, and for what Modal's client reads ahead.
+    "UPSCALER_QUEUE_MEMORY": "512M",
+    "UPSCALER_RESULTS_MEMORY": "896M",
+    "UPSCALER_QUEUE": str(FRONT_QUEUE),
+}
+"""The service's settings in containers that serve the API."""
+
+
+class Shape(StrEnum):
+    """Who serves the API: fronts without a GPU, which call those that have one, or the latter."""
+
+    TWO = "two"
+    SINGLE = "single"
+
+
 class Snapshot(StrEnum):
     """What a container starts from: a snapshot of CPU memory, of CPU and GPU memory, or none."""
 
@@ -62,10 +81,13 @@ def _number(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
-def _snapshot(text: str) -> Snapshot:
-    if text not in set(Snapshot):
-        raise ValueError(f"must be one of {', '.join(Snapshot)}")
-    return Snapshot(text)
+def _choice(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
+    def parse(text: str) -> StrEnum:
+        if text not in set(choices):
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return choices(text)
+
+    return parse
 
 
 def _switch(text: str) -> bool:
@@ -78,20 +100,34 @@ def _switch(text: str) -> bool:
 class Deployment(FromEnvironment):
     """The settings of one deployment."""
 
+    shape: Shape = setting("UPSCALER_SHAPE", _choice(Shape), Shape.TWO)
     gpus: tuple[str, ...] = setting("UPSCALER_GPU", _words, ("L4", "T4", "A10"))
     """The GPUs to request: Modal uses the first that is free. The A10 comes last: by
     docs/cost.md it is hardly faster than a T4, and an image costs 1.6 times as much."""
     max_containers: int = setting("UPSCALER_MAX_CONTAINERS", _number(1, 1000), 4)
     """How many GPU containers may run."""
     max_fronts: int = setting("UPSCALER_MAX_FRONTS", _number(1, 1000), 4)
-    """How many containers may serve the API."""
+    """How many fronts may run."""
     window_s: int = setting("UPSCALER_SCALEDOWN_WINDOW", _number(2, 3600), 60)
     """Idle seconds after which a GPU container shuts down; Modal allows 2 to 3600."""
-    snapshot: Snapshot = setting("UPSCALER_SNAPSHOT", _snapshot, Snapshot.CPU)
+    snapshot: Snapshot = setting("UPSCALER_SNAPSHOT", _choice(Snapshot), Snapshot.CPU)
     region: tuple[str, ...] = setting("UPSCALER_REGION", _words, ())
     """Modal's names of the regions where containers of both kinds may run; empty means any."""
     proxy_auth: bool = setting("UPSCALER_PROXY_AUTH", _switch, default=False)
     """Whether Modal's own tokens are required in addition to the service's."""
+
+    @property
+    def single(self) -> bool:
+        """Whether the containers with a GPU serve the API themselves."""
+        return self.shape is Shape.SINGLE
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """Modal's arguments for how many inputs a container with a GPU takes at once."""
+        if self.single:
+            return {"max_inputs": FRONT_INPUTS, "target_inputs": FRONT_TARGET}
+        # A second one only where no container is free: the first should have its own.
+        return {"max_inputs": GPU_INPUTS, "target_inputs": 1}
 
     @property
     def snapshots(self) -> dict[str, Any]:
@@ -109,9 +145,14 @@ def settings_or_exit() -> Deployment:
     Modal would show an exception with the whole traceback of its import.
     """
     try:
-        return Deployment.from_environment()
+        settings = Deployment.from_environment()
     except InvalidSetting as error:
         sys.exit(str(error))
+    if command() == "run":  # which serves nothing, and so needs neither a URL nor the secret
+        return replace(settings, shape=Shape.TWO)
+    if settings.single and os.environ.get("UPSCALER_MAX_FRONTS"):
+        sys.exit("UPSCALER_MAX_FRONTS: there are no fronts if UPSCALER_SHAPE is single")
+    return settings
 
 
 def token_or_exit(name: str, key: str) -> modal.Secret:

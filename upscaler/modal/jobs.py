@@ -43,17 +43,24 @@ class ModalJobStore:
         states: modal.Dict,
         key: bytes,
         *,
+        has_room: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`states` has a CallState for each call of `make`; `key` is the secret that signs ids."""
+        """`states` has a CallState for each call of `make`; `key` is the secret that signs ids.
+
+        No job is started while `has_room` returns False.
+        """
         self._make = make
         self._states = states
         # A derived key: the prefix separates it from any other use of the token.
         self._key = hashlib.sha256(b"ids of jobs\0" + key).digest()
+        self._has_room = has_room
         self._clock = clock
 
     async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
         with scheduled as entered, map_modal_errors():
+            if not self._has_room():
+                raise entered.busy("too many asynchronous inferences wait")
             async with calling(self._make, entered.job) as call:
                 return self._signed(f"{call.object_id}.{int(self._clock())}")
 

@@ -23,7 +23,8 @@ from upscaler.engine.pool import EnginePool
 from upscaler.errors import RemoteFailed, UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import decode
-from upscaler.modal.backend import NO_ANSWER, to_payload
+from upscaler.modal.backend import FIRST_GUESS_FLOPS, NO_ANSWER, to_payload
+from upscaler.modal.config import FRONT_QUEUE, GPU_INPUTS
 from upscaler.modal.payload import CallState, FileResult, ResultPayload
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.service.backend import StageTimer, UpscaleJob, UpscaleResult, run_job
@@ -48,6 +49,9 @@ class Worker:
         self._states = states
         self._weights: dict[UpscalingModel, weights.Loaded] = {}
         self._engines: EnginePool | None = None
+        self._calls = 0  # of `make`, that have come and not ended
+        # Where a container also serves the API, far more calls may come than it should decode.
+        self._turn = asyncio.Semaphore(GPU_INPUTS)
         # Always the same thread: the libraries of CUDA keep a handle for each.
         self._gpu = ThreadPoolExecutor(1, "gpu")
 
@@ -99,6 +103,10 @@ class Worker:
         """The name of the GPU."""
         return self.engines.device_name
 
+    def has_room(self) -> bool:
+        """Whether more calls of `make` may come: each takes the place of a request."""
+        return self._calls < FRONT_QUEUE
+
     async def make(
         self, source: bytes, model: str, size: Size, encoding: str, as_file: bool
     ) -> ResultPayload:
@@ -113,12 +121,17 @@ class Worker:
             )
 
         file_bytes = 0
-        noting = asyncio.create_task(self._note(completed=False))
+        self._calls += 1
         try:
-            payload = await self._payload(prepare)
-            file_bytes = sum(map(len, payload["file"]))
+            async with self._turn:
+                noting = asyncio.create_task(self._note(completed=False))
+                try:
+                    payload = await self._payload(prepare)
+                    file_bytes = sum(map(len, payload["file"]))
+                finally:
+                    await noting
         finally:
-            await noting
+            self._calls -= 1
             await self._note(completed=True, file_bytes=file_bytes)
         return payload
 
@@ -141,32 +154,38 @@ class Worker:
             "device": self.device,
         }  # fmt: skip
         try:
-            payload = await self._payload(prepare)
+            async with self._turn:
+                payload = await self._payload(prepare)
         except UpscalerError as error:
             return {**result, "error": str(error)}
         seconds = sum(payload["seconds"].values())
         return {**result, "file": payload["file"], "size": payload["size"], "seconds": seconds}
 
     async def _payload(self, prepare: Callable[[StageTimer], UpscaleJob]) -> ResultPayload:
-        """The payload of a job's result. On cancellation the job does not begin, or stops soon.
+        """The payload of a job's result: see `run`.
 
         Raises UpscalerErrors, and RemoteFailed for any other, which has the error as text: its
         receiver has no torch to unpickle the original with.
         """
-        timer, stopped = StageTimer(), threading.Event()
+        timer = StageTimer()
         try:
-            job = await asyncio.to_thread(prepare, timer)
-            # The future is in no variable: an error's frames would hold it, and it the error.
-            result = await asyncio.wrap_future(self._gpu.submit(self._run, job, timer, stopped))
+            result = await self.run(await asyncio.to_thread(prepare, timer), timer)
         except UpscalerError:
             raise
         except Exception as error:
             log.exception("an image failed")
             # `from None`, or the original error would be pickled as its cause.
             raise RemoteFailed(f"{type(error).__name__}: {error}") from None
+        return to_payload(result, self.device)
+
+    async def run(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+        """Run a job when its turn comes. On cancellation it does not begin, or stops soon."""
+        stopped = threading.Event()
+        try:
+            # The future is in no variable: an error's frames would hold it, and it the error.
+            return await asyncio.wrap_future(self._gpu.submit(self._run, job, timer, stopped))
         finally:
             stopped.set()
-        return to_payload(result, self.device)
 
     def _run(self, job: UpscaleJob, timer: StageTimer, stopped: threading.Event) -> UpscaleResult:
         with timer.stage("load"):
@@ -183,6 +202,30 @@ class Worker:
             await self._states.put.aio(call_id, state)
         except NO_ANSWER:
             log.exception("the state of a call could not be written")
+
+
+class OwnGPU:
+    """A backend for the service on the GPU of this container, which `make` is called in as well."""
+
+    face_enhance = False
+    at_once = 1
+    first_guess_flops = FIRST_GUESS_FLOPS
+    result_copies = 0
+
+    def __init__(self, worker: Worker) -> None:
+        self.bands = worker.engines.bands
+        self._run = worker.run
+
+    async def load(self, model: UpscalingModel) -> None:
+        """Do nothing: the worker has loaded all models."""
+
+    async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
+        """Run a job; what it waits for calls of `make` counts as the stage `queue`."""
+        began_s, before_s = time.perf_counter(), sum(timer.seconds.values())
+        result = await self._run(job, timer)
+        worked_s = sum(timer.seconds.values()) - before_s
+        timer.seconds["queue"] += max(0.0, time.perf_counter() - began_s - worked_s)
+        return result
 
 
 def _log_times(event: str, **facts: float | str) -> None:

@@ -31,8 +31,12 @@ def to_stderr(secrets: Collection[str] = ()) -> None:
     """Write all log records from INFO up, and Python's warnings, to stderr as JSON.
 
     `secrets` are masked with asterisks wherever they occur, for example because a client put its
-    token into a path or an id. Those of fewer than six characters are not.
+    token into a path or an id. Those of fewer than six characters are not. Called again, it
+    replaces the secrets.
     """
+    for earlier in _handlers():
+        earlier.flush()
+        logging.getLogger().removeHandler(earlier)
     handler = BackgroundHandler(sys.stderr)
     handler.addFilter(_add_request_id)
     handler.setFormatter(
