@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -149,6 +150,36 @@ def test_a_call_that_nobody_waits_for_is_cancelled(plane: Plane, *, begun: bool)
         go_on.set()
     (asked,) = plane.asked("FunctionCallCancel")
     assert [asked.function_call_id] == list(plane.calls)[-1:]
+
+
+def test_a_second_cancellation_does_not_end_that_of_the_call() -> None:
+    """Modal's client sends one a second after the first, if that takes so long."""
+    told: list[str] = []
+
+    async def act() -> None:
+        asked, answered = asyncio.Event(), asyncio.Event()
+
+        async def cancel() -> None:
+            told.append("cancelled")
+
+        async def spawn(*_: Any) -> Any:
+            asked.set()
+            await answered.wait()
+            return SimpleNamespace(cancel=SimpleNamespace(aio=cancel))
+
+        slow: Any = SimpleNamespace(spawn=SimpleNamespace(aio=spawn))
+        asking = asyncio.create_task(ModalBackend(slow, at_once=1).make(TASK, StageTimer()))
+        await asked.wait()
+        for _ in range(2):
+            asking.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert asking.cancelled()
+        answered.set()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+
+    asyncio.run(act())
+    assert told == ["cancelled"]
 
 
 def test_a_result_is_not_made_before_there_is_memory_for_it(plane: Plane) -> None:

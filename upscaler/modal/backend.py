@@ -42,6 +42,8 @@ NO_ANSWER: Final = (
 )
 """What Modal's client raises if Modal does not answer."""
 
+_cancellations: Final[set[asyncio.Future[None]]] = set()
+
 log = logging.getLogger(__name__)
 
 
@@ -142,11 +144,19 @@ async def calling(make: Method, job: UpscaleJob) -> AsyncIterator[modal.Function
     try:
         yield await asyncio.shield(spawning)
     except asyncio.CancelledError:
-        try:
-            await (await spawning).cancel.aio()
-        except NO_ANSWER:
-            log.exception("could not cancel a call that nobody waits for")
+        cancelling = asyncio.ensure_future(_cancel(spawning))
+        _cancellations.add(cancelling)  # the event loop itself holds only weak references to tasks
+        cancelling.add_done_callback(_cancellations.discard)
+        # Modal's client cancels a request that has not ended after a second once more.
+        await asyncio.shield(cancelling)
         raise
+
+
+async def _cancel(spawning: asyncio.Future[modal.FunctionCall[Any]]) -> None:
+    try:
+        await (await spawning).cancel.aio()
+    except NO_ANSWER:
+        log.exception("could not cancel a call that nobody waits for")
 
 
 @contextmanager
