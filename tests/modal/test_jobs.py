@@ -229,6 +229,32 @@ def test_calls_of_an_older_container_that_writes_nothing_end_as_well(plane: Plan
     play(act)
 
 
+def test_a_job_is_completed_even_if_that_cannot_be_written(plane: Plane) -> None:
+    plane.writing = False
+    plane.failing["DictUpdate"] = GRPCError(Status.PERMISSION_DENIED, "it is full")
+
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        assert await scene.other().status(job_id) is JobStatus.COMPLETED
+
+    play(act)
+
+
+def test_a_store_of_states_that_does_not_answer_is_unreachable(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        monkeypatch.setattr(module, "STATE_S", 0.0)
+        for asking in (scene.jobs.status, scene.jobs.result):
+            with pytest.raises(Unreachable):
+                await asking(job_id)
+
+    play(act)
+
+
 def test_a_result_for_which_there_is_no_memory_is_not_fetched(plane: Plane) -> None:
     async def act(scene: Scene) -> None:
         job_id = await scene.start()

@@ -342,3 +342,22 @@ def test_how_far_a_call_is_is_written_before_its_result_is_there(
         file_bytes = sum(map(len, asyncio.run(making)["file"]))
     assert [each["completed"] for each in written] == [False, True]
     assert [each["file_bytes"] for each in written] == [0, file_bytes]
+
+
+def test_a_store_of_states_that_does_not_answer_stops_no_picture(
+    paced: tuple[Worker, Paced], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, engines = paced
+    engines.pace.release(256)
+    monkeypatch.setattr("modal.current_function_call_id", lambda: "fc-1")
+    monkeypatch.setattr(module, "NOTE_S", 0.01)
+    asked: list[CallState] = []
+
+    async def put(_: str, state: CallState) -> None:
+        asked.append(state)
+        await asyncio.Event().wait()
+
+    worker._states = SimpleNamespace(put=SimpleNamespace(aio=put))  # type: ignore[assignment]
+    making = worker.make(SOURCE, FAST.value, (304, 256), "jpeg", as_file=True)
+    assert asyncio.run(asyncio.wait_for(making, PATIENCE_S))["size"] == (304, 256)
+    assert [each["completed"] for each in asked] == [False, True]

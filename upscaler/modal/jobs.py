@@ -1,8 +1,10 @@
 """A job store for the service: asynchronous jobs are calls in Modal's own queue."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,7 +16,14 @@ from modal import exception as faults
 from upscaler.api.limits import RESULT_LIFETIME_S
 from upscaler.api.responses import JobStatus
 from upscaler.errors import UnknownJob, Unreachable
-from upscaler.modal.backend import RESULT_COPIES, Method, calling, from_payload, map_modal_errors
+from upscaler.modal.backend import (
+    NO_ANSWER,
+    RESULT_COPIES,
+    Method,
+    calling,
+    from_payload,
+    map_modal_errors,
+)
 from upscaler.modal.payload import CallState, ResultPayload
 from upscaler.service.backend import ScheduledJob, UpscaleResult
 from upscaler.service.jobs import NOT_COMPLETED
@@ -24,7 +33,11 @@ SIGNATURE_BYTES: Final = 24
 """192 bits, so that ids cannot be guessed (ASY-5)."""
 UPLOAD_S: Final = 60.0
 """How long to wait for a result that a container has announced and may still be uploading."""
+STATE_S: Final = 10.0
+"""How long to wait for a state to be read or written, which Modal's client never gives up."""
 GONE: Final = "the result of this inference is no longer kept"
+
+log = logging.getLogger(__name__)
 
 
 class ModalJobStore:
@@ -71,9 +84,11 @@ class ModalJobStore:
             ended = await self._ended(call_id)
             if ended is None:
                 return JobStatus.PENDING if state is None else JobStatus.RUNNING
-            # Later polls need not find that out.
-            with map_modal_errors():
-                await self._states.put.aio(call_id, ended)
+            try:
+                async with asyncio.timeout(STATE_S):
+                    await self._states.put.aio(call_id, ended)
+            except NO_ANSWER:  # a later poll will find it out once more
+                log.exception("the state of a call could not be written")
             state = ended
         self._check_age(state["since_s"])
         return JobStatus.COMPLETED
@@ -96,7 +111,8 @@ class ModalJobStore:
 
     async def _state(self, call_id: str) -> CallState | None:
         with map_modal_errors():
-            state: CallState | None = await self._states.get.aio(call_id)
+            async with asyncio.timeout(STATE_S):
+                state: CallState | None = await self._states.get.aio(call_id)
         return state
 
     async def _ended(self, call_id: str) -> CallState | None:

@@ -32,6 +32,9 @@ from upscaler.settings import Settings
 
 WARM_UP_PX: Final = 256
 """The side of the warm-up image: the first image on a GPU waits for kernels to be loaded."""
+NOTE_S: Final = 3.0
+"""How long a picture waits for its state to be written, which Modal's client itself never gives up.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +202,8 @@ class Worker:
             return
         state = CallState(completed=completed, file_bytes=file_bytes, since_s=time.time())
         try:
-            await self._states.put.aio(call_id, state)
+            async with asyncio.timeout(NOTE_S):
+                await self._states.put.aio(call_id, state)
         except NO_ANSWER:
             log.exception("the state of a call could not be written")
 
