@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -162,6 +162,7 @@ def test_a_scan_behind_all_those_of_a_baseline_jpeg_is_in_a_trailer(name: str) -
         assert np.array_equal(decode(FILES[name].removesuffix(END) + trailer), decode(FILES[name]))
 
 
+@example("restarts", bytes(25) + END, 64)  # as many zeros as there may be, for whole intervals
 @given(st.sampled_from(list(FILES)), ANYTHING, st.integers(64, 1000))
 @settings(max_examples=examples(300), deadline=None)
 def test_nothing_behind_a_jpeg_takes_the_place_of_its_pixels(

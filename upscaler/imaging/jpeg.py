@@ -259,6 +259,8 @@ def _decode_into_fill(shape: tuple[int, int, int], attempt: tuple[bytes, int]) -
         # after a damage, their bytes are hardly ever all zero.
         if not found or any(file[-len(END) - int(found[1]) : -len(END)]):
             raise
+        # It tells its first warning alone, which may be followed by that of a missing interval.
+        return _decode_into_fill(shape, (file[: -len(END) - int(found[1])] + END, fill))
     return memory
 
 
