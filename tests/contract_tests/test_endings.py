@@ -34,7 +34,7 @@ NASTY: Final = (
 # Money
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [None, status_only(504)], ids=["reset", "504"])
 def test_a_target_that_loses_two_of_three_images_is_paid_no_more_than_allowed(
     mock: MockServer, lost: Reply
@@ -232,6 +232,7 @@ def steering(text: str) -> set[str]:
     return {each for each in text if not each.isprintable()} - {"\n"}
 
 
+@pytest.mark.slow
 def test_nothing_that_a_target_sends_steers_the_terminal_of_pytest(tmp_path: Path) -> None:
     with stub_server(nasty) as server:
         options = ("--pyargs", "contract_tests", "--contract-url", server.url)

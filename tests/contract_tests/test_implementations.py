@@ -35,7 +35,7 @@ def judge(name: str, mistake: str, folder: Path, *options: str) -> CliResult:
         return run_cli(url, TOKEN, *options, **environment)
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_implementation_that_is_right_conforms_behind_nginx(name: str, tmp_path: Path) -> None:
     result = judge(name, "", tmp_path, "--http2", "--max-examples", "5")

@@ -156,6 +156,7 @@ def test_a_connection_that_is_closed_once_is_no_reason(open_target: Callable[...
         assert accepts_token(open_target(server.url))
 
 
+@pytest.mark.slow
 def test_pytest_ends_with_the_same_status(tmp_path: Path) -> None:
     with stub_server(to_posts(None)) as server:
         options = ("--pyargs", "contract_tests", "-q", "--contract-url", server.url)

@@ -122,6 +122,7 @@ REQUESTS = [
 ]
 
 
+@pytest.mark.every(3)
 @needs_curl
 @pytest.mark.parametrize("request_", REQUESTS, ids=range(len(REQUESTS)))
 def test_a_curl_command_sends_the_same(
@@ -142,6 +143,7 @@ LONG = [
 ]
 
 
+@pytest.mark.every(4)
 @needs_curl
 @pytest.mark.parametrize("request_", [*LONG, *REQUESTS[2:]], ids=range(len(LONG) + 17))
 def test_a_short_curl_command_sends_the_same(

@@ -119,6 +119,7 @@ def test_bands_of_a_compact_network_equal_the_whole_image(
     assert np.mean(whole != cut) < 1e-3
 
 
+@pytest.mark.every(5)
 @needs_bf16
 @pytest.mark.parametrize("bands", [2, 3, 4, 9])
 @pytest.mark.parametrize("name", COMPACT)
@@ -222,8 +223,8 @@ def test_the_halo_follows_the_receptive_field() -> None:
     [
         (64, Precision.MIXED, 54),
         (64, Precision.BF16, 52),
-        (100, Precision.MIXED, 53),
-        (100, Precision.BF16, 52),
+        pytest.param(100, Precision.MIXED, 53, marks=pytest.mark.slow),
+        pytest.param(100, Precision.BF16, 52, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("name", UpscalingModel)

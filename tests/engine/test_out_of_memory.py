@@ -274,7 +274,7 @@ print(json.dumps(outcomes))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory so")
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("mixed", marks=needs_bf16)])
 def test_with_too_little_memory_it_upscales_or_raises_out_of_memory(
     precision: str, tmp_path: Path

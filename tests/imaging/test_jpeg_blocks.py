@@ -62,6 +62,7 @@ def by_libvips(data: bytes) -> Samples | str:
         return str(error)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("interval", [0, 1, 3])
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 @pytest.mark.parametrize("factors", SAMPLINGS, ids=str)

@@ -406,6 +406,7 @@ def test_the_methods_of_the_javascript_sdk_use_its_fetcher(api: httpx.Client, ur
     assert {request["headers"]["x-fern-sdk-version"] for request in requests} == {"1.11.0"}
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["@octoai/sdk", "@octoai/client"])
 def test_clients_for_node_reach_the_mock_by_the_real_url(
     api: httpx.Client, name: str, monkeypatch: pytest.MonkeyPatch

@@ -195,6 +195,7 @@ def test_options_override_the_scenario_and_that_the_environment(tmp_path: Path, 
     assert status("--scenario", str(file), "--face-enhance", "refuse") == 422
 
 
+@pytest.mark.slow
 def test_the_command_takes_the_scenarios_tokens(tmp_path: Path, file: Path) -> None:
     with mock_child(tmp_path, "--no-admin", "--scenario", str(file)) as child:
         assert httpx.get(f"{child.url}/_mock/requests").status_code == 404

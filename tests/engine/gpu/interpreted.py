@@ -42,7 +42,14 @@ def _outside_is_zero(whole: Tensor, height: int, width: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs"), [(64, 32), (96, 32), (160, 32), (192, 64), (64, 64)]
+    ("inputs", "outputs"),
+    [
+        (64, 32),
+        pytest.param(96, 32, marks=pytest.mark.slow),
+        pytest.param(160, 32, marks=pytest.mark.slow),
+        (192, 64),
+        pytest.param(64, 64, marks=pytest.mark.slow),
+    ],
 )
 @settings(max_examples=3, phases=[Phase.generate])
 @given(

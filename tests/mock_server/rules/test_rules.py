@@ -131,6 +131,7 @@ def test_the_default_encoding_can_be_chosen(default: ImageEncoding) -> None:
         assert refused.headers[RULE_HEADER] == "REQ-9", "null is not among the two"
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("options", "environment", "wanted"),
     [

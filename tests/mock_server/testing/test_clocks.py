@@ -110,6 +110,7 @@ def test_a_suite_whose_tests_and_fixtures_are_all_frozen_ends(tmp_path: Path) ->
     assert came.counts == {"passed": 1}, came.said
 
 
+@pytest.mark.slow
 def test_where_the_mock_cannot_be_imported_only_tests_with_it_fail(tmp_path: Path) -> None:
     """As where the time was frozen before any test."""
     frozen = 'from freezegun import freeze_time\nfreeze_time("2051-03-04").start()\n'

@@ -122,6 +122,7 @@ def test_the_configuration_has_the_options_of_the_mock(tmp_path: Path) -> None:
     assert came.counts == {"passed": 1}, came.said
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("fixture", ["upscaling_mock", "upscaling_api"])
 @pytest.mark.parametrize(
     ("text", "why"),

@@ -3,6 +3,8 @@
 from pathlib import Path
 from textwrap import dedent
 
+import pytest
+
 from tests.mock_server.testing.test_plugin import START, suite
 
 DEAD: str = "http://me:secret@127.0.0.1:9"
@@ -87,6 +89,7 @@ def test_a_test_that_a_proxy_keeps_from_the_mock_says_so(tmp_path: Path) -> None
     assert "to the proxy me:secret" not in came.said
 
 
+@pytest.mark.slow
 def test_the_name_in_the_advice_is_the_one_that_counts(tmp_path: Path) -> None:
     tests = """
         def test_it_fails(upscaling_mock):

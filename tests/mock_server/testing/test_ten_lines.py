@@ -4,6 +4,8 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Final
 
+import pytest
+
 from tests.support.consumer_suites import outcome
 from tests.support.service import png
 from tests.support.suite_plugins import environment, needs_suite_plugins
@@ -37,6 +39,7 @@ TESTS: Final = """
 """
 
 
+@pytest.mark.slow
 @needs_suite_plugins()
 def test_the_project_passes_and_ends(tmp_path: Path) -> None:
     (tmp_path / "enlarge.py").write_text(dedent(CLIENT))

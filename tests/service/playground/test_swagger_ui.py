@@ -59,6 +59,7 @@ def upscale(page: Page) -> None:
     expect(status).to_have_text(re.compile("^200"))
 
 
+@pytest.mark.slow
 def test_the_operations_are_shown_and_tried_with_a_token(page: Page, mock: MockServer) -> None:
     mock.reset()
     page.goto(f"{mock.url}/docs")
