@@ -95,15 +95,15 @@ def _marks_of_folders(path: Path) -> list[pytest.MarkDecorator]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Select the quick tests that can run here, trust one certificate, and let nothing ignore SIGINT.
+    """Select the quick tests that can run here, trust one authority, and let nothing ignore SIGINT.
 
     What is selected by a mark, or by name with `::`, is left as it is. SIGINT is ignored in all
     processes that a script has in the background.
     """
     if not config.option.markexpr and not any("::" in arg for arg in config.args):
         config.option.markexpr = "not (base or slow)" if find_spec("torch") else "not slow"
-    # Clients of httpx read all certificates when they are made, which takes 20 ms each time. No test
-    # connects to a host that has one of those.
+    # A client of httpx reads all certificates when it is made, which takes 20 ms. No test connects
+    # to a host that has one of those.
     os.environ.setdefault("SSL_CERT_FILE", str(TESTS / "support" / "nobody.pem"))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -89,7 +89,7 @@ def test_a_number_of_fronts_is_refused_where_there_are_none(
 ) -> None:
     monkeypatch.setenv("UPSCALER_SHAPE", "single")
     assert settings_or_exit().single
-    monkeypatch.setenv("UPSCALER_MAX_FRONTS", "4")
+    monkeypatch.setenv("UPSCALER_MAX_FRONTS", "5")
     with pytest.raises(SystemExit, match=r"^UPSCALER_MAX_FRONTS: there are no fronts"):
         settings_or_exit()
     monkeypatch.setattr(config, "command", lambda: "run")

@@ -4,7 +4,6 @@ They are read on the machine that deploys. This module imports neither torch nor
 dependencies, so that a virtual environment with only modal is enough to deploy from.
 """
 
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -150,7 +149,7 @@ def settings_or_exit() -> Deployment:
         sys.exit(str(error))
     if command() == "run":  # which serves nothing, and so needs neither a URL nor the secret
         return replace(settings, shape=Shape.TWO)
-    if settings.single and os.environ.get("UPSCALER_MAX_FRONTS"):
+    if settings.single and settings.max_fronts != Deployment.max_fronts:
         sys.exit("UPSCALER_MAX_FRONTS: there are no fronts if UPSCALER_SHAPE is single")
     return settings
 
