@@ -488,6 +488,7 @@ assert Settings.from_environment().deadline_s < 150
 
 @pytest.mark.torch
 @pytest.mark.first(1)
+@pytest.mark.slow
 def test_in_the_single_shape_a_gpu_container_serves_the_api_itself(tmp_path: Path) -> None:
     with control_plane() as plane:
         done = deploy(plane, {"UPSCALER_SHAPE": "single", "UPSCALER_PROXY_AUTH": "1"})

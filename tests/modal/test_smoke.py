@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import Any
 
 import pytest
 
@@ -17,11 +20,13 @@ from upscaler.service.backend import LocalBackend, Progress, Upscaler
 SMALL = Sizes(usual=(256, 2), slow=(256, 2), largest=(256, 4), crowd=4, warm=2)
 
 
-def told(upscaler: Upscaler, token: str = TOKENS[0]) -> tuple[bool, dict[str, tuple[str, str]]]:
+def told(
+    upscaler: Upscaler, token: str = TOKENS[0], redeploy_s: float = 0.0
+) -> tuple[bool, dict[str, tuple[str, str]]]:
     """Whether all checks passed, and by name the result of each and what was seen."""
     lines: list[str] = []
     with running(create_app(LocalBackend(upscaler), SETTINGS)) as url:
-        tried = Smoke(url, token, SMALL, redeploy_s=0.1)
+        tried = Smoke(url, token, SMALL, containers=3, redeploy_s=redeploy_s)
         try:
             passed = smoke.report(tried, lines.append)
         finally:
@@ -31,8 +36,14 @@ def told(upscaler: Upscaler, token: str = TOKENS[0]) -> tuple[bool, dict[str, tu
     return passed, {name: (result, seen) for name, result, seen in rows}
 
 
-def test_all_checks_pass_where_all_is_well() -> None:
-    passed, rows = told(Resizer())
+def failed(rows: dict[str, tuple[str, str]]) -> set[str]:
+    return {name for name, (result, _) in rows.items() if result == "**failed**"}
+
+
+def test_all_checks_pass_where_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = count()
+    monkeypatch.setattr(Smoke, "_started", lambda _: next(began))
+    passed, rows = told(Resizer(), redeploy_s=0.1)
     assert passed, rows
     assert {result for result, _ in rows.values()} == {"passed"}
     assert len(rows) == len(Smoke("http://x", "x").checks) + 1
@@ -41,12 +52,36 @@ def test_all_checks_pass_where_all_is_well() -> None:
     assert "4 made, 0 told to come again" in rows["more pictures than GPUs"][1]
 
 
+@pytest.mark.slow
 def test_a_silence_that_clients_do_not_wait_for_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smoke, "SILENCE_S", 0.2)
     passed, rows = told(Slow(0.4))
     assert not passed
-    failed = {name for name, (result, _) in rows.items() if result == "**failed**"}
-    assert failed == {"a GPU starts, and its first picture comes", "more pictures than GPUs"}
+    assert failed(rows) == {"a GPU starts, and its first picture comes", "more pictures than GPUs"}
+
+
+@pytest.mark.slow
+def test_pictures_that_are_made_for_nobody_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of clients that do not hang up."""
+    with ThreadPoolExecutor() as threads:
+
+        def stay(self: Smoke, fields: dict[str, Any]) -> None:
+            threads.submit(self._post, fields, {})
+
+        monkeypatch.setattr(Smoke, "_hang_up", stay)
+        _, rows = told(Slow(0.2))
+    assert failed(rows) == {"hanging up"}
+
+
+def test_a_redeploy_that_did_not_happen_fails() -> None:
+    _, rows = told(Resizer(), redeploy_s=0.1)
+    assert failed(rows) == {"a redeploy meanwhile"}
+
+
+def test_a_front_that_is_slow_to_refuse_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoke, "REFUSED_S", 0.0)
+    _, rows = told(Resizer())
+    assert failed(rows) == {"refusals and dry runs need no GPU", "more pictures than GPUs"}
 
 
 class Wrong(Resizer):

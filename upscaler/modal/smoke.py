@@ -18,11 +18,13 @@ import base64
 import io
 import json
 import os
+import re
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -35,12 +37,17 @@ from PIL import Image
 
 from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER
 from upscaler.api.limits import MAX_OUTPUT_PX
+from upscaler.modal.config import Deployment
 
 TOKEN_ENV: Final = "UPSCALER_TOKEN"  # noqa: S105  the name of a variable
+HANG_UP_S: Final = 0.5
+"""After how many seconds without a byte a client hangs up."""
 PATIENCE_S: Final = 600.0
 """For each part of an answer."""
 SILENCE_S: Final = 30.0
 """Beyond which many proxies and clients give up on an answer."""
+REFUSED_S: Final = 5.0
+"""Beyond which an answer that needs no GPU has probably waited for one, or in line."""
 POLL_PAUSE_S: Final = 0.5
 REDEPLOY_S: Final = 180.0
 REDEPLOY_PAUSE_S: Final = 2.0
@@ -105,6 +112,8 @@ class Smoke:
     url: str
     token: str = field(repr=False)
     sizes: Sizes = Sizes()
+    containers: int = Deployment.max_containers
+    """UPSCALER_MAX_CONTAINERS of the deployment."""
     redeploy_s: float = 0.0
     """For how long pictures are sent during a redeploy."""
     warm_s: float = 0.0
@@ -147,7 +156,9 @@ class Smoke:
         told = []
         for name, (fields, headers, status) in asked.items():
             seconds = [self._post(fields, headers).require(status).seconds for _ in range(3)]
-            told.append(f"{name} {statistics.median(seconds):.2f} s")
+            told.append(f"{name} {max(seconds):.2f} s")
+            if max(seconds) > REFUSED_S:
+                raise Failed(f"too slow: {told[-1]}")
         return ", ".join(told)
 
     def first_picture(self) -> str:
@@ -169,18 +180,27 @@ class Smoke:
         return f"median {self.warm_s:.2f} s ({timing})"
 
     def hanging_up(self) -> str:
-        """Pictures of clients that are gone hold up nobody."""
+        """Pictures of clients that are gone hold up nobody.
+
+        As many hang up as would keep all containers at work for three pictures' time.
+        """
+        slow_s = self._picture(*self.sizes.slow).seconds
         fields = {"init_image": picture(self.sizes.slow[0]), "scale": self.sizes.slow[1]}
-        for _ in range(self.sizes.crowd // 2):
-            try:
-                self._post(fields, {}, httpx.Timeout(PATIENCE_S, read=0.5))
-            except httpx.ReadTimeout:
-                continue
+        gone = 3 * self.containers
+        with ThreadPoolExecutor(gone) as threads:
+            tuple(threads.map(self._hang_up, [fields] * gone))
         after = self._picture(*self.sizes.usual)
-        limit_s = 5 * self.warm_s + 10
-        if after.seconds > limit_s:
-            raise Failed(f"the next picture took {after.seconds:.1f} s, {self.warm_s:.1f} s before")
-        return f"{self.sizes.crowd // 2} hung up; the next picture took {after.seconds:.1f} s"
+        told = (
+            f"{gone} hung up, on pictures of {slow_s:.1f} s; the next one took "
+            f"{after.seconds:.1f} s, {self.warm_s:.1f} s before"
+        )
+        if after.seconds > self.warm_s + 2 * slow_s:
+            raise Failed(told)
+        return told
+
+    def _hang_up(self, fields: dict[str, Any]) -> None:
+        with suppress(httpx.ReadTimeout):
+            self._post(fields, {}, httpx.Timeout(PATIENCE_S, read=HANG_UP_S))
 
     def asynchronous(self) -> str:
         side, scale = self.sizes.usual
@@ -225,6 +245,8 @@ class Smoke:
         )
         if silence_s > SILENCE_S:
             raise Failed(f"clients give up: {told}")
+        if max(alive) > REFUSED_S:
+            raise Failed(f"the front does not answer: {told}")
         return told
 
     def largest(self) -> str:
@@ -233,12 +255,24 @@ class Smoke:
 
     def redeploy(self) -> str:
         sys.stderr.write(f"Run `modal deploy modal_app.py` now, within {self.redeploy_s:g} s.\n")
+        began = self._started()
         seconds: list[float] = []
         ends_s = time.monotonic() + self.redeploy_s
         while time.monotonic() < ends_s:
             seconds.append(self._picture(*self.sizes.usual).seconds)
             time.sleep(REDEPLOY_PAUSE_S)
-        return f"{len(seconds)} pictures, the slowest after {max(seconds):.1f} s"
+        told = f"{len(seconds)} pictures, the slowest after {max(seconds):.1f} s"
+        if self._started() == began:
+            raise Failed(f"nothing was redeployed: {told}, from the process that was there before")
+        return told
+
+    def _started(self) -> str:
+        """When the process that answers was started."""
+        said = self._get("/metrics").require(200).body.decode()
+        found = re.search(r"^process_start_time_seconds (.+)$", said, re.MULTILINE)
+        if not found:
+            raise Failed("the metrics do not say when their process was started")
+        return found[1]
 
     def _picture(self, side: int, scale: int) -> Answer:
         fields = {"init_image": picture(side), "scale": scale}
@@ -285,6 +319,8 @@ class Smoke:
                     )
             method, fields = "GET", None
             url = urljoin(str(response.url), response.headers["Location"])
+            if urlsplit(url)[:2] != urlsplit(self.url)[:2]:
+                raise Failed(f"a redirect leads elsewhere, where the token is not sent: {url}")
         raise Failed(f"{MAX_REDIRECTS} redirects, and no answer")
 
 
@@ -300,6 +336,7 @@ def check_picture(answer: Answer, side: int) -> None:
     """Raises Failed unless the response has a picture of this size."""
     try:
         image = Image.open(io.BytesIO(base64.b64decode(answer.json["image_b64"], validate=True)))
+        image.load()
     except (ValueError, KeyError, OSError) as error:
         raise Failed(f"no picture came: {error!r}") from error
     if image.size != (side, side):
@@ -328,6 +365,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m upscaler.modal.smoke", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("url", help="the deployment's URL, as `modal deploy` has printed it")
+    parser.add_argument("--containers", type=int, default=Deployment.max_containers,
+        help="UPSCALER_MAX_CONTAINERS of the deployment (default %(default)s)")  # fmt: skip
     parser.add_argument("--redeploy", action="store_true", help="ask for a redeploy at the end")
     args = parser.parse_args(argv)
     url = args.url.rstrip("/")
@@ -336,7 +375,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{url} is not a URL such as https://WORKSPACE--octo-upscaler-web.modal.run")
     if not token:
         parser.error(f"the deployment's token is expected in the variable {TOKEN_ENV}")
-    smoke = Smoke(url, token, redeploy_s=REDEPLOY_S if args.redeploy else 0.0)
+    redeploy_s = REDEPLOY_S if args.redeploy else 0.0
+    smoke = Smoke(url, token, containers=args.containers, redeploy_s=redeploy_s)
     try:
         return 0 if report(smoke, lambda line: print(line, flush=True)) else 1  # noqa: T201
     finally:
