@@ -6,6 +6,7 @@ Not pydantic-settings: `modal deploy` reads its settings where only modal is ins
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields
+from enum import StrEnum
 from typing import Any, Self
 
 from upscaler.errors import InvalidSetting
@@ -20,6 +21,17 @@ def setting(
 ) -> Any:  # noqa: ANN401  as `dataclasses.field`
     """Declare a field that is read from `variable`; `parse` raises ValueError for invalid text."""
     return field(default=default, repr=repr, metadata={"variable": variable, "parse": parse})
+
+
+def choice(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
+    """The `parse` of a setting that is one of these."""
+
+    def parse(text: str) -> StrEnum:
+        if text not in set(choices):
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return choices(text)
+
+    return parse
 
 
 class FromEnvironment:

@@ -4,7 +4,6 @@ The limits of the API are in `api.limits`: they belong to the contract and are n
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from upscaler.api.limits import MAX_OUTPUT_PX
-from upscaler.environment import FromEnvironment, setting
+from upscaler.environment import FromEnvironment, choice, setting
 from upscaler.formats import ImageEncoding
 from upscaler.host_port import is_authority
 
@@ -98,15 +97,6 @@ def parse_price(text: str) -> Decimal:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,12})?", text.strip(), re.ASCII):
         raise ValueError("the price is a number of dollars for a second, such as 0.000222")
     return Decimal(text.strip())
-
-
-def _choice(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
-    def parse(text: str) -> StrEnum:
-        if text not in set(choices):
-            raise ValueError(f"must be one of {', '.join(choices)}")
-        return choices(text)
-
-    return parse
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -194,17 +184,17 @@ class Settings(FromEnvironment):
     """The bearer tokens that the service accepts, separated by commas."""
     weights: Path | None = setting("UPSCALER_WEIGHTS", _folder, None)
     """A folder with weights, which is searched first."""
-    device: Device = setting("UPSCALER_DEVICE", _choice(Device), Device.AUTO)
-    precision: Precision = setting("UPSCALER_PRECISION", _choice(Precision), Precision.AUTO)
-    kernels: Kernels = setting("UPSCALER_KERNELS", _choice(Kernels), Kernels.AUTO)
+    device: Device = setting("UPSCALER_DEVICE", choice(Device), Device.AUTO)
+    precision: Precision = setting("UPSCALER_PRECISION", choice(Precision), Precision.AUTO)
+    kernels: Kernels = setting("UPSCALER_KERNELS", choice(Kernels), Kernels.AUTO)
     memory: int | None = setting("UPSCALER_MEMORY", parse_bytes, None)
     """How many bytes one image may take besides the model; None is half of the free memory."""
     default_encoding: ImageEncoding = setting(
-        "UPSCALER_DEFAULT_ENCODING", _choice(ImageEncoding), ImageEncoding.PNG
+        "UPSCALER_DEFAULT_ENCODING", choice(ImageEncoding), ImageEncoding.PNG
     )
     """The format of the result if the request does not name one (REQ-9)."""
     face_enhance: FaceEnhance = setting(
-        "UPSCALER_FACE_ENHANCE", _choice(FaceEnhance), FaceEnhance.REFUSE
+        "UPSCALER_FACE_ENHANCE", choice(FaceEnhance), FaceEnhance.REFUSE
     )
     """What is done with `face_enhance: true` (REQ-10)."""
     queue_length: int = setting("UPSCALER_QUEUE", _length, 16)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import modal
 
-from upscaler.environment import FromEnvironment, setting
+from upscaler.environment import FromEnvironment, choice, setting
 from upscaler.errors import InvalidSetting
 
 REFUSED: Final = (modal.exception.InvalidError, modal.exception.NotFoundError)
@@ -80,15 +80,6 @@ def _number(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
-def _choice(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
-    def parse(text: str) -> StrEnum:
-        if text not in set(choices):
-            raise ValueError(f"must be one of {', '.join(choices)}")
-        return choices(text)
-
-    return parse
-
-
 def _switch(text: str) -> bool:
     if text not in ("0", "1"):
         raise ValueError("must be 1 or 0")
@@ -99,7 +90,7 @@ def _switch(text: str) -> bool:
 class Deployment(FromEnvironment):
     """The settings of one deployment."""
 
-    shape: Shape = setting("UPSCALER_SHAPE", _choice(Shape), Shape.TWO)
+    shape: Shape = setting("UPSCALER_SHAPE", choice(Shape), Shape.TWO)
     gpus: tuple[str, ...] = setting("UPSCALER_GPU", _words, ("L4", "T4", "A10"))
     """The GPUs to request: Modal uses the first that is free. The A10 comes last: by
     docs/cost.md it is hardly faster than a T4, and an image costs 1.6 times as much."""
@@ -109,7 +100,7 @@ class Deployment(FromEnvironment):
     """How many fronts may run."""
     window_s: int = setting("UPSCALER_SCALEDOWN_WINDOW", _number(2, 3600), 60)
     """Idle seconds after which a GPU container shuts down; Modal allows 2 to 3600."""
-    snapshot: Snapshot = setting("UPSCALER_SNAPSHOT", _choice(Snapshot), Snapshot.CPU)
+    snapshot: Snapshot = setting("UPSCALER_SNAPSHOT", choice(Snapshot), Snapshot.CPU)
     region: tuple[str, ...] = setting("UPSCALER_REGION", _words, ())
     """Modal's names of the regions where containers of both kinds may run; empty means any."""
     proxy_auth: bool = setting("UPSCALER_PROXY_AUTH", _switch, default=False)
