@@ -35,7 +35,6 @@ def lock(name: str) -> str:
 @pytest.mark.parametrize("name", EXTRAS)
 def test_a_lock_has_the_versions_of_the_constraints(name: str) -> None:
     held, locked = pins((ROOT / "constraints.txt").read_text()), pins(lock(name))
-    # Triton is held for the tests, which run it beside torch for CPUs.
     other = {each for each in locked if held.get(each, locked[each]) != locked[each]}
     assert not other, ASK_FOR
     unheld = {each for each in locked if each not in held}
@@ -56,6 +55,21 @@ def test_a_lock_has_all_that_its_image_needs(name: str, extras: list[str]) -> No
             assert requirement.specifier.contains(locked[each]), ASK_FOR
     assert IN_THE_IMAGE_ALREADY not in locked
     assert ("torch" in locked) == ("engine" in extras)
+
+
+def test_the_tests_can_be_installed_beside_torch_for_cuda() -> None:
+    """That PyPI has for Linux: it needs packages, of one version, that torch for CPUs does not."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    locked = pins(lock("check"))
+    requirements = {
+        requirement.name: requirement
+        for extra in project["optional-dependencies"].values()
+        for requirement in map(Requirement, extra)
+        if requirement.name in locked
+    }
+    assert "triton" in requirements
+    for name, requirement in requirements.items():
+        assert requirement.specifier.contains(locked[name]), requirement
 
 
 @pytest.mark.parametrize("name", EXTRAS)
