@@ -1,7 +1,6 @@
 """Asynchronous jobs as calls of Modal's: its real client, and a plane on this machine."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -19,7 +18,6 @@ from upscaler.errors import Busy, OutOfMemory, RemoteFailed, UnknownJob, Unreach
 from upscaler.modal import jobs as module
 from upscaler.modal.backend import RESULT_COPIES, ModalBackend, from_payload
 from upscaler.modal.jobs import ModalJobStore
-from upscaler.modal.payload import ResultPayload
 from upscaler.service.backend import Scheduler, StageTimer, UpscaleJob
 from upscaler.service.queue import Admission
 
@@ -301,16 +299,12 @@ def test_a_fault_of_the_store_of_blobs_passes(plane: Plane, *, writing: bool) ->
 def test_a_result_that_is_announced_is_waited_for(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
-
-    def uploading(*task: Any) -> ResultPayload:
-        go_on.wait(PATIENCE_S)
-        return make(*task)
-
-    plane.work["make"] = uploading
+    working, go_on = held(plane)
 
     async def act(scene: Scene) -> None:
         job_id = await scene.start()
+        # Once it works, its state of then is written.
+        assert await asyncio.to_thread(working.wait, PATIENCE_S)
         plane.note(job_id.partition(".")[0], completed=True)
         with monkeypatch.context() as patch:
             patch.setattr(module, "UPLOAD_S", 0.01)
