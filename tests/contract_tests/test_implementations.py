@@ -49,7 +49,7 @@ def test_an_implementation_that_is_right_conforms_behind_nginx(name: str, tmp_pa
 def test_an_implementation_that_is_right_conforms_by_itself(name: str) -> None:
     """By other requests than behind nginx."""
     with serving(name) as url:
-        result = run_cli(url, TOKEN, "--seed", "1", "--max-examples", "50", "--max-cost", "2")
+        result = run_cli(url, TOKEN, "--seed", "1", "--max-examples", "25", "--max-cost", "2")
     assert result.status == 0, result.output
 
 

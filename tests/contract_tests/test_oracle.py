@@ -27,7 +27,7 @@ from upscaler.api.sizes import output_size
 from upscaler.errors import InvalidRequest
 
 MANY: Final = settings(
-    max_examples=examples(10_000, quick=600),
+    max_examples=examples(5_000, quick=600),
     suppress_health_check=[HealthCheck.too_slow],
 )
 
