@@ -63,6 +63,7 @@ def test_a_silence_that_clients_do_not_wait_for_fails(monkeypatch: pytest.Monkey
 @pytest.mark.slow
 def test_pictures_that_are_made_for_nobody_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of clients that do not hang up."""
+    monkeypatch.setattr(smoke, "HICCUP_S", 0.0)
     with ThreadPoolExecutor() as threads:
 
         def stay(self: Smoke, fields: dict[str, Any]) -> None:
