@@ -9,10 +9,17 @@ An app of its own, so that a deployment of the service does not build the refere
 import modal
 
 from upscaler.modal import images
-from upscaler.modal.config import GPU_CORES, settings_or_exit
+from upscaler.modal.config import GPU_CORES, arguments_of, settings_or_exit
 
 MINUTES = 60
 
+if given := arguments_of("modal_selfcheck.py", "selfcheck"):  # told before anything is built
+    from upscaler.cli import options  # below what tells whose Python is too old
+
+    parser = options.parser()
+    chosen = parser.parse_args(["bench", *given])
+    if chosen.image or chosen.json or chosen.plot:
+        parser.error("there are no files of this machine where it runs: IMAGE, --json, --plot")
 settings = settings_or_exit()
 app = modal.App("octo-upscaler-selfcheck")
 # --no-deps: they require torchvision, which requires another torch, and neither is needed here.

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
 
+MIN_SIDE_PX: Final = 16
+"""The shortest side that the command line reads: less is no picture, but an icon's pixels."""
+MAX_SIDE_PX: Final = 65_536
+"""The longest side that the command line reads and writes."""
+
 
 @dataclass(frozen=True)
 class OutputFormat:

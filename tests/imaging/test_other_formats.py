@@ -15,10 +15,10 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from tests.support.image_files import NOISE, P3, RGB, as_seen, chunk, noise, off_by, png_file, saved
 from upscaler.errors import ImageError
-from upscaler.formats import FILE_FORMATS, FileFormat, ImageEncoding, OtherFormat
+from upscaler.formats import FILE_FORMATS, MAX_SIDE_PX, FileFormat, ImageEncoding, OtherFormat
 from upscaler.imaging import other_formats, other_writers
 from upscaler.imaging.decode import read_header, upright
-from upscaler.imaging.other_formats import MAX_SIDE_PX, read_any
+from upscaler.imaging.other_formats import read_any
 from upscaler.imaging.other_writers import write_image
 from upscaler.imaging.pixels import Pixels
 

@@ -4,9 +4,11 @@ import io
 import os
 import pty
 import re
+import runpy
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +36,7 @@ from tests.support.paths import PHOTO, ROOT
 from tests.support.processes import needs_proc
 from upscaler import files
 from upscaler.file_jobs import Batch, plan_files
-from upscaler.modal import cli, pricing
+from upscaler.modal import cli, config, pricing
 from upscaler.modal.payload import FileResult
 from upscaler.models import UpscalingModel
 
@@ -133,6 +135,14 @@ def test_a_command_that_is_wrong_ends_with_status_2_before_any_request(plane: Pl
     assert done.returncode == 2
     assert "modal run modal_app.py: error: argument --scale: " in done.stderr
     assert plane.received == []
+
+
+def test_an_image_may_have_the_name_of_the_app(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(config, "command", lambda: "run")
+    monkeypatch.setattr(sys, "argv", ["modal", "run", "modal_app.py", "--image", "modal_app.py"])
+    cli.check_command()
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--", "--help"]])
@@ -557,6 +567,25 @@ def test_the_self_check_hands_on_what_it_is_given_and_ends_as_it_ended(plane: Pl
         assert done.returncode == status, done.stderr
     assert given == [(), ("--size", "256")]
     assert "something failed: see the table above" in done.stderr
+
+
+def test_what_the_self_check_cannot_be_asked_is_told_before_any_request(plane: Plane) -> None:
+    done = ran(command("run", "modal_selfcheck.py", "--size", "much"), ROOT, plane.environment)
+    assert done.returncode == 2
+    assert "argument --size: must be a whole number" in done.stderr
+    assert plane.received == []
+
+
+@pytest.mark.parametrize("words", [[PHOTO], ["--plot", "it.png"], ["--json", "it.json"]])
+def test_the_self_check_has_no_files_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[object]
+) -> None:
+    line = ["modal", "run", "modal_selfcheck.py::selfcheck", *map(str, words)]
+    monkeypatch.setattr(config, "command", lambda: "run")
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(ROOT / "modal_selfcheck.py"))
+    assert "no files of this machine" in capsys.readouterr().err
 
 
 # What it cost

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from upscaler.bench.contenders import Peer
-from upscaler.cli.sizes import MIN_SIDE_PX
-from upscaler.formats import FILE_FORMATS, FileFormat, ImageEncoding
-from upscaler.imaging.other_formats import MAX_SIDE_PX
+from upscaler.formats import FILE_FORMATS, MAX_SIDE_PX, MIN_SIDE_PX, FileFormat, ImageEncoding
 from upscaler.models import UpscalingModel
 from upscaler.settings import Device, FaceEnhance, Precision, Settings, parse_bytes, parse_root_path
 

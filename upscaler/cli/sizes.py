@@ -14,9 +14,9 @@ from upscaler.api.request import UpscalingRequest
 from upscaler.api.sizes import Size, requested_size
 from upscaler.errors import FieldError, ImageError, InvalidRequest, OutOfMemory
 from upscaler.file_inputs import STDIO
-from upscaler.formats import FILE_FORMATS, FileFormat
+from upscaler.formats import FILE_FORMATS, MAX_SIDE_PX, MIN_SIDE_PX, FileFormat
 from upscaler.imaging.decode import EncodedImage
-from upscaler.imaging.other_formats import MAX_SIDE_PX, OtherImage, read_any
+from upscaler.imaging.other_formats import OtherImage, read_any
 from upscaler.imaging.other_writers import WHOLE_BYTES
 from upscaler.models import MODELS, UpscalingModel, flop
 from upscaler.planning import Plan
@@ -24,8 +24,6 @@ from upscaler.planning import Plan
 if TYPE_CHECKING:
     from upscaler.engine.pool import EnginePool
 
-MIN_SIDE_PX: Final = 16
-"""The shortest side of an input: less is no picture, but an icon's pixels."""
 LONG_S: Final = 10.0
 LARGE_BYTES: Final = 2**30
 LARGE_PX: Final = 2**27

@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 
 from upscaler.api.sizes import Size
 from upscaler.errors import ImageError
+from upscaler.formats import MAX_SIDE_PX
 from upscaler.imaging.colour import to_srgb
 from upscaler.imaging.decode import (
     CONVERTED_BYTES,
@@ -32,8 +33,6 @@ from upscaler.imaging.pixels import Pixels
 from upscaler.imaging.png_chunks import SIGNATURE
 from upscaler.imaging.signatures import other_format
 
-MAX_SIDE_PX: Final = 65_536
-"""The longest side that is read, and that is written."""
 MAX_PIXELS: Final = MAX_SIDE_PX**2
 """Those of the largest square. Pillow warns of more than this."""
 _KINDS: Final = MappingProxyType(

@@ -25,7 +25,7 @@ from upscaler.file_jobs import FileJob, plan_files
 from upscaler.files import atomic_write, escape_unencodable, printable
 from upscaler.formats import FileFormat, ImageEncoding
 from upscaler.modal import pricing
-from upscaler.modal.config import GPU_CORES, GPU_MEMORY_MIB, command
+from upscaler.modal.config import GPU_CORES, GPU_MEMORY_MIB, arguments_of
 from upscaler.modal.payload import FileResult
 from upscaler.models import MODELS, UpscalingModel
 
@@ -57,13 +57,9 @@ def check_command() -> None:
     It is called when the app is imported. Modal would first connect and start the app, and would
     answer --help with its own options.
     """
-    if command() != "run":
-        return
-    for at, word in enumerate(sys.argv):
-        file, _, name = word.partition("::")
-        if Path(file).name == APP_FILE and name in ("", "main"):
-            words = sys.argv[at + 1 :]
-            parser().parse_args(words[1:] if words[:1] == ["--"] else words)
+    words = arguments_of(APP_FILE, "main")
+    if words is not None:
+        parser().parse_args(words)
 
 
 def main(arguments: Sequence[str], own: Callable[[], Any], app: modal.App) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 import modal
@@ -165,6 +166,21 @@ def token_or_exit(name: str, key: str) -> modal.Secret:
         except modal.exception.Error:
             pass  # such as a missing login, which the command itself reports more clearly
     return secret
+
+
+def arguments_of(file: str, name: str) -> list[str] | None:
+    """What `modal run` is about to hand to the function `name` of `file`; None if it is no such.
+
+    To be asked while the file is imported: afterwards Modal connects and starts the app.
+    """
+    if command() != "run":
+        return None
+    for after, word in enumerate(sys.argv[1:], 2):
+        path, _, chosen = word.partition("::")
+        if Path(path).name == file and chosen in ("", name):
+            words = sys.argv[after:]  # in which the file may be named again
+            return words[1:] if words[:1] == ["--"] else words
+    return None
 
 
 def command() -> str | None:
