@@ -8,6 +8,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.support.audit import pins
 from tests.support.paths import ROOT
 from upscaler.modal import images
 
@@ -21,11 +22,6 @@ MODALS: dict[str, str] = {
     "platform_machine": "x86_64",
 }
 ASK_FOR = "ask for it again: make lock"
-
-
-def pins(text: str) -> dict[str, str]:
-    found = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, re.MULTILINE)
-    return {canonicalize_name(name): version for name, version in found}
 
 
 def lock(name: str) -> str:

@@ -7,15 +7,31 @@ that is known to be vulnerable is a failure, and the message says so if nothing 
 """
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any, Final
 
+from packaging.utils import canonicalize_name
+
 from tests.support.paths import ROOT
 
-CONSTRAINTS: Final = ROOT / "constraints.txt"
+PINNED: Final = (ROOT / "constraints.txt", *sorted((ROOT / "locks").glob("*.txt")))
+"""What is installed here, and in Modal's images, which have more: NVIDIA's packages."""
 TIMEOUT_S: Final = 300
 NEWLINE: Final = "\n"
+
+
+def pins(text: str) -> dict[str, str]:
+    """The version of each package that a file of requirements names."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in found}
+
+
+def pinned() -> list[str]:
+    """The requirements of all files, each once, without the hashes that not all of them have."""
+    found = {pin for file in PINNED for pin in pins(file.read_text()).items()}
+    return [f"{name}=={version}" for name, version in sorted(found)]
 
 
 def verdict(report: dict[str, Any]) -> tuple[int, str]:
@@ -39,10 +55,15 @@ def verdict(report: dict[str, Any]) -> tuple[int, str]:
 
 def main() -> int:
     options = ["--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"]
-    command = [sys.executable, "-m", "pip_audit", "--requirement", str(CONSTRAINTS), *options]
+    command = [sys.executable, "-m", "pip_audit", "--requirement", "/dev/stdin", *options]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+            command,
+            input=NEWLINE.join(pinned()),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
         )
         status, words = verdict(json.loads(done.stdout))
     except subprocess.TimeoutExpired:

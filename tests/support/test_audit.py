@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.audit import verdict
+from tests.support.audit import pinned, verdict
 
 pytestmark = pytest.mark.dev
 
@@ -39,3 +39,9 @@ def test_what_was_looked_up_is_told_apart_from_what_was_not() -> None:
     status, words = judged(UNKNOWN, UNKNOWN)
     assert status == 0
     assert words.startswith("NOT AUDITED")
+
+
+def test_what_modals_images_install_is_looked_up_as_well() -> None:
+    names = [requirement.partition("==")[0] for requirement in pinned()]
+    assert {"pytest", "torch", "nvidia-cublas", "cuda-bindings"} <= {*names}
+    assert len(names) == len({*names}), "pip-audit refuses two versions of one package"
