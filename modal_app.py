@@ -29,6 +29,7 @@ from upscaler.modal.config import (
     settings_or_exit,
     token_or_exit,
 )
+from upscaler.modal.states import States
 
 MINUTES = 60
 
@@ -37,7 +38,7 @@ settings = settings_or_exit()
 gpus = modal.App("octo-upscaler-gpus")  # a part of the service, and all that a terminal needs
 app = modal.App(cli.SERVICE)
 token = token_or_exit("upscaler-token", "UPSCALER_TOKEN")
-states = modal.Dict.from_name("octo-upscaler-states", create_if_missing=True)  # of calls of `make`
+states = States()  # of calls of `make`
 
 front_image = images.with_sources(
     images.front.env({**SERVING, "UPSCALER_MAX_CONTAINERS": str(settings.max_containers)})

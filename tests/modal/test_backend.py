@@ -26,7 +26,6 @@ from tests.support.modal_control_plane import (
     app_deployed,
     make,
     method,
-    states,
 )
 from tests.support.raw_http import PATIENCE_S
 from tests.support.service import (
@@ -40,12 +39,20 @@ from tests.support.service import (
     upscale,
 )
 from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER
-from upscaler.errors import OutOfMemory, RemoteFailed, Unreachable, UpscalerError
+from upscaler.errors import (
+    InvalidSetting,
+    OutOfMemory,
+    RemoteFailed,
+    Unreachable,
+    UpscalerError,
+)
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.encode import most_bytes
 from upscaler.modal.backend import RESULT_COPIES, ModalBackend, from_payload
 from upscaler.modal.jobs import ModalJobStore
 from upscaler.modal.payload import ResultPayload
+from upscaler.modal.serving import api as front
+from upscaler.modal.states import States
 from upscaler.models import UpscalingModel
 from upscaler.service.app import create_app
 from upscaler.service.backend import Scheduler, StageTimer, UpscaleJob, UpscaleResult
@@ -289,11 +296,19 @@ class Lanczos(Resizer):
 @pytest.fixture
 def api(plane: Plane) -> Iterator[httpx.Client]:
     """A client, with a valid token, of the service as a front's container has it."""
-    jobs = ModalJobStore(method("make"), states(), TOKENS[0].encode())
+    jobs = ModalJobStore(method("make"), States(), TOKENS[0].encode())
     app = create_app(ModalBackend(method("make"), at_once=8), SETTINGS, jobs)
     headers = {"Authorization": f"Bearer {TOKENS[0]}"}
     with running(app) as url, httpx.Client(base_url=url, headers=headers, timeout=60) as client:
         yield client
+
+
+def test_a_secret_without_a_token_is_told_in_the_log_of_the_container(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPSCALER_TOKEN", " , ")
+    with pytest.raises(InvalidSetting, match=r"^UPSCALER_TOKEN: .* --force"):
+        front(ModalBackend(method("make"), at_once=8), method("make"), States())
 
 
 def test_the_service_answers_as_if_it_did_the_work_itself(api: httpx.Client) -> None:
@@ -389,6 +404,9 @@ def test_an_asynchronous_request_ends_with_its_image_or_its_error(
 ) -> None:
     promise = api.post("/upscaling", json=GOOD, headers={ASYNC_HEADER: "1"})
     assert decoded(completed(api, promise)).size == (608, 512)
+    megapixels = f"{608 * 512 / 1e6}"
+    counted = f'upscaler_output_megapixels_total{{model="{UpscalingModel.X4_PLUS}"}} {megapixels}'
+    assert counted in api.get("/metrics").text, "by the front that has handed it out"
     plane.work["make"] = raising(OutOfMemory("far too large"))
     promise = api.post("/upscaling", json=GOOD, headers={ASYNC_HEADER: "1"})
     assert completed(api, promise).status_code == 503

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.modal_calls import ENDS, LOST, NO_ANSWERS, RAISED, TASK, held, raising, sent
-from tests.support.modal_control_plane import Ended, Plane, make, method, states
+from tests.support.modal_control_plane import Ended, Plane, make, method
 from tests.support.raw_http import PATIENCE_S
 from upscaler.api.responses import JobStatus
 from upscaler.errors import Busy, OutOfMemory, RemoteFailed, UnknownJob, Unreachable
 from upscaler.modal import jobs as module
 from upscaler.modal.backend import RESULT_COPIES, ModalBackend, from_payload
 from upscaler.modal.jobs import ModalJobStore
+from upscaler.modal.states import States
 from upscaler.service.backend import Scheduler, StageTimer, UpscaleJob
 from upscaler.service.queue import Admission
 
@@ -37,7 +38,7 @@ class Scene:
 
     def other(self, key: bytes = KEY) -> ModalJobStore:
         """What another container of the front has."""
-        return ModalJobStore(method("make"), states(), key, clock=lambda: self.now_s)
+        return ModalJobStore(method("make"), States(), key, clock=lambda: self.now_s)
 
     async def start(self, task: UpscaleJob = TASK) -> str:
         return await self.jobs.start(self.shop.schedule(task, StageTimer()))
@@ -239,6 +240,20 @@ def test_a_job_is_completed_even_if_that_cannot_be_written(plane: Plane) -> None
     play(act)
 
 
+def test_a_store_of_states_that_was_deleted_is_made_again(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        before = await scene.start()
+        await scene.finish(before)
+        assert await scene.jobs.status(before) is JobStatus.COMPLETED
+        plane.delete_dict()
+        assert await scene.jobs.status(before) is JobStatus.COMPLETED
+        assert len(plane.entries) == 1, "the front found it out and wrote it"
+        plane.delete_dict()
+        assert (await scene.jobs.result(before)).size == TASK.size
+
+    play(act)
+
+
 def test_a_store_of_states_that_does_not_answer_is_unreachable(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,7 +369,7 @@ def test_a_job_whose_client_hangs_up_before_it_has_an_id_is_cancelled(plane: Pla
 
 def test_no_job_is_started_where_too_many_wait(plane: Plane) -> None:
     async def act(scene: Scene) -> None:
-        jobs = ModalJobStore(method("make"), states(), KEY, has_room=lambda: False)
+        jobs = ModalJobStore(method("make"), States(), KEY, has_room=lambda: False)
         with pytest.raises(Busy, match="too many"):
             await jobs.start(scene.shop.schedule(TASK, StageTimer()))
         assert scene.shop.admission.slots == []

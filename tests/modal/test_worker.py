@@ -332,7 +332,7 @@ def test_how_far_a_call_is_is_written_before_its_result_is_there(
         if not state["completed"]:
             raise Unanswered("not now")
 
-    worker._states = SimpleNamespace(put=SimpleNamespace(aio=put))  # type: ignore[assignment]
+    worker._states = SimpleNamespace(put=put)  # type: ignore[assignment]
     making = worker.make(SOURCE, FAST.value, (304, 256), "jpeg", as_file=True)
     if error:
         with pytest.raises(type(error)):
@@ -357,7 +357,7 @@ def test_a_store_of_states_that_does_not_answer_stops_no_picture(
         asked.append(state)
         await asyncio.Event().wait()
 
-    worker._states = SimpleNamespace(put=SimpleNamespace(aio=put))  # type: ignore[assignment]
+    worker._states = SimpleNamespace(put=put)  # type: ignore[assignment]
     making = worker.make(SOURCE, FAST.value, (304, 256), "jpeg", as_file=True)
     assert asyncio.run(asyncio.wait_for(making, PATIENCE_S))["size"] == (304, 256)
     assert [each["completed"] for each in asked] == [False, True]

@@ -128,6 +128,7 @@ class Plane:
         self.lost_blobs = False
         self._disconnected: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._ids: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
+        self.dict_id = self._new("di")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -356,15 +357,26 @@ class Plane:
 
     async def dict_get_or_create(self, request: Any) -> Any:
         metadata = api_pb2.DictMetadata(name=request.deployment_name)
-        return api_pb2.DictGetOrCreateResponse(dict_id="di-0", metadata=metadata)
+        return api_pb2.DictGetOrCreateResponse(dict_id=self.dict_id, metadata=metadata)
 
     async def dict_update(self, request: Any) -> Any:
+        self._check_dict(request.dict_id)
         self.entries |= {entry.key: entry.value for entry in request.updates}
         return api_pb2.DictUpdateResponse(created=True)
 
     async def dict_get(self, request: Any) -> Any:
+        self._check_dict(request.dict_id)
         value = self.entries.get(request.key)
         return api_pb2.DictGetResponse(found=value is not None, value=value)
+
+    def delete_dict(self) -> None:
+        """What becomes of the Dict if somebody deletes it: asked for by name, another is made."""
+        self.entries.clear()
+        self.dict_id = self._new("di")
+
+    def _check_dict(self, dict_id: str) -> None:
+        if dict_id != self.dict_id:
+            raise GRPCError(Status.NOT_FOUND, f"no Dict has the id {dict_id}")
 
     def note(self, call_id: str, made: ResultPayload | None = None, *, completed: bool) -> None:
         """Write how far a call is, as containers do."""
@@ -625,8 +637,3 @@ def app_deployed() -> Iterator[Plane]:
 def method(name: str) -> Any:
     """A method of the class that runs on GPUs, as the client knows it from its deployment."""
     return getattr(modal.Cls.from_name("octo-upscaler", "Upscaler")(), name)
-
-
-def states() -> Any:
-    """The `modal.Dict` that containers of the app write to."""
-    return modal.Dict.from_name("octo-upscaler-states", create_if_missing=True)

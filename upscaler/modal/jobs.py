@@ -25,6 +25,7 @@ from upscaler.modal.backend import (
     map_modal_errors,
 )
 from upscaler.modal.payload import CallState, ResultPayload
+from upscaler.modal.states import States
 from upscaler.service.backend import ScheduledJob, UpscaleResult
 from upscaler.service.jobs import NOT_COMPLETED
 from upscaler.service.queue import MemoryReservation
@@ -48,12 +49,13 @@ class ModalJobStore:
     to `states` how far each call is: to ask Modal itself would be to download the result.
     """
 
+    made_elsewhere = True
     results_bytes = 0  # they are kept by Modal
 
     def __init__(
         self,
         make: Method,
-        states: modal.Dict,
+        states: States,
         key: bytes,
         *,
         has_room: Callable[[], bool] = lambda: True,
@@ -86,7 +88,7 @@ class ModalJobStore:
                 return JobStatus.PENDING if state is None else JobStatus.RUNNING
             try:
                 async with asyncio.timeout(STATE_S):
-                    await self._states.put.aio(call_id, ended)
+                    await self._states.put(call_id, ended)
             except NO_ANSWER:  # a later poll will find it out once more
                 log.exception("the state of a call could not be written")
             state = ended
@@ -112,8 +114,7 @@ class ModalJobStore:
     async def _state(self, call_id: str) -> CallState | None:
         with map_modal_errors():
             async with asyncio.timeout(STATE_S):
-                state: CallState | None = await self._states.get.aio(call_id)
-        return state
+                return await self._states.get(call_id)
 
     async def _ended(self, call_id: str) -> CallState | None:
         """The state of a call that has ended, though it is not written; None if it goes on.

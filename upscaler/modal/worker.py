@@ -26,6 +26,7 @@ from upscaler.imaging import decode
 from upscaler.modal.backend import FIRST_GUESS_FLOPS, NO_ANSWER, to_payload
 from upscaler.modal.config import FRONT_QUEUE, GPU_INPUTS
 from upscaler.modal.payload import CallState, FileResult, ResultPayload
+from upscaler.modal.states import States
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.service.backend import StageTimer, UpscaleJob, UpscaleResult, run_job
 from upscaler.settings import Settings
@@ -46,7 +47,7 @@ class Worker:
     client uploads the result of a third. It upscales one at a time: the GPU's memory holds one.
     """
 
-    def __init__(self, states: modal.Dict | None = None) -> None:
+    def __init__(self, states: States | None = None) -> None:
         """Write a CallState of each call of `make` to `states`, if there are any."""
         self.settings = Settings.from_environment()
         self._states = states
@@ -203,7 +204,7 @@ class Worker:
         state = CallState(completed=completed, file_bytes=file_bytes, since_s=time.time())
         try:
             async with asyncio.timeout(NOTE_S):
-                await self._states.put.aio(call_id, state)
+                await self._states.put(call_id, state)
         except NO_ANSWER:
             log.exception("the state of a call could not be written")
 

@@ -39,6 +39,11 @@ class JobStore(Protocol):
     """Where asynchronous inferences are kept. An unknown ID raises UnknownJob."""
 
     @property
+    def made_elsewhere(self) -> bool:
+        """Whether the work is done by another process, so that nothing of it is counted here."""
+        ...
+
+    @property
     def results_bytes(self) -> int:
         """The size of the results that are kept in this process."""
         ...
@@ -89,6 +94,8 @@ class LocalJobStore:
     A subclass may override two hooks: `complete`, to change how a job turns out, and
     `begin_lifetime`, to let the lifetime of a result begin later.
     """
+
+    made_elsewhere = False
 
     def __init__(
         self,
