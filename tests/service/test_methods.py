@@ -1,12 +1,17 @@
 """HEAD and OPTIONS, in the service and in the mock."""
 
+import asyncio
+
 import httpx
 import pytest
+from starlette.types import Message
 
 from mock_server import Mock
 from tests.support.mock_servers import SMALL, mocked
 from tests.support.raw_http import CLOSE, exchange
-from tests.support.service import TOKENS, upscale
+from tests.support.service import SETTINGS, TOKENS, Resizer, upscale
+from upscaler.service.app import create_app
+from upscaler.service.backend import LocalBackend
 
 OPEN = ("/healthcheck", "/livez", "/", "/docs", "/openapi.json")
 """What needs no token."""
@@ -46,6 +51,30 @@ def test_head_of_an_asynchronous_inference_is_get_without_a_body(api: httpx.Clie
 def test_head_needs_the_token_that_get_needs(api: httpx.Client, path: str) -> None:
     refused = httpx.head(api.base_url.join(path))
     assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+
+def test_the_service_itself_sends_no_body_to_head() -> None:
+    """Not every server leaves it out, as ours does."""
+
+    async def bodies() -> list[Message]:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": "HEAD", "path": "/livez", "raw_path": b"/livez",
+            "query_string": b"", "root_path": "", "headers": [], "http_version": "1.1",
+        }  # fmt: skip
+        await create_app(LocalBackend(Resizer()), SETTINGS)(scope, receive, send)
+        return sent
+
+    start, *rest = asyncio.run(bodies())
+    assert dict(start["headers"])[b"content-length"] == b"15"
+    assert [message["body"] for message in rest] == [b""]
 
 
 def test_options_says_the_methods_to_anybody(api: httpx.Client) -> None:

@@ -195,7 +195,7 @@ class Service:
     async def result(self, request: Request, response_id: str) -> Response:
         """Return the response that a synchronous request would have had."""
         result = await self.jobs.result(response_id, request.state.memory)
-        if self.jobs.made_elsewhere:
+        if self.jobs.made_elsewhere and request.method == "GET":
             self._metrics.record_result(result)
         return self._image_response(request, result)
 

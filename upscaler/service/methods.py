@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 
 def get(app: FastAPI, path: str, endpoint: Callable[..., Any], **description: Any) -> None:  # noqa: ANN401  those of FastAPI
-    """Add a route for GET of `path`, and one for HEAD, whose body the server does not send."""
+    """Add a route for GET of `path`, and one for HEAD, whose body RequestMiddleware leaves out."""
     app.get(path, **description)(endpoint)
     # Of its own, since FastAPI would describe a route with both methods twice, under one name.
     app.head(path, include_in_schema=False, **description)(endpoint)
