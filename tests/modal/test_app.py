@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import fnmatch
 import functools
 import importlib.metadata
 import json
@@ -146,6 +147,21 @@ def test_the_secret_is_asked_for_by_name_and_has_to_have_the_token(deployed: Pla
         assert asked.deployment_name == "upscaler-token"
         assert asked.required_keys == ["UPSCALER_TOKEN"]
         assert not asked.env_dict, "the token itself never passes through here"
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/MODAL.md"])
+def test_the_token_that_is_documented_is_random_and_not_committed(document: str) -> None:
+    text = (ROOT / document).read_text()
+    made = re.search(
+        r"^openssl rand -hex 24 > (\S+)\nmodal secret create upscaler-token "
+        r"UPSCALER_TOKEN=\$\(cat (\S+)\)$",
+        text,
+        re.MULTILINE,
+    )
+    assert made
+    assert made[1] == made[2]
+    ignored = (ROOT / ".gitignore").read_text().split()
+    assert any(fnmatch.fnmatch(f"/{made[1]}", pattern) for pattern in ignored)
 
 
 @pytest.mark.slow
