@@ -24,10 +24,9 @@ from upscaler.modal.config import (
     GPU_CORES,
     GPU_INPUTS,
     GPU_MEMORY_MIB,
-    SERVING,
     Snapshot,
+    secrets_or_exit,
     settings_or_exit,
-    token_or_exit,
 )
 from upscaler.modal.states import States
 
@@ -37,32 +36,29 @@ cli.check_command()
 settings = settings_or_exit()
 gpus = modal.App("octo-upscaler-gpus")  # a part of the service, and all that a terminal needs
 app = modal.App(cli.SERVICE)
-token = token_or_exit("upscaler-token", "UPSCALER_TOKEN")
+secrets = secrets_or_exit(settings.results_bucket)
 states = States()  # of calls of `make`
 
-front_image = images.with_sources(
-    images.front.env({**SERVING, "UPSCALER_MAX_CONTAINERS": str(settings.max_containers)})
-)
 # Containers import this file as well, without the environment of the machine that deployed.
-chosen = {"UPSCALER_SHAPE": settings.shape.value, "UPSCALER_SNAPSHOT": settings.snapshot.value}
-gpu_image = images.with_sources(
-    images.gpu.env({**SERVING, **chosen} if settings.single else chosen)
-)
+front_image = images.with_sources(images.front.env(settings.environment(serves=True)))
+gpu_image = images.with_sources(images.gpu.env(settings.environment(serves=settings.single)))
 
 # A failing import matters only in containers of that image. They import this before Modal takes a
 # snapshot, so that later containers start with it.
 with front_image.imports():  # type: ignore[no-untyped-call]
     from upscaler.modal import serving
     from upscaler.modal.backend import ModalBackend
+    from upscaler.modal.bucket import bucket_of
 with gpu_image.imports():  # type: ignore[no-untyped-call]
     from upscaler.modal import serving
+    from upscaler.modal.bucket import bucket_of
     from upscaler.modal.worker import OwnGPU, Worker
     from upscaler.service import logs
 
 
 @gpus.cls(
     image=gpu_image,
-    secrets=[token] if settings.single else [],
+    secrets=secrets if settings.single else [],
     gpu=list(settings.gpus),  # the first that is free, cheapest for its speed first
     cpu=GPU_CORES,
     memory=GPU_MEMORY_MIB,
@@ -107,7 +103,8 @@ class Upscaler:
         @modal.asgi_app(requires_proxy_auth=settings.proxy_auth)
         def web(self) -> Any:
             """The API. Any request starts a container with a GPU, if none is up."""
-            return serving.api(OwnGPU(self.worker), Upscaler().make, states, self.worker.has_room)
+            make, bucket = Upscaler().make, bucket_of(settings.results_bucket)
+            return serving.api(OwnGPU(self.worker), make, states, bucket, self.worker.has_room)
 
     @modal.method()
     async def make(self, *task: Any) -> Any:
@@ -124,7 +121,7 @@ if not settings.single:
 
     @app.function(
         image=front_image,
-        secrets=[token],
+        secrets=secrets,
         cpu=FRONT_CORES,
         memory=FRONT_MEMORY_MIB,  # see UPSCALER_QUEUE_MEMORY
         region=list(settings.region) or None,
@@ -139,8 +136,8 @@ if not settings.single:
     def web() -> Any:
         """The API. Invalid requests are refused here, without starting a GPU container."""
         at_once = min(GPU_INPUTS * settings.max_containers, FRONT_QUEUE)
-        make = Upscaler().make
-        return serving.api(ModalBackend(make, at_once), make, states)
+        make, bucket = Upscaler().make, bucket_of(settings.results_bucket)
+        return serving.api(ModalBackend(make, at_once, bucket), make, states, bucket)
 
 
 app.include(gpus)

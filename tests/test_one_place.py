@@ -214,6 +214,7 @@ def test_no_variable_is_read_or_declared_twice() -> None:
         "mock_server/serving/fast_start.py",  # pydantic's own variable
         "mock_server/testing/proxies.py",  # the proxies' variables
         "upscaler/environment.py",
+        "upscaler/modal/bucket.py",  # AWS's own variables
         "upscaler/modal/images.py",  # Modal's own variable
         "upscaler/modal/smoke.py",  # a client, and its token
         "upscaler/service/server/connection.py",  # uvicorn's own variable

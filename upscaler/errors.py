@@ -23,7 +23,8 @@
         |-- DeviceUnavailable   503  the device or the precision does not exist here
         |-- Overflow            503  the output of the network is infinite or NaN
         |-- RemoteFailed        503  the container that ran the work failed
-        |-- Unreachable         503  Modal does not answer, so the state of the work is unknown
+        |-- NotStored           503  the bucket for results did not take one
+        |-- Unreachable         503  Modal or the bucket does not answer, so the state is unknown
         `-- OutOfMemory         503  there is not enough memory for this image
 
 An error is raised where the fault is known, and its text says what its reader can do about it. The
@@ -241,13 +242,19 @@ class Unavailable(UpscalerError):
     """The request is valid, but this machine cannot serve it.
 
     The text names files and devices of the machine, so it is logged and not sent to the client.
+    Errors that pass by themselves have a `retry_after_s`.
     """
 
     status = 503
+    retry_after_s = 0
 
     @property
     def detail(self) -> str:
         return "the service cannot do this at present; its log says why"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after_s)} if self.retry_after_s else {}
 
 
 class WeightsUnavailable(Unavailable):
@@ -266,8 +273,16 @@ class RemoteFailed(Unavailable):
     """The container that ran the work died, timed out, or raised an unexpected error."""
 
 
+class NotStored(Unavailable):
+    """The bucket for results did not take one, and there is no room for it elsewhere."""
+
+    retry_after_s = 1  # then results go another way
+
+
 class Unreachable(Unavailable):
-    """Modal does not answer as expected, so the state of the work is unknown."""
+    """Modal or the bucket does not answer as expected, so the state of the work is unknown."""
+
+    retry_after_s = 5
 
 
 class OutOfMemory(Unavailable):

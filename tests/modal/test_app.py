@@ -32,6 +32,8 @@ HOME = "/root"
 LOCKS = {WEB: "front", GPU: "gpu", CHECK: "check"}
 NEEDED = ("modal_app.py", "locks/front.txt", "locks/gpu.txt")
 """What the app reads besides its package."""
+SECRETS = ["st-upscaler-token", "st-upscaler-bucket"]
+BUCKETS_KEY = {"upscaler-bucket": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}}
 MAKE_A_TOKEN = "modal secret create upscaler-token UPSCALER_TOKEN="
 
 
@@ -175,18 +177,22 @@ def test_what_is_set_by_variables_arrives() -> None:
         "UPSCALER_SNAPSHOT": "gpu",
         "UPSCALER_REGION": "eu,us-east",
         "UPSCALER_PROXY_AUTH": "1",
+        "UPSCALER_RESULTS_BUCKET": "results",
     }
     assert chosen.keys() == {*Deployment.variables().values()}, "all there are"
     with control_plane() as plane:
+        plane.secrets |= BUCKETS_KEY
         done = deploy(plane, chosen)
         assert done.returncode == 0, done.stderr
         both = {"regions": ["eu", "us-east"]}
         cards = {"gpus": ["L40S", "H100!"], "containers": (0, 9)}
         snapshot = {"options": {"enable_gpu_snapshot": "True"}}
         assert facts(plane, GPU) == ON_GPUS | both | cards | snapshot | {"window": 2}
-        assert facts(plane, WEB) == FRONT | both | {"proxy auth": True, "containers": (0, 2)}
+        front = {"proxy auth": True, "containers": (0, 2), "secrets": SECRETS}
+        assert facts(plane, WEB) == FRONT | both | front
         assert variables(image(plane, GPU))["UPSCALER_SNAPSHOT"] == "gpu"
         assert variables(image(plane, WEB))["UPSCALER_MAX_CONTAINERS"] == "9", "for its line"
+        assert variables(image(plane, WEB))["UPSCALER_RESULTS_BUCKET"] == "results"
 
 
 @pytest.mark.slow
@@ -348,7 +354,7 @@ def test_images_are_built_by_the_newest_recipe_and_not_by_the_workspaces(deploye
 def test_the_self_check_has_the_reference_on_top_of_what_the_service_has(deployed: Plane) -> None:
     layers = image(deployed, CHECK)
     *service, settings = image(deployed, GPU)
-    assert variables([settings]) == {"UPSCALER_SNAPSHOT": "cpu", "UPSCALER_SHAPE": "two"}
+    assert variables([settings]) == Deployment().environment(serves=False)
     assert layers[: len(service)] == service
     assert list(locks(layers)) == ["gpu", "check"]
     assert "realesrgan==0.3.0" in commands(layers[-1])
@@ -455,6 +461,12 @@ async def ask():
 
 anyio.run(ask)
 """
+IN_SECRETS = {
+    "UPSCALER_TOKEN": "secret",
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "its secret",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # which nothing has
+}
 BE_A_GPU = """
 app.Worker()
 """
@@ -507,11 +519,13 @@ assert Settings.from_environment().deadline_s < 150
 @pytest.mark.slow
 def test_in_the_single_shape_a_gpu_container_serves_the_api_itself(tmp_path: Path) -> None:
     with control_plane() as plane:
-        done = deploy(plane, {"UPSCALER_SHAPE": "single", "UPSCALER_PROXY_AUTH": "1"})
+        plane.secrets |= BUCKETS_KEY
+        chosen = {"UPSCALER_PROXY_AUTH": "1", "UPSCALER_RESULTS_BUCKET": "results"}
+        done = deploy(plane, {"UPSCALER_SHAPE": "single", **chosen})
         assert done.returncode == 0, done.stderr
         (published,) = plane.asked("AppPublish")
         assert published.function_ids.keys() == {GPU}
-        alone = {"seconds": 900, "at once": (56, 100), "secrets": ["st-upscaler-token"]}
+        alone = {"seconds": 900, "at once": (56, 100), "secrets": SECRETS}
         assert facts(plane, GPU) == ON_GPUS | alone
         methods = plane.variants(GPU)[0].method_definitions
         assert methods.keys() == {"make", "upscale", "web"}
@@ -538,7 +552,7 @@ def in_a_container(
     done = ran(
         [sys.executable, "-I", "-c", script, str(folder), *absent],
         folder,
-        {"PATH": os.environ["PATH"], "MODAL_IS_REMOTE": "1", "UPSCALER_TOKEN": "secret", **chosen},
+        {"PATH": os.environ["PATH"], "MODAL_IS_REMOTE": "1", **IN_SECRETS, **chosen},
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
@@ -571,7 +585,13 @@ def providers() -> Mapping[str, list[str]]:
 def provided(plane: Plane, name: str) -> set[str]:
     """What a container has because we asked for it, and Modal's client with its own packages."""
     installed = b"".join(locks(image(plane, name)).values()).decode()
-    return {"modal", "aiohttp", "grpclib", *re.findall(r"^([a-z0-9-]+)==", installed, re.MULTILINE)}
+    return {
+        "modal",
+        "aiohttp",
+        "grpclib",
+        "yarl",
+        *re.findall(r"^([a-z0-9-]+)==", installed, re.MULTILINE),
+    }
 
 
 @pytest.mark.first(1)

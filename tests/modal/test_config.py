@@ -20,6 +20,7 @@ CHOSEN = {
     "UPSCALER_SNAPSHOT": "gpu",
     "UPSCALER_REGION": "us-east-1, eu",
     "UPSCALER_PROXY_AUTH": "1",
+    "UPSCALER_RESULTS_BUCKET": "my-results.example",
 }
 WRONG = [
     *[("UPSCALER_GPU", text) for text in (",", "L4;T4", "L4:2", "4L", "L4 T4", "L4!!", "\uff2c4")],
@@ -32,6 +33,7 @@ WRONG = [
     *[("UPSCALER_SNAPSHOT", text) for text in ("CPU", "on", "1", "cpu,gpu")],
     *[("UPSCALER_REGION", text) for text in (",,", "eu west", "eu/west", "-")],
     *[("UPSCALER_PROXY_AUTH", text) for text in ("true", "yes", "2", "on", "01")],
+    *[("UPSCALER_RESULTS_BUCKET", text) for text in ("s3://it", "It", "a/b", "it-", "a" * 64)],
 ]
 
 
@@ -54,6 +56,7 @@ def test_every_setting_has_a_variable_of_its_own() -> None:
         snapshot=Snapshot.GPU,
         region=("us-east-1", "eu"),
         proxy_auth=True,
+        results_bucket="my-results.example",
     )
 
 
@@ -62,7 +65,7 @@ def test_each_setting_is_documented_with_its_default() -> None:
     rows = re.findall(r"^\| `(UPSCALER_\w+)` \| `?(.+?)`? \|", text, re.MULTILINE)
     assert [variable for variable, _ in rows] == [*Deployment.variables().values()]
     for variable, default in rows:
-        given = "" if default == "anywhere" else default
+        given = "" if default in ("anywhere", "none") else default
         assert Deployment.from_environment({variable: given}) == Deployment()
 
 

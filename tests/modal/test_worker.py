@@ -1,6 +1,7 @@
 """What a GPU container does in its life, here on a CPU and with three models of random weights."""
 
 import asyncio
+import base64
 import io
 import json
 import logging
@@ -19,10 +20,12 @@ from PIL import Image
 from tests.support.checkpoints import pickled, tensors
 from tests.support.paths import PHOTO
 from tests.support.raw_http import PATIENCE_S
+from tests.support.s3 import bucket_at
 from tests.support.service import Resizer
+from tests.support.stub_servers import in_turn, stub_server
 from upscaler.api.sizes import Size
 from upscaler.engine.pool import EnginePool
-from upscaler.errors import DeviceUnavailable, InvalidRequest, OutOfMemory, RemoteFailed
+from upscaler.errors import DeviceUnavailable, InvalidRequest, NotStored, OutOfMemory, RemoteFailed
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.encode import encode
 from upscaler.imaging.pixels import Pixels
@@ -311,6 +314,33 @@ async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not is_so():
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("status", [200, 403])
+@pytest.mark.parametrize("required", [True, False])
+def test_a_result_is_uploaded_if_there_is_a_place_for_it(
+    paced: tuple[Worker, Paced], *, required: bool, status: int
+) -> None:
+    worker, engines = paced
+    engines.pace.release(256)
+    with stub_server(in_turn((status, {}, b""))) as stub:
+        upload = bucket_at(stub.url).upload(required=required)
+        making = worker.make(SOURCE, FAST.value, (304, 256), "jpeg", False, upload)
+        if status == 403 and required:
+            with pytest.raises(NotStored, match="403"):
+                asyncio.run(making)
+            return
+        payload = asyncio.run(making)
+        (put,) = stub.seen
+    image = base64.b64decode(json.loads(put.body)["image_b64"])
+    assert Image.open(io.BytesIO(image)).size == (304, 256)
+    if status == 200:
+        assert payload["file"] == []
+        assert payload["stored"] == {"get_url": upload["get_url"], "size_bytes": len(put.body)}
+        assert json.dumps(payload), "plain values"
+    else:
+        assert b"".join(payload["file"]) == image
+        assert "stored" not in payload
 
 
 @pytest.mark.parametrize("error", [None, OutOfMemory("far too large")])

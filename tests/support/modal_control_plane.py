@@ -42,8 +42,9 @@ from upscaler.api.sizes import Size, output_size
 from upscaler.errors import UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.decode import read_header
+from upscaler.modal import bucket
 from upscaler.modal.backend import to_payload
-from upscaler.modal.payload import CallState, FileResult, ResultPayload
+from upscaler.modal.payload import CallState, FileResult, ResultPayload, Upload
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import StageTimer, UpscaleJob, run_job
 
@@ -599,13 +600,21 @@ def client_of(plane: Plane) -> Iterator[None]:
             yield
 
 
-def make(source: bytes, model: str, size: Size, encoding: str, as_file: bool) -> ResultPayload:
+def make(  # noqa: PLR0917  in the order of `backend.arguments`
+    source: bytes,
+    model: str,
+    size: Size,
+    encoding: str,
+    as_file: bool,
+    upload: Upload | None = None,
+) -> ResultPayload:
     """What `Worker.make` does, with Lanczos in place of a network."""
     timer = StageTimer()
     with timer.stage("decode"):
         pixels = read_header(source).pixels()
     task = UpscaleJob(source, pixels, UpscalingModel(model), size, ImageEncoding(encoding), as_file)
-    return to_payload(run_job(Resizer(), task, Resizer().load(task.model), timer), DEVICE)
+    result = run_job(Resizer(), task, Resizer().load(task.model), timer)
+    return to_payload(result, DEVICE, asyncio.run(bucket.put(result, upload)) if upload else None)
 
 
 def upscale(key: int, source: bytes, fields: Mapping[str, object]) -> FileResult:

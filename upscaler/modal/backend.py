@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -13,12 +14,13 @@ import modal
 from modal import exception as faults
 
 from upscaler.api.sizes import Size
-from upscaler.errors import RemoteFailed, Unreachable
+from upscaler.errors import NotStored, RemoteFailed, Unreachable
 from upscaler.formats import ImageEncoding
-from upscaler.modal.payload import ResultPayload
+from upscaler.modal.bucket import HELD_BYTES, Bucket, pieces
+from upscaler.modal.payload import ResultPayload, StoredPayload, Upload
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import cheapest, footprint, plans
-from upscaler.service.backend import StageTimer, UpscaleJob, UpscaleResult
+from upscaler.service.backend import StageTimer, StoredBody, UpscaleJob, UpscaleResult
 from upscaler.settings import Precision
 
 Method = modal.Function[..., Any, Any]
@@ -47,10 +49,12 @@ _cancellations: Final[set[asyncio.Future[None]]] = set()
 log = logging.getLogger(__name__)
 
 
-def to_payload(result: UpscaleResult, device: str) -> ResultPayload:
-    """The payload of a result that was computed on `device` just now."""
-    return {
-        "file": result.file,
+def to_payload(
+    result: UpscaleResult, device: str, stored: StoredPayload | None = None
+) -> ResultPayload:
+    """The payload of a result that was computed on `device` just now, and may be `stored`."""
+    payload: ResultPayload = {
+        "file": [] if stored else result.file,
         "encoding": result.encoding.value,
         "as_file": result.as_file,
         "model": result.model.value,
@@ -61,10 +65,26 @@ def to_payload(result: UpscaleResult, device: str) -> ResultPayload:
         "finished_s": time.time(),
         "device": device,
     }
+    if stored:
+        payload["stored"] = stored
+    return payload
 
 
-def from_payload(payload: ResultPayload) -> UpscaleResult:
-    """The result that a container returned as a payload."""
+def from_payload(
+    payload: ResultPayload, bucket: Bucket | None = None, lifetime_s: float | None = None
+) -> UpscaleResult:
+    """The result that a container returned as a payload.
+
+    If it is kept for its client, for `lifetime_s` from now on, and is in `bucket`, then it has a
+    link that is valid for so long at most.
+    """
+    at, stored = payload.get("stored"), None
+    held_bytes = RESULT_COPIES * sum(map(len, payload["file"]))
+    if at:
+        kept = lifetime_s is not None
+        link = bucket.link(at, lifetime_s) if bucket and lifetime_s is not None else None
+        stored = StoredBody(at["size_bytes"], partial(pieces, at, link, kept=kept), link)
+        held_bytes = min(at["size_bytes"], HELD_BYTES)
     return UpscaleResult(
         file=payload["file"],
         encoding=ImageEncoding(payload["encoding"]),
@@ -74,28 +94,42 @@ def from_payload(payload: ResultPayload) -> UpscaleResult:
         input_size=payload["input_size"],
         size=payload["size"],
         seconds=payload["seconds"],
+        stored=stored,
+        held_bytes=held_bytes,
     )
 
 
-def arguments(task: UpscaleJob) -> tuple[bytes, str, Size, str, bool]:
+def arguments(task: UpscaleJob, upload: Upload | None = None) -> tuple[Any, ...]:
     """The arguments of a container's `make` for a job."""
-    return task.source, task.model.value, task.size, task.encoding.value, task.as_file
+    first = (task.source, task.model.value, task.size, task.encoding.value, task.as_file)
+    # As before there were buckets: the container may be an older one.
+    return (*first, upload) if upload else first
+
+
+def usable(bucket: Bucket | None) -> Bucket | None:
+    """The bucket, if there is one and it is not suspended."""
+    return None if bucket and bucket.suspended else bucket
 
 
 class ModalBackend:
     """A backend that calls `make` in GPU containers; Modal decides how many there are.
 
     `make` takes what `arguments` returns, and returns a ResultPayload. `at_once` is the number of
-    jobs that all containers take: the others wait here, where their clients are told so.
+    jobs that all containers take: the others wait here, where their clients are told so. If there
+    is a `bucket`, containers upload results to it, and they are passed on from there.
     """
 
     face_enhance = False
     first_guess_flops = FIRST_GUESS_FLOPS
-    result_copies = RESULT_COPIES
 
-    def __init__(self, make: Method, at_once: int) -> None:
+    def __init__(self, make: Method, at_once: int, bucket: Bucket | None = None) -> None:
         self.at_once = at_once
         self._make = make
+        self._bucket = bucket
+
+    def held_bytes(self, file_bytes: int, /) -> int:
+        held_bytes = RESULT_COPIES * file_bytes
+        return min(held_bytes, HELD_BYTES) if usable(self._bucket) else held_bytes
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
         """The number of bands that the smallest GPU would need for an input of `size` in pixels."""
@@ -114,12 +148,20 @@ class ModalBackend:
         The stage `queue` is all time but the work: the network, Modal's queue, maybe a cold start.
         """
         began_s = time.perf_counter()
+        # Before anything is waited for: memory is held as for this way.
+        bucket = usable(self._bucket)
+        upload = bucket.upload(required=True) if bucket else None
         with map_modal_errors():
             try:
-                payload = await self._call(job)
+                payload = await self._call(job, upload)
             except faults.InternalFailure as error:
                 log.warning("Modal lost a container, trying once more: %s", error)
-                payload = await self._call(job)
+                payload = await self._call(job, upload)
+            except NotStored:
+                # Clients come again after a 503, and then it goes by way of Modal.
+                if bucket:
+                    bucket.suspend()
+                raise
         took_s = time.perf_counter() - began_s
         work = payload["seconds"]
         for stage, seconds in work.items():
@@ -128,19 +170,21 @@ class ModalBackend:
         timer.seconds["queue"] += max(0.0, took_s - sum(work.values()))
         return from_payload({**payload, "seconds": timer.seconds})
 
-    async def _call(self, job: UpscaleJob) -> ResultPayload:
-        async with calling(self._make, job) as call:
+    async def _call(self, job: UpscaleJob, upload: Upload | None) -> ResultPayload:
+        async with calling(self._make, job, upload) as call:
             payload: ResultPayload = await call.get.aio()
         return payload
 
 
 @asynccontextmanager
-async def calling(make: Method, job: UpscaleJob) -> AsyncIterator[modal.FunctionCall[Any]]:
+async def calling(
+    make: Method, job: UpscaleJob, upload: Upload | None = None
+) -> AsyncIterator[modal.FunctionCall[Any]]:
     """A call of `make` for `job`, which is cancelled if this is.
 
     Modal itself would work on, though nobody waits for it and others do.
     """
-    spawning = asyncio.ensure_future(make.spawn.aio(*arguments(job)))
+    spawning = asyncio.ensure_future(make.spawn.aio(*arguments(job, upload)))
     try:
         yield await asyncio.shield(spawning)
     except asyncio.CancelledError:

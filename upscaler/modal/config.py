@@ -87,6 +87,12 @@ def _switch(text: str) -> bool:
     return text == "1"
 
 
+def _bucket(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", text):
+        raise ValueError("must be a bucket's name: 3 to 63 of a-z, 0-9, dots and hyphens")
+    return text
+
+
 @dataclass(frozen=True)
 class Deployment(FromEnvironment):
     """The settings of one deployment."""
@@ -106,11 +112,26 @@ class Deployment(FromEnvironment):
     """Modal's names of the regions where containers of both kinds may run; empty means any."""
     proxy_auth: bool = setting("UPSCALER_PROXY_AUTH", _switch, default=False)
     """Whether Modal's own tokens are required in addition to the service's."""
+    results_bucket: str = setting("UPSCALER_RESULTS_BUCKET", _bucket, "")
+    """The bucket of an S3-compatible store to which results go; empty for none."""
 
     @property
     def single(self) -> bool:
         """Whether the containers with a GPU serve the API themselves."""
         return self.shape is Shape.SINGLE
+
+    def environment(self, *, serves: bool) -> dict[str, str]:
+        """The variables of a container, and whether it `serves` the API.
+
+        Containers import `modal_app.py` as well, and must come to the same settings.
+        """
+        chosen = {
+            "UPSCALER_SHAPE": self.shape.value,
+            "UPSCALER_SNAPSHOT": self.snapshot.value,
+            "UPSCALER_MAX_CONTAINERS": str(self.max_containers),
+            "UPSCALER_RESULTS_BUCKET": self.results_bucket,
+        }
+        return SERVING | chosen if serves else chosen
 
     @property
     def inputs(self) -> dict[str, int]:
@@ -146,21 +167,42 @@ def settings_or_exit() -> Deployment:
     return settings
 
 
-def token_or_exit(name: str, key: str) -> modal.Secret:
-    """The secret that holds the service's tokens; exits with a message if it does not exist.
+def secrets_or_exit(bucket: str) -> list[modal.Secret]:
+    """The secrets of containers that serve the API: its tokens, and the key to `bucket` if any.
+
+    Exits as `_secret_or_exit` does.
+    """
+    token = _secret_or_exit(
+        "upscaler-token",
+        ["UPSCALER_TOKEN"],
+        "The service needs a token that its clients have to send",
+        "UPSCALER_TOKEN=$(openssl rand -hex 24)",
+    )
+    if not bucket:
+        return [token]
+    key = _secret_or_exit(
+        "upscaler-bucket",
+        ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"],
+        f"The service needs a key to the bucket {bucket} (UPSCALER_RESULTS_BUCKET)",
+        "AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... AWS_REGION=... AWS_ENDPOINT_URL=...",
+    )
+    return [token, key]
+
+
+def _secret_or_exit(name: str, keys: list[str], need: str, pairs: str) -> modal.Secret:
+    """The secret of that name; exits with `need` and a command if it does not exist.
 
     Only the commands that need it look it up: tests and containers, which just import the app, need
     not be logged in, and `modal run` does not serve anything.
     """
-    secret = modal.Secret.from_name(name, required_keys=[key])
+    secret = modal.Secret.from_name(name, required_keys=keys)
     if command() in ("deploy", "serve"):
         try:
             secret.hydrate()
         except REFUSED as error:
             sys.exit(
-                "The service needs a token that its clients have to send. Make one, and try again:"
-                f"\n\n  modal secret create {name} {key}=$(openssl rand -hex 24)\n\n"
-                f"A secret of that name without {key} is replaced with --force. "
+                f"{need}. Make one, and try again:\n\n  modal secret create {name} {pairs}\n\n"
+                f"A secret of that name without {' and '.join(keys)} is replaced with --force. "
                 f"(Modal says: {error})"
             )
         except modal.exception.Error:

@@ -23,7 +23,9 @@ from upscaler.modal.backend import (
     calling,
     from_payload,
     map_modal_errors,
+    usable,
 )
+from upscaler.modal.bucket import GONE, Bucket
 from upscaler.modal.payload import CallState, ResultPayload
 from upscaler.modal.states import States
 from upscaler.service.backend import ScheduledJob, UpscaleResult
@@ -36,7 +38,6 @@ UPLOAD_S: Final = 60.0
 """How long to wait for a result that a container has announced and may still be uploading."""
 STATE_S: Final = 10.0
 """How long to wait for a state to be read or written, which Modal's client never gives up."""
-GONE: Final = "the result of this inference is no longer kept"
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +58,18 @@ class ModalJobStore:
         make: Method,
         states: States,
         key: bytes,
+        bucket: Bucket | None = None,
         *,
         has_room: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`states` has a CallState for each call of `make`; `key` is the secret that signs ids.
 
-        No job is started while `has_room` returns False.
+        If there is a `bucket`, containers upload results to it. No job is started while `has_room`
+        returns False.
         """
         self._make = make
+        self._bucket = bucket
         self._states = states
         # A derived key: the prefix separates it from any other use of the token.
         self._key = hashlib.sha256(b"ids of jobs\0" + key).digest()
@@ -76,7 +80,10 @@ class ModalJobStore:
         with scheduled as entered, map_modal_errors():
             if not self._has_room():
                 raise entered.busy("too many asynchronous inferences wait")
-            async with calling(self._make, entered.job) as call:
+            bucket = usable(self._bucket)
+            # Not required, as a front fetches a result only if it has room for it.
+            upload = bucket.upload(required=False) if bucket else None
+            async with calling(self._make, entered.job, upload) as call:
                 return self._signed(f"{call.object_id}.{int(self._clock())}")
 
     async def status(self, job_id: str) -> JobStatus:
@@ -109,7 +116,8 @@ class ModalJobStore:
         if payload is None:
             raise UnknownJob(NOT_COMPLETED)
         self._check_age(payload["finished_s"])
-        return from_payload(payload)
+        lifetime_s = payload["finished_s"] + RESULT_LIFETIME_S - self._clock()
+        return from_payload(payload, self._bucket, lifetime_s)
 
     async def _state(self, call_id: str) -> CallState | None:
         with map_modal_errors():

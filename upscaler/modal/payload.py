@@ -4,14 +4,32 @@ Modal pickles them. Plain values can be read by containers of an older or newer 
 terminal that has none of the product's dependencies.
 """
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
+
+
+class Upload(TypedDict):
+    """Signed URLs to upload a result to and to read it from.
+
+    If it is `required`, nobody has room for a result that is returned instead.
+    """
+
+    put_url: str
+    get_url: str
+    required: bool
+
+
+class StoredPayload(TypedDict):
+    """Where the body of a response is, and how many bytes it has; the URL is signed, for fronts."""
+
+    get_url: str
+    size_bytes: int
 
 
 class ResultPayload(TypedDict):
     """A result for the service: see `service.backend.UpscaleResult`.
 
-    `file` is in chunks, `seconds` are by stage, `finished_s` is the time of completion in seconds
-    since 1970, and `device` is the name of the GPU.
+    `file` is in chunks, and empty if the result is `stored`. `seconds` are by stage, `finished_s`
+    is the time of completion in seconds since 1970, and `device` is the name of the GPU.
     """
 
     file: list[bytes]
@@ -24,6 +42,7 @@ class ResultPayload(TypedDict):
     seconds: dict[str, float]
     finished_s: float
     device: str
+    stored: NotRequired[StoredPayload]
 
 
 class FileResult(TypedDict):

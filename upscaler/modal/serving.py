@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from upscaler.errors import InvalidSetting
 from upscaler.modal.backend import Method
+from upscaler.modal.bucket import Bucket
 from upscaler.modal.jobs import ModalJobStore
 from upscaler.modal.states import States
 from upscaler.service import logs
@@ -18,6 +19,7 @@ def api(
     backend: Backend,
     make: Method,
     states: States,
+    bucket: Bucket | None = None,
     has_room: Callable[[], bool] = lambda: True,
 ) -> FastAPI:
     """The service on `backend`; asynchronous jobs are calls of `make`: see ModalJobStore.
@@ -32,5 +34,5 @@ def api(
         )
     logs.to_stderr(settings.tokens)
     # All containers must sign ids with the same key; a new first token invalidates all ids.
-    jobs = ModalJobStore(make, states, settings.tokens[0].encode(), has_room=has_room)
+    jobs = ModalJobStore(make, states, settings.tokens[0].encode(), bucket, has_room=has_room)
     return create_app(backend, settings, jobs)

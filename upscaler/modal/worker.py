@@ -23,9 +23,10 @@ from upscaler.engine.pool import EnginePool
 from upscaler.errors import RemoteFailed, UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import decode
+from upscaler.modal import bucket
 from upscaler.modal.backend import FIRST_GUESS_FLOPS, NO_ANSWER, to_payload
 from upscaler.modal.config import FRONT_QUEUE, GPU_INPUTS
-from upscaler.modal.payload import CallState, FileResult, ResultPayload
+from upscaler.modal.payload import CallState, FileResult, ResultPayload, Upload
 from upscaler.modal.states import States
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.service.backend import StageTimer, UpscaleJob, UpscaleResult, run_job
@@ -111,8 +112,14 @@ class Worker:
         """Whether more calls of `make` may come: each takes the place of a request."""
         return self._calls < FRONT_QUEUE
 
-    async def make(
-        self, source: bytes, model: str, size: Size, encoding: str, as_file: bool
+    async def make(  # noqa: PLR0917  in the order of `backend.arguments`
+        self,
+        source: bytes,
+        model: str,
+        size: Size,
+        encoding: str,
+        as_file: bool,
+        upload: Upload | None = None,
     ) -> ResultPayload:
         """Run one of the service's jobs; the arguments are those of `backend.arguments`."""
 
@@ -130,7 +137,7 @@ class Worker:
             async with self._turn:
                 noting = asyncio.create_task(self._note(completed=False))
                 try:
-                    payload = await self._payload(prepare)
+                    payload = await self._payload(prepare, upload)
                     file_bytes = sum(map(len, payload["file"]))
                 finally:
                     await noting
@@ -165,8 +172,10 @@ class Worker:
         seconds = sum(payload["seconds"].values())
         return {**result, "file": payload["file"], "size": payload["size"], "seconds": seconds}
 
-    async def _payload(self, prepare: Callable[[StageTimer], UpscaleJob]) -> ResultPayload:
-        """The payload of a job's result: see `run`.
+    async def _payload(
+        self, prepare: Callable[[StageTimer], UpscaleJob], upload: Upload | None = None
+    ) -> ResultPayload:
+        """The payload of a job's result: see `run`. With an `upload` it may only say where that is.
 
         Raises UpscalerErrors, and RemoteFailed for any other, which has the error as text: its
         receiver has no torch to unpickle the original with.
@@ -174,13 +183,14 @@ class Worker:
         timer = StageTimer()
         try:
             result = await self.run(await asyncio.to_thread(prepare, timer), timer)
+            stored = await bucket.put(result, upload) if upload else None
         except UpscalerError:
             raise
         except Exception as error:
             log.exception("an image failed")
             # `from None`, or the original error would be pickled as its cause.
             raise RemoteFailed(f"{type(error).__name__}: {error}") from None
-        return to_payload(result, self.device)
+        return to_payload(result, self.device, stored)
 
     async def run(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Run a job when its turn comes. On cancellation it does not begin, or stops soon."""
@@ -215,11 +225,14 @@ class OwnGPU:
     face_enhance = False
     at_once = 1
     first_guess_flops = FIRST_GUESS_FLOPS
-    result_copies = 0
 
     def __init__(self, worker: Worker) -> None:
         self.bands = worker.engines.bands
         self._run = worker.run
+
+    def held_bytes(self, _file_bytes: int, /) -> int:
+        """Nothing: files are made here."""
+        return 0
 
     async def load(self, model: UpscalingModel) -> None:
         """Do nothing: the worker has loaded all models."""

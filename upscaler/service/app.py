@@ -53,7 +53,7 @@ from upscaler.service.disconnect import cancel_on_disconnect, wait_done
 from upscaler.service.jobs import JobStore, LocalJobStore
 from upscaler.service.metrics import Metrics
 from upscaler.service.middleware import ErrorMiddleware, RequestMiddleware
-from upscaler.service.negotiation import JSON, negotiate
+from upscaler.service.negotiation import JSON, negotiate, redirectable
 from upscaler.service.queue import Admission, MemoryReservation
 from upscaler.settings import FaceEnhance, Settings
 
@@ -197,7 +197,13 @@ class Service:
         result = await self.jobs.result(response_id, request.state.memory)
         if self.jobs.made_elsewhere and request.method == "GET":
             self._metrics.record_result(result)
-        return self._image_response(request, result)
+        agent = request.headers.get("User-Agent", "")
+        stored = result.stored
+        if stored and stored.link and request.method == "GET" and redirectable(agent):
+            return responses.redirect(stored.link)
+        if stored:
+            request.state.memory.reserve_result(result.held_bytes)
+        return await self._image_response(request, result)
 
     async def _respond(self, request: Request, wanted: UpscalingRequest) -> Response:
         """Return the response to a request whose fields are valid."""
@@ -242,7 +248,7 @@ class Service:
         """
         deadline_s = self._settings.deadline_s if as_file else self._settings.first_byte_s
         if await wait_done(running, deadline_s):
-            return self._image_response(request, running.result())
+            return await self._image_response(request, running.result())
         if not as_file:
             return responses.KeepAliveJSONResponse(
                 running, lambda result: self._record(request, result)
@@ -296,16 +302,16 @@ class Service:
         path = request.app.url_path_for(route, response_id=job_id)
         return base_url(request, self._settings) + str(path)
 
-    def _image_response(self, request: Request, result: UpscaleResult) -> Response:
+    async def _image_response(self, request: Request, result: UpscaleResult) -> Response:
         """Return the response with an image."""
         self._record(request, result)
-        return responses.image_response(result, self._settings.price_per_second)
+        return await responses.image_response(result, self._settings.price_per_second)
 
     def _record(self, request: Request, result: UpscaleResult) -> None:
         """Count the memory of a result until it is sent, and add its facts to the log line."""
-        memory, copies = request.state.memory, self.scheduler.backend.result_copies
-        memory.set(0 if copies else result.file_bytes)
-        memory.set_result(copies * result.file_bytes)
+        memory = request.state.memory
+        memory.set_result(result.held_bytes)
+        memory.set(0 if result.held_bytes else result.file_bytes)
         request.state.facts |= {
             "model": result.model.value,
             "input": responses.in_pixels(result.input_size),

@@ -6,7 +6,7 @@ Synchronous requests and asynchronous jobs share all of this once they are valid
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -94,8 +94,25 @@ class UpscaleJob:
 
 
 @dataclass(frozen=True)
+class StoredBody:
+    """The body of a response that is kept elsewhere: its length, and `pieces`, which returns it.
+
+    That raises UpscalerErrors, mostly before the first piece. `link` is a URL where a client may
+    fetch it, or None.
+    """
+
+    size_bytes: int
+    pieces: Callable[[], AsyncIterator[bytes]]
+    link: str | None = None
+
+
+@dataclass(frozen=True)
 class UpscaleResult:
-    """The encoded file of a job, in pieces, with how it was made and the seconds of each stage."""
+    """The encoded file of a job, in pieces, with how it was made and the seconds of each stage.
+
+    There are no pieces if the body of the response with it is `stored`. If it comes from elsewhere,
+    this process holds `held_bytes` of it, at most, until it is sent.
+    """
 
     file: list[bytes]
     encoding: ImageEncoding
@@ -105,6 +122,8 @@ class UpscaleResult:
     input_size: Size
     size: Size
     seconds: dict[str, float]
+    stored: StoredBody | None = None
+    held_bytes: int = 0
 
     @property
     def file_bytes(self) -> int:
@@ -136,9 +155,13 @@ class Backend(Protocol):
     """How many jobs it runs at the same time; all others wait in the queue."""
     first_guess_flops: float
     """Operations per second, before anything was measured."""
-    result_copies: int
-    """How often this process holds a file that it receives and sends on. Jobs wait for so much
-    memory, but with 0, as for files that are made here."""
+
+    def held_bytes(self, file_bytes: int, /) -> int:
+        """How many bytes this process will hold of a result with a file of so many.
+
+        Jobs wait for so much memory. 0 for files that are made here.
+        """
+        ...
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
         """How many bands an image of that size is split into; called only for dry runs."""
@@ -158,7 +181,6 @@ class LocalBackend:
 
     at_once = 1  # a job uses every core, or the whole GPU
     first_guess_flops = FIRST_GUESS_FLOPS
-    result_copies = 0
 
     def __init__(self, upscaler: Upscaler, jpeg: JpegOptions = DEFAULT_JPEG) -> None:
         self.face_enhance = upscaler.face_enhance
@@ -169,6 +191,10 @@ class LocalBackend:
         # downloaded, and with a single one jobs of other models would have to wait.
         self._loading = {model: asyncio.Lock() for model in UpscalingModel}
         self._digests: dict[UpscalingModel, str] = {}
+
+    def held_bytes(self, _file_bytes: int, /) -> int:
+        """Nothing: files are made here."""
+        return 0
 
     async def load(self, model: UpscalingModel) -> None:
         """Load the weights, once. Raises WeightsUnavailable."""
@@ -299,13 +325,14 @@ class ScheduledJob:
         """
         job, timer = self.job, self._timer
         backend = self._scheduler.backend
+        largest = most_bytes(job.size, job.pixels.shape[2])
         with timer.stage("load"):  # before the queue, so that a download does not block the others
             await backend.load(job.model)
         began_s = perf_counter()
         async with self._slot.acquire():
-            if memory and backend.result_copies:
-                most = backend.result_copies * most_bytes(job.size, job.pixels.shape[2])
-                await memory.wait_for_result(most)
+            # Again after a wait: a bucket may have failed meanwhile, and more be held without it.
+            while memory and (held := backend.held_bytes(largest)) > memory.result_bytes:
+                await memory.wait_for_result(held)
             timer.seconds["queue"] += perf_counter() - began_s
             on_start()
             result = await backend.make(job, timer)

@@ -1,5 +1,6 @@
 """Content negotiation: the media type of a response (RES-8; RFC 9110, 12.5.1)."""
 
+import re
 from typing import Final
 
 import mimeparse
@@ -9,6 +10,10 @@ from upscaler.formats import ImageEncoding
 
 JSON: Final = "application/json"
 MEDIA_TYPES: Final = {encoding: encoding.media_type for encoding in ImageEncoding}
+REDIRECTABLE: Final = re.compile(r"node|python-requests/.*|Python/[0-9.]+ aiohttp/.*")
+"""The User-Agents of those that follow a redirect to another host unasked, and do not send it the
+token, for which S3 would refuse them. curl and httpx follow none, urllib, wget and old versions of
+node-fetch send the token, and browsers need the other host's consent."""
 
 
 def negotiate(accept: str, requested: ImageEncoding) -> ImageEncoding | None:
@@ -31,3 +36,8 @@ def negotiate(accept: str, requested: ImageEncoding) -> ImageEncoding | None:
         media_types = ", ".join([JSON, *MEDIA_TYPES.values()])
         raise NotAcceptable(f"a response can be one of {media_types}: accept one of them")
     return next((encoding for encoding in offered if MEDIA_TYPES[encoding] == best), None)
+
+
+def redirectable(user_agent: str) -> bool:
+    """Whether a client can be sent to another host for its result."""
+    return REDIRECTABLE.fullmatch(user_agent) is not None

@@ -130,6 +130,11 @@ POLL: Final[dict[str, Any]] = {
 RESULT: Final[dict[str, Any]] = {
     "responses": {
         200: _image("The upscaled image", ImageResponse),
+        307: {
+            "description": "The response is at another host, where it needs no token. Only clients "
+            "are sent there that are known to follow.",
+            "headers": {"Location": {"schema": {"type": "string"}}},
+        },
         422: {"model": HTTPValidationError, "description": "Validation Error"},
         **UNAUTHORIZED,
         **NOT_FOUND,

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import pybase64
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from upscaler.api.headers import (
@@ -39,10 +39,11 @@ def in_pixels(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def image_response(result: UpscaleResult, price_per_second: Decimal | None) -> Response:
+async def image_response(result: UpscaleResult, price_per_second: Decimal | None) -> Response:
     """Return the response with an image: JSON (RES-1) or the file itself (RES-8).
 
-    `price_per_second` is in dollars; without it the response states no cost.
+    `price_per_second` is in dollars; without it the response states no cost. Raises the errors of a
+    body that is stored elsewhere.
     """
     headers = {
         **VARY,
@@ -54,11 +55,33 @@ def image_response(result: UpscaleResult, price_per_second: Decimal | None) -> R
     }
     if price_per_second is not None:
         headers[COST_HEADER] = f"{cost_usd(result, price_per_second):.8f}"
-    if result.as_file:
-        headers["Content-Length"] = str(result.file_bytes)
-        return StreamingResponse(_merged(result.file), 200, headers, MEDIA_TYPES[result.encoding])
-    headers["Content-Length"] = str(json_bytes(result.file_bytes))
-    return StreamingResponse(_merged(in_json(result.file)), 200, headers, JSON)
+    headers["Content-Length"] = str(body_bytes(result))
+    return StreamingResponse(await _begun(body(result)), 200, headers, media_type(result))
+
+
+def redirect(url: str) -> Response:
+    """Return the response that sends a client to where its result is."""
+    # The URL is a secret, and is valid for a while only.
+    return RedirectResponse(url, 307, {"Cache-Control": "no-store", "Vary": "Accept, User-Agent"})
+
+
+def body(result: UpscaleResult) -> AsyncIterator[bytes]:
+    """The body of the response with an image, in pieces."""
+    if result.stored:
+        return result.stored.pieces()
+    return _merged(result.file if result.as_file else in_json(result.file))
+
+
+def body_bytes(result: UpscaleResult) -> int:
+    """The length of that body."""
+    if result.stored:
+        return result.stored.size_bytes
+    return result.file_bytes if result.as_file else json_bytes(result.file_bytes)
+
+
+def media_type(result: UpscaleResult) -> str:
+    """The media type of that body."""
+    return MEDIA_TYPES[result.encoding] if result.as_file else JSON
 
 
 class KeepAliveJSONResponse(StreamingResponse):
@@ -96,11 +119,12 @@ class KeepAliveJSONResponse(StreamingResponse):
             await asyncio.wait({self._running}, timeout=BEAT_S)
         try:
             result = self._running.result()
+            self._on_result(result)
+            pieces = await _begun(body(result))
         except Exception as error:
             yield _unfinished(error)
             raise
-        self._on_result(result)
-        async for piece in _merged(in_json(result.file)):
+        async for piece in pieces:
             yield piece
 
 
@@ -178,3 +202,15 @@ async def _merged(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
             waiting.clear()
     if waiting:
         yield b"".join(waiting)
+
+
+async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same pieces once the first is there: what fails before gets a response of its own."""
+    first = await anext(pieces)
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in pieces:
+            yield piece
+
+    return whole()

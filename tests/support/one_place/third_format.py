@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -69,7 +70,8 @@ def check_payload() -> None:
     job = UpscaleJob(b"", pixels, UpscalingModel.X4_V3, (4, 4), WEBP, as_file=True)
     assert modal_backend.arguments(job)[3] == "webp"
     result = UpscaleResult([b"file"], WEBP, True, job.model, "0" * 64, (4, 4), (4, 4), {})
-    assert modal_backend.from_payload(modal_backend.to_payload(result, "L4")) == result
+    returned = modal_backend.from_payload(modal_backend.to_payload(result, "L4"))
+    assert replace(returned, held_bytes=0) == result
 
 
 def check_upscaling(api: httpx.Client) -> None:
