@@ -11,8 +11,9 @@ All positions are in pixels of the network's input. `python benchmarks/footprint
 memory figures.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import ceil
 from pathlib import Path
 from typing import Final
@@ -43,7 +44,8 @@ class Footprint:
     for any image, `column` per pixel of width, `flow` per pixel in one step of the body, and `tail`
     per pixel in one step of the tail. `step_px` is the best number of pixels per step of the body:
     enough to keep the processor busy, and few enough to stay in its cache. `tail_px` is the same
-    for the tail. With `whole` the body takes all rows of a band in one step.
+    for the tail. With `whole` the body takes all rows of a band in one step. `cost` is how many
+    times as long a pixel takes as by the fastest way on that device.
     """
 
     fixed: int
@@ -53,6 +55,7 @@ class Footprint:
     step_px: int
     tail_px: int
     whole: bool = False
+    cost: int = 1
 
     def bytes(self, width: int, rows: int, tail_rows: int) -> int:
         """The memory for a map of `width` pixels in steps of `rows` and `tail_rows` rows."""
@@ -111,7 +114,8 @@ class Plan:
     pixels that they compute, including overlaps, plus STEP_COST_PX for every step.
 
     With `spool`, a folder, nothing of the result's size is held in memory: alpha is computed along
-    with the colours, and bands wait in temporary files there, of `disk` bytes in all.
+    with the colours, and bands wait in temporary files there, of `disk` bytes in all. With `whole`
+    it is for whole maps.
     """
 
     tiles: tuple[Tile, ...]
@@ -121,6 +125,7 @@ class Plan:
     cost: int
     spool: Path | None = None
     disk: int = 0
+    whole: bool = False
 
     @property
     def overhead(self) -> float:
@@ -161,6 +166,12 @@ HEAP_BYTES: Final = 8 * MIB
 WHOLE_TAIL_PX: Final = 2**17
 """`tail_px` of whole maps: two strips for an input of 512x512, so that a half of the result is
 copied and encoded while the other is computed, and few enough rows are computed twice in others."""
+COMPILED_TAIL_PX: Final = 2**13
+"""`tail_px` of whole maps on a CPU: 16 rows for a width of 512 pixels, and four computed twice."""
+COMPILED_SCRATCH_BYTES: Final = 9 * MIB
+"""What each thread needs to compute on whole maps: 8.5 MB (`engine.cpu.whole_maps.Scratch`)."""
+STREAMS_COST: Final = 3
+"""How many times as long a network takes by streams as on whole maps, in fp32 on a CPU: 2 to 3."""
 CUDA_SLACK_BYTES: Final = 64 * MIB
 """What torch's allocator for CUDA takes more than tensors hold: it rounds large ones up to 2 MiB,
 and divides blocks of 20 MiB among smaller ones."""
@@ -205,6 +216,33 @@ def whole_footprint(network: RRDB | Compact) -> Footprint:
         tail=tail + results * 3 * (4 + 4 + 1),
         step_px=0,
         tail_px=WHOLE_TAIL_PX,
+        whole=True,
+    )
+
+
+def compiled_footprint(network: RRDB | Compact, threads: int) -> Footprint:
+    """The working memory of `network` in fp32 on whole maps on a CPU: of `engine.cpu.whole_maps`.
+
+    A pixel of the body's map has four times 64 channels of four bytes in an RRDB network, twice as
+    many in a compact one, and the input's pixels in fp32, twice while they are collected. In the
+    tail it is 4 pixels of 64 channels, twice 16 of them, 16 of 32 channels, and 16 of the result in
+    fp32, twice, and in bytes. Around a map are a border of a pixel and up to three more; a strip of
+    the tail is computed with two rows more on each side.
+    """
+    if isinstance(network, RRDB):
+        pixels = (4 // network.scale) ** 2
+        body, halo, results = 4 * 64 * 4, (4 + 2 * 16) * 64 * 4, 16
+        tail = halo + 16 * 32 * 4
+    else:
+        pixels, results = 1, network.scale**2
+        body, halo, tail = 2 * 64 * 4, 0, 64 * 4
+    return Footprint(
+        fixed=HEAP_BYTES + threads * COMPILED_SCRATCH_BYTES,
+        column=5 * body + 4 * halo,
+        flow=body + pixels * 3 * 4 * 2,
+        tail=tail + results * 3 * (4 + 4 + 1),
+        step_px=0,
+        tail_px=COMPILED_TAIL_PX,
         whole=True,
     )
 
@@ -274,13 +312,27 @@ def plans(
             step = tail_rows if footprint.whole else rows
             steps = count * -(-height // (step * model.multiple))
             working = footprint.bytes(widest, rows, tail_rows)
-            cost = computed + steps * STEP_COST_PX
-            found.append(Plan(tiles, rows, tail_rows, working + held, cost))
+            cost = (computed + steps * STEP_COST_PX) * footprint.cost
+            whole = footprint.whole
+            found.append(Plan(tiles, rows, tail_rows, working + held, cost, whole=whole))
             if spool is not None:
                 needed = working * streams + (SPOOL_BYTES if disk else 0)
                 more = width * height // SPOOL_COST if disk else 0
-                found.append(Plan(tiles, rows, tail_rows, needed, cost + more, spool, disk))
-    return sorted(found, key=lambda plan: (plan.cost, plan.bytes))
+                found.append(Plan(tiles, rows, tail_rows, needed, cost + more, spool, disk, whole))
+    return sorted(found, key=_best)
+
+
+def plans_by(
+    model: Model,
+    size: Size,
+    channels: int,
+    footprints: Iterable[Footprint],
+    *,
+    spool: Path | None = None,
+) -> list[Plan]:
+    """Every plan by every way that a device has, whose footprints these are, the cheapest first."""
+    found = (plans(model, size, channels, each, spool=spool) for each in footprints)
+    return sorted(chain.from_iterable(found), key=_best)
 
 
 def cheapest(choices: list[Plan], memory: int | None, free: int) -> Plan:
@@ -297,6 +349,10 @@ def cheapest(choices: list[Plan], memory: int | None, free: int) -> Plan:
     if memory is None:
         return smallest
     raise OutOfMemory(f"this image needs {smallest.bytes / MIB:,.0f} MiB at least: allow it more")
+
+
+def _best(plan: Plan) -> tuple[int, int]:
+    return plan.cost, plan.bytes
 
 
 def _steps(height: int, footprint: Footprint, width: int) -> list[tuple[int, int]]:

@@ -35,8 +35,8 @@ class Device(StrEnum):
 class Precision(StrEnum):
     """The number format that the networks compute in.
 
-    `mixed` multiplies in bf16 and adds in fp32. `auto` is fp16 on cuda, mixed on a CPU that
-    multiplies bf16 in hardware, and fp32 elsewhere.
+    `mixed` multiplies in bf16 and adds in fp32. `auto` is fp16 on cuda, mixed on a CPU whose AMX
+    multiplies bf16, and fp32 elsewhere.
     """
 
     AUTO = "auto"
@@ -47,14 +47,17 @@ class Precision(StrEnum):
 
 
 class Kernels(StrEnum):
-    """What convolves on a CUDA device: this project's own Triton kernels, or cuDNN.
+    """What convolves: this project's own kernels, or a library's.
 
-    `auto` takes the kernels where the card and the precision allow it and they pass a check.
+    `auto` takes the project's own where the device and the precision allow it and they pass a
+    check. On a CUDA device `triton` insists on them, and `cudnn` does without; on a CPU `onednn`
+    does.
     """
 
     AUTO = "auto"
     TRITON = "triton"
     CUDNN = "cudnn"
+    ONEDNN = "onednn"
 
 
 class FaceEnhance(StrEnum):

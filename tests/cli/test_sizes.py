@@ -205,7 +205,7 @@ def test_memory_that_is_not_free_is_told_before_anything_is_decoded(
 def test_a_format_that_holds_the_whole_result_needs_the_memory_for_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(EnginePool, "free_bytes", lambda _: 3 * 2**26)
+    monkeypatch.setattr("upscaler.engine.pool.free_bytes", lambda _: 3 * 2**26)
     save(folder / "wide.png", 1600, 300)
     assert image("wide.png", "-o", "wide.tif") == 0
     assert image("wide.png", "-o", "wide.webp") == 1

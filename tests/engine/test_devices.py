@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from upscaler.engine.devices import _has_bf16, pick_device, pick_precision
+from upscaler.engine.devices import _bf16_is_faster, pick_device, pick_precision
 from upscaler.errors import DeviceUnavailable
-from upscaler.settings import Device, Precision
+from upscaler.settings import Device, Kernels, Precision
 
 DEVICES = ("cpu", "mps", "cuda")
 
@@ -21,30 +21,32 @@ def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch: pytest.MonkeyPatch) ->
     assert pick_device(Device.AUTO).type == "cpu"
 
 
-@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("faster", [True, False])
 def test_auto_is_mixed_only_on_a_cpu_that_multiplies_bf16(
-    native: bool, monkeypatch: pytest.MonkeyPatch
+    faster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("upscaler.engine.devices._has_bf16", lambda: native)
+    monkeypatch.setattr("upscaler.engine.devices._bf16_is_faster", lambda _: faster)
     found = {name: pick_precision(Precision.AUTO, torch.device(name)) for name in DEVICES}
-    on_cpu = Precision.MIXED if native else Precision.FP32
+    on_cpu = Precision.MIXED if faster else Precision.FP32
     assert found == {"cpu": on_cpu, "mps": Precision.FP32, "cuda": Precision.FP16}
 
 
 @pytest.mark.parametrize("avx512", [True, False])
 @pytest.mark.parametrize("amx", [True, False])
-def test_avx512_bf16_or_amx_is_enough(
-    avx512: bool, amx: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("compiled", [True, False])
+def test_bf16_is_faster_by_amx_or_where_there_are_no_kernels(
+    avx512: bool, amx: bool, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert _has_bf16() is (avx512 or amx)
+    kernels = Kernels.AUTO if compiled else Kernels.ONEDNN
+    assert _bf16_is_faster(kernels) is (amx or (avx512 and not compiled))
 
 
 def test_an_explicit_precision_is_never_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("upscaler.engine.devices._has_bf16", lambda: False)
+    monkeypatch.setattr("upscaler.engine.devices._bf16_is_faster", lambda _: False)
     monkeypatch.setattr("upscaler.engine.devices.has_onednn", lambda _: True)
     monkeypatch.setattr("upscaler.engine.devices._multiplies_bf16", lambda: True)
     for name, device in [(n, d) for n in Precision for d in DEVICES if n is not Precision.AUTO]:

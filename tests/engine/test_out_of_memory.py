@@ -51,7 +51,7 @@ FAILURES: dict[str, Callable[[], Exception]] = {
 @cache
 def engine() -> Engine:
     found = networks.engine(MODEL)
-    found.footprint = FOOTPRINT
+    found.footprints = [FOOTPRINT]
     return found
 
 
@@ -239,7 +239,7 @@ from upscaler.planning import Footprint
 from upscaler.settings import Precision
 
 engine = networks.engine(MODELS[UpscalingModel.ANIMEVIDEO_V3], Precision(sys.argv[1]))
-engine.footprint = Footprint(1000, column=1000, flow=500, tail=0, step_px=16000, tail_px=1)
+engine.footprints = [Footprint(1000, column=1000, flow=500, tail=0, step_px=16000, tail_px=1)]
 picture = np.random.default_rng(0).integers(0, 256, (32, 500, 3), dtype=np.uint8)
 tries = []
 strips = engine._strips

@@ -33,7 +33,7 @@ FOOTPRINT = Footprint(1000, column=1000, flow=500, tail=0, step_px=2000, tail_px
 
 @pytest.fixture(autouse=True)
 def _any_network_has_a_footprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "footprint", lambda *_: FOOTPRINT)
+    monkeypatch.setattr(module, "footprints", networks.ways(FOOTPRINT))
 
 
 def scaled(model: Model, factor: float) -> Net:

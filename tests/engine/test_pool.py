@@ -15,6 +15,7 @@ import torch
 
 from upscaler.api.sizes import Size
 from upscaler.engine import weights
+from upscaler.engine.cpu.check import kernels_work
 from upscaler.engine.networks import Net
 from upscaler.engine.pool import EnginePool
 from upscaler.errors import Cancelled, DeviceUnavailable, WeightsUnavailable
@@ -195,3 +196,9 @@ def test_a_progress_callback_can_abort_the_work() -> None:
     for size in ((128, 8192), (64, 4096)):
         with pytest.raises(Cancelled):
             deque(engines.upscale(pixels, FAST, size, enough), maxlen=0)
+
+
+def test_kernels_are_compiled_before_the_first_picture() -> None:
+    kernels_work.cache_clear()
+    EnginePool(Settings(device=Device.CPU, precision=Precision.FP32))
+    assert kernels_work.cache_info().currsize == 1

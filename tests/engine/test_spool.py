@@ -44,7 +44,7 @@ def noise(height: int, width: int, channels: int) -> Pixels:
 
 def streamed(pixels: Pixels, bands: int, folder: Path) -> Plan:
     height, width, channels = pixels.shape
-    choices = plans(MODELS[FAST], (width, height), channels, engine().footprint, spool=folder)
+    choices = plans(MODELS[FAST], (width, height), channels, engine().footprints[-1], spool=folder)
     return next(
         plan for plan in choices if plan.spool and len(plan.tiles) == bands and plan.rows < 9
     )
@@ -76,7 +76,7 @@ def test_strips_take_the_folder_and_resize(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("upscaler.engine.bands.BandSpool", Noting)
     # So that neither a single band fits nor two with the result, and two alone do.
-    monkeypatch.setattr(engine(), "footprint", Footprint(0, 100_000, 0, 0, 1000, 1))
+    monkeypatch.setattr(engine(), "footprints", [Footprint(0, 100_000, 0, 0, 1000, 1)])
     monkeypatch.setattr(planning, "SPOOL_BYTES", 1000)
     pixels = noise(30, 300, 3)
     strips = list(engine().strips(pixels, size=(450, 45), memory=16_900_000, spool=tmp_path))

@@ -78,7 +78,7 @@ def engine(kind: str, precision: Precision) -> Failing:
     name, network = KINDS[kind]
     model = Model(**{**vars(MODELS[name]), "network": network, "halo": 8})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "footprint", lambda *_: FOOTPRINT)
+        patch.setattr(module, "footprints", networks.ways(FOOTPRINT))
         return Failing(model, networks.lively(model), torch.device("cpu"), precision)
 
 

@@ -404,7 +404,8 @@ def test_new_sources_rebuild_nothing_and_a_new_lock_not_the_weights(
 def sources() -> dict[str, bytes]:
     """The package as it is in the checkout, by the paths that it has in a container."""
     package = Path(upscaler.__file__).parent
-    files = [path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    found = package.rglob("*")
+    files = [path for path in found if path.is_file() and path.parent.name != "__pycache__"]
     return {f"{HOME}/upscaler/{path.relative_to(package)}": path.read_bytes() for path in files}
 
 

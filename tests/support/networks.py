@@ -1,6 +1,8 @@
 """Networks for tests, with trained weights if this machine has them, else with `lively` ones."""
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,9 @@ from upscaler.engine.convolution import has_onednn
 from upscaler.engine.engine import Engine
 from upscaler.engine.networks import Net, RRDBNet, build
 from upscaler.imaging.pixels import Pixels
-from upscaler.models import Model
-from upscaler.planning import Plan
-from upscaler.settings import Precision
+from upscaler.models import RRDB, Compact, Model
+from upscaler.planning import Footprint, Plan
+from upscaler.settings import Kernels, Precision
 
 # Read before any test starts: none of them sees the environment it was started in.
 FOLDER = Path(os.environ["UPSCALER_WEIGHTS"]) if os.environ.get("UPSCALER_WEIGHTS") else None
@@ -58,6 +60,18 @@ def lively(model: Model) -> Net:
     return net
 
 
+def ways(of: Footprint) -> Callable[..., list[Footprint]]:
+    """In place of `devices.footprints`: of streams, and in fp32 of whole maps before."""
+
+    def footprints(
+        _: RRDB | Compact, __: torch.device, precision: Precision, kernels: Kernels
+    ) -> list[Footprint]:
+        whole = [replace(of, whole=True)] if precision is Precision.FP32 else []
+        return [*whole, replace(of, cost=3)]
+
+    return footprints
+
+
 def plan(
     model: Model,
     pixels: Pixels,
@@ -66,12 +80,13 @@ def plan(
     rows: int = 16,
     tail_rows: int | None = None,
     halo: int | None = None,
+    whole: bool = False,
 ) -> Plan:
     """A plan for an image, by its number of bands and the rows that are computed at once."""
     height, width = (side + -side % model.multiple for side in pixels.shape[:2])
     reach = model.halo if halo is None else halo
     tiles = tuple(planning.bands(width, height, bands, reach, model.multiple))
-    return Plan(tiles, rows, tail_rows or rows, bytes=0, cost=0)
+    return Plan(tiles, rows, tail_rows or rows, bytes=0, cost=0, whole=whole)
 
 
 def plain(model: Model, net: Net, pixels: Pixels) -> Pixels:

@@ -19,6 +19,8 @@ from upscaler.settings import Precision
 
 Convert = Callable[[Tensor], Tensor]
 """Converts a network's float rows to uint8 samples of the same height and width."""
+Advance = Callable[[float], None]
+"""Called with the number of bands that are done, such as 1.5."""
 
 
 class BandedNetwork(NamedTuple):
@@ -28,7 +30,9 @@ class BandedNetwork(NamedTuple):
     network: Streamed
     precision: Precision
 
-    def upscale(self, source: Tensor, plan: Plan, convert: Convert) -> Iterator[Tensor]:
+    def upscale(
+        self, source: Tensor, plan: Plan, convert: Convert, advance: Advance = lambda _: None
+    ) -> Iterator[Tensor]:
         """Upscale `source`, uint8 of shape (height, width, 3); yield strips of rows, top to bottom.
 
         With one band each strip is yielded as soon as it is computed. With several bands there is
@@ -38,17 +42,17 @@ class BandedNetwork(NamedTuple):
         file cannot be written.
         """
         if len(plan.tiles) == 1:
-            yield from self._upscale_band(source, plan.tiles[0], plan, convert)
+            yield from self._upscale_band(source, plan.tiles[0], plan, convert, advance)
             return
         if plan.spool is not None:
-            yield from self._spooled(source, plan, convert, plan.spool)
+            yield from self._spooled(source, plan, convert, advance, plan.spool)
             return
         scale = self.model.scale
         whole: Tensor | None = None  # allocated once `convert` has shown its number of channels
-        for tile in plan.tiles:
+        for number, tile in enumerate(plan.tiles):
             columns = tile.core.scaled(scale).slices[1]
             row = 0
-            for strip in self._upscale_band(source, tile, plan, convert):
+            for strip in self._upscale_band(source, tile, plan, convert, _from(number, advance)):
                 if whole is None:
                     height, width, _ = source.shape
                     whole = strip.new_empty(height * scale, width * scale, strip.shape[2])
@@ -58,19 +62,20 @@ class BandedNetwork(NamedTuple):
         yield whole
 
     def _spooled(
-        self, source: Tensor, plan: Plan, convert: Convert, folder: Path
+        self, source: Tensor, plan: Plan, convert: Convert, advance: Advance, folder: Path
     ) -> Iterator[Tensor]:
         """Upscale all bands to a file in `folder`, then yield strips of the whole image."""
         scale = self.model.scale
         widths = [tile.core.width * scale for tile in plan.tiles]
         with closing(BandSpool(folder, widths, len(source) * scale)) as spool:
-            for tile in plan.tiles:
-                for strip in self._upscale_band(source, tile, plan, convert):
+            for number, tile in enumerate(plan.tiles):
+                advance_band = _from(number, advance)
+                for strip in self._upscale_band(source, tile, plan, convert, advance_band):
                     spool.write(strip)
             yield from spool.strips()
 
     def _upscale_band(
-        self, source: Tensor, tile: Tile, plan: Plan, convert: Convert
+        self, source: Tensor, tile: Tile, plan: Plan, convert: Convert, advance: Advance
     ) -> Iterator[Tensor]:
         """Upscale a tile's core; yield strips. Raises Overflow instead of the last strip."""
         multiple, scale = self.model.multiple, self.model.scale
@@ -86,6 +91,7 @@ class BandedNetwork(NamedTuple):
                 rows = region[pushed : pushed + plan.rows * multiple]
                 pushed += len(rows)
                 result = stream.push(to_network(rows) if len(rows) else None)
+                advance(1.0 if result is not None and len(result) == left else stream.share)
                 if result is None:
                     continue  # the network lags behind its input and has no rows yet
                 core = result[:, columns]
@@ -100,3 +106,8 @@ class BandedNetwork(NamedTuple):
                     "use fp32, or other weights"
                 )
             yield samples
+
+
+def _from(number: int, advance: Advance) -> Advance:
+    """What a band calls, before which `number` others were done."""
+    return lambda share: advance(number + share)

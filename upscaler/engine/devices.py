@@ -1,13 +1,25 @@
 """Which device and precision to use, and which convolution methods follow from them."""
 
+from dataclasses import replace
 from typing import Final
 
 import torch
 
 from upscaler.engine.convolution import Direct, Winograd, has_onednn
+from upscaler.engine.cpu.check import compiled_wanted
+from upscaler.engine.gpu.check import kernels_wanted
+from upscaler.engine.memory import CPU
 from upscaler.engine.streams import Methods
 from upscaler.errors import DeviceUnavailable
-from upscaler.settings import Device, Precision
+from upscaler.models import RRDB, Compact
+from upscaler.planning import (
+    STREAMS_COST,
+    Footprint,
+    compiled_footprint,
+    footprint,
+    whole_footprint,
+)
+from upscaler.settings import Device, Kernels, Precision
 
 DTYPES: Final = {
     Precision.FP32: torch.float32,
@@ -38,16 +50,21 @@ def name_of(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def pick_precision(precision: Precision, device: torch.device) -> Precision:
+def pick_precision(
+    precision: Precision, device: torch.device, kernels: Kernels = Kernels.AUTO
+) -> Precision:
     """The precision for a setting.
 
-    AUTO is FP16 on CUDA, MIXED on a CPU that multiplies bf16 in hardware, and FP32 elsewhere.
+    AUTO is FP16 on CUDA, MIXED on a CPU that multiplies bf16 in hardware where that is faster, and
+    FP32 elsewhere.
     Raises DeviceUnavailable for a precision that the device does not support or is slow at.
     """
     if precision is Precision.AUTO:
         if device.type == "cuda":
             return Precision.FP16
-        return Precision.MIXED if device.type == "cpu" and _has_bf16() else Precision.FP32
+        return (
+            Precision.MIXED if device.type == "cpu" and _bf16_is_faster(kernels) else Precision.FP32
+        )
     if precision is Precision.FP16 and device.type == "cpu":
         raise DeviceUnavailable(
             "fp16 is not supported on CPUs: use fp32, or mixed where bf16 is native"
@@ -64,11 +81,31 @@ def pick_precision(precision: Precision, device: torch.device) -> Precision:
     return precision
 
 
-def _has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware; elsewhere bf16 is slower than fp32."""
+def _bf16_is_faster(kernels: Kernels) -> bool:
+    """Whether this CPU multiplies bf16 in hardware, and faster than the kernels multiply fp32.
+
+    AVX-512's bf16 does not: see docs/PERFORMANCE.md. AMX, which has not been measured, multiplies
+    eight times as much at once.
+    """
     avx512: bool = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001  there is no public way
     amx: bool = torch.cpu._is_amx_tile_supported()  # noqa: SLF001
-    return avx512 or amx
+    return amx or (avx512 and not compiled_wanted(kernels, CPU, Precision.FP32))
+
+
+def footprints(
+    network: RRDB | Compact, device: torch.device, precision: Precision, kernels: Kernels
+) -> list[Footprint]:
+    """What each way that this device has to run a network needs, the fastest first.
+
+    Raises DeviceUnavailable for Kernels.TRITON where they cannot run.
+    """
+    by_streams = footprint(network, precision, device.type)
+    if kernels_wanted(kernels, device, precision):
+        return [whole_footprint(network)]
+    if compiled_wanted(kernels, device, precision):
+        whole = compiled_footprint(network, torch.get_num_threads())
+        return [whole, replace(by_streams, cost=STREAMS_COST)]
+    return [by_streams]
 
 
 def _multiplies_bf16() -> bool:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -14,12 +15,13 @@ from upscaler import files
 from upscaler.api.sizes import Size, scaled_size
 from upscaler.engine import weights
 from upscaler.engine.bands import BandedNetwork
-from upscaler.engine.devices import methods, pick_device, pick_precision
+from upscaler.engine.cpu.check import compiled, compiled_wanted
+from upscaler.engine.devices import footprints, methods, pick_device, pick_precision
 from upscaler.engine.gpu.check import checked, kernels_wanted
 from upscaler.engine.memory import CPU, as_out_of_memory, free_bytes
 from upscaler.engine.networks import Net
 from upscaler.engine.retry import strips_with_retries
-from upscaler.engine.streams import streamed
+from upscaler.engine.streams import Streamed, streamed
 from upscaler.engine.tensors import (
     assemble,
     lanczos,
@@ -44,7 +46,7 @@ from upscaler.imaging.other_writers import write_image
 from upscaler.imaging.pixels import Pixels, is_gray
 from upscaler.imaging.resize import resized_strips
 from upscaler.models import MODELS, Model, UpscalingModel, flop
-from upscaler.planning import Plan, cheapest, footprint, plans, whole_footprint
+from upscaler.planning import Plan, cheapest, plans_by
 from upscaler.settings import Device, Kernels, Precision, Settings
 
 RowProgress = Callable[[int, int], None]
@@ -92,15 +94,20 @@ class Engine:
         self.model = model
         self.device = device
         self.precision = precision
-        self.footprint = footprint(model.network, precision, device.type)
-        network = streamed(net.to(device), methods(precision, device))
-        if kernels_wanted(kernels, device, precision):
-            whole = checked(model, net, network, device)
-            if whole:
-                network, self.footprint = whole, whole_footprint(model.network)
-            elif kernels is Kernels.TRITON:
-                raise DeviceUnavailable("the kernels fail on this GPU: the log says why")
-        self._network = BandedNetwork(model, network, precision)
+        self.footprints = footprints(model.network, device, precision, kernels)
+        # Prepared when a plan needs it: beside whole maps that is where there is little memory.
+        self._streams = cache(lambda: streamed(net.to(device), methods(precision, device)))
+        self._whole: Streamed | None = None
+        if compiled_wanted(kernels, device, precision):
+            self._whole = compiled(net)
+        elif kernels_wanted(kernels, device, precision):
+            self._whole = checked(model, net, self._streams(), device)
+            if self._whole is None:
+                if kernels is Kernels.TRITON:
+                    raise DeviceUnavailable("the kernels fail on this GPU: the log says why")
+                self.footprints = footprints(model.network, device, precision, Kernels.CUDNN)
+        if self._whole is None:
+            self._streams()
 
     @classmethod
     def load(
@@ -125,8 +132,8 @@ class Engine:
         """
         spec = MODELS[UpscalingModel(model)]
         target = pick_device(Device(device))
-        chosen = pick_precision(Precision(precision), target)
         settings = Settings.from_environment()
+        chosen = pick_precision(Precision(precision), target, settings.kernels)
         loaded = weights.load(spec, weights_folder or settings.weights, progress)
         return cls.from_weights(spec, loaded, target, chosen, settings.kernels)
 
@@ -313,7 +320,7 @@ class Engine:
     def _plans(
         self, width: int, height: int, channels: int, *, spool: Path | None = None
     ) -> list[Plan]:
-        return plans(self.model, (width, height), channels, self.footprint, spool=spool)
+        return plans_by(self.model, (width, height), channels, self.footprints, spool=spool)
 
     def _resized(self, strips: Iterator[Tensor], height: int, size: Size) -> Iterator[Pixels]:
         """Join `strips` to an image and resize it to `size` on the device; yield it as one strip.
@@ -341,28 +348,37 @@ class Engine:
         source = torch.from_numpy(padded).to(self.device)
         colours, alpha = source[:, :, :3], source[:, :, 3:]
         uniform = channels == 3 or padded[:, :, 3].min() == padded[:, :, 3].max()
-        total = len(plan.tiles) * len(padded) * (1 if uniform else 2)
+        passes = [0.0] if uniform else [0.0, 0.0]
+        total = len(passes) * len(plan.tiles) * len(padded)
         report = progress or (lambda _done, _total: None)
         report(0, total)
         done = 0
 
-        def counted(rows: Tensor) -> Tensor:
+        def advance(number: int, bands: float) -> None:
+            """Report that so many bands of a pass are done."""
             nonlocal done
-            done += len(rows)
-            report(done // scale, total)
-            return rows
+            passes[number] = bands
+            # Whole rows, with what rounding has lost of the last one.
+            rows = int(sum(passes) * len(padded) + 1e-6)
+            if rows > done:
+                done = rows
+                report(done, total)
+
+        prepared = self._whole if plan.whole else self._streams()
+        assert prepared is not None, "a plan for whole maps is made where they are prepared"
+        network = BandedNetwork(self.model, prepared, self.precision)
 
         # The whole alpha comes first, since each strip of the result needs its rows; or, to hold
         # none of it, along with the colours, in strips of the same rows since the plan is the same.
         opacity, alphas = None, None
         if not uniform:
             grey = alpha.expand(-1, -1, 3)
-            alphas = self._network.upscale(grey, plan, lambda rows: to_gray_uint8(counted(rows)))
+            alphas = network.upscale(grey, plan, to_gray_uint8, partial(advance, 1))
             opacity = None if plan.spool else assemble(alphas, len(padded) * scale)
         elif channels == 4:
             opacity = alpha[:1, :1].expand(len(padded) * scale, padded.shape[1] * scale, 1)
         row = 0
-        for rows in self._network.upscale(colours, plan, lambda rows: convert(counted(rows))):
+        for rows in network.upscale(colours, plan, convert, partial(advance, 0)):
             # Grey rows have one channel so far.
             strip = rows if rows.shape[2] == 3 else rows.repeat(1, 1, 3)
             if opacity is not None:

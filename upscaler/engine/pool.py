@@ -9,14 +9,14 @@ from typing import Final
 
 from upscaler.api.sizes import Size
 from upscaler.engine import weights
-from upscaler.engine.devices import name_of, pick_device, pick_precision
+from upscaler.engine.cpu.check import compiled_wanted
+from upscaler.engine.devices import footprints, name_of, pick_device, pick_precision
 from upscaler.engine.engine import Engine, RowProgress
-from upscaler.engine.gpu.check import kernels_wanted
 from upscaler.engine.memory import CPU, free_bytes, trim_heap
 from upscaler.errors import WeightsUnavailable
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.planning import Plan, cheapest, footprint, plans, whole_footprint
+from upscaler.planning import Plan, cheapest, plans_by
 from upscaler.settings import Settings
 
 RETRY_AFTER_S: Final = 60.0
@@ -38,7 +38,9 @@ class EnginePool:
         """
         self.settings = settings
         self._device = pick_device(settings.device)
-        self._precision = pick_precision(settings.precision, self._device)
+        self._precision = pick_precision(settings.precision, self._device, settings.kernels)
+        # Kernels are compiled here if nobody has done it before, and not while a client waits.
+        compiled_wanted(settings.kernels, self._device, self._precision)
         self._read = dict(read or {})
         if not self._read:
             weights.find(MODELS[UpscalingModel.X4_PLUS], settings.weights)
@@ -80,11 +82,9 @@ class EnginePool:
         the settings allow.
         """
         spec = MODELS[model]
-        if kernels_wanted(self.settings.kernels, self._device, self._precision):
-            needs = whole_footprint(spec.network)
-        else:
-            needs = footprint(spec.network, self._precision, self._device.type)
-        choices = plans(spec, size, channels, needs, spool=spool)
+        kernels = self.settings.kernels
+        needs = footprints(spec.network, self._device, self._precision, kernels)
+        choices = plans_by(spec, size, channels, needs, spool=spool)
         return cheapest(choices, self.settings.memory, free_bytes(self._device))
 
     def free_bytes(self) -> int:

@@ -42,7 +42,9 @@ class Methods(NamedTuple):
 
 
 class Stream(Protocol):
-    """A network that is processing one image."""
+    """A network that is processing one image. `share` is how much of the work is done, of 1."""
+
+    share: float
 
     def push(self, image: Tensor | None) -> Tensor | None:
         """Take rows of the image, float of shape (rows, width, 3) in 0..1; return upscaled rows.
@@ -91,7 +93,7 @@ class StreamedRRDB:
             ConvertLayout(body, tail, level),
             self._tail(level, tail_rows),
         )
-        return RRDBStream(self, layer, level.width * 4)
+        return RRDBStream(self, layer, level)
 
     def _block(self, kernels: list[list[Kernel]], level: Resolution) -> Layer:
         """A residual-in-residual dense block: three dense blocks, each with its own residual.
@@ -120,12 +122,13 @@ class StreamedRRDB:
 
 
 class RRDBStream:
-    """An RRDBNet that is processing one image; the upscaled image is `width` pixels wide."""
+    """An RRDBNet that is processing one image."""
 
-    def __init__(self, network: StreamedRRDB, layer: Layer, width: int) -> None:
+    def __init__(self, network: StreamedRRDB, layer: Layer, level: Resolution) -> None:
         self.network = network
         self.layer = layer
-        self.width = width
+        self.height, self.width = level.height * 4, level.width * 4
+        self.share = 0.0
 
     def push(self, image: Tensor | None) -> Tensor | None:
         first, _, tail = self.network.methods
@@ -134,7 +137,11 @@ class RRDBStream:
             # Scale 2: blocks of 2x2 pixels become channels, and the network upscales four times.
             image = F.pixel_unshuffle(image.permute(2, 0, 1), factor).permute(1, 2, 0)
         y = self.layer.push(None if image is None else first.fold(image))
-        return None if y is None else tail.unfold(y, self.width)
+        if y is None:
+            return None
+        rows = tail.unfold(y, self.width)
+        self.share += len(rows) / self.height
+        return rows
 
 
 class StreamedCompact:
@@ -175,7 +182,8 @@ class CompactStream:
     def __init__(self, network: StreamedCompact, layer: Layer, level: Resolution) -> None:
         self.network = network
         self.layer = layer
-        self.width = level.width
+        self.height, self.width = level.height, level.width
+        self.share = 0.0
         rows = min(1 + len(network.body), level.height) + level.rows
         ring = torch.empty(rows, level.width, 3, device=network.methods.first.device)
         self.queue = Queue(ring, dim=0)
@@ -189,6 +197,7 @@ class CompactStream:
             return None
         rows = methods.body.unfold(y, self.width)
         height, width, _ = rows.shape
+        self.share += height / self.height
         # The channels of a pixel are its block of scale x scale output pixels: (row, column,
         # colour). So `blocks` is (height, scale, width, scale * 3), which is the upscaled image in
         # memory order, and `nearest` is (height, width, scale * 3).

@@ -69,6 +69,8 @@ class Changed:
         push, change = stream.push, self.change
 
         class ChangedStream:
+            share = 0.0
+
             def push(self, image: Tensor | None) -> Tensor | None:
                 result = push(image)
                 return None if result is None else change(result)

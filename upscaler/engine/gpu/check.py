@@ -35,7 +35,7 @@ def kernels_wanted(kernels: Kernels, device: torch.device, precision: Precision)
 
     Raises DeviceUnavailable for Kernels.TRITON where they cannot run.
     """
-    if kernels is Kernels.CUDNN:
+    if kernels in (Kernels.CUDNN, Kernels.ONEDNN):
         return False
     obstacle = _obstacle(device, precision)
     if obstacle and kernels is Kernels.TRITON:

@@ -26,6 +26,7 @@ from upscaler.engine.networks import (
     SRVGGNetCompact,
 )
 from upscaler.engine.streams import in_pixel_order
+from upscaler.engine.whole_maps import WholeMapStream
 
 DENSE: Final = NUM_FEAT + 4 * NUM_GROW_CH
 """The channels of a dense block's map: its input, and what four convolutions add."""
@@ -241,15 +242,12 @@ class WholeMapRRDB:
             Convolution(net.conv_last, tiles, image=1),
         )
 
-    def open(self, level: Resolution, tail_rows: int) -> "WholeMapStream":
+    def open(self, level: Resolution, tail_rows: int) -> WholeMapStream:
         """Open a stream for one image, as `streams.Streamed` does."""
         return WholeMapStream(self, level, tail_rows)
 
     def strips(self, image: Tensor, height: int, width: int, rows: int) -> Iterator[Tensor]:
-        """Upscale `image`, whose map in the body has that size: fp32 strips of `rows` rows of it.
-
-        `image` is fp32 of shape (height * fold, width * fold, 3).
-        """
+        """Upscale an image, as `whole_maps.WholeMapNetwork` does."""
         features = self._features(image, height, width)
         device = image.device
         most = min(height, rows + 2 * HALO)
@@ -317,12 +315,12 @@ class WholeMapCompact:
         self.body = [Convolution(conv, tiles, PRELU, slopes) for conv, slopes in pairs[1:]]
         self.last = Convolution(in_pixel_order(last, net.scale), tiles, image=net.scale)
 
-    def open(self, level: Resolution, tail_rows: int) -> "WholeMapStream":
+    def open(self, level: Resolution, tail_rows: int) -> WholeMapStream:
         """Open a stream for one image, as `streams.Streamed` does."""
         return WholeMapStream(self, level, tail_rows)
 
     def strips(self, image: Tensor, height: int, width: int, rows: int) -> Iterator[Tensor]:
-        """Upscale `image`, fp32 of shape (height, width, 3): fp32 strips of `rows` of its rows."""
+        """Upscale an image, as `whole_maps.WholeMapNetwork` does."""
         device = image.device
         source, target = (zeros(height, width, NUM_FEAT, device) for _ in range(2))
         self.first(image, source, height, width)
@@ -334,34 +332,6 @@ class WholeMapCompact:
             strip = torch.empty(count * self.scale, width * self.scale, 3, device=device)
             self.last(source[top * (width + 2) :], strip, count, width, residual=image[top:])
             yield strip
-
-
-class WholeMapStream:
-    """An image that is being upscaled: its rows are collected, then strips come out."""
-
-    def __init__(
-        self, network: WholeMapRRDB | WholeMapCompact, level: Resolution, tail_rows: int
-    ) -> None:
-        self.network = network
-        self.level = level
-        # In fours, so that each strip's rows of any width begin at a multiple of 16 bytes: kernels
-        # are compiled for such addresses.
-        self.tail_rows = max(4, tail_rows - tail_rows % 4)
-        self.collected: list[Tensor] = []
-        self.strips: Iterator[Tensor] | None = None
-
-    def push(self, image: Tensor | None) -> Tensor | None:
-        """Take rows of the image and return upscaled rows, as `streams.Stream` does."""
-        if image is not None:
-            self.collected.append(image)
-            height = self.level.height * self.network.fold
-            if sum(map(len, self.collected)) == height:
-                whole = torch.cat(self.collected).contiguous()
-                self.collected.clear()
-                self.strips = self.network.strips(
-                    whole, self.level.height, self.level.width, self.tail_rows
-                )
-        return None if self.strips is None else next(self.strips, None)
 
 
 def whole_maps(net: Net, capability: int) -> WholeMapRRDB | WholeMapCompact:
