@@ -258,7 +258,7 @@ def _compiled(*types_: Any) -> Any:
 
 
 @_compiled()
-def _load_row(source, rows, left, tiles, planes, first):
+def load_row(source, rows, left, tiles, planes, first):
     """Write the planes of a row of tiles, from column `left` of the map and its six `rows` on.
 
     They become the planes' channels from `first` on.
@@ -291,7 +291,7 @@ def _load_doubled_row(source, top, left, tiles, planes):
 
 
 @_compiled()
-def _multiply_row(planes, start, tiles, filters, sums):
+def multiply_row(planes, start, tiles, filters, sums):
     """Multiply the planes of `tiles` tiles from `start` on by the filters; write the sums.
 
     ROWS tiles are computed at a time: there must be room for as many as that makes.
@@ -308,7 +308,7 @@ def _multiply_row(planes, start, tiles, filters, sums):
 
 
 @_compiled()
-def _store_row(sums, bias, slopes, out, top, left, tiles):
+def store_row(sums, bias, slopes, out, top, left, tiles):
     """Write a row of tiles, with an activation, to a map from that row and column on."""
     row, column = out.strides[0], out.strides[1]
     for tile in range(tiles):
@@ -351,10 +351,10 @@ def convolve(source, doubled, out, filters, bias, slopes, first, alpha, size, bo
             _load_doubled_row(source, 2 * y, 2 * left, tiles, planes)
         else:
             rows = (4 * y, 4 * y + 1, 4 * y + 2, 4 * y + 3, 4 * y + 4, 4 * y + 5)
-            _load_row(source, rows, 4 * left, tiles, planes, 0)
-        _multiply_row(planes, 0, tiles, filters, sums)
+            load_row(source, rows, 4 * left, tiles, planes, 0)
+        multiply_row(planes, 0, tiles, filters, sums)
         if alpha == 0:
-            _store_row(sums, bias, slopes, out, 4 * y + 1, 4 * left + 1, tiles)
+            store_row(sums, bias, slopes, out, 4 * y + 1, 4 * left + 1, tiles)
         else:
             for tile in range(tiles):
                 for channel in range(0, out.shape[2], LANES):
@@ -401,20 +401,20 @@ def dense_block(
             slot = planes[y % SLOTS]
             if number == 0:
                 rows = (4 * y, 4 * y + 1, 4 * y + 2, 4 * y + 3, 4 * y + 4, 4 * y + 5)
-                _load_row(source, rows, 4 * first, tiles, slot, 0)
+                load_row(source, rows, 4 * first, tiles, slot, 0)
             else:
                 lines = ring[number - 1].reshape(RING_ROWS * 4, ring.shape[3], NUM_GROW_CH)
                 above, here = (y - 1) % RING_ROWS * 4, y % RING_ROWS * 4
                 below = (y + 1) % RING_ROWS * 4
                 rows = (above + 3, here, here + 1, here + 2, here + 3, below)
-                _load_row(lines, rows, 0, tiles, slot, NUM_FEAT + (number - 1) * NUM_GROW_CH)
+                load_row(lines, rows, 0, tiles, slot, NUM_FEAT + (number - 1) * NUM_GROW_CH)
             if number < 4:
-                _multiply_row(slot, 0, tiles, filters[number], sums)
+                multiply_row(slot, 0, tiles, filters[number], sums)
                 lines = ring[number, y % RING_ROWS]
-                _store_row(sums, biases[number], slopes, lines, 0, 1, tiles)
+                store_row(sums, biases[number], slopes, lines, 0, 1, tiles)
                 _clear_outside(lines, 0, 1, tiles, height - 4 * y, width - 4 * first)
                 continue
-            _multiply_row(slot, left - first, right - left, filters[4], sums)
+            multiply_row(slot, left - first, right - left, filters[4], sums)
             for tile in range(right - left):
                 for channel in range(0, NUM_FEAT, LANES):
                     at = (4 * y + 1) * row + (4 * (left + tile) + 1) * column + channel * BYTES
