@@ -78,10 +78,11 @@ def test_what_is_held_of_a_body_is_counted_until_it_is_sent() -> None:
     backend.go_on.clear()
     with front(backend) as api:
         with api.stream("POST", "/upscaling", json=GOOD) as answer:
-            assert answer.headers["Content-Length"] == f"{len(BODY)}"
-            assert held_bytes(api) == HELD_BYTES, "and nothing for the request"
+            held = held_bytes(api)
             backend.go_on.set()
+            assert answer.headers["Content-Length"] == f"{len(BODY)}"
             assert answer.read() == BODY
+        assert held == HELD_BYTES, "and nothing for the request"
         while held_bytes(api):
             """The last byte is there a little before the end."""
 
@@ -145,8 +146,8 @@ def test_a_job_waits_for_the_memory_that_it_needs_by_then() -> None:
             backend.needed_bytes = 50
             other.set_result(45)
             while memory.result_bytes != 10 or not admission.first_in_line.locked():
+                assert not running.done(), "it needs more by now"
                 await asyncio.sleep(0)
-            assert not running.done()
             other.set_result(0)
             await running
             assert memory.result_bytes == 50
