@@ -44,8 +44,9 @@ CHECK_S: Final = 60
 PIECE_BYTES: Final = 2**16
 """Of a body on its way through a front. Modal's client reads ahead up to 1024 pieces of a response,
 however large, and sends those of 16 MiB at a time."""
-HELD_BYTES: Final = 1024 * PIECE_BYTES + 16 * 2**20
-"""What a front holds of a body at most."""
+HELD_BYTES: Final = 1024 * PIECE_BYTES + 3 * 16 * 2**20
+"""What a front holds of a body at most: what was read ahead, and what is sent, as pieces, as one
+message and as the bytes of that."""
 TRIES: Final = 3
 PAUSE_S: Final = 0.5
 TRANSFER_S: Final = 120.0
