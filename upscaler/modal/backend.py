@@ -32,8 +32,8 @@ FIRST_GUESS_FLOPS: Final = 4e13
 """Operations per second until the first image is measured: a third of an L4's peak in fp16."""
 RESULT_COPIES: Final = 3
 """How often a front holds a file: as it was fetched, unpickled, and in base64 until it is sent,
-since the queue of Modal's client takes a whole response. Pieces of 64 KiB, of which it would take
-less, cost three times the processor's time."""
+since the queue of Modal's client takes a whole response. Pieces of 32 to 64 KiB, of which it
+would take less, cost three times the processor's time."""
 
 CALL_FAILED: Final = (faults.FunctionTimeoutError, faults.InternalFailure, faults.RemoteError)
 """Modal's errors for a container that died, timed out or was stopped; its others are its own."""

@@ -45,8 +45,8 @@ PIECE_BYTES: Final = 2**16
 """Of a body on its way through a front. Modal's client reads ahead up to 1024 pieces of a response,
 however large, and sends those of 16 MiB at a time."""
 HELD_BYTES: Final = 1024 * PIECE_BYTES + 3 * 16 * 2**20
-"""What a front holds of a body at most: what was read ahead, and what is sent, as pieces, as one
-message and as the bytes of that."""
+"""What a front holds of a body at most: what was read ahead, and 48 MiB more. Six bodies of 268 MB
+at once took 447 MiB, two 242."""
 TRIES: Final = 3
 PAUSE_S: Final = 0.5
 TRANSFER_S: Final = 120.0
