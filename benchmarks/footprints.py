@@ -1,4 +1,4 @@
-"""Measure what the networks need of memory, and fit the figures of `upscaler/planning.py` to it.
+"""Measure what streams need of memory, and fit the figures of `upscaler/planning.py` to it.
 
     python benchmarks/footprints.py [MODEL ...]
 
@@ -22,7 +22,7 @@ from upscaler.engine.memory import trim_heap
 from upscaler.engine.networks import build
 from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
 from upscaler.planning import Plan, bands
-from upscaler.settings import Precision
+from upscaler.settings import Kernels, Precision
 
 NETWORKS = (
     UpscalingModel.ANIMEVIDEO_V3,
@@ -94,7 +94,7 @@ def measured(model: Model, precision: Precision, width: int, rows: int, tail_row
     """The bytes one plan takes, in this process; tall enough for all layers to be busy at once."""
     torch.manual_seed(0)
     net = build(model.network).requires_grad_(False)
-    engine = Engine(model, net, torch.device("cpu"), precision)
+    engine = Engine(model, net, torch.device("cpu"), precision, Kernels.ONEDNN)
     del net
     height = model.receptive_field // model.multiple + 2 * rows
     size = width * model.multiple, height * model.multiple
