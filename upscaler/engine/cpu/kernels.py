@@ -22,11 +22,9 @@ from numba import njit, types
 from numba.core import config
 from numba.extending import intrinsic
 
-from upscaler.engine.cpu.vectors import Code, Vector
+from upscaler.engine.cpu.vectors import BYTES, Code, Vector
 from upscaler.engine.networks import NUM_FEAT, NUM_GROW_CH
 
-BYTES: Final = 4
-"""The size of a number in fp32."""
 RING_ROWS: Final = 3
 """The rows of tiles that a dense block keeps of each map that it adds: a tile reads its own and the
 nearest pixels of the two beside it."""
@@ -242,7 +240,8 @@ def _compiled(*types_: Any) -> Any:
     """Compile a function; at once if the types of its arguments are given.
 
     The machine code is kept in a file, if there is a folder that may be written: beside this file,
-    or in the user's cache. numba compiles anew for another processor and if this file is another.
+    or in the user's cache. numba compiles anew for another processor and if this file has changed,
+    but does not notice other files: who edits `vectors` removes `__pycache__`.
     """
     signature = [types.void(*types_)] if types_ else []
 
