@@ -59,7 +59,8 @@ def products(planes: whole_maps.Map, sums: whole_maps.Map) -> None:
     print("\n| channels in, out | these products | torch.bmm | a 3x3 convolution by torch |")
     print("| --- | ---: | ---: | ---: |")
     for inputs, outputs in SHAPES:
-        conv = nn.Conv2d(inputs, outputs, 3, padding=1).to(memory_format=torch.channels_last)
+        conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        conv.weight.copy_(conv.weight.contiguous(memory_format=torch.channels_last))
         filters = whole_maps.Convolution(conv).filters
         ours = seconds(partial(kernels.multiply_row, planes, 0, TILES, filters, sums))
         left = torch.from_numpy(planes[:, :TILES, :inputs])
@@ -93,7 +94,7 @@ def dense_blocks() -> None:
     print("\n| a dense block, tiles of a row at once | GFLOP/s of direct convolutions |")
     print("| ---: | ---: |")
     for most in (14, 26, 38, 50, 98):
-        whole_maps.MOST_TILES = most  # type: ignore[misc]  to try others
+        vars(whole_maps)["MOST_TILES"] = most
         workers = whole_maps.Workers()
         took = seconds(partial(workers.add_dense, block, source, out, (SIDE, SIDE)), 9)
         print(f"| {most} | {FLOP_A_PIXEL * SIDE * SIDE / took / 1e9:.0f} |")

@@ -26,7 +26,7 @@ from upscaler.settings import Kernels, Precision
 
 CPU: Final = torch.device("cpu")
 SMALL: Final = Model(
-    **{**vars(MODELS[UpscalingModel.ANIMEVIDEO_V3]), "network": Compact(scale=4, num_conv=2)}
+    **{**vars(MODELS[UpscalingModel.ANIMEVIDEO_V3]), "network": Compact(scale=4, num_conv=7)}
 )
 
 
@@ -79,22 +79,22 @@ def test_progress_is_told_while_no_rows_are_there_yet() -> None:
     assert told[0] == (0, 100)
     assert told[-1] == (100, 100)
     assert [done for done, _ in told] == sorted({done for done, _ in told})
-    assert (45, 100) in told, "after one of two convolutions"
+    assert (45, 100) in told, "after five convolutions, before the two others"
 
 
 def test_who_is_cancelled_computes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     convolved: list[object] = []
-    convolve = whole_maps.Workers.convolve
+    chain = whole_maps.Workers.chain
 
-    def counted(self: whole_maps.Workers, *arguments: Any, **options: Any) -> None:
+    def counted(self: whole_maps.Workers, *arguments: Any) -> None:
         convolved.append(arguments)
-        convolve(self, *arguments, **options)
+        chain(self, *arguments)
 
     def give_up(done: int, _: int) -> None:
         if done:
             raise Cancelled
 
-    monkeypatch.setattr(whole_maps.Workers, "convolve", counted)
+    monkeypatch.setattr(whole_maps.Workers, "chain", counted)
     with pytest.raises(Cancelled):
         small_engine().upscale(np.zeros((20, 20, 3), np.uint8), progress=give_up)
     assert len(convolved) == 1

@@ -335,6 +335,8 @@ def _clear_outside(out, top, left, tiles, rows, columns):
 def convolve(source, doubled, out, filters, bias, slopes, first, alpha, size, box, planes, sums):
     """Convolve the map `source` to the map `out`, of which the image has the size (rows, columns).
 
+    Of the channels of `source` the first ones are read, as many as `filters` has.
+
     `box` is the part to compute: the first row and column of tiles, and those behind the last.
     `slopes` are those of the activation for negative values, one for each channel: 1 for none. With
     an `alpha` other than 0 there is no activation: it becomes `first + alpha * result`. With
@@ -434,6 +436,55 @@ def dense_block(
             _clear_outside(
                 out, 4 * y + 1, 4 * left + 1, right - left, height - 4 * y, width - 4 * left
             )
+
+
+@_compiled(
+    MAP, MAP, types.float32[:, :, :, :, ::1], types.float32[:, ::1], types.float32[:, ::1], SIZE,
+    BOX, MAP, MAP, types.float32[:, :, :, :, ::1],
+)  # fmt: skip
+def chain(source, out, filters, biases, slopes, size, box, planes, sums, ring):
+    """Convolve `source` to `out` several times, at most five, each time with an activation.
+
+    What lies between is kept in `ring`, a few rows of each map, as in `dense_block`.
+    """
+    height, width = size
+    top, left, bottom, right = box
+    begin, end = max(0, top - 1), min(-(-height // 4), bottom + 1)
+    first, last = max(0, left - 1), min(-(-width // 4), right + 1)
+    tiles = last - first
+    count = filters.shape[0]
+    ring[:] = 0
+    for step in range(begin, end + count - 1):
+        for number in range(count):
+            y = step - number
+            inner = number < count - 1
+            if y == end and inner:
+                ring[number, y % RING_ROWS] = 0
+            if not begin <= y < end or not (inner or top <= y < bottom):
+                continue
+            if number == 0:
+                rows = (4 * y, 4 * y + 1, 4 * y + 2, 4 * y + 3, 4 * y + 4, 4 * y + 5)
+                load_row(source, rows, 4 * first, tiles, planes, 0)
+            else:
+                lines = ring[number - 1].reshape(RING_ROWS * 4, ring.shape[3], NUM_FEAT)
+                above, here = (y - 1) % RING_ROWS * 4, y % RING_ROWS * 4
+                below = (y + 1) % RING_ROWS * 4
+                rows = (above + 3, here, here + 1, here + 2, here + 3, below)
+                load_row(lines, rows, 0, tiles, planes, 0)
+            if inner:
+                multiply_row(planes, 0, tiles, filters[number], sums)
+                lines = ring[number, y % RING_ROWS]
+                store_row(sums, biases[number], slopes[number], lines, 0, 1, tiles)
+                _clear_outside(lines, 0, 1, tiles, height - 4 * y, width - 4 * first)
+            else:
+                inside = right - left
+                multiply_row(planes, left - first, inside, filters[number], sums)
+                store_row(
+                    sums, biases[number], slopes[number], out, 4 * y + 1, 4 * left + 1, inside
+                )
+                _clear_outside(
+                    out, 4 * y + 1, 4 * left + 1, inside, height - 4 * y, width - 4 * left
+                )
 
 
 def room(tiles: int) -> int:

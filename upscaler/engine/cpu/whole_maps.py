@@ -6,7 +6,7 @@ memory, and how they are computed, `kernels` says.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -50,8 +50,9 @@ HALO: Final = 2
 """The rows above and below a strip of the body's map that the tail reads: its last row needs one
 row of each of the last two maps, of which four are a row of the body's, and one of each upsampled
 map."""
-FIRST_ROWS: Final = 64
-"""The rows at a time of the first convolution, whose result is copied into a map."""
+TOGETHER: Final = 5
+"""The convolutions of a compact network that are computed together: of a tile more on each side of
+a box, four may be wrong by a pixel each. More would have two tiles more."""
 BODY_SHARE: Final = 0.9
 """The share of the body in all the work; 0.87 to 0.93 by the floating-point operations."""
 LEAKS: Final = np.full(NUM_GROW_CH, LEAK, np.float32)
@@ -107,6 +108,15 @@ class DenseBlock:
         self.biases = tuple(each.bias for each in prepared)
 
 
+class Several:
+    """Some convolutions one after another, which are computed together."""
+
+    def __init__(self, convs: Sequence[Convolution]) -> None:
+        self.filters = np.stack([each.filters for each in convs])
+        self.biases = np.stack([each.bias for each in convs])
+        self.slopes = np.stack([each.slopes for each in convs])
+
+
 class Scratch:
     """What a thread needs to compute a box."""
 
@@ -117,7 +127,9 @@ class Scratch:
         dense = NUM_FEAT + 4 * NUM_GROW_CH
         self.planes = np.zeros((kernels.SLOTS, 36, tiles, dense), np.float32)
         self.sums = np.zeros((36, tiles, max(NUM_FEAT, kernels.WIDTH)), np.float32)
+        # Either map that is kept takes pages of the memory only where it is used.
         self.ring = np.zeros((4, kernels.RING_ROWS, 4, 4 * tiles + 2, NUM_GROW_CH), np.float32)
+        self.rings = np.zeros((4, kernels.RING_ROWS, 4, 4 * tiles + 2, NUM_FEAT), np.float32)
 
 
 class Workers:
@@ -172,6 +184,17 @@ class Workers:
 
         self._each(size, compute)
 
+    def chain(self, several: Several, source: Map, out: Map, size: Size) -> None:
+        """Convolve `source` to `out`, the map of an image of that size, several times."""
+
+        def compute(box: Box, scratch: Scratch) -> None:
+            kernels.chain(
+                source, out, several.filters, several.biases, several.slopes, size, box,
+                scratch.planes[0], scratch.sums, scratch.rings,
+            )  # fmt: skip
+
+        self._each(size, compute)
+
     def _each(self, size: Size, compute: Callable[[Box, Scratch], None]) -> None:
         def in_a_thread(box: Box) -> None:
             if not hasattr(self.local, "scratch"):
@@ -214,7 +237,7 @@ class WholeMapRRDB:
     def __init__(self, net: RRDBNet) -> None:
         self.fold = net.unshuffle
         self.scale = 4 // net.unshuffle
-        self.first = net.conv_first
+        self.first = Convolution(net.conv_first)
         self.blocks = [
             DenseBlock(dense)
             for block in net.body
@@ -232,7 +255,9 @@ class WholeMapRRDB:
     def strips(self, image: Tensor, height: int, width: int, rows: int) -> Iterator[Tensor | float]:
         workers = Workers()
         size = height, width
-        shallow = _first_map(self.first, F.pixel_unshuffle(image.permute(2, 0, 1), self.fold))
+        folded = F.pixel_unshuffle(image.permute(2, 0, 1), self.fold).permute(1, 2, 0)
+        shallow = empty_map(size)
+        workers.convolve(self.first, _image_map(folded), shallow, size)
         source, middle, third = shallow.copy(), empty_map(size), empty_map(size)
         for first in range(0, len(self.blocks), 3):
             # The third dense block's result goes where the second one's input was.
@@ -292,8 +317,10 @@ class WholeMapCompact:
             for conv, activation in zip(chain[::2], chain[1::2], strict=True)
             if isinstance(conv, nn.Conv2d) and isinstance(activation, nn.PReLU)
         ]
-        self.first, self.first_slopes = pairs[0]
-        self.body = [Convolution(conv, slopes) for conv, slopes in pairs[1:]]
+        self.first, *convs = (Convolution(conv, slopes) for conv, slopes in pairs)
+        self.body = [
+            Several(convs[start : start + TOGETHER]) for start in range(0, len(convs), TOGETHER)
+        ]
         self.last = Convolution(in_pixel_order(last, net.scale))
 
     def open(self, level: Resolution, tail_rows: int) -> WholeMapStream:
@@ -302,10 +329,10 @@ class WholeMapCompact:
 
     def strips(self, image: Tensor, height: int, width: int, rows: int) -> Iterator[Tensor | float]:
         workers = Workers()
-        source = _first_map(self.first, image.permute(2, 0, 1), self.first_slopes)
-        target = empty_map((height, width))
-        for number, conv in enumerate(self.body, start=1):
-            workers.convolve(conv, source, target, (height, width))
+        source, target = empty_map((height, width)), empty_map((height, width))
+        workers.convolve(self.first, _image_map(image), source, (height, width))
+        for number, several in enumerate(self.body, start=1):
+            workers.chain(several, source, target, (height, width))
             source, target = target, source
             yield BODY_SHARE * number / len(self.body)
         del target
@@ -325,21 +352,13 @@ class WholeMapCompact:
 
 
 def whole_maps(net: Net) -> WholeMapRRDB | WholeMapCompact:
-    """Prepare `net` for whole maps. Copies its weights, but for the first convolution's."""
+    """Prepare `net` for whole maps. Copies its weights."""
     return WholeMapRRDB(net) if isinstance(net, RRDBNet) else WholeMapCompact(net)
 
 
-def _first_map(conv: nn.Conv2d, image: Tensor, slopes: Tensor | None = None) -> Map:
-    """The first convolution of an image of shape (channels, rows, columns), and its activation.
-
-    It takes too little of the time to be worth a kernel.
-    """
-    _, height, width = image.shape
-    result = empty_map((height, width))
-    padded = F.pad(image, (1, 1, 1, 1))[None]
-    for top in range(0, height, FIRST_ROWS):
-        rows = F.conv2d(padded[:, :, top : top + FIRST_ROWS + 2], conv.weight, conv.bias)
-        activated = rows if slopes is None else F.prelu(rows, slopes)
-        inner = result[top + 1 : top + 1 + rows.shape[2], 1 : width + 1]
-        inner[:] = activated[0].permute(1, 2, 0).numpy()
+def _image_map(image: Tensor) -> Map:
+    """The map of an image of shape (rows, columns, channels), with channels for whole vectors."""
+    height, width, channels = image.shape
+    result = empty_map((height, width), channels + -channels % kernels.LANES)
+    result[1 : height + 1, 1 : width + 1, :channels] = image.numpy()
     return result
