@@ -95,8 +95,8 @@ def dense_blocks() -> None:
     print("| ---: | ---: |")
     for most in (14, 26, 38, 50, 98):
         vars(whole_maps)["MOST_TILES"] = most
-        workers = whole_maps.Workers()
-        took = seconds(partial(workers.add_dense, block, source, out, (SIDE, SIDE)), 9)
+        with whole_maps.Workers() as workers:
+            took = seconds(partial(workers.add_dense, block, source, out, (SIDE, SIDE)), 9)
         print(f"| {most} | {FLOP_A_PIXEL * SIDE * SIDE / took / 1e9:.0f} |")
 
 

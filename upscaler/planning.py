@@ -169,7 +169,7 @@ copied and encoded while the other is computed, and few enough rows are computed
 COMPILED_TAIL_PX: Final = 2**13
 """`tail_px` of whole maps on a CPU: 16 rows for a width of 512 pixels, and four computed twice."""
 COMPILED_SCRATCH_BYTES: Final = 9 * MIB
-"""What each thread needs to compute on whole maps: 8.5 MB (`engine.cpu.whole_maps.Scratch`)."""
+"""What each thread needs to compute on whole maps: 8.5 MB of `engine.cpu.whole_maps.Scratch`."""
 STREAMS_COST: Final = 3
 """How many times as long a network takes by streams as on whole maps, in fp32 on a CPU: 2 to 3."""
 CUDA_SLACK_BYTES: Final = 64 * MIB
@@ -224,10 +224,10 @@ def compiled_footprint(network: RRDB | Compact, threads: int) -> Footprint:
     """The working memory of `network` in fp32 on whole maps on a CPU: of `engine.cpu.whole_maps`.
 
     A pixel of the body's map has four times 64 channels of four bytes in an RRDB network, twice as
-    many in a compact one, and the input's pixels in fp32, twice while they are collected. In the
-    tail it is 4 pixels of 64 channels, twice 16 of them, 16 of 32 channels, and 16 of the result in
-    fp32, twice, and in bytes. Around a map are a border of a pixel and up to three more; a strip of
-    the tail is computed with two rows more on each side.
+    many and 16 of the image's in a compact one, and the input's pixels in fp32, twice while they
+    are collected. In the tail it is 4 pixels of 64 channels, twice 16 of them, 16 of 32 channels,
+    and 16 of the result in fp32, twice, and in bytes. Around a map are a border of a pixel and up
+    to three more; a strip of the tail is computed with two rows more on each side.
     """
     if isinstance(network, RRDB):
         pixels = (4 // network.scale) ** 2
@@ -235,7 +235,7 @@ def compiled_footprint(network: RRDB | Compact, threads: int) -> Footprint:
         tail = halo + 16 * 32 * 4
     else:
         pixels, results = 1, network.scale**2
-        body, halo, tail = 2 * 64 * 4, 0, 64 * 4
+        body, halo, tail = (2 * 64 + 16) * 4, 0, 64 * 4
     return Footprint(
         fixed=HEAP_BYTES + threads * COMPILED_SCRATCH_BYTES,
         column=5 * body + 4 * halo,

@@ -101,9 +101,10 @@ def test_an_image_takes_the_memory_of_its_plan(
     """Within 15%, or the 16 MiB by which the heap differs from run to run.
 
     The compact networks take much less at times, and never more. The images are so high that
-    every layer has begun to answer.
+    every layer has begun to answer. On whole maps small images take less, since their boxes are not
+    the widest.
     """
-    less = 0.15 if "plus" in name else 0.35
+    less = 0.15 if "plus" in name and rows else 0.35
 
     def right(peak: float, said: int) -> bool:
         noise = 2 * HEAP_BYTES

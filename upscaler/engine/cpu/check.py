@@ -67,10 +67,10 @@ def _difference() -> float:
     source, middle, result = (empty_map(CHECKED_PX) for _ in range(3))
     inside = slice(1, rows + 1), slice(1, columns + 1)
     source[inside] = numbers.normal(size=(rows, columns, NUM_FEAT))
-    workers = Workers()
-    workers.add_dense(DenseBlock(dense), source, middle, CHECKED_PX)
-    workers.convolve(Convolution(conv), middle, result, CHECKED_PX)
-    workers.chain(Several([Convolution(conv, LEAK)] * 2), result, middle, CHECKED_PX)
+    with Workers() as workers:
+        workers.add_dense(DenseBlock(dense), source, middle, CHECKED_PX)
+        workers.convolve(Convolution(conv), middle, result, CHECKED_PX)
+        workers.chain(Several([Convolution(conv, LEAK)] * 2), result, middle, CHECKED_PX)
     expected = conv(dense(torch.from_numpy(source[inside]).permute(2, 0, 1)[None]))
     for _ in range(2):
         expected = F.leaky_relu(conv(expected), LEAK)

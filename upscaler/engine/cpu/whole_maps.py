@@ -8,7 +8,7 @@ memory, and how they are computed, `kernels` says.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import torch
@@ -133,12 +133,20 @@ class Scratch:
 
 
 class Workers:
-    """Threads that compute the boxes of a map. They end with the last reference to this."""
+    """Threads that compute the boxes of a map. They end with the context that this is."""
 
     def __init__(self) -> None:
         self.count = torch.get_num_threads()
         self.pool = ThreadPoolExecutor(self.count)
         self.local = threading.local()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Waits for the threads, so that what they have for themselves is free for the next ones.
+        self.pool.shutdown()
+        del self.local
 
     def convolve(
         self,
@@ -253,8 +261,13 @@ class WholeMapRRDB:
         return WholeMapStream(self, level, tail_rows)
 
     def strips(self, image: Tensor, height: int, width: int, rows: int) -> Iterator[Tensor | float]:
-        workers = Workers()
-        size = height, width
+        with Workers() as workers:
+            yield from self._strips(workers, image, (height, width), rows)
+
+    def _strips(
+        self, workers: Workers, image: Tensor, size: Size, rows: int
+    ) -> Iterator[Tensor | float]:
+        height, width = size
         folded = F.pixel_unshuffle(image.permute(2, 0, 1), self.fold).permute(1, 2, 0)
         shallow = empty_map(size)
         workers.convolve(self.first, _image_map(folded), shallow, size)
@@ -328,11 +341,17 @@ class WholeMapCompact:
         return WholeMapStream(self, level, tail_rows)
 
     def strips(self, image: Tensor, height: int, width: int, rows: int) -> Iterator[Tensor | float]:
-        workers = Workers()
-        source, target = empty_map((height, width)), empty_map((height, width))
-        workers.convolve(self.first, _image_map(image), source, (height, width))
+        with Workers() as workers:
+            yield from self._strips(workers, image, (height, width), rows)
+
+    def _strips(
+        self, workers: Workers, image: Tensor, size: Size, rows: int
+    ) -> Iterator[Tensor | float]:
+        height, width = size
+        source, target = empty_map(size), empty_map(size)
+        workers.convolve(self.first, _image_map(image), source, size)
         for number, several in enumerate(self.body, start=1):
-            workers.chain(several, source, target, (height, width))
+            workers.chain(several, source, target, size)
             source, target = target, source
             yield BODY_SHARE * number / len(self.body)
         del target
