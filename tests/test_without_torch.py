@@ -42,7 +42,9 @@ def test_only_the_engine_needs_torch_to_be_imported(name: str) -> None:
     except ModuleNotFoundError as error:
         missing = error.name
     may_lack = (
-        {"torch", "safetensors", "psutil", "triton"} if name.startswith(MAY_NEED_TORCH) else set()
+        {"torch", "safetensors", "psutil", "triton", "numba", "llvmlite"}
+        if name.startswith(MAY_NEED_TORCH)
+        else set()
     )
     assert missing is None or missing in may_lack
 
