@@ -227,7 +227,7 @@ def compiled_footprint(network: RRDB | Compact, threads: int) -> Footprint:
     many and 16 of the image's in a compact one, and the input's pixels in fp32, twice while they
     are collected. In the tail it is 4 pixels of 64 channels, twice 16 of them, 16 of 32 channels,
     and 16 of the result in fp32, twice, and in bytes. Around a map are a border of a pixel and up
-    to three more; a strip of the tail is computed with two rows more on each side.
+    to three more; a strip of the tail is computed with a row more on each side.
     """
     if isinstance(network, RRDB):
         pixels = (4 // network.scale) ** 2
@@ -238,7 +238,7 @@ def compiled_footprint(network: RRDB | Compact, threads: int) -> Footprint:
         body, halo, tail = (2 * 64 + 16) * 4, 0, 64 * 4
     return Footprint(
         fixed=HEAP_BYTES + threads * COMPILED_SCRATCH_BYTES,
-        column=5 * body + 4 * halo,
+        column=5 * body + 2 * halo,
         flow=body + pixels * 3 * 4 * 2,
         tail=tail + results * 3 * (4 + 4 + 1),
         step_px=0,

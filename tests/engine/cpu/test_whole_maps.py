@@ -21,7 +21,7 @@ from upscaler.engine.cpu import check, whole_maps
 from upscaler.engine.engine import Engine
 from upscaler.errors import Cancelled
 from upscaler.imaging.pixels import Pixels
-from upscaler.models import MODELS, Compact, Model, UpscalingModel
+from upscaler.models import MODELS, RRDB, Compact, Model, UpscalingModel
 from upscaler.settings import Kernels, Precision
 
 CPU: Final = torch.device("cpu")
@@ -47,6 +47,20 @@ def test_a_picture_equals_the_plain_network(name: UpscalingModel, photo: Pixels)
     exact = networks.plain(model, net, pixels)
     assert largest_difference(found, exact) <= 1
     assert psnr(found, exact) > 70
+
+
+@torch.inference_mode()
+def test_the_strips_of_a_tail_fit_together() -> None:
+    """To rounding: a row too few beside a strip changes its last pixels by less than a level."""
+    net = networks.lively(
+        Model(**{**vars(MODELS[UpscalingModel.X4_PLUS]), "network": RRDB(scale=4, num_block=1)})
+    )
+    image = torch.from_numpy(np.random.default_rng(0).random((30, 20, 3), np.float32))
+    several, one = (
+        torch.cat([each for each in strips if isinstance(each, torch.Tensor)])
+        for strips in (whole_maps.whole_maps(net).strips(image, 30, 20, rows) for rows in (4, 32))
+    )
+    assert torch.allclose(several, one, atol=1e-5)
 
 
 def test_it_is_what_is_taken_by_default() -> None:

@@ -46,10 +46,10 @@ SHARES: Final = 4
 """The least boxes for each thread, so that none waits long for another."""
 LEAST_ROWS: Final = 8
 """The least rows of tiles of a box: of two more, four of five convolutions are computed twice."""
-HALO: Final = 2
-"""The rows above and below a strip of the body's map that the tail reads: its last row needs one
-row of each of the last two maps, of which four are a row of the body's, and one of each upsampled
-map."""
+HALO: Final = 1
+"""The rows above and below a strip of the body's map that the tail computes: its last row needs one
+row of each of the last three maps, of which four are a row of the body's. The first upsampled map
+is right throughout, since it is made of rows that are there beyond these."""
 TOGETHER: Final = 5
 """The convolutions of a compact network that are computed together: of a tile more on each side of
 a box, four may be wrong by a pixel each. More would have two tiles more."""
