@@ -21,6 +21,9 @@ LIMIT_AND_USE: Final = (
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
 )
 """The files there with the limit and the current use: of cgroup v2, then of cgroup v1."""
+ALLOCATOR_FAILED: Final = ("DefaultCPUAllocator", "bad_alloc", "out of memory")
+NO_THREAD: Final = "can't start new thread"
+"""Python's message when a thread gets no memory for its stack, or the system allows no more."""
 ONEDNN_FAILED: Final = "could not create a primitive"
 """oneDNN's message when it cannot allocate memory for the code that it generates. It fails for no
 other reason here: whether it has code for these convolutions depends on the processor alone."""
@@ -63,7 +66,7 @@ def is_out_of_memory(error: Exception) -> bool:
         return True
     # On CPUs torch raises a plain RuntimeError, and so it does for what cuDNN and cuBLAS say when
     # they find no room for a workspace: only its message tells.
-    words = ("DefaultCPUAllocator", "bad_alloc", "out of memory", ONEDNN_FAILED, *CUDNN_FAILED)
+    words = (*ALLOCATOR_FAILED, NO_THREAD, ONEDNN_FAILED, *CUDNN_FAILED)
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

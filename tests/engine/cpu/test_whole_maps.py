@@ -137,6 +137,26 @@ def test_without_the_memory_streams_do_it(
     assert "no memory left" in caplog.text
 
 
+def test_without_another_thread_streams_do_it(
+    photo: Pixels, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, pixels = small_engine(), photo[:30, :40]
+    expected = engine.upscale(pixels)
+
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", none_left)
+    assert largest_difference(engine.upscale(pixels), expected) <= 1
+    assert "can't start new thread" in caplog.text
+
+
+def test_the_check_takes_none_of_the_callers_random_numbers() -> None:
+    before = torch.get_rng_state()
+    check._difference()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [

@@ -58,9 +58,10 @@ def _difference() -> float:
     """The largest difference from torch's results: of a dense block and three convolutions."""
     from upscaler.engine.cpu.whole_maps import Convolution, DenseBlock, Several, Workers, empty_map
 
-    # Made without torch's generator, whose numbers are the caller's.
+    # The numbers of torch's generator are the caller's.
+    with torch.random.fork_rng(devices=[]):
+        dense, conv = ResidualDenseBlock(), nn.Conv2d(NUM_FEAT, NUM_FEAT, 3, padding=1)
     numbers = np.random.default_rng(0)
-    dense, conv = ResidualDenseBlock(), nn.Conv2d(NUM_FEAT, NUM_FEAT, 3, padding=1)
     for parameter in (*dense.parameters(), *conv.parameters()):
         parameter.copy_(torch.from_numpy(numbers.normal(0, 0.05, parameter.shape)))
     rows, columns = CHECKED_PX
