@@ -276,6 +276,22 @@ def load_row(source, rows, left, tiles, planes, first):
 
 
 @_compiled()
+def _load_source_row(source, y, left, tiles, planes):
+    """The same of a whole map: its row of tiles `y`, from the column of tiles `left` on."""
+    rows = (4 * y, 4 * y + 1, 4 * y + 2, 4 * y + 3, 4 * y + 4, 4 * y + 5)
+    load_row(source, rows, 4 * left, tiles, planes, 0)
+
+
+@_compiled()
+def _load_kept_row(kept, y, tiles, planes, first):
+    """The same of a map of which RING_ROWS rows of tiles are kept, to the channels from `first`."""
+    lines = kept.reshape(RING_ROWS * 4, kept.shape[2], kept.shape[3])
+    above, here, below = (y - 1) % RING_ROWS * 4, y % RING_ROWS * 4, (y + 1) % RING_ROWS * 4
+    rows = (above + 3, here, here + 1, here + 2, here + 3, below)
+    load_row(lines, rows, 0, tiles, planes, first)
+
+
+@_compiled()
 def _load_doubled_row(source, top, left, tiles, planes):
     """The same of a map whose pixels are repeated, from its row `top` and column `left` on."""
     row, column = source.strides[0], source.strides[1]
@@ -351,8 +367,7 @@ def convolve(source, doubled, out, filters, bias, slopes, first, alpha, size, bo
         if doubled:
             _load_doubled_row(source, 2 * y, 2 * left, tiles, planes)
         else:
-            rows = (4 * y, 4 * y + 1, 4 * y + 2, 4 * y + 3, 4 * y + 4, 4 * y + 5)
-            load_row(source, rows, 4 * left, tiles, planes, 0)
+            _load_source_row(source, y, left, tiles, planes)
         multiply_row(planes, 0, tiles, filters, sums)
         if alpha == 0:
             store_row(sums, bias, slopes, out, 4 * y + 1, 4 * left + 1, tiles)
@@ -401,14 +416,10 @@ def dense_block(
                 continue
             slot = planes[y % SLOTS]
             if number == 0:
-                rows = (4 * y, 4 * y + 1, 4 * y + 2, 4 * y + 3, 4 * y + 4, 4 * y + 5)
-                load_row(source, rows, 4 * first, tiles, slot, 0)
+                _load_source_row(source, y, first, tiles, slot)
             else:
-                lines = ring[number - 1].reshape(RING_ROWS * 4, ring.shape[3], NUM_GROW_CH)
-                above, here = (y - 1) % RING_ROWS * 4, y % RING_ROWS * 4
-                below = (y + 1) % RING_ROWS * 4
-                rows = (above + 3, here, here + 1, here + 2, here + 3, below)
-                load_row(lines, rows, 0, tiles, slot, NUM_FEAT + (number - 1) * NUM_GROW_CH)
+                channel = NUM_FEAT + (number - 1) * NUM_GROW_CH
+                _load_kept_row(ring[number - 1], y, tiles, slot, channel)
             if number < 4:
                 multiply_row(slot, 0, tiles, filters[number], sums)
                 lines = ring[number, y % RING_ROWS]
@@ -463,14 +474,9 @@ def chain(source, out, filters, biases, slopes, size, box, planes, sums, ring):
             if not begin <= y < end or not (inner or top <= y < bottom):
                 continue
             if number == 0:
-                rows = (4 * y, 4 * y + 1, 4 * y + 2, 4 * y + 3, 4 * y + 4, 4 * y + 5)
-                load_row(source, rows, 4 * first, tiles, planes, 0)
+                _load_source_row(source, y, first, tiles, planes)
             else:
-                lines = ring[number - 1].reshape(RING_ROWS * 4, ring.shape[3], NUM_FEAT)
-                above, here = (y - 1) % RING_ROWS * 4, y % RING_ROWS * 4
-                below = (y + 1) % RING_ROWS * 4
-                rows = (above + 3, here, here + 1, here + 2, here + 3, below)
-                load_row(lines, rows, 0, tiles, planes, 0)
+                _load_kept_row(ring[number - 1], y, tiles, planes, 0)
             if inner:
                 multiply_row(planes, 0, tiles, filters[number], sums)
                 lines = ring[number, y % RING_ROWS]

@@ -6,6 +6,7 @@ memory, and how they are computed, `kernels` says.
 """
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Self
@@ -53,8 +54,6 @@ is right throughout, since it is made of rows that are there beyond these."""
 TOGETHER: Final = 5
 """The convolutions of a compact network that are computed together: of a tile more on each side of
 a box, four may be wrong by a pixel each. More would have two tiles more."""
-BODY_SHARE: Final = 0.9
-"""The share of the body in all the work; 0.87 to 0.93 by the floating-point operations."""
 LEAKS: Final = np.full(NUM_GROW_CH, LEAK, np.float32)
 NOTHING: Final = np.zeros((1, 1, 1), np.float32)
 """In place of a map that is not read."""
@@ -239,8 +238,33 @@ def _tiles(columns: int, count: int) -> int:
     return sum(kernels.room(min(columns, right + 1) - max(0, left - 1)) for left, right in cut)
 
 
-class WholeMapRRDB:
-    """An RRDBNet prepared for whole maps, as `whole_maps.WholeMapNetwork`."""
+class WholeMaps(ABC):
+    """A network prepared for whole maps, as `whole_maps.WholeMapNetwork`.
+
+    `body_share` is the body's share of all products.
+    """
+
+    fold: int
+    scale: int
+    body_share: float
+
+    def open(self, level: Resolution, tail_rows: int) -> WholeMapStream:
+        """Open a stream for one image, as `streams.Streamed` does."""
+        return WholeMapStream(self, level, tail_rows)
+
+    def strips(self, image: Tensor, height: int, width: int, rows: int) -> Iterator[Tensor | float]:
+        with Workers() as workers:
+            yield from self._strips(workers, image, (height, width), rows)
+
+    @abstractmethod
+    def _strips(
+        self, workers: Workers, image: Tensor, size: Size, rows: int
+    ) -> Iterator[Tensor | float]:
+        """What `strips` returns, for a body's map of an image of that size."""
+
+
+class WholeMapRRDB(WholeMaps):
+    """An RRDBNet prepared for whole maps."""
 
     def __init__(self, net: RRDBNet) -> None:
         self.fold = net.unshuffle
@@ -255,14 +279,11 @@ class WholeMapRRDB:
         self.last = Convolution(net.conv_body)
         self.ups = [Convolution(conv, LEAK) for conv in (net.conv_up1, net.conv_up2)]
         self.tail = Convolution(net.conv_hr, LEAK), Convolution(net.conv_last)
-
-    def open(self, level: Resolution, tail_rows: int) -> WholeMapStream:
-        """Open a stream for one image, as `streams.Streamed` does."""
-        return WholeMapStream(self, level, tail_rows)
-
-    def strips(self, image: Tensor, height: int, width: int, rows: int) -> Iterator[Tensor | float]:
-        with Workers() as workers:
-            yield from self._strips(workers, image, (height, width), rows)
+        # The tail's maps have 4 times the pixels of the body's, then 16 times.
+        large = sum(conv.weight.numel() for conv in (net.conv_up2, net.conv_hr, net.conv_last))
+        tail = 4 * net.conv_up1.weight.numel() + 16 * large
+        body = sum(weight.numel() for weight in net.body.parameters())
+        self.body_share = body / (body + tail)
 
     def _strips(
         self, workers: Workers, image: Tensor, size: Size, rows: int
@@ -279,7 +300,7 @@ class WholeMapRRDB:
                 outer = source if index == 2 else None
                 block = self.blocks[first + index]
                 workers.add_dense(block, chain[index], chain[index + 1], size, outer)
-                yield BODY_SHARE * (first + index + 1) / len(self.blocks)
+                yield self.body_share * (first + index + 1) / len(self.blocks)
             source, middle = middle, source
         workers.convolve(self.last, source, middle, size, residual=shallow)
         del source, third, shallow
@@ -316,12 +337,11 @@ class WholeMapRRDB:
         return torch.from_numpy(image[1 : visible[0] + 1, 1 : visible[1] + 1, :3]).clone()
 
 
-class WholeMapCompact:
-    """An SRVGGNetCompact prepared for whole maps, as `whole_maps.WholeMapNetwork`."""
-
-    fold = 1
+class WholeMapCompact(WholeMaps):
+    """An SRVGGNetCompact prepared for whole maps."""
 
     def __init__(self, net: SRVGGNetCompact) -> None:
+        self.fold = 1
         self.scale = net.scale
         *chain, last = net.body  # convolutions and activations in turn, and a last convolution
         assert isinstance(last, nn.Conv2d)
@@ -335,14 +355,8 @@ class WholeMapCompact:
             Several(convs[start : start + TOGETHER]) for start in range(0, len(convs), TOGETHER)
         ]
         self.last = Convolution(in_pixel_order(last, net.scale))
-
-    def open(self, level: Resolution, tail_rows: int) -> WholeMapStream:
-        """Open a stream for one image, as `streams.Streamed` does."""
-        return WholeMapStream(self, level, tail_rows)
-
-    def strips(self, image: Tensor, height: int, width: int, rows: int) -> Iterator[Tensor | float]:
-        with Workers() as workers:
-            yield from self._strips(workers, image, (height, width), rows)
+        whole = sum(weight.numel() for weight in net.body.parameters())
+        self.body_share = 1 - last.weight.numel() / whole
 
     def _strips(
         self, workers: Workers, image: Tensor, size: Size, rows: int
@@ -353,7 +367,7 @@ class WholeMapCompact:
         for number, several in enumerate(self.body, start=1):
             workers.chain(several, source, target, size)
             source, target = target, source
-            yield BODY_SHARE * number / len(self.body)
+            yield self.body_share * number / len(self.body)
         del target
         buffer = empty_map((min(height, rows), width), self.last.outputs)
         for top in range(0, height, rows):
@@ -370,7 +384,7 @@ class WholeMapCompact:
             yield strip.reshape(count * self.scale, width * self.scale, 3)
 
 
-def whole_maps(net: Net) -> WholeMapRRDB | WholeMapCompact:
+def whole_maps(net: Net) -> WholeMaps:
     """Prepare `net` for whole maps. Copies its weights."""
     return WholeMapRRDB(net) if isinstance(net, RRDBNet) else WholeMapCompact(net)
 
