@@ -8,6 +8,9 @@ said of a dense block counts the operations of direct convolutions, as `upscaler
 
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -53,6 +56,7 @@ def main() -> None:
         products(planes, sums)
         transforms(planes, sums)
         dense_blocks()
+    starts()
 
 
 def products(planes: whole_maps.Map, sums: whole_maps.Map) -> None:
@@ -84,6 +88,25 @@ def transforms(planes: whole_maps.Map, sums: whole_maps.Map) -> None:
     print(
         f"\nTransforms of a tile of 64 channels: {load / TILES * 1e9:.0f} ns to planes, "
         f"{store / TILES * 1e9:.0f} ns to results"
+    )
+
+
+def starts() -> None:
+    """How long a process takes to have the kernels, after torch."""
+    script = (
+        "import time, torch; began = time.perf_counter();"
+        "from upscaler.engine.cpu.check import kernels_work; assert kernels_work();"
+        "print(time.perf_counter() - began)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"NUMBA_CACHE_DIR": folder}
+        took = [
+            float(subprocess.check_output([sys.executable, "-c", script], env=environment))
+            for _ in range(6)
+        ]
+    print(
+        f"\nTo have them and to check them: {took[0]:.1f} s the first time, then "
+        f"{statistics.median(took[1:]):.2f} s"
     )
 
 
