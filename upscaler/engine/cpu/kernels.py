@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import config
@@ -343,6 +344,30 @@ def _clear_outside(out, top, left, tiles, rows, columns):
         begin = left if row >= rows else left + columns
         if begin < right:
             out[top + row, begin:right] = 0
+
+
+@_compiled(MAP, types.float64[:, ::1], FILTERS)
+def transform_filters(weights, transform, filters):
+    """Write `filters`: `transform`, of shape (36, 9), times weights (channels out, in, 9).
+
+    They are summed in fp64, since sixths and twelfths are not exact, and rounded once. Channels
+    that are missing to whole groups are zero.
+    """
+    outputs, inputs, _ = weights.shape
+    taps, line = np.zeros((9, WIDTH)), np.zeros(WIDTH)
+    for group in range(filters.shape[1]):
+        for channel in range(inputs):
+            for lane in range(WIDTH):
+                output = group * WIDTH + lane
+                for tap in range(9):
+                    inside = output < outputs
+                    taps[tap, lane] = weights[output, channel, tap] if inside else 0.0
+            for plane in range(36):
+                line[:] = 0
+                for tap in range(9):
+                    for lane in range(WIDTH):
+                        line[lane] += transform[plane, tap] * taps[tap, lane]
+                filters[plane, group, channel] = line
 
 
 @_compiled(

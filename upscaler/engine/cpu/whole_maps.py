@@ -85,12 +85,10 @@ class Convolution:
         outputs, inputs = weight.shape[:2]
         groups = -(-outputs // kernels.WIDTH)
         self.outputs = groups * kernels.WIDTH
-        filters = np.zeros((36, inputs, self.outputs), np.float32)
-        # In fp64, since sixths and twelfths are not exact: weights are rounded once, at the end.
-        planes = (TRANSFORM @ weight.reshape(-1, 9).T).reshape(36, outputs, inputs)
-        filters[:, :, :outputs] = planes.transpose(0, 2, 1)
-        by_group = filters.reshape(36, inputs, groups, kernels.WIDTH).transpose(0, 2, 1, 3)
-        self.filters = np.ascontiguousarray(by_group)
+        self.filters = np.empty((36, groups, inputs, kernels.WIDTH), np.float32)
+        # Not by NumPy or torch, whose threads wait for each other at each of hundreds of layers: on
+        # a busy machine that took seconds.
+        kernels.transform_filters(weight.reshape(outputs, inputs, 9), TRANSFORM, self.filters)
         self.bias = np.zeros(self.outputs, np.float32)
         self.bias[:outputs] = conv.bias.detach().numpy()
         self.slopes = np.ones(self.outputs, np.float32)
