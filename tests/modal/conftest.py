@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.modal_control_plane import Plane, app_deployed, make
+from upscaler.modal import bucket
 
 
 @pytest.fixture(scope="module")
@@ -21,3 +22,14 @@ def plane(plane_of_module: Plane) -> Iterator[Plane]:
     yield plane_of_module
     plane_of_module.failing.clear()
     plane_of_module.writing, plane_of_module.lost_blobs = True, False
+
+
+@pytest.fixture
+def silent_of_signatures(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Whatever is logged in a test, no URL with a signature is. Uploads are tried again at once."""
+    monkeypatch.setattr(bucket, "PAUSE_S", 0.0)
+    with caplog.at_level("INFO"):
+        yield
+    assert "X-Amz-Signature" not in caplog.text

@@ -47,7 +47,11 @@ from upscaler.modal.states import States
 from upscaler.service.app import create_app
 from upscaler.settings import Settings
 
-pytestmark = [pytest.mark.dev, needs_clients()]
+pytestmark = [
+    pytest.mark.dev,
+    needs_clients(),
+    pytest.mark.usefixtures("silent_of_signatures"),
+]
 
 BEARER = {"Authorization": f"Bearer {TOKENS[0]}"}
 ASYNC = {ASYNC_HEADER: "1"}
@@ -60,17 +64,6 @@ BUSY: Reply = (503, {}, b"<Error><Code>SlowDown</Code></Error>")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-def silent_of_signatures(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """Whatever is logged here, no URL with a signature is."""
-    monkeypatch.setattr(module, "PAUSE_S", 0.0)
-    with caplog.at_level("INFO"):
-        yield
-    assert "X-Amz-Signature" not in caplog.text
 
 
 @contextmanager

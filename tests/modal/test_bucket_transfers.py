@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,21 +15,12 @@ from upscaler.errors import NotStored, UnknownJob, Unreachable
 from upscaler.modal import bucket as module
 from upscaler.service.backend import StageTimer, run_job
 
+pytestmark = pytest.mark.usefixtures("silent_of_signatures")
+
 OK: Reply = (200, {}, b"")
 BUSY: Reply = (503, {}, b"<Error><Code>SlowDown</Code></Error>")
 REFUSED: Reply = (403, {}, b"<Error><Code>AccessDenied</Code></Error>")
 RESULT = run_job(Resizer(), TASK, "0" * 64, StageTimer())
-
-
-@pytest.fixture(autouse=True)
-def silent_of_signatures(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """Whatever is logged here, no URL with a signature is."""
-    monkeypatch.setattr(module, "PAUSE_S", 0.0)
-    with caplog.at_level("INFO"):
-        yield
-    assert "X-Amz-Signature" not in caplog.text
 
 
 @pytest.mark.parametrize(
