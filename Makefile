@@ -21,6 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 ALL := --hypothesis-profile=all
 # Found first, since collecting all tests takes longer than some of these.
 ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
+IN_BASE = $(shell grep -rl --include='test_*.py' 'mark\.base' tests)
 # What `make test-one` runs: a file, a folder, or FILE::NAME, and other options of pytest.
 T ?= tests
 
@@ -52,7 +53,7 @@ dev: $(VENV)/dev.done
 # Where a test runs, its marks say, which pyproject.toml describes.
 test: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/plugins.done $(BASE)/done
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 4 $(TOGETHER) --timeout=120 -m 'not (base or slow)'
-	$(BASE)/bin/python -m pytest -m 'base and not slow'
+	$(BASE)/bin/python -m pytest -m 'base and not slow' $(IN_BASE)
 
 test-all: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(VENV)/plugins.done $(BASE)/done
 	$(BIN)/python -m pytest $(ALL) -m alone $(ALONE)

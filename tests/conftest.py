@@ -104,7 +104,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.markexpr = "not (base or slow)" if find_spec("torch") else "not slow"
     # A client of httpx reads all certificates when it is made, which takes 20 ms. No test connects
     # to a host that has one of those.
-    os.environ.setdefault("SSL_CERT_FILE", str(TESTS / "support" / "nobody.pem"))
+    os.environ["SSL_CERT_FILE"] = str(TESTS / "support" / "nobody.pem")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
