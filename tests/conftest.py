@@ -109,9 +109,15 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection() -> None:
+    """Let no garbage collection look through thousands of tests while they are collected."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Let no garbage collection look through thousands of tests and all that is imported again."""
+    """Nor after that, through them and all that is imported again."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
