@@ -10,7 +10,7 @@ from tests.support.networks import needs_bf16
 from tests.support.scripts import numbers_of
 from upscaler.planning import HEAP_BYTES
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 PEAK = """
 import ctypes, sys
@@ -22,6 +22,7 @@ from upscaler.models import MODELS, UpscalingModel
 from upscaler.engine.networks import build
 from upscaler.settings import Kernels, Precision
 
+torch.set_num_threads(2)  # as on the machines of CI; each thread has buffers of its own
 name, precision, *numbers = sys.argv[1:]
 width, height, channels, bands, rows = map(int, numbers)
 model = MODELS[UpscalingModel(name)]
