@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 # Without torch: where everything but the engine must work too.
 BASE := .venv-base
 PIP := -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+# PyPI's torch for Linux is a CUDA build of several GB. This index has a CPU build.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
 INPUTS := pyproject.toml constraints.txt
 
 # Several files run at a time, since some wait, each in its own order, and each with one of torch's
@@ -87,14 +89,29 @@ clean:
 $(VENV)/bin/python $(BASE)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "Python's venv is missing. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 	@$(PYTHON) -m venv $(@D:/bin=) || { rm -rf $(@D:/bin=); exit 1; }
 
-$(VENV)/engine.done: $(INPUTS) | $(VENV)/bin/python
+# Alone, without what it requires, which comes from PyPI as pinned. An index, or a torch, that was
+# chosen already is left alone; if this fails, the next step installs PyPI's torch, as it does elsewhere.
+$(VENV)/torch.done: | $(VENV)/bin/python
+	@if [ "$$(uname -s)" != Linux ] || [ -n "$$PIP_INDEX_URL$$PIP_EXTRA_INDEX_URL" ] \
+		|| command -v nvidia-smi >/dev/null || grep -q '^torch==.*+' constraints.txt \
+		|| $(BIN)/python -m pip show --quiet torch 2>/dev/null; then :; \
+	else \
+		echo "No NVIDIA driver is found: installing torch's CPU build ..."; \
+		$(BIN)/python $(PIP) --no-deps --retries 0 --timeout 30 --index-url $(CPU_INDEX) torch \
+			|| echo "$(CPU_INDEX) cannot be used here: torch comes from PyPI"; \
+	fi
+	@touch $@
+
+$(VENV)/engine.done: $(INPUTS) $(VENV)/torch.done | $(VENV)/bin/python
 	@echo "Setting up the engine in $(VENV) (torch is large; this is done once) ..."
 	@$(BIN)/python $(PIP) --editable '.[engine]'
 	@touch $@
 
-$(VENV)/dev.done: $(INPUTS) | $(VENV)/bin/python
+$(VENV)/dev.done: $(INPUTS) $(VENV)/torch.done | $(VENV)/bin/python
 	@echo "Setting up the tests in $(VENV) (this is done once) ..."
 	@$(BIN)/python $(PIP) --editable '.[engine,modal,mock,contract,reference,bench,test,dev]'
 	@touch $@ $(VENV)/engine.done

@@ -38,6 +38,18 @@ PYTEST_ARGUMENTS: Final = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge a target by `argv`, by default the process's arguments; return the exit status."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout:  # None if it is closed
+                sys.stdout.flush()  # Python's own flush at exit would print an error
+    except BrokenPipeError:  # as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     if args.junit and args.contract_har:
         sys.stderr.write(f"{NAME}: --har writes no JUnit: leave out --junit\n")

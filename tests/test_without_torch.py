@@ -58,4 +58,4 @@ def test_a_command_that_needs_torch_says_what_to_install(
 ) -> None:
     photo = ROOT / "docs" / "photo.png"
     assert main.main([str(photo) if word == "PHOTO" else word for word in command]) == 1
-    assert "pip install 'octo-upscaler[engine]'" in capsys.readouterr().err
+    assert "pip install '.[engine]' in a clone" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A drop-in for OctoAI's image Upscaling API: tiled Real-ESRGAN behind one POST.
+"""A drop-in for OctoAI's image Upscaling API: Real-ESRGAN behind one POST.
 
     from upscaler import Engine
 

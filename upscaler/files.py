@@ -20,6 +20,8 @@ MAX_FILE_BYTES: Final = 2 * MAX_INPUT_PX**2 * 4 * 2
 """The largest input: twice an uncompressed image of the largest size, with alpha and 16 bits."""
 STALE_AFTER_S: Final = 24 * 60 * 60
 """No file is written for so long: an older partial file was left by a process that was killed."""
+STDOUT: Final = "standard output"
+"""The `filename` of an OSError on standard output."""
 UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """The categories of Unicode that `printable` escapes."""
 KINDS: Final = {
@@ -166,3 +168,25 @@ def escape_unencodable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None if it is closed
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def flushed_stdout() -> Iterator[None]:
+    """Flush standard output at the end of the block, also after `--help`, which raises SystemExit.
+
+    Raises OSError on STDOUT, BrokenPipeError if the reader is gone, as behind `head`. Python's own
+    flush at exit would print that error, and change the exit status to 120.
+    """
+    try:
+        yield
+    finally:
+        try:
+            if sys.stdout:  # None if it is closed
+                sys.stdout.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, STDOUT) from error
+
+
+def discard_stdout() -> None:
+    """Send standard output nowhere from now on, with what it has not written yet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,10 +6,9 @@ The exit status is 0 after SIGTERM or SIGINT, 1 if it cannot start, and 2 for wr
 import argparse
 import re
 import signal
-import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
@@ -24,9 +23,10 @@ from mock_server.scenario import FETCHES
 from mock_server.serving.connection import MockConnection
 from mock_server.serving.malloc import keep_freed_memory
 from upscaler.errors import InvalidSetting
-from upscaler.files import atomic_write
+from upscaler.files import atomic_write, discard_stdout, flushed_stdout
 from upscaler.formats import ImageEncoding
 from upscaler.service import logs
+from upscaler.service.server.addresses import listen, url_of
 from upscaler.service.server.connection import server
 from upscaler.settings import FaceEnhance, Settings
 
@@ -41,6 +41,17 @@ RULE_FORMATS: Final = {"text": catalogue.format_text, "json": catalogue.format_j
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the mock as `argv` says, by default the process's own; return the exit status."""
+    try:
+        with flushed_stdout():
+            return _run(argv)
+    except OSError as error:
+        discard_stdout()
+        if not isinstance(error, BrokenPipeError):  # its reader has what it wanted, as `head` does
+            sys.stderr.write(f"{NAME}: {error.filename}: {error.strerror}\n")
+        return 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = _create_parser().parse_args(argv)
     if args.version:
         from importlib.metadata import version  # noqa: PLC0415  takes a while
@@ -58,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Before all that may fail: who waits for this mock must not find the port of another.
             args.port_file.unlink(missing_ok=True)
         mock = _create_mock(args)
-        with _listen(args.host, args.port) as listener:
+        listeners = listen(args.host, args.port)
+        with ExitStack() as opened:
+            for listener in listeners:
+                opened.enter_context(listener)
             # uvicorn finishes the requests under way, and then raises the signal once more.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: sys.exit(0))
@@ -66,12 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             logs.to_stderr(mock.tokens)
             with (
                 _recorded(mock, args.verify_log) as app,
-                _port_file(args.port_file, listener.getsockname()[1]),
+                _port_file(args.port_file, listeners[0].getsockname()[1]),
             ):
                 mock_server = server(app, args.host, args.port, MockConnection)
                 # From here on clients can connect; they are answered once the server runs.
-                print(_url(listener) + mock.settings.root_path, flush=True)  # noqa: T201  what callers wait for
-                mock_server.run(sockets=[listener])
+                print(url_of(listeners[0]) + mock.settings.root_path, flush=True)  # noqa: T201  what callers wait for
+                mock_server.run(sockets=listeners)
     except (InvalidSetting, OSError) as error:
         message = str(error)
         if isinstance(error, OSError) and error.strerror:
@@ -203,24 +217,6 @@ def _create_mock(args: argparse.Namespace) -> Mock:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket; raises OSError with the address as its file name.
-
-    uvicorn could open it as well, but would report an error only in its log.
-    """
-    address = f"{host}:{port}"
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, resolved = found[0]
-        return socket.create_server(resolved[:2], family=family)
-    except UnicodeError as error:  # a name that is too long, for example
-        raise OSError(0, "no such host", address) from error
-    except OSError as error:
-        # create_server repeats the address in parentheses.
-        reason = str(error.strerror).partition(" (")[0]
-        raise OSError(error.errno, reason, address) from error
-
-
 @contextmanager
 def _recorded(mock: Mock, path: Path | None) -> Iterator[ASGIApp]:
     """The mock's app, whose exchanges are written to `path`, if there is one."""
@@ -255,8 +251,3 @@ def _port_file(path: Path | None, port: int) -> Iterator[None]:
         with suppress(OSError):
             if path.read_bytes() == written:
                 path.unlink()
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

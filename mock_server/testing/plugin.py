@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 GUARD: Final = pytest.StashKey[NetworkGuard]()
 SERVERS: Final = ("upscaling_mock", "upscaling_mock_module", "upscaling_mock_session")
 ROUTERS: Final = ("upscaling_api", "upscaling_api_module", "upscaling_api_session")
-NO_RESPX: Final = "upscaling_api needs respx: pip install 'octo-upscaler[mock]'"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -155,7 +154,9 @@ def _routes(config: pytest.Config) -> "Router":
     except ModuleNotFoundError as error:
         if error.name != "respx":
             raise
-        pytest.fail(NO_RESPX, pytrace=False)
+        from upscaler.install import install_command
+
+        pytest.fail(f"upscaling_api needs respx: {install_command('mock')}", pytrace=False)
     from mock_server.mock import Mock
 
     _replace(config)

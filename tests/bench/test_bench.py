@@ -316,4 +316,4 @@ def test_without_matplotlib_a_plot_is_refused_before_hours_of_measuring(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main.main(["bench", "--plot", "plot.png"]) == 1
-    assert "--plot needs matplotlib: pip install 'octo-upscaler[bench]'" in capsys.readouterr().err
+    assert "--plot needs matplotlib: pip install '.[bench]' in a clone" in capsys.readouterr().err

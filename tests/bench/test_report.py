@@ -1,6 +1,7 @@
 """Tables and plots of figures that are made up."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -54,6 +55,13 @@ def test_who_failed_has_no_figures_and_says_why() -> None:
     assert not any(character.isdigit() for character in "".join(lines[5].split("|")[2:]))
     assert "- OpenVINO fp32 failed: killed" in lines
     assert "- Plan of upscaler fp32: one tile, 64 rows a step" in lines
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"), [(1, "time: one run, pixels"), (3, "time: median of 3 interleaved runs,")]
+)
+def test_a_single_run_has_no_median(runs: int, words: str) -> None:
+    assert report.notes(replace(REPORT, runs=runs)).startswith(words)
 
 
 def test_a_missing_truth_is_said() -> None:

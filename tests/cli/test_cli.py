@@ -158,9 +158,9 @@ def test_scripts_get_an_object_per_picture(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--scale", "0"], "--scale: "),
-        (["--scale", "nan"], "--scale: "),
-        (["--width", "0"], "--width: "),
+        (["--scale", "0"], "--scale: must be greater than 0"),
+        (["--scale", "nan"], "--scale: must be a finite number"),
+        (["--width", "0"], "--width: must be greater than or equal to 1"),
         (["--height", "-3"], "--height: "),
         (["-o", "x.bmp"], "x.bmp: "),
         (["-o", "x.png", "--encoding", "jpeg"], "x.png: "),

@@ -1,5 +1,6 @@
 """`upscaler serve`, as a process of its own."""
 
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import pytest
 
 from tests.support.service import GOOD, decoded, upscale
 from upscaler.cli import main
+from upscaler.cli import serve as serve_command
 from upscaler.cli.options import parser, settings_from
 from upscaler.settings import FaceEnhance
 
@@ -126,14 +128,30 @@ def test_every_line_of_a_service_is_a_json_object(tmp_path: Path) -> None:
     assert "confidential" not in "".join(server.said)
 
 
-@pytest.mark.slow
-def test_a_port_that_is_taken_is_status_1() -> None:
+def test_a_port_in_use_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        command = [*SERVE, "--port", port]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 1
-    assert "the server could not be started" in done.stderr
+        port = taken.getsockname()[1]
+        assert main.main(["serve", "--port", str(port)]) == 1
+    assert capsys.readouterr().err == f"upscaler: 127.0.0.1:{port}: Address already in use\n"
+
+
+class Terminal(io.StringIO):
+    """A standard error that people read."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("token", ["", "secret"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_on_a_terminal_it_says_what_to_open(
+    token: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Terminal()
+    monkeypatch.setattr(sys, "stderr", said)
+    serve_command._welcome(f"http://{host}:8000", token or None)
+    lines = said.getvalue().splitlines()
+    assert lines[-1] == "Open http://127.0.0.1:8000/" + ("#token=secret" if token else "")
 
 
 @pytest.mark.parametrize(

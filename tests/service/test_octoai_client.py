@@ -10,12 +10,13 @@ import io
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
 
-from tests.support.paths import PHOTO
+from tests.support.paths import PHOTO, ROOT
 from tests.support.service import Slow, running
 from upscaler.engine.pool import EnginePool
 from upscaler.service import responses
@@ -123,7 +124,19 @@ def test_a_fault_of_the_client_is_told_at_once(client: OctoAI, url: str) -> None
 
 
 def test_without_such_a_carrier_the_client_sends_no_token(url: str) -> None:
-    """Should a later client send it, this fails, and the README has a line too many."""
+    """Should a later client send it, this fails, and docs/API.md has a line too many."""
     with httpx.Client() as carrier, pytest.raises(httpx.HTTPStatusError) as error:
         OctoAI(api_key=TOKEN, httpx_client=carrier).infer(f"{url}/upscaling", inputs={})
     assert error.value.response.status_code == 401
+
+
+def test_the_example_in_the_docs(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "API.md").read_text()
+    example = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    Path("docs").symlink_to(ROOT / "docs")
+    ours = example.replace("http://127.0.0.1:8000", url).replace("secret", TOKEN)
+    assert ours.count(url) == 1
+    exec(ours, {})
+    with Image.open("photo-x2.png") as image:
+        assert image.size == (608, 512)

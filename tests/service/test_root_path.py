@@ -1,5 +1,6 @@
 """The service and the mock behind a proxy with a path before theirs: the real nginx."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,13 +9,15 @@ from typing import Final
 
 import httpx
 import pytest
+import trustme
 
 from mock_server import Mock
 from tests.service.test_hostile_forms import METHODS
 from tests.support.both_servers import SERVERS, api_of
 from tests.support.contract_cli import run_cli
 from tests.support.mock_servers import SMALL, mocked
-from tests.support.nginx import free_port, needs_nginx, nginx
+from tests.support.nginx import free_port, needs_nginx, nginx, running
+from tests.support.paths import ROOT as CHECKOUT
 from tests.support.service import SETTINGS, TOKENS, decoded
 from upscaler.errors import InvalidSetting
 from upscaler.settings import OWN_PATHS, Settings
@@ -139,3 +142,34 @@ def test_what_is_no_path_or_one_of_ours_is_refused(text: str) -> None:
 def test_every_path_of_ours_is_known() -> None:
     """A root path like one could not be told from it."""
     assert {path.split("/")[1] for path in METHODS} - {""} | {"_mock"} == {*OWN_PATHS}
+
+
+@needs_nginx
+def test_the_documented_nginx_with_tls(tmp_path: Path) -> None:
+    text = (CHECKOUT / "docs" / "SERVICE.md").read_text()
+    example = text.partition("```nginx\n")[2].partition("```")[0]
+    authority = trustme.CA()
+    leaf = authority.issue_cert("127.0.0.1")
+    leaf.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    port = free_port()
+    public = f"https://127.0.0.1:{port}"
+    settings = replace(SETTINGS, public_url=public)
+    with api_of("service", settings) as direct:
+        mine = {
+            "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+            "/etc/ssl/images.pem": str(tmp_path / "both.pem"),
+            "/etc/ssl/images.key": str(tmp_path / "both.pem"),
+            "http://127.0.0.1:8000": str(direct.base_url).rstrip("/"),
+        }
+        for theirs, ours in mine.items():
+            assert example.count(theirs) == 1
+            example = example.replace(theirs, ours)
+        trusted = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        with (
+            running(tmp_path, example, port),
+            httpx.Client(base_url=public, headers=direct.headers, verify=trusted) as api,
+        ):
+            started = api.post("/upscaling", json=SMALL, headers={"X-OctoAI-Async": "1"}).json()
+            assert started["poll_url"].startswith(f"{public}/v1/requests/")
+            assert api.get(started["poll_url"]).status_code == 200

@@ -41,8 +41,8 @@ class DryRunResponse(BaseModel):
         int,
         Field(
             title="Tiles",
-            description="The number of overlapping tiles that the image would be split into; "
-            "1 if it goes through the network whole.",
+            description="The number of overlapping bands that the image would be split into for "
+            "lack of memory; 1 if it goes through the network whole.",
         ),
     ]
     estimated_seconds: Annotated[

@@ -7,6 +7,7 @@ from typing import Final
 
 from upscaler.bench.machine import Machine, version
 from upscaler.errors import Unavailable
+from upscaler.install import install_command
 from upscaler.models import RRDB, Model
 from upscaler.settings import Device, Precision
 
@@ -42,11 +43,11 @@ DISTRIBUTIONS: Final = {
 """The packages that each needs; the version of the first is reported."""
 INSTALL: Final = {
     Peer.REALESRGAN: (
-        "pip install 'octo-upscaler[reference]', then "
+        f"{install_command('reference')}, then "
         "pip install --no-deps --no-build-isolation basicsr==1.4.2 realesrgan==0.3.0"
     ),
-    Peer.OPENVINO: "pip install 'octo-upscaler[bench]'",
-    Peer.ONNXRUNTIME: "pip install 'octo-upscaler[bench]'",
+    Peer.OPENVINO: install_command("bench"),
+    Peer.ONNXRUNTIME: install_command("bench"),
 }
 
 

@@ -53,7 +53,7 @@ def png(report: Report) -> bytes:
     processor = report.gpu or f"{machine.processor}, {report.threads} threads"
     title = (
         f"{processor}, torch {machine.versions.get('torch', '?')}\n"
-        f"Median of {report.runs} interleaved runs; memory over the loaded model"
+        f"{report.timing.capitalize()}; memory over the loaded model"
     )
     figure.text(0.012, 1 - 0.18 / total, title, color=INK, size=9.5, va="top", linespacing=1.5)
     file = io.BytesIO()

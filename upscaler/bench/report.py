@@ -32,7 +32,7 @@ def to_json(report: Report) -> str:
 def notes(report: Report) -> str:
     """An explanation of the table's columns."""
     return textwrap.fill(
-        f"time: median of {report.runs} interleaved runs, pixels to pixels. Mpx/s: output. "
+        f"time: {report.timing}, pixels to pixels. Mpx/s: output. "
         "faster: than the row with 1, round by round: median (least to most). "
         "of peak: direct-convolution FLOP per second over the measured matrix peak; an engine that "
         "transforms convolutions needs fewer, and may have more than 100%. memory: peak over the "

@@ -119,6 +119,11 @@ class Report:
     peaks: dict[str, float]
     cases: list[Case]
 
+    @property
+    def timing(self) -> str:
+        """What a row's time is, for the notes and the plot."""
+        return f"median of {self.runs} interleaved runs" if self.runs > 1 else "one run"
+
 
 def begin(task: BenchTask, log: Log) -> Report:
     """The report of `task` without cases: the machine and its matrix peak.

@@ -10,6 +10,7 @@ from upscaler.cli import options
 from upscaler.cli.output import fail, progress_bar
 from upscaler.files import atomic_write
 from upscaler.imaging import decode
+from upscaler.install import install_command
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Device, Settings
 
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
     # Checked first: the plot is drawn after what may be hours of measuring.
     if args.plot and importlib.util.find_spec("matplotlib") is None:
-        return fail("--plot needs matplotlib: pip install 'octo-upscaler[bench]'", 1)
+        return fail(f"--plot needs matplotlib: {install_command('bench')}", 1)
     task = _task(args)
     log = (lambda _: None) if args.quiet else (lambda text: print(text, file=sys.stderr))
     results = runner.begin(task, log)

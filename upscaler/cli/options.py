@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from upscaler.bench.contenders import Peer
 from upscaler.formats import FILE_FORMATS, MAX_SIDE_PX, MIN_SIDE_PX, FileFormat, ImageEncoding
@@ -27,12 +27,23 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="upscaler", description="Upscale images with Real-ESRGAN, locally or over HTTP."
     )
+    root.add_argument("--version", action=_Version, nargs=0, help="print the version, and exit")
     commands = root.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_image(commands.add_parser("image", help="upscale files, folders and globs"))
     _add_serve(commands.add_parser("serve", help="serve the Upscaling API"))
     _add_weights(commands.add_parser("weights", help="list or fetch the models' weights"))
     _add_bench(commands.add_parser("bench", help="compare this engine with its peers"))
     return root
+
+
+class _Version(argparse.Action):
+    """Prints the version, which takes a while to look up."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print("upscaler", version("octo-upscaler"))
+        parser.exit()
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
@@ -86,7 +97,9 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.description = "Serve the Upscaling API. Tokens come from UPSCALER_TOKEN (a,b,...)."
-    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    parser.add_argument("--host", default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 is all of IPv4, for other machines to reach it, best "
+        "behind a proxy with TLS; default: 127.0.0.1, for this machine alone")  # fmt: skip
     parser.add_argument(
         "--port", type=_port, default=8000, help="default: 8000; 0 picks a free port"
     )

@@ -16,10 +16,8 @@ from tqdm import tqdm
 
 from upscaler.errors import InvalidRequest, UpscalerError
 from upscaler.file_inputs import STDIO
-from upscaler.files import atomic_write, printable
+from upscaler.files import STDOUT, atomic_write, printable
 
-STDOUT: Final = "standard output"
-"""The `filename` of an OSError on standard output."""
 OPTIONS: Final = {
     "scale": "--scale: ",
     "output_image_width": "--width: ",
@@ -76,7 +74,11 @@ def fail(text: str, status: int) -> int:
 def error_text(error: Exception) -> str:
     """The message of an error, with the options' names in place of the API's fields."""
     if isinstance(error, InvalidRequest):
-        return "; ".join(f"{OPTIONS.get(str(e.loc[-1]), '')}{e.msg}" for e in error.errors)
+        # pydantic's messages are about the input of an API.
+        return "; ".join(
+            OPTIONS.get(str(e.loc[-1]), "") + e.msg.replace("Input should be", "must be", 1)
+            for e in error.errors
+        )
     if isinstance(error, UpscalerError):
         return printable(str(error))
     if isinstance(error, OSError) and error.strerror:

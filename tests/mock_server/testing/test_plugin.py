@@ -194,7 +194,7 @@ def test_without_respx_the_fixture_says_what_to_install(tmp_path: Path) -> None:
         "-pno:respx",
     )
     assert came.counts == {"passed": 1, "error": 1}, came.said
-    assert "upscaling_api needs respx: pip install 'octo-upscaler[mock]'" in came.said
+    assert "upscaling_api needs respx: pip install '.[mock]' in a clone" in came.said
 
 
 CLIENTS: Final = {

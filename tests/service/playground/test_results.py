@@ -59,6 +59,16 @@ def test_a_photo_is_upscaled(page: Page) -> None:
     assert np.array_equal(np.array(Image.open(io.BytesIO(file))), 255 - before)
 
 
+def test_a_newcomer_needs_neither_a_picture_nor_to_copy_the_token(page: Page, service: str) -> None:
+    page.goto(f"/#token={ASCII_TOKEN}")
+    expect(page.locator("#token")).to_have_value(ASCII_TOKEN)
+    assert page.url == f"{service}/", "the token is not left in the address"
+    page.click("#sample")
+    expect(page.locator("#caption")).to_contain_text("sample.jpg · 304 × 256")
+    page.click("#start")
+    expect(page.locator("#summary")).to_contain_text("304 × 256 became 1216 × 1024 in ")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("event", ["drop", "paste"])
 def test_an_image_can_be_dropped_or_pasted(page: Page, event: str) -> None:

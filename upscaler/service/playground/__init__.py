@@ -47,6 +47,7 @@ FILES: Final = {
     "result.js": SCRIPT,
     "sizes.js": SCRIPT,
     "icon.svg": "image/svg+xml",
+    "sample.jpg": "image/jpeg",
 }
 """The files served under `/page/`, each with its media type."""
 

@@ -37,6 +37,13 @@ function chooseURL(text) {
   else showError("image", "Enter a URL that starts with http:// or https://.", $("image-url"));
 }
 
+async function chooseSample() {
+  const response = await fetch("page/sample.jpg").catch(() => null);
+  if (!response?.ok) return showError("image", "The sample cannot be loaded. Is the service running?");
+  const blob = await response.blob();
+  chooseFile(new File([blob], "sample.jpg", { type: blob.type }));
+}
+
 async function choose(chosen) {
   setImage(chosen);
   await measure(chosen);
@@ -90,6 +97,15 @@ const encoding = () => {
 const model = () => config.models.find(({ name }) => name === $("model").value);
 const number = () => readNumber($("number").value, kind());
 const token = () => $("token").value.trim();
+
+// `upscaler serve` prints the page's URL with its token behind #, which browsers send to no server.
+function takeToken() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!given) return;
+  $("token").value = given;
+  showError("token", null);
+  history.replaceState(null, "", location.pathname + location.search); // neither kept nor shown
+}
 
 // The request's fields but for the image.
 function fields() {
@@ -279,7 +295,7 @@ function setBusy(busy) {
   $("fields").disabled = busy;
   $("start").hidden = busy;
   $("progress").hidden = !busy;
-  for (const id of ["file", "image-url"]) $(id).disabled = busy;
+  for (const id of ["file", "image-url", "sample"]) $(id).disabled = busy;
   document.body.classList.toggle("busy", busy);
   if (busy) $("cancel").focus();
   else if (focusLost) $("start").focus();
@@ -364,6 +380,8 @@ async function copy() {
 
 function listen() {
   $("file").addEventListener("change", () => chooseFile($("file").files[0]));
+  $("sample").addEventListener("click", chooseSample);
+  window.addEventListener("hashchange", takeToken);
   $("url-form").addEventListener("submit", (event) => {
     event.preventDefault();
     chooseURL($("image-url").value);
@@ -421,6 +439,7 @@ function initialize() {
   $("model").value = config.default_model;
   $("encodings").replaceChildren(...config.encodings.map(encodingButton));
   listen();
+  takeToken();
   showModel();
   showKind();
   showEncoding();

@@ -18,6 +18,7 @@ from typing import Final, cast
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from upscaler.service.server.addresses import BACKLOG, listen
 from upscaler.service.server.lingering import LingeringTransport
 
 MAX_CONNECTIONS: Final = 500
@@ -31,8 +32,6 @@ WANTED_FILES: Final = 4096
 MIN_IDLE_S: Final = 1.0
 """How long a connection must have been idle to be evicted. One that has just been opened is about
 to be used."""
-BACKLOG: Final = 2048
-"""How many connections wait in the kernel, as in uvicorn; the kernel may have a lower limit."""
 POLL_S: Final = 0.02
 """How often to check whether there is room for the connection that waits."""
 ACCEPT_PAUSE_S: Final = 1.0
@@ -88,7 +87,11 @@ class Server(uvicorn.Server):
             sys.exit(STARTUP_FAILURE)
         try:
             # Duplicates, since the caller may close its own sockets at any time.
-            bound = [sock.dup() for sock in sockets] if sockets else await self._bind()
+            bound = (
+                [sock.dup() for sock in sockets]
+                if sockets
+                else listen(self.config.host, self.config.port)
+            )
         except OSError as error:
             log.error("%s", error)  # noqa: TRY400  the traceback adds nothing
             await self.lifespan.shutdown()
@@ -97,20 +100,6 @@ class Server(uvicorn.Server):
         if sockets is None:
             self._log_started_message(bound)
         self.started = True
-
-    async def _bind(self) -> list[socket.socket]:
-        """Return a bound socket for each address of the configured host."""
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(
-            self.config.host,
-            self.config.port,
-            type=socket.SOCK_STREAM,
-            flags=socket.AI_PASSIVE,
-        )
-        return [
-            socket.create_server(address[:2], family=family, backlog=BACKLOG)
-            for family, _, _, _, address in dict.fromkeys(found)  # some systems list one twice
-        ]
 
     async def admit(self, client: socket.socket) -> None:
         """Wait until there is room for an accepted connection, then start to serve it."""
