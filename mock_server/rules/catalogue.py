@@ -250,7 +250,7 @@ RULES: Final = (
     ),
     Rule(
         "OWN-6",
-        "a body in gzip or deflate is decoded, and has the limits of what comes of it; any other "
+        "a body in gzip or deflate is decoded, and limits apply to the decoded body; any other "
         "Content-Encoding is a 415",
         "ours",
     ),

@@ -231,7 +231,7 @@ def upscaling_api(_upscaling_router: "Router") -> "Iterator[Router]":
 
 @pytest.fixture(scope="module")
 def upscaling_api_module(pytestconfig: pytest.Config) -> "Iterator[Router]":
-    """The same for fixtures of a module, with another mock; `upscaling_api` goes before it."""
+    """The same for fixtures of a module, with another mock; `upscaling_api` overrides it."""
     with _routes(pytestconfig) as api:
         yield api
 

@@ -604,7 +604,7 @@ def test_the_rules_have_the_support_that_the_contract_gives_them() -> None:
     [
         ("REQ-1", "`/upscaling/`, is a 404 and never a redirect", "other methods and paths"),
         ("REQ-1", "`NaN`", "what is no JSON object"),
-        ("REQ-2", "in any case, with several spaces behind it", "several spaces behind it"),
+        ("REQ-2", "in any case, followed by several spaces", "several spaces behind it"),
         ("REQ-2", "`WWW-Authenticate: Bearer`", "WWW-Authenticate"),
         ("REQ-4", "Without any the error is at `init_image`", "where the error is"),
         ("REQ-5", "Without any the error is at `scale`", "where the error is"),
@@ -613,7 +613,7 @@ def test_the_rules_have_the_support_that_the_contract_gives_them() -> None:
         ("RES-2", "put on white in a JPEG", "put on white in a JPEG"),
         ("RES-2", "EXIF orientation of the input is applied", "EXIF orientation is applied"),
         ("RES-8", "`Vary: Accept`", "Vary"),
-        ("ASY-3", "what the POST accepted counts", "the Accept of the POST counts"),
+        ("ASY-3", "the POST's `Accept` applies", "the Accept of the POST counts"),
     ],
 )
 def test_what_strict_demands_is_in_the_contract_and_a_choice(

@@ -57,7 +57,7 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Upscale images: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, and HEIC and JPEG XL with Pillow's "
         f"plugins. Each side may have {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels, before and after, as "
-        "far as memory and disk allow; what will take long is told beforehand. By default an image "
+        "far as memory and disk allow; what will take long is reported beforehand. By default an image "
         "is upscaled by the model's own scale. Where a result does not fit into the memory, it "
         "waits in a temporary file beside the output. "
         "A result has the name of its image; where a folder has a.png and a.jpg, that of a.jpg is "

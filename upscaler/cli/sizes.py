@@ -1,7 +1,7 @@
 """The sizes that `upscaler image` takes, and what an image of that size will need.
 
 The limits of the API do not apply here: a size is refused only where this machine or a file format
-cannot have it, and the reason is told.
+cannot have it, and the reason is printed.
 """
 
 import shutil
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LONG_S: Final = 10.0
 LARGE_BYTES: Final = 2**30
 LARGE_PX: Final = 2**27
-"""What takes longer or more than this is told beforehand. So many pixels take seconds to
+"""What takes longer or more than this is reported beforehand. So many pixels take seconds to
 be written, whatever the network takes."""
 MEASURED_FLOP: Final = 10**11
 """Only an image with more operations is worth the measurement of an estimate."""

@@ -1,6 +1,6 @@
 """Decodes bodies in gzip or deflate, which gateways and clients may compress (RFC 9110, 8.4).
 
-All limits are those of what comes of a body. No other coding is read: it would take a library that
+All limits apply to the decoded body. No other coding is read: it would take a library that
 few clients need, and the 415 tells them what is read.
 """
 
@@ -20,7 +20,7 @@ OTHERS: Final = ("br", "compress", "dcb", "dcz", "x-compress", "zstd")
 """The registered codings that a 415 repeats; of any other text a client could make anything."""
 ENCODED_BYTES: Final = 64 * 2**10
 DECODED_BYTES: Final = 2**20
-"""How much is decoded at a time, and how much may come of it before the size is checked again."""
+"""How much is decoded at a time, and how much decoded data is produced before the size is checked again."""
 MAX_MEMBERS: Final = 1000
 """How many gzip files may follow each other in a body (RFC 1952, 2.2). Programs that write several
 make one of 64 KiB each, and of empty ones a body could have a million."""
