@@ -105,7 +105,9 @@ def test_links_on_pypi_lead_to_the_repository() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_are_valid(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
     targets = re.findall("^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for script in blocks(document.read_text(), "sh"):
+    text = document.read_text()
+    indented = re.findall("^ {4}((?:upscaler|python -m) .*)$", text, re.MULTILINE)
+    for script in blocks(text, "sh") + indented:
         for name, *words in filter(None, commands(script)):
             if name in PARSERS:
                 assert is_valid(name, words), f"{words}: {capsys.readouterr().err}"
