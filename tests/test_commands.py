@@ -9,11 +9,11 @@ from typing import Final
 import pytest
 
 SCRIPTS: Final = Path(sys.executable).parent
-COMMANDS: Final = {
-    "upscaler": [SCRIPTS / "upscaler"],
+COMMANDS: Final[dict[str, list[str]]] = {
+    "upscaler": [str(SCRIPTS / "upscaler")],
     "python -m upscaler": [sys.executable, "-m", "upscaler"],
-    "upscaler-mock": [SCRIPTS / "upscaler-mock"],
-    "upscaler-contract": [SCRIPTS / "upscaler-contract"],
+    "upscaler-mock": [str(SCRIPTS / "upscaler-mock")],
+    "upscaler-contract": [str(SCRIPTS / "upscaler-contract")],
 }
 
 

@@ -35,7 +35,7 @@ def make(folder: Path, *arguments: str, **environment: str) -> "subprocess.Compl
     )
 
 
-def set_up_torch(folder: Path, system: str, status: int = 0, **environment: str) -> tuple[str, str]:
+def set_up_torch(folder: Path, system: str, status: int, **environment: str) -> tuple[str, str]:
     """Return what make said, and what pip was told, on a system where pip ends with `status`."""
     log, venv = folder / "log", folder / "venv"
     command(folder / "bin" / "uname", f"echo {system}")
@@ -61,7 +61,7 @@ def test_no_other_machine_does(tmp_path: Path, case: str) -> None:
     if case == "NVIDIA":
         command(tmp_path / "bin" / "nvidia-smi", "")
     index = {"PIP_INDEX_URL": "https://pypi.example.com"} if case.startswith("an index") else {}
-    assert set_up_torch(tmp_path, "Darwin" if case == "Mac" else "Linux", **index)[1] == ""
+    assert set_up_torch(tmp_path, "Darwin" if case == "Mac" else "Linux", 0, **index)[1] == ""
 
 
 def test_a_debian_without_venv_is_told_which_package_has_it(tmp_path: Path) -> None:

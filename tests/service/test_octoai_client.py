@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.support.paths import PHOTO, ROOT
-from tests.support.service import Slow, running
+from tests.support.service import Resizer, Slow, running
 from upscaler.engine.pool import EnginePool
 from upscaler.service import responses
 from upscaler.service.app import create_app
@@ -130,13 +130,15 @@ def test_without_such_a_carrier_the_client_sends_no_token(url: str) -> None:
     assert error.value.response.status_code == 401
 
 
-def test_the_example_in_the_docs(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_in_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs" / "API.md").read_text()
     example = text.partition("```python\n")[2].partition("```")[0]
     monkeypatch.chdir(tmp_path)
     Path("docs").symlink_to(ROOT / "docs")
-    ours = example.replace("http://127.0.0.1:8000", url).replace("secret", TOKEN)
-    assert ours.count(url) == 1
-    exec(ours, {})
+    settings = Settings(tokens=("secret",))
+    with running(create_app(LocalBackend(Resizer()), settings)) as url:
+        names: dict[str, httpx.Client] = {}
+        exec(example.replace("http://127.0.0.1:8000", url), names)
+        names["carrier"].close()
     with Image.open("photo-x2.png") as image:
         assert image.size == (608, 512)

@@ -9,11 +9,11 @@ from typing import Any, Final
 from PIL import Image
 
 from upscaler.api.sizes import Size
-from upscaler.cli.output import STDOUT, error_text, fail, note, say
+from upscaler.cli.output import error_text, fail, note, say
 from upscaler.errors import FileRefused
 from upscaler.file_inputs import STDIO
 from upscaler.file_jobs import Batch, FileJob, listing
-from upscaler.files import printable
+from upscaler.files import STDOUT, printable
 from upscaler.imaging.decode import pixel_limit
 from upscaler.imaging.other_formats import MAX_PIXELS
 

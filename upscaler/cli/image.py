@@ -13,11 +13,11 @@ from upscaler.api.sizes import Size
 from upscaler.cli import sizes
 from upscaler.cli.batch import BatchRun
 from upscaler.cli.options import settings_from
-from upscaler.cli.output import STDOUT, note, open_result, progress_bar
+from upscaler.cli.output import note, open_result, progress_bar
 from upscaler.errors import FileRefused
 from upscaler.file_inputs import STDIO
 from upscaler.file_jobs import Batch, FileJob, plan_files
-from upscaler.files import printable
+from upscaler.files import STDOUT, printable
 from upscaler.formats import FILE_FORMATS, READ_SUFFIXES, FileFormat, ImageEncoding
 from upscaler.imaging.comparison import BeforeAfter
 from upscaler.imaging.decode import EncodedImage

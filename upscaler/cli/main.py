@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from upscaler.cli import bench, image, options, serve, weights
-from upscaler.cli.output import STDOUT, error_text, fail
+from upscaler.cli.output import error_text, fail
 from upscaler.errors import FileRefused, ImageError, InvalidRequest, UpscalerError
-from upscaler.files import discard_stdout, escape_unencodable, flushed_stdout
+from upscaler.files import STDOUT, discard_stdout, escape_unencodable, flushed_stdout
 from upscaler.install import install_command
 
 COMMANDS: Final = {

@@ -20,7 +20,7 @@ OTHERS: Final = ("br", "compress", "dcb", "dcz", "x-compress", "zstd")
 """The registered codings that a 415 repeats; of any other text a client could make anything."""
 ENCODED_BYTES: Final = 64 * 2**10
 DECODED_BYTES: Final = 2**20
-"""How much is decoded at a time, and how much decoded data is produced before the size is checked again."""
+"""How much is decoded at a time, and how large the result may get before it is checked again."""
 MAX_MEMBERS: Final = 1000
 """How many gzip files may follow each other in a body (RFC 1952, 2.2). Programs that write several
 make one of 64 KiB each, and of empty ones a body could have a million."""

@@ -210,12 +210,3 @@ def test_an_invalid_setting_is_status_1(
     assert cli.main([]) == 1
     said = capsys.readouterr().err
     assert said == "upscaler-mock: UPSCALER_QUEUE: must be a whole number from 0 to 9999\n"
-
-
-def test_an_ipv6_address_is_in_brackets_in_the_url() -> None:
-    try:
-        listener = cli._listen("::1", 0)
-    except OSError:
-        pytest.skip("this machine has no IPv6")
-    with listener:
-        assert cli._url(listener) == f"http://[::1]:{listener.getsockname()[1]}"
