@@ -134,8 +134,8 @@ class BatchRun:
             note(self.batch.passed_over_text())
         if self.left:
             note(
-                f"left {self.left} of {total}, whose results are there, not older than the image, "
-                "and of the size that is asked for (--again makes them anew)"
+                f"left {self.left} of {total}, whose results exist, are not older than the image, "
+                "and have the requested size (--again repeats them)"
             )
         if self.failures:
             note("\n  ".join([f"{len(self.failures)} of {total} failed:", *self.failures]))

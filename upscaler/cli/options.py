@@ -57,13 +57,12 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Upscale images: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, and HEIC and JPEG XL with Pillow's "
         f"plugins. Each side may have {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels, before and after, as "
-        "far as memory and disk allow; what will take long is reported beforehand. By default an image "
-        "is upscaled by the model's own scale. Where a result does not fit into the memory, it "
-        "waits in a temporary file beside the output. "
-        "A result has the name of its image; where a folder has a.png and a.jpg, that of a.jpg is "
-        "a-jpg.png. The same command continues an interrupted batch: results that are there are "
-        "left if they are not older than their image and have the size that is asked for, whatever "
-        "the model. A command that names one image makes it each time."
+        "far as memory and disk allow; for long jobs the estimated time and memory are printed "
+        "first. The default size is the model's own scale. A result too large for memory waits in "
+        "a temporary file beside the output. A result has the name of its image; if a folder has "
+        "a.png and a.jpg, the result of a.jpg is a-jpg.png. The same command continues an "
+        "interrupted batch: it skips results that exist, are not older than their image and have "
+        "the requested size, whatever the model. A command that names one image always makes it."
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT",
@@ -75,7 +74,7 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
         help="take the folders in folders too, except hidden ones and links, and keep them in "
         "the output")  # fmt: skip
     add("--again", action="store_true",
-        help="make all results anew, as for another model")  # fmt: skip
+        help="repeat results that exist, as for another model")  # fmt: skip
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--scale", type=float, metavar="F", help="factor for both sides, such as 2.5")
     size.add_argument("--width", type=int, metavar="N", help="width of the result in pixels")
