@@ -287,13 +287,20 @@ def bands(width: int, height: int, count: int, halo: int, multiple: int = 1) -> 
 
 
 def plans(
-    model: Model, size: Size, channels: int, footprint: Footprint, *, spool: Path | None = None
+    model: Model,
+    size: Size,
+    channels: int,
+    footprint: Footprint,
+    *,
+    spool: Path | None = None,
+    after: int = 0,
 ) -> list[Plan]:
     """Every plan for an image of that size (width, height) in pixels, the cheapest first.
 
     `channels` is 3 for RGB or 4 for RGBA. Both sides are rounded up to the model's `multiple`, as
     the engine pads the image. With `spool`, a folder for temporary files, there are plans that hold
-    nothing of the result's size, for a caller who keeps none of the strips.
+    nothing of the result's size, for a caller who keeps none of the strips. `after` is how many
+    bytes are needed once the result is there, beside it.
     """
     width, height = (side + -side % model.multiple for side in size)
     output_px = width * height * model.scale**2
@@ -314,7 +321,8 @@ def plans(
             working = footprint.bytes(widest, rows, tail_rows)
             cost = (computed + steps * STEP_COST_PX) * footprint.cost
             whole = footprint.whole
-            found.append(Plan(tiles, rows, tail_rows, working + held, cost, whole=whole))
+            most = max(working, after) + held
+            found.append(Plan(tiles, rows, tail_rows, most, cost, whole=whole))
             if spool is not None:
                 needed = working * streams + (SPOOL_BYTES if disk else 0)
                 more = width * height // SPOOL_COST if disk else 0
@@ -329,9 +337,10 @@ def plans_by(
     footprints: Iterable[Footprint],
     *,
     spool: Path | None = None,
+    after: int = 0,
 ) -> list[Plan]:
     """Every plan by every way that a device has, whose footprints these are, the cheapest first."""
-    found = (plans(model, size, channels, each, spool=spool) for each in footprints)
+    found = (plans(model, size, channels, each, spool=spool, after=after) for each in footprints)
     return sorted(chain.from_iterable(found), key=_best)
 
 
@@ -341,14 +350,19 @@ def cheapest(choices: list[Plan], memory: int | None, free: int) -> Plan:
     If no plan fits into that default, the smallest is returned. Raises OutOfMemory if `memory` is
     given and no plan fits into it.
     """
-    budget = free // 2 if memory is None else memory
-    fitting = [plan for plan in choices if plan.bytes <= budget]
+    fitting = fits(choices, memory, free)
     if fitting:
         return fitting[0]
     smallest = min(choices, key=lambda plan: plan.bytes)
     if memory is None:
         return smallest
     raise OutOfMemory(f"this image needs {smallest.bytes / MIB:,.0f} MiB at least: allow it more")
+
+
+def fits(choices: list[Plan], memory: int | None, free: int) -> list[Plan]:
+    """Those of `choices` that fit into `memory` bytes, by default half of the `free` bytes."""
+    budget = free // 2 if memory is None else memory
+    return [plan for plan in choices if plan.bytes <= budget]
 
 
 def _best(plan: Plan) -> tuple[int, int]:

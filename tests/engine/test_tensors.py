@@ -1,6 +1,6 @@
 """Pixels to tensors and back: on a GPU this is done there, and the same code runs here."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -8,11 +8,16 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tests.support.networks import largest_difference, psnr
 from tests.support.properties import examples
+from upscaler.engine import tensors
 from upscaler.engine.tensors import (
     lanczos,
+    lanczos_bytes,
     reflect_pad,
     to_gray_uint8,
     to_host,
@@ -120,6 +125,60 @@ def test_lanczos_equals_pillow(old: tuple[int, int], new: tuple[int, int], chann
     opacity = expected[:, :, 3:] / 255
     seen = found[:, :, :3] * opacity - expected[:, :, :3] * opacity
     assert np.abs(seen).max() < 2
+
+
+def test_lanczos_in_many_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.from_numpy(noise(50, 40, 4))
+    whole = lanczos(pixels, (70, 30))
+    for part_px in (1, 333):
+        monkeypatch.setattr(tensors, "PART_PX", part_px)
+        assert torch.equal(lanczos(pixels, (70, 30)), whole)
+
+
+class Allocated(TorchDispatchMode):
+    """The most bytes that tensors without data held after any operation."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.held: dict[StorageWeakRef, int] = {}
+        self.most = 0
+
+    def __torch_dispatch__(  # type: ignore[no-untyped-def]
+        self, func: Callable[..., object], _types, args=(), kwargs=None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, Tensor) and each.is_meta:
+                storage = each.untyped_storage()
+                ref = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self.held[ref] = storage.nbytes()
+        # A storage that is gone is not the same as a later one at its address.
+        gone = [ref for ref in self.held if ref.expired()]  # type: ignore[no-untyped-call]
+        for ref in gone:
+            del self.held[ref]
+        self.most = max(self.most, sum(self.held.values()))
+        return result
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ((8192, 8192), (6144, 6144)),
+        ((1024, 1024), (8192, 8192)),
+        ((2048, 512), (100, 70)),
+        ((64, 64), (50, 90)),
+    ],
+)
+def test_lanczos_takes_the_memory_that_is_counted(
+    old: tuple[int, int], new: tuple[int, int], channels: int
+) -> None:
+    """Of tensors without data: as on a GPU, what the host holds does not count."""
+    pixels = torch.empty(old[1], old[0], channels, dtype=torch.uint8, device="meta")
+    with Allocated() as allocated:
+        lanczos(pixels, new)
+    counted = lanczos_bytes(old, new, channels)
+    assert counted / 4 < allocated.most - pixels.nbytes <= counted
 
 
 def test_the_colour_of_transparent_pixels_does_not_bleed() -> None:

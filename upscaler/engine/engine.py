@@ -25,6 +25,7 @@ from upscaler.engine.streams import Streamed, streamed
 from upscaler.engine.tensors import (
     assemble,
     lanczos,
+    lanczos_bytes,
     reflect_pad,
     to_gray_uint8,
     to_host,
@@ -46,7 +47,7 @@ from upscaler.imaging.other_writers import write_image
 from upscaler.imaging.pixels import Pixels, is_gray
 from upscaler.imaging.resize import resized_strips
 from upscaler.models import MODELS, Model, UpscalingModel, flop
-from upscaler.planning import Plan, cheapest, plans_by
+from upscaler.planning import Plan, cheapest, fits, plans_by
 from upscaler.settings import Device, Kernels, Precision, Settings
 
 RowProgress = Callable[[int, int], None]
@@ -58,8 +59,6 @@ PROBE_PX: Final = 16
 network 30 to 70 ms and the largest up to 0.8 s: too long for weights that are known to be good."""
 ESTIMATE_FLOP: Final = 15 * 10**10
 """What is computed for an estimate of the time: about a second's work on two cores."""
-GPU_RESIZE_PX: Final = 2**26
-"""The largest result that is resized on a GPU, which holds it whole and in floats meanwhile."""
 
 
 class Engine:
@@ -216,15 +215,22 @@ class Engine:
         # Not a generator itself, so that wrong arguments are refused here, not at the first strip.
         wanted = self._output_size(pixels, outscale, size)
         height, width, channels = pixels.shape
-        choices = self._plans(width, height, channels, spool=spool)
-        plan = cheapest(choices, memory, free_bytes(self.device))
+        native = width * self.model.scale, height * self.model.scale
+        free = free_bytes(self.device)
+        choices: list[Plan] = []
+        if wanted != native and _resizes(self.device):
+            # There the whole image is held beside what it is resized in. That may be too much.
+            after = lanczos_bytes(native, wanted, channels)
+            choices = fits(self._plans(width, height, channels, after=after), memory, free)
+        there = bool(choices)
+        choices = choices or self._plans(width, height, channels, spool=spool)
+        plan = cheapest(choices, memory, free)
         strips = strips_with_retries(
             lambda plan: self._strips(pixels, plan, progress), plan, choices
         )
-        native = width * self.model.scale, height * self.model.scale
         if wanted == native:
             return to_host(strips, self.device)
-        if self.device.type == "cuda" and math.prod(native) <= GPU_RESIZE_PX:
+        if there:
             return self._resized(strips, native[1], wanted)
         return resized_strips(to_host(strips, self.device), native, wanted)
 
@@ -318,9 +324,16 @@ class Engine:
         return size or scaled_size((width, height), outscale or self.model.scale)
 
     def _plans(
-        self, width: int, height: int, channels: int, *, spool: Path | None = None
+        self,
+        width: int,
+        height: int,
+        channels: int,
+        *,
+        spool: Path | None = None,
+        after: int = 0,
     ) -> list[Plan]:
-        return plans_by(self.model, (width, height), channels, self.footprints, spool=spool)
+        size = width, height
+        return plans_by(self.model, size, channels, self.footprints, spool=spool, after=after)
 
     def _resized(self, strips: Iterator[Tensor], height: int, size: Size) -> Iterator[Pixels]:
         """Join `strips` to an image and resize it to `size` on the device; yield it as one strip.
@@ -389,6 +402,11 @@ class Engine:
             if visible > 0:
                 yield strip[:visible, : width * scale]
             row += len(rows)
+
+
+def _resizes(device: torch.device) -> bool:
+    """Whether a result is resized on `device` where it has room: faster than it could be copied."""
+    return device.type == "cuda"
 
 
 def _probe_image() -> Pixels:

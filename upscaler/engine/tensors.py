@@ -21,6 +21,12 @@ LUMA: Final = (0.299, 0.587, 0.114)
 """The weights of red, green and blue in grey (ITU-R BT.601), for alpha that a network upscaled."""
 LOBES: Final = 3
 """The lobes of the Lanczos window on each side, as many as in Pillow's."""
+PART_PX: Final = 2**21
+"""About how many pixels are resized in one step on a GPU: enough to keep it busy, and in floats, a
+few times over, no more than 100 MB."""
+TAPS_BYTES: Final = 2 * (2 * LOBES + 2) * (8 + 4)
+"""What the taps of either step take for each sample of the longest side: a place and a weight for
+those of a window and two more, where it begins and ends."""
 AHEAD: Final = 2
 """How many strips are copied to the host in the background before the first is waited for."""
 
@@ -114,40 +120,80 @@ def lanczos(pixels: Tensor, size: Size) -> Tensor:
     """Resize `pixels` to `size` (width, height) on their device: uint8, the same channels.
 
     Antialiased Lanczos, first along the rows and then along the columns. The result is within one
-    level of `imaging.resize.resize`, which is Pillow's.
+    level of `imaging.resize.resize`, which is Pillow's. Takes what `lanczos_bytes` says.
     """
-    samples = pixels.float()
-    if pixels.shape[2] == 4:
-        # Premultiplied by alpha, so that the colour of transparent pixels does not bleed into
-        # others; and rounded after each step, as Pillow does, whose intermediate images are uint8.
-        samples[:, :, :3] = (samples[:, :, :3] * samples[:, :, 3:] / 255).round_()
-    for dim, length in ((1, size[0]), (0, size[1])):
-        samples = _resample(samples, dim, length).round_().clamp_(0, 255)
-    if pixels.shape[2] == 4:
+    (height, width, channels), (new_width, new_height) = pixels.shape, size
+    # As in Pillow, what lies between the two steps is uint8; in floats it would take four times as
+    # much, and is for a part of the image only.
+    between = pixels.new_empty(height, new_width, channels)
+    taps = _taps(width, new_width, pixels.device)
+    for part in _parts(height, max(width, new_width)):
+        between[part] = _resample(_premultiplied(pixels[part].float()), 1, *taps)
+    result = pixels.new_empty(new_height, new_width, channels)
+    taps = _taps(height, new_height, pixels.device)
+    for part in _parts(new_width, max(height, new_height)):
+        result[:, part] = _straight(_resample(between[:, part].float(), 0, *taps))
+    return result
+
+
+def lanczos_bytes(source: Size, size: Size, channels: int) -> int:
+    """At most how many bytes `lanczos` allocates, besides the image that it is given.
+
+    Its two images in bytes, and of a part three in fp32: the source, the sums, and the samples that
+    are added to them. TAPS_BYTES is for the places and weights of each column or row.
+    """
+    between, result = size[0] * source[1], size[0] * size[1]
+    longest = max(*source, *size)
+    part = min(max(PART_PX, longest), max(math.prod(source), between, result))
+    return channels * (between + result + 3 * 4 * part) + longest * TAPS_BYTES
+
+
+def _parts(count: int, length: int) -> Iterator[slice]:
+    """The rows or columns, `count` of them with so many pixels each, in parts of PART_PX."""
+    step = max(1, PART_PX // length)
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def _premultiplied(samples: Tensor) -> Tensor:
+    """`samples`, in place, with colours multiplied by alpha, if there is one.
+
+    So the colour of transparent pixels does not bleed into others. Rounded, as Pillow's are.
+    """
+    if samples.shape[2] == 4:
+        samples[:, :, :3].mul_(samples[:, :, 3:]).div_(255).round_()
+    return samples
+
+
+def _straight(samples: Tensor) -> Tensor:
+    """The opposite of `_premultiplied`, in place."""
+    if samples.shape[2] == 4:
         alpha = samples[:, :, 3:]
-        samples[:, :, :3] *= torch.where(alpha > 0, 255 / alpha, 0)
-    return samples.round_().clamp_(0, 255).to(torch.uint8)
+        samples[:, :, :3].mul_(torch.where(alpha > 0, 255 / alpha, 0)).round_().clamp_(0, 255)
+    return samples
 
 
-def _resample(samples: Tensor, dim: int, length: int) -> Tensor:
-    """Resize one dimension to `length`: each output sample is a weighted mean of nearby samples."""
-    step = samples.shape[dim] / length
+def _taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which of `old` samples are added to each of `new`, and by which weights: (taps, new) both."""
+    step = old / new
     stretch = max(step, 1.0)  # when shrinking the window is widened: that is the antialiasing
     reach = LOBES * stretch
     # Positions are computed on the CPU, in float64, which not every device has.
-    centers = (torch.arange(length, dtype=torch.float64, device="cpu") + 0.5) * step
+    centers = (torch.arange(new, dtype=torch.float64, device="cpu") + 0.5) * step
     first = (centers - reach + 0.5).floor().long()
     places = first[:, None] + torch.arange(math.ceil(2 * reach) + 1)
     distances = (places + 0.5 - centers[:, None]) / stretch
     weights = torch.sinc(distances) * torch.sinc(distances / LOBES) * (distances.abs() < LOBES)
     # Beyond the border there is nothing: the weights of the samples that exist add up to 1.
-    weights *= (places >= 0) & (places < samples.shape[dim])
+    weights *= (places >= 0) & (places < old)
     weights /= weights.sum(dim=1, keepdim=True)
-    weights = weights.to(samples)
-    places = places.clamp(0, samples.shape[dim] - 1).to(samples.device)
+    return places.clamp(0, old - 1).T.to(device), weights.T.to(device, torch.float32)
+
+
+def _resample(samples: Tensor, dim: int, places: Tensor, weights: Tensor) -> Tensor:
+    """Resize one dimension by its taps: whole numbers in 0..255 as floats."""
     shape = [1, 1, 1]
-    shape[dim] = length
-    result = samples.new_zeros([*samples.shape[:dim], length, *samples.shape[dim + 1 :]])
-    for place, weight in zip(places.T, weights.T, strict=True):
-        result += samples.index_select(dim, place) * weight.view(shape)
-    return result
+    shape[dim] = places.shape[1]
+    result = samples.new_zeros([*samples.shape[:dim], shape[dim], *samples.shape[dim + 1 :]])
+    for place, weight in zip(places, weights, strict=True):
+        result.addcmul_(samples.index_select(dim, place), weight.view(shape))
+    return result.round_().clamp_(0, 255)
