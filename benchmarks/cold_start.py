@@ -3,9 +3,9 @@
     python -m benchmarks.cold_start [--runs N]
 
 Each run is a process of its own, as a container is: one becomes the front, and one the class with
-the engine, which reads all six models, brings them to the device and enlarges a first picture. On
-Modal a snapshot saves what comes before `to device`. What Modal itself takes cannot be measured
-here, nor can a GPU.
+the engine, which reads all six models, brings them to the device and enlarges a first picture by
+each. On Modal a snapshot saves what comes before `to device`. What Modal itself takes cannot be
+measured here, nor can a GPU.
 """
 
 import argparse
@@ -72,15 +72,16 @@ def worker() -> Times:
     """Do what `modal_app.Upscaler` does."""
     times: Times = {}
     with step(times, "imports"):
-        from upscaler.modal.worker import WARM_UP_PX, Worker
+        from upscaler.engine.pool import WARM_UP_PX
+        from upscaler.modal.worker import Worker
         from upscaler.models import MODELS, UpscalingModel
     worker = Worker()
     with step(times, "weights of six models"):
         worker.load_weights()
     with step(times, "to device"):
         worker.move_to_device()
-    with step(times, f"a first picture of {WARM_UP_PX}x{WARM_UP_PX}"):
-        worker.warm_up()
+    with step(times, f"first pictures of {WARM_UP_PX}x{WARM_UP_PX}, by each model"):
+        worker.engines.warm_up()
     pixels = np.zeros((PICTURE_PX, PICTURE_PX, 3), np.uint8)
     side = PICTURE_PX * MODELS[UpscalingModel.X4_PLUS].scale
     with step(times, f"first rows of {PICTURE_PX}x{PICTURE_PX}"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from upscaler.errors import InvalidSetting
 from upscaler.formats import ImageEncoding
-from upscaler.settings import Device, FaceEnhance, Precision, Settings, parse_bytes
+from upscaler.settings import Device, FaceEnhance, Precision, Settings, parse_bytes, parse_device
 
 VARIABLES = {
     "UPSCALER_TOKEN": "t",
@@ -173,7 +173,7 @@ def test_units_are_powers_of_1024(number: int, unit: str) -> None:
         *(("UPSCALER_DEFAULT_ENCODING", text) for text in ("jpg", "PNG", "webp", " ")),
         ("UPSCALER_DEVICE", "gpu"),
         ("UPSCALER_DEVICE", "CPU"),
-        ("UPSCALER_DEVICE", "cuda:0"),
+        ("UPSCALER_DEVICE", "cuda:"),
         ("UPSCALER_DEVICE", " "),
         ("UPSCALER_PRECISION", "fp8"),
         ("UPSCALER_PRECISION", "half"),
@@ -208,3 +208,23 @@ def test_the_refusal_names_the_choices(name: str, choices: type[StrEnum]) -> Non
     with pytest.raises(InvalidSetting) as caught:
         Settings.from_environment({name: "nonsense"})
     assert all(choice.value in str(caught.value) for choice in choices)
+
+
+@pytest.mark.parametrize("text", [*Device, "cuda:0", "cuda:12", "cuda:1,cuda:0", "cpu,cpu,cpu"])
+def test_a_device_is_one_or_several_of_a_kind(text: str) -> None:
+    assert parse_device(text) == text
+    assert parse_device(f" {text.replace(',', ' , ')} ") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        *((text, "must be one of auto") for text in ("", ",", "cpu,", "cuda:", "cuda:x", "cpu:0")),
+        *((text, "must be one of auto") for text in ("cpu,cuda:x", "cuda:01", "cuda:0;cuda:1")),
+        *((text, "different cards") for text in ("cuda:0,cuda:0", "cuda,cuda:1", "cuda,cuda")),
+        *((text, "different cards") for text in ("cpu,cuda:0", "auto,auto", "mps,mps", "cpu,mps")),
+    ],
+)
+def test_any_other_list_of_devices_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_device(text)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from upscaler.api.limits import MAX_OUTPUT_PX
 from upscaler.environment import FromEnvironment, choice, setting
@@ -24,7 +24,10 @@ MIN_LIMIT_BYTES: Final = MAX_OUTPUT_PX**2 * 4 // MIB * MIB + 64 * MIB
 
 
 class Device(StrEnum):
-    """Where the networks run; `auto` is cuda, else mps, else cpu, whichever is available."""
+    """Where the networks run; `auto` is cuda, else mps, else cpu, whichever is available.
+
+    A service takes all cards for `cuda`, and other commands one.
+    """
 
     AUTO = "auto"
     CPU = "cpu"
@@ -60,6 +63,18 @@ class Kernels(StrEnum):
     ONEDNN = "onednn"
 
 
+class KernelUse(NamedTuple):
+    """What convolves for a model that is loaded on a device, such as cpu or cuda:0.
+
+    `own` says that it is this project's own kernels, and `refused` that they failed their check.
+    """
+
+    device: str
+    model: str
+    own: bool
+    refused: bool
+
+
 class FaceEnhance(StrEnum):
     """What is done with `face_enhance: true` where there is no face model (REQ-10)."""
 
@@ -83,6 +98,8 @@ OWN_PATHS: Final = (
     ),
 )
 """What the paths of the service and the mock begin with."""
+CARD: Final = re.compile("cuda:(0|[1-9][0-9]{0,2})")
+"""One of several cards, as torch numbers them."""
 UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 """The suffixes of a number of bytes."""
 
@@ -93,6 +110,25 @@ def parse_bytes(text: str) -> int:
     if not match or int(match[1]) == 0:
         raise ValueError("memory is a number of bytes, or of K, M or G, such as 2G")
     return int(match[1]) * UNITS[match[2].upper()]
+
+
+def parse_device(text: str) -> str:
+    """Parse a device, or several that are separated by commas; raises ValueError otherwise.
+
+    One is a Device or a card, such as cuda:1. Several are cards, each once, or `cpu` as often as
+    images are to be upscaled there at once; not both, or an image would take a hundred times as
+    long as another by chance.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(name in list(Device) or CARD.fullmatch(name) for name in names):
+        words = ", ".join(Device)
+        raise ValueError(
+            f"must be one of {words}, or a card, such as cuda:1, or several: cuda:0,cuda:1"
+        )
+    cards = all(CARD.fullmatch(name) for name in names) and len(set(names)) == len(names)
+    if len(names) > 1 and not cards and set(names) != {Device.CPU}:
+        raise ValueError("several devices are different cards, cuda:0,cuda:1, or cpu,cpu")
+    return ",".join(names)
 
 
 def parse_price(text: str) -> Decimal:
@@ -187,7 +223,9 @@ class Settings(FromEnvironment):
     """The bearer tokens that the service accepts, separated by commas."""
     weights: Path | None = setting("UPSCALER_WEIGHTS", _folder, None)
     """A folder with weights, which is searched first."""
-    device: Device = setting("UPSCALER_DEVICE", choice(Device), Device.AUTO)
+    device: str = setting("UPSCALER_DEVICE", parse_device, Device.AUTO)
+    """Where the networks run: see `parse_device`. With several a service upscales as many images at
+    the same time."""
     precision: Precision = setting("UPSCALER_PRECISION", choice(Precision), Precision.AUTO)
     kernels: Kernels = setting("UPSCALER_KERNELS", choice(Kernels), Kernels.AUTO)
     memory: int | None = setting("UPSCALER_MEMORY", parse_bytes, None)
@@ -201,7 +239,7 @@ class Settings(FromEnvironment):
     )
     """What is done with `face_enhance: true` (REQ-10)."""
     queue_length: int = setting("UPSCALER_QUEUE", _length, 16)
-    """How many images may wait while one is being upscaled."""
+    """How many images may wait while others are being upscaled."""
     queue_memory: int = setting("UPSCALER_QUEUE_MEMORY", _memory_limit, 1024 * MIB)
     """How many bytes all requests may hold together."""
     results_memory: int = setting("UPSCALER_RESULTS_MEMORY", _memory_limit, 1024 * MIB)

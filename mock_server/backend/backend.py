@@ -24,7 +24,7 @@ class MockBackend(LocalBackend):
     """
 
     def __init__(self) -> None:
-        super().__init__(NearestUpscaler(), SMALL)
+        super().__init__(NearestUpscaler(), jpeg=SMALL)
 
     async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         result = await super().make(apply_fault(task), timer)

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -12,6 +12,7 @@ from upscaler.api.sizes import Size
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import Progress
+from upscaler.settings import KernelUse
 
 STRIP_ROWS: Final = 128
 """How many rows the encoder gets at a time; it works while the next ones are computed."""
@@ -36,6 +37,10 @@ class NearestUpscaler:
     def load(self, model: UpscalingModel) -> str:
         """Load nothing. The SHA-256 differs between models, as that of real weights does."""
         return hashlib.sha256(WEIGHTS.format(model).encode()).hexdigest()
+
+    def kernels(self) -> Iterable[KernelUse]:
+        """Nothing: there are no networks."""
+        return ()
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:  # noqa: ARG002  the same for all
         return 1

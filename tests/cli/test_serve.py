@@ -14,14 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from tests.support.service import GOOD, decoded, upscale
+from tests.support.service import GOOD, decoded, logged_without, upscale
 from upscaler.cli import main
 from upscaler.cli import serve as serve_command
 from upscaler.cli.options import parser, settings_from
+from upscaler.engine.pool import EnginePool
+from upscaler.service.server import addresses
 from upscaler.settings import FaceEnhance
 
 FAST = {**GOOD, "model": "real-esrgan-animevideo-v3"}
@@ -188,3 +191,27 @@ def test_a_wrong_root_path_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         parser().parse_args(["serve", "--root-path", "images"])
     assert ended.value.code == 2
     assert "argument --root-path: must be a path, such as /images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_on_gpus_models_are_tried_before_anybody_can_connect(
+    on_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    listen = addresses.listen
+
+    def listening(host: str, port: int) -> list[socket.socket]:
+        done.append("listening")
+        return listen(host, port)
+
+    monkeypatch.setattr(EnginePool, "on_gpu", on_gpu)
+    monkeypatch.setattr(EnginePool, "warm_up", lambda _: done.append("tried"))
+    monkeypatch.setattr(addresses, "listen", listening)
+    monkeypatch.setattr(
+        "upscaler.service.server.connection.server",
+        lambda *_: SimpleNamespace(run=lambda **_: done.append("served")),
+    )
+    with logged_without():
+        assert main.main(["serve", "--device", "cpu", "--port", "0"]) == 0
+    assert done == ["tried"] * on_gpu + ["listening", "served"]

@@ -184,7 +184,7 @@ def test_an_estimate_grows_with_the_picture(folder: Path) -> None:
     from upscaler.settings import Settings
 
     pool = EnginePool(Settings())
-    engine = pool.engine(UpscalingModel.ANIMEVIDEO_V3)
+    engine, _ = pool._ready(UpscalingModel.ANIMEVIDEO_V3)
     small, large = (engine.plan(side, side) for side in (64, 2048))
     assert engine.estimate_s(large, 3) > 20 * engine.estimate_s(small, 3) > 0
 

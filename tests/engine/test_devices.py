@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from upscaler.engine.devices import _bf16_is_faster, pick_device, pick_precision
+from upscaler.engine.devices import _bf16_is_faster, pick_device, pick_devices, pick_precision
 from upscaler.errors import DeviceUnavailable
 from upscaler.settings import Device, Kernels, Precision
 
@@ -83,3 +83,17 @@ def test_a_missing_device_is_refused() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(DeviceUnavailable, match="cuda"):
             pick_device(Device.CUDA)
+
+
+def test_a_service_takes_all_cards_or_those_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for names, numbers in (("cuda", [0, 1, 2]), ("auto", [0, 1, 2]), ("cuda:2,cuda:0", [2, 0])):
+        assert pick_devices(names) == [torch.device("cuda", number) for number in numbers]
+    assert pick_devices("cpu") == [torch.device("cpu")]
+    assert pick_devices("cpu,cpu") == [torch.device("cpu")] * 2
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(DeviceUnavailable, match=r"no cuda:9 here: the last card is cuda:2$"):
+        pick_devices("cuda:0,cuda:9")
+    with pytest.raises(DeviceUnavailable, match="only upscaler serve takes several"):
+        pick_device("cuda:0,cuda:1")

@@ -28,7 +28,7 @@ from upscaler.imaging.alpha import bleed_colours
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, Compact, Model, UpscalingModel
 from upscaler.planning import Plan, cheapest
-from upscaler.settings import Device, Kernels, Precision, Settings
+from upscaler.settings import Device, Kernels, KernelUse, Precision, Settings
 
 FAST = UpscalingModel.ANIMEVIDEO_V3
 COMPACT = [name for name in UpscalingModel if isinstance(MODELS[name].network, Compact)]
@@ -459,3 +459,25 @@ def test_both_ways_to_load_report_a_download(monkeypatch: pytest.MonkeyPatch) ->
     Engine.load(FAST, "cpu", progress=lambda *call: told.append(call))
     EnginePool(Settings(device=Device.CPU)).load(FAST, lambda *call: told.append(call))
     assert told == [(1, 2), (1, 2)]
+
+
+@pytest.mark.parametrize("work", [True, False])
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_an_engine_says_whose_kernels_it_has_and_whether_some_were_refused(
+    on_gpu: bool, work: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upscaler.engine.cpu.check.kernels_work", lambda: work)
+    asked = Kernels.AUTO
+    if on_gpu:
+        # In place of the ones that need a card.
+        asked = Kernels.ONEDNN
+        monkeypatch.setattr("upscaler.engine.engine.kernels_wanted", lambda *_: True)
+        monkeypatch.setattr(
+            "upscaler.engine.engine.checked", lambda *args: args[2] if work else None
+        )
+    cpu, net = torch.device("cpu"), network_of(FAST)
+    found = Engine(MODELS[FAST], net, cpu, Precision.FP32, asked).kernels
+    assert found == KernelUse("cpu", FAST, own=work, refused=not work)
+    monkeypatch.setattr("upscaler.engine.engine.kernels_wanted", lambda *_: False)
+    found = Engine(MODELS[FAST], net, cpu, Precision.FP32, Kernels.ONEDNN).kernels
+    assert (found.own, found.refused) == (False, False), "nobody asked for them"

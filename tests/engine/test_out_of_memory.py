@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -23,6 +24,7 @@ from tests.support import networks
 from tests.support.networks import largest_difference, needs_bf16
 from tests.support.paths import ROOT
 from tests.support.properties import examples
+from upscaler.engine import retry
 from upscaler.engine.engine import Engine, RowProgress
 from upscaler.engine.streams import CompactStream, StreamedCompact
 from upscaler.errors import OutOfMemory
@@ -46,6 +48,12 @@ FAILURES: dict[str, Callable[[], Exception]] = {
     "of oneDNN": lambda: RuntimeError("could not create a primitive"),
     "of C++": lambda: RuntimeError("std::bad_alloc"),
 }
+
+
+@pytest.fixture(autouse=True)
+def no_failure_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread in which oneDNN has not failed, as it does below."""
+    monkeypatch.setattr(retry, "_this_thread", threading.local())
 
 
 @cache
@@ -219,6 +227,24 @@ def test_a_failed_try_is_freed_before_the_next(
     monkeypatch.setattr(engine(), "_strips", tried)
     engine().upscale(picture(), memory=2**50)
     assert held == [0, 0]
+
+
+def test_where_onednn_has_failed_no_later_image_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[threading.Thread] = []
+    push = CompactStream.push
+
+    def failing(stream: CompactStream, picture: Tensor | None) -> Tensor | None:
+        threads.append(threading.current_thread())
+        if threading.current_thread() is threading.main_thread():
+            raise FAILURES["of oneDNN"]()
+        return push(stream, picture)
+
+    monkeypatch.setattr(CompactStream, "push", failing)
+    for _ in range(2):
+        assert np.array_equal(engine().upscale(picture(), memory=2**50), whole(3))
+    assert threads.count(threading.main_thread()) == 1
 
 
 def test_a_retry_logs_the_plan_that_did_not_fit(caplog: pytest.LogCaptureFixture) -> None:

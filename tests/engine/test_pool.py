@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from upscaler.api.sizes import Size
+from upscaler.engine import pool as module
 from upscaler.engine import weights
 from upscaler.engine.cpu.check import kernels_work
 from upscaler.engine.networks import Net
@@ -52,7 +53,7 @@ def test_engines_follow_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     engines = EnginePool(settings)
     enlarged(engines, (64, 64))
     enlarged(EnginePool(Settings(device=Device.CPU)), (64, 64))
-    assert engines.engine(FAST).precision is Precision.FP32
+    assert engines._ready(FAST)[0].precision is Precision.FP32
     assert budgets == [2**30, None]
 
 
@@ -102,7 +103,7 @@ def test_engines_are_loaded_once_by_concurrent_callers(monkeypatch: pytest.Monke
     monkeypatch.setattr(weights, "load", counting)
     engines = EnginePool(Settings(device=Device.CPU))
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(engines.engine, [FAST] * 4))
+        found = list(pool.map(engines._ready, [FAST] * 4))
     assert loaded == [FAST]
     assert len(set(found)) == 1
     assert enlarged(engines, (33, 44)).shape == (44, 33, 3)
@@ -154,7 +155,7 @@ def test_a_failure_of_one_model_does_not_affect_others(tmp_path: Path) -> None:
     engines = EnginePool(Settings(device=Device.CPU, weights=tmp_path))
     with pytest.raises(WeightsUnavailable, match="does not hold the weights"):
         engines.load(UpscalingModel.X4_V3)
-    assert engines.engine(FAST).model.name is FAST
+    assert engines._ready(FAST)[0].model.name is FAST
 
 
 def test_a_missing_folder_of_weights_fails_at_once(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_load_returns_the_sha256_of_the_weights(tmp_path: Path) -> None:
 def test_bands_are_those_of_the_engines_plan(memory: int | None, channels: int) -> None:
     engines = EnginePool(Settings(device=Device.CPU, memory=memory))
     for size in ((304, 256), (2048, 300), (511, 333)):
-        plan = engines.engine(FAST).plan(*size, channels=channels, memory=memory)
+        plan = engines._ready(FAST)[0].plan(*size, channels=channels, memory=memory)
         assert engines.bands(FAST, size, channels) == len(plan.tiles)
 
 
@@ -202,3 +203,22 @@ def test_kernels_are_compiled_before_the_first_picture() -> None:
     kernels_work.cache_clear()
     EnginePool(Settings(device=Device.CPU, precision=Precision.FP32))
     assert kernels_work.cache_info().currsize == 1
+
+
+def test_warming_up_tries_each_model_that_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And none that would be downloaded. One that is damaged is said, and stops no other."""
+    (tmp_path / f"{UpscalingModel.X4_V3}.pth").write_bytes(b"half of it")
+    engines = EnginePool(Settings(device=Device.CPU, weights=tmp_path))
+    here, find = {FAST, UpscalingModel.X4_V3}, weights.find
+    monkeypatch.setattr(
+        weights, "find", lambda spec, *folder: find(spec, *folder) if spec.name in here else None
+    )
+    monkeypatch.setattr(module, "WARM_UP_PX", 16)
+    with caplog.at_level("INFO"):
+        engines.warm_up()
+    assert engines._loaded.keys() == {FAST}
+    warning, line = caplog.records
+    assert f"{UpscalingModel.X4_V3} could not be tried: " in warning.getMessage()
+    assert (line.getMessage(), vars(line)["models"]) == ("warmed up", 2)

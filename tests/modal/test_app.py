@@ -313,7 +313,7 @@ def test_a_container_can_read_its_settings(deployed: Plane) -> None:
     for name in (GPU, CHECK):
         settings = Settings.from_environment(variables(image(deployed, name)))
         assert settings.weights == Path("/weights")
-        assert settings.device is Device.CUDA
+        assert settings.device == Device.CUDA
 
 
 def test_all_weights_lie_below_whatever_is_installed_and_are_checked(deployed: Plane) -> None:

@@ -24,6 +24,7 @@ from tests.support.s3 import bucket_at
 from tests.support.service import Resizer
 from tests.support.stub_servers import in_turn, stub_server
 from upscaler.api.sizes import Size
+from upscaler.engine.engine import Engine
 from upscaler.engine.pool import EnginePool
 from upscaler.errors import DeviceUnavailable, InvalidRequest, NotStored, OutOfMemory, RemoteFailed
 from upscaler.formats import ImageEncoding
@@ -91,18 +92,18 @@ def test_reading_leaves_cuda_alone_and_has_all_six(
 
 
 @pytest.mark.slow
-def test_waking_up_has_all_models_on_the_device_and_one_picture_made(
+def test_waking_up_has_all_models_on_the_device_and_a_picture_made_by_each(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("UPSCALER_WEIGHTS", str(folder))
     monkeypatch.setenv("UPSCALER_DEVICE", "cpu")
-    monkeypatch.setattr(module, "WARM_UP_PX", 32)
-    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr("upscaler.engine.pool.WARM_UP_PX", 16)
+    tried: list[tuple[UpscalingModel, Size]] = []
     upscale = EnginePool.upscale
 
     def noting(self: EnginePool, pixels: Pixels, model: UpscalingModel, *args: Any) -> Any:
-        sizes.append(pixels.shape[:2])
-        assert model is UpscalingModel.X4_PLUS
+        assert pixels.shape == (16, 16, 3)
+        tried.append((model, args[0]))
         return upscale(self, pixels, model, *args)
 
     monkeypatch.setattr(EnginePool, "upscale", noting)
@@ -112,7 +113,8 @@ def test_waking_up_has_all_models_on_the_device_and_one_picture_made(
     with caplog.at_level(logging.INFO):
         worker.start()
     assert worker.engines._loaded.keys() == set(UpscalingModel)
-    assert sizes == [(32, 32)]
+    native = {(name, (16 * spec.scale,) * 2) for name, spec in MODELS.items()}
+    assert sorted(tried) == sorted([*native, (UpscalingModel.X4_PLUS, (16, 16))])
     (line,) = [record for record in caplog.records if "cold start: awake" in record.message]
     assert vars(line)["device"] == worker.device == "cpu"
     assert vars(line)["to_device_s"] > 0
@@ -145,6 +147,22 @@ def test_what_the_service_gets_is_what_the_engine_makes(awake: Worker, photo: Pi
     assert made.weights_sha256 == awake.engines.load(FAST)
     assert made.seconds.keys() == StageTimer().seconds.keys()
     assert min(made.seconds["decode"], made.seconds["infer"]) > 0
+
+
+def test_all_images_are_computed_in_the_thread_of_the_device(
+    awake: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    strips = Engine.strips
+
+    def noting(self: Engine, *args: Any, **options: Any) -> Any:
+        seen.append(threading.get_ident())
+        return strips(self, *args, **options)
+
+    monkeypatch.setattr(Engine, "strips", noting)
+    for _ in range(2):
+        asyncio.run(awake.make(SOURCE, FAST.value, (30, 20), "jpeg", as_file=True))
+    assert seen == [awake.engines._thread.run(threading.get_ident)] * 2
 
 
 def test_a_terminal_gets_a_file_of_the_size_that_its_fields_ask_for(awake: Worker) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,8 +17,20 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.raw_http import PATIENCE_S, send
-from tests.support.service import GOOD, TOKENS, Resizer, logged_without, serving, upscale
+from tests.support.service import (
+    GOOD,
+    SETTINGS,
+    TOKENS,
+    Resizer,
+    logged_without,
+    running,
+    serving,
+    upscale,
+)
+from upscaler.service.app import create_app
+from upscaler.service.backend import LocalBackend
 from upscaler.service.middleware import CLIENT_CLOSED
+from upscaler.settings import KernelUse
 
 SECRET_URL = "http://127.0.0.1/private/cat.png?signature=confidential"
 
@@ -264,3 +276,22 @@ def test_a_client_that_hangs_up_is_counted_and_logged_as_such(
         eventually(api, "upscaler_requests_total", 1, labels)
     assert [line["status"] for line in lines if line["message"] == "POST /upscaling"] == [499]
     assert not [line for line in lines if line["level"] == "ERROR"]
+
+
+def test_the_kernels_of_each_device_and_those_refused_are_counted() -> None:
+    class Loaded(Resizer):
+        def __init__(self, device: str, *own: bool) -> None:
+            self.found = [KernelUse(device, "some", each, refused=not each) for each in own]
+
+        def kernels(self) -> Iterable[KernelUse]:
+            return self.found
+
+    first, second = Loaded("cuda:0", True, True, False), Loaded("cuda:1", True)
+    app = create_app(LocalBackend(first, second), SETTINGS)
+    headers = {"Authorization": f"Bearer {TOKENS[0]}"}
+    with running(app) as url, httpx.Client(base_url=url, headers=headers) as api:
+        found = metrics(api)
+    for device, own, library in (("cuda:0", 2, 1), ("cuda:1", 1, 0)):
+        assert found["upscaler_models", labelled(device=device, kernels="own")] == own
+        assert found["upscaler_models", labelled(device=device, kernels="library")] == library
+        assert found["upscaler_kernels_refused", labelled(device=device)] == library

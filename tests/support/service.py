@@ -25,7 +25,7 @@ from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend, Progress, Upscaler
 from upscaler.service.jobs import JobStore
 from upscaler.service.server.connection import Connection, server
-from upscaler.settings import Settings
+from upscaler.settings import KernelUse, Settings
 
 TOKENS = ("first-token", "zweites-schlüsselwort")
 SETTINGS = Settings(tokens=TOKENS)
@@ -40,6 +40,9 @@ class Resizer:
 
     def load(self, model: UpscalingModel) -> str:
         return hashlib.sha256(model.encode()).hexdigest()
+
+    def kernels(self) -> Iterable[KernelUse]:
+        return ()
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
         return channels

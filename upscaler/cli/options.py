@@ -9,8 +9,17 @@ from typing import Final, NoReturn, TypeVar
 from upscaler.bench.contenders import Peer
 from upscaler.formats import FILE_FORMATS, MAX_SIDE_PX, MIN_SIDE_PX, FileFormat, ImageEncoding
 from upscaler.models import UpscalingModel
-from upscaler.settings import Device, FaceEnhance, Precision, Settings, parse_bytes, parse_root_path
+from upscaler.settings import (
+    Device,
+    FaceEnhance,
+    Precision,
+    Settings,
+    parse_bytes,
+    parse_device,
+    parse_root_path,
+)
 
+Parsed = TypeVar("Parsed")
 Word = TypeVar("Word", bound=str)
 
 NO_PEER: Final = "none"
@@ -102,13 +111,14 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=_port, default=8000, help="default: 8000; 0 picks a free port"
     )
-    parser.add_argument("--root-path", type=_root_path, metavar="PATH",
+    parser.add_argument("--root-path", type=_parsed(parse_root_path), metavar="PATH",
         help="what a proxy has before the paths of the service, such as /images, so that poll_url "
         "leads there; default: UPSCALER_ROOT_PATH; UPSCALER_PUBLIC_URL overrides both")  # fmt: skip
     parser.add_argument("--face-enhance", type=_one_of(FaceEnhance), metavar="WHAT",
         help="what is done with face_enhance: true, as there is no face model: refuse or "
         "ignore; default: UPSCALER_FACE_ENHANCE, or else refuse")  # fmt: skip
-    _add_engine(parser)
+    _add_engine(parser, several="; cuda is all cards; with cuda:0,cuda:1 or cpu,cpu as many images "
+        "are upscaled at the same time")  # fmt: skip
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +155,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     add("--runs", type=_number(1, 1000), default=3, metavar="N", help="default: 3")
     add(
         "--memory",
-        type=_memory,
+        type=_parsed(parse_bytes),
         metavar="BYTES",
         help="this engine's memory limit, such as 2G or 512M",
     )
@@ -186,18 +196,16 @@ def _model_or_all(text: str) -> str:
     return text if text == "all" else _one_of(UpscalingModel)(text)
 
 
-def _memory(text: str) -> int:
-    try:
-        return parse_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def _parsed(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
+    """An argument type that accepts what `parse` does; its error message is the ValueError's."""
 
+    def parsed(text: str) -> Parsed:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
 
-def _root_path(text: str) -> str:
-    try:
-        return parse_root_path(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    return parsed
 
 
 def _port(text: str) -> int:
@@ -206,9 +214,16 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _add_engine(parser: argparse.ArgumentParser) -> None:
+def _add_engine(parser: argparse.ArgumentParser, several: str = "") -> None:
+    """Add the options of the engine; `several` says what several devices are for."""
     add = parser.add_argument
     devices, precisions = ", ".join(Device), ", ".join(Precision)
-    add("--device", type=_one_of(Device), metavar="NAME", help=f"one of: {devices}")
+    add("--device", type=_parsed(parse_device), metavar="NAME", help=f"one of: {devices}; or a "
+        f"card, such as cuda:1{several}")  # fmt: skip
     add("--precision", type=_one_of(Precision), metavar="NAME", help=f"one of: {precisions}")
-    add("--memory", type=_memory, metavar="N", help="memory limit for one image, such as 2G")
+    add(
+        "--memory",
+        type=_parsed(parse_bytes),
+        metavar="N",
+        help="memory limit for one image, such as 2G",
+    )

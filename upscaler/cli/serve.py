@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def run(args: argparse.Namespace) -> int:
     """Serve the API until interrupted. Raises OSError if it cannot listen at the address."""
-    from upscaler.engine.pool import EnginePool
+    from upscaler.engine.pool import engine_pools
     from upscaler.service import logs
     from upscaler.service.app import create_app
     from upscaler.service.backend import LocalBackend
@@ -26,18 +26,23 @@ def run(args: argparse.Namespace) -> int:
     from upscaler.service.server.connection import server
 
     settings = settings_from(args)
-    engines = EnginePool(settings)
+    pools = engine_pools(settings)
     made = None if settings.tokens else secrets.token_urlsafe(24)
     if made:
         # Anyone who finds a server without a token could use it, so there always is one.
         settings = replace(settings, tokens=(made,))
+    logs.to_stderr(settings.tokens)
+    for engines in pools:
+        # Before anybody can connect, so that no client waits for it. A CPU's kernels are ready by
+        # now, and models in memory that nobody may ask for would be all that it gains.
+        if engines.on_gpu:
+            engines.warm_up()
     # Bound here, and not by uvicorn, so that a port in use is one plain line.
     listeners = listen(args.host, args.port)
     url = url_of(listeners[0])
     _welcome(url, made)
-    logs.to_stderr(settings.tokens)
     log.info("running on %s (press Ctrl-C to stop)", url)
-    running = server(create_app(LocalBackend(engines), settings), args.host, args.port)
+    running = server(create_app(LocalBackend(*pools), settings), args.host, args.port)
     try:
         running.run(sockets=listeners)
     except SystemExit as stop:  # uvicorn exits this way if it cannot start

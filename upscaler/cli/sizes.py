@@ -139,7 +139,7 @@ def forecast(
         )
     seconds = 0.0
     if flop(MODELS[model], width, height) > MEASURED_FLOP:
-        seconds = engines.engine(model).estimate_s(plan, image.channels)
+        seconds = engines.estimate_s(model, plan, image.channels)
     memory_bytes = max(image.most_bytes, needed)
     return Forecast(image.size, size, model, memory_bytes, plan.disk, seconds)
 

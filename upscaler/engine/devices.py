@@ -28,21 +28,40 @@ DTYPES: Final = {
 }
 
 
-def pick_device(device: Device) -> torch.device:
-    """The torch device for a setting; AUTO picks the first available of CUDA, MPS and CPU.
+def pick_device(name: str) -> torch.device:
+    """The torch device for one that `settings.parse_device` takes.
 
-    Raises DeviceUnavailable if this machine does not have the device.
+    AUTO picks the first available of CUDA, MPS and CPU.
+    Raises DeviceUnavailable if this machine does not have the device, and for several.
     """
+    if "," in name:
+        raise DeviceUnavailable(f"{name}: only upscaler serve takes several devices: name one")
     available = {
         Device.CUDA: torch.cuda.is_available(),
         Device.MPS: torch.backends.mps.is_available(),
         Device.CPU: True,
     }
-    if device is Device.AUTO:
-        device = next(name for name, usable in available.items() if usable)
-    if not available[device]:
-        raise DeviceUnavailable(f"torch finds no {device} device on this machine: use cpu or auto")
-    return torch.device(device)
+    if name == Device.AUTO:
+        name = next(device for device, usable in available.items() if usable)
+    kind, _, number = name.partition(":")
+    if not available[Device(kind)]:
+        raise DeviceUnavailable(f"torch finds no {kind} device on this machine: use cpu or auto")
+    if number and int(number) >= (count := torch.cuda.device_count()):
+        raise DeviceUnavailable(f"there is no {name} here: the last card is cuda:{count - 1}")
+    return torch.device(name)
+
+
+def pick_devices(names: str) -> list[torch.device]:
+    """The torch devices for one or several names; for `cuda`, also by AUTO, all cards.
+
+    Raises DeviceUnavailable if this machine does not have one of them.
+    """
+    if "," in names:
+        return [pick_device(name) for name in names.split(",")]
+    device = pick_device(names)
+    if str(device) == Device.CUDA:
+        return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    return [device]
 
 
 def name_of(device: torch.device) -> str:

@@ -15,7 +15,7 @@ from upscaler import files
 from upscaler.api.sizes import Size, scaled_size
 from upscaler.engine import weights
 from upscaler.engine.bands import BandedNetwork
-from upscaler.engine.cpu.check import compiled, compiled_wanted
+from upscaler.engine.cpu.check import compiled, compiled_asked, compiled_wanted
 from upscaler.engine.devices import footprints, methods, pick_device, pick_precision
 from upscaler.engine.gpu.check import checked, kernels_wanted
 from upscaler.engine.memory import CPU, as_out_of_memory, free_bytes
@@ -48,7 +48,7 @@ from upscaler.imaging.pixels import Pixels, is_gray
 from upscaler.imaging.resize import resized_strips
 from upscaler.models import MODELS, Model, UpscalingModel, flop
 from upscaler.planning import Plan, cheapest, fits, plans_by
-from upscaler.settings import Device, Kernels, Precision, Settings
+from upscaler.settings import Device, Kernels, KernelUse, Precision, Settings
 
 RowProgress = Callable[[int, int], None]
 """Called with the rows of the image that are done, at first 0, and the rows in total. Each band
@@ -85,21 +85,27 @@ class Engine:
         device: torch.device,
         precision: Precision,
         kernels: Kernels = Kernels.AUTO,
+        *,
+        share: int = 1,
     ) -> None:
         """Move `net` to `device` and prepare it. Use `Engine.load` unless you have a network.
 
+        `share` is how many engines divide the memory that the device has free.
         Raises DeviceUnavailable for Kernels.TRITON where they cannot run or fail.
         """
         self.model = model
         self.device = device
         self.precision = precision
+        self.share = share
         self.footprints = footprints(model.network, device, precision, kernels)
         # Prepared when a plan needs it: beside whole maps that is where there is little memory.
         self._streams = cache(lambda: streamed(net.to(device), methods(precision, device)))
         self._whole: Streamed | None = None
+        asked = compiled_asked(kernels, device, precision)
         if compiled_wanted(kernels, device, precision):
             self._whole = compiled(net)
         elif kernels_wanted(kernels, device, precision):
+            asked = True
             self._whole = checked(model, net, self._streams(), device)
             if self._whole is None:
                 if kernels is Kernels.TRITON:
@@ -107,6 +113,8 @@ class Engine:
                 self.footprints = footprints(model.network, device, precision, Kernels.CUDNN)
         if self._whole is None:
             self._streams()
+        own = self._whole is not None
+        self.kernels = KernelUse(str(device), model.api_name, own, refused=asked and not own)
 
     @classmethod
     def load(
@@ -144,13 +152,15 @@ class Engine:
         device: torch.device,
         precision: Precision,
         kernels: Kernels = Kernels.AUTO,
+        *,
+        share: int = 1,
     ) -> Self:
         """Make an engine of a network with its weights, as `weights.load` returns it.
 
         A user's own weights are tried on a small image; published ones are known to work. Raises
         WeightsUnavailable if the network overflows with them in `precision`.
         """
-        engine = cls(model, loaded.net, device, precision, kernels)
+        engine = cls(model, loaded.net, device, precision, kernels, share=share)
         if loaded.own is None:
             return engine
         probe = _probe_image()
@@ -216,7 +226,7 @@ class Engine:
         wanted = self._output_size(pixels, outscale, size)
         height, width, channels = pixels.shape
         native = width * self.model.scale, height * self.model.scale
-        free = free_bytes(self.device)
+        free = free_bytes(self.device) // self.share
         choices: list[Plan] = []
         if wanted != native and _resizes(self.device):
             # There the whole image is held beside what it is resized in. That may be too much.
@@ -284,7 +294,7 @@ class Engine:
     ) -> Plan:
         """The plan by which `upscale` would process an image of that size within `memory` bytes."""
         choices = self._plans(width, height, channels)
-        return cheapest(choices, memory, free_bytes(self.device))
+        return cheapest(choices, memory, free_bytes(self.device) // self.share)
 
     def estimate_s(self, plan: Plan, channels: int) -> float:
         """About how many seconds an image takes by that plan; it takes about a second itself.

@@ -1,43 +1,71 @@
 """All models on one device, each loaded on first use, for the service and the command line."""
 
+import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import torch
+
 from upscaler.api.sizes import Size
 from upscaler.engine import weights
 from upscaler.engine.cpu.check import compiled_wanted
-from upscaler.engine.devices import footprints, name_of, pick_device, pick_precision
+from upscaler.engine.device_thread import DeviceThread
+from upscaler.engine.devices import (
+    footprints,
+    name_of,
+    pick_device,
+    pick_devices,
+    pick_precision,
+)
 from upscaler.engine.engine import Engine, RowProgress
 from upscaler.engine.memory import CPU, free_bytes, trim_heap
-from upscaler.errors import WeightsUnavailable
+from upscaler.errors import Cancelled, OutOfMemory, WeightsUnavailable
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import Plan, cheapest, plans_by
-from upscaler.settings import Settings
+from upscaler.settings import KernelUse, Settings
 
+WARM_UP_PX: Final = 256
+"""The sides of the images that are upscaled for nobody."""
 RETRY_AFTER_S: Final = 60.0
 """How long a failure to load weights is repeated before the next attempt."""
 
+log = logging.getLogger(__name__)
+
 
 class EnginePool:
-    """The `Upscaler` of `service.backend`: it loads each model on first use and keeps it."""
+    """The `Upscaler` of `service.backend`: it loads each model on first use and keeps it.
+
+    Networks are prepared, tried and run in the device's one thread, whichever thread asks for it:
+    see `DeviceThread`. Only how much memory is free is asked anywhere: that is of no thread, and an
+    answer should not wait for an image.
+    """
 
     face_enhance = False
 
     def __init__(
-        self, settings: Settings, read: Mapping[UpscalingModel, weights.Loaded] | None = None
+        self,
+        settings: Settings,
+        read: Mapping[UpscalingModel, weights.Loaded] | None = None,
+        *,
+        device: torch.device | None = None,
+        share: int = 1,
     ) -> None:
         """Check the settings, and load nothing. `read` has networks that are already in memory.
 
+        `device` is by default the one of the settings. `share` is how many pools have that device.
         Raises DeviceUnavailable and WeightsUnavailable for settings that this machine cannot
         fulfil, so that they fail here and not at the first image.
         """
         self.settings = settings
-        self._device = pick_device(settings.device)
+        self._device = device or pick_device(settings.device)
+        self._share = share
         self._precision = pick_precision(settings.precision, self._device, settings.kernels)
         # Kernels are compiled here if nobody has done it before, and not while a client waits.
         compiled_wanted(settings.kernels, self._device, self._precision)
@@ -47,6 +75,16 @@ class EnginePool:
         self._loaded: dict[UpscalingModel, tuple[Engine, str]] = {}
         self._failures: dict[UpscalingModel, tuple[float, WeightsUnavailable]] = {}
         self._loading = {name: threading.Lock() for name in UpscalingModel}
+        self._thread = DeviceThread(self._device)
+
+    def close(self) -> None:
+        """End the device's thread. Nothing is loaded or upscaled afterwards."""
+        self._thread.close()
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a GPU, of whatever kind."""
+        return self._device.type != "cpu"
 
     @property
     def device_name(self) -> str:
@@ -62,9 +100,37 @@ class EnginePool:
         """
         return self._ready(model, progress)[1]
 
-    def engine(self, model: UpscalingModel) -> Engine:
-        """The engine of `model`, loaded if necessary. Raises what `load` raises."""
-        return self._ready(model)[0]
+    def warm_up(self) -> None:
+        """Upscale an image by each model whose weights are on this machine; log how long that took.
+
+        On a GPU the first image by a model waits until its kernels are compiled, unless they were
+        before, compared with cuDNN's, and loaded, and the first one that is resized for others. On
+        the project's own kernels other sizes are no others; cuDNN has to plan each anew. A model
+        that cannot be loaded is left to the requests for it. Raises DeviceUnavailable for kernels
+        that were insisted on and fail.
+        """
+        began_s = time.perf_counter()
+        found = [
+            model
+            for model, spec in MODELS.items()
+            if model in self._loaded or weights.find(spec, self.settings.weights)
+        ]
+        pixels = np.random.default_rng(0).integers(0, 256, (WARM_UP_PX, WARM_UP_PX, 3), np.uint8)
+        for model in found:
+            # The network's own size, and one that is resized.
+            sides = {WARM_UP_PX * MODELS[model].scale, *([WARM_UP_PX] if model is found[0] else [])}
+            try:
+                for side in sides:
+                    deque(self.upscale(pixels, model, (side, side)), maxlen=0)
+            except (WeightsUnavailable, OutOfMemory) as error:
+                log.warning("%s could not be tried: %s", model, error)
+        facts = {"device": self.device_name, "models": len(found)}
+        log.info("warmed up", extra=facts | {"seconds": round(time.perf_counter() - began_s, 3)})
+
+    def estimate_s(self, model: UpscalingModel, plan: Plan, channels: int) -> float:
+        """About how many seconds an image takes by that plan: see `Engine.estimate_s`."""
+        engine, _ = self._ready(model)
+        return self._thread.run(engine.estimate_s, plan, channels)
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
         """The number of bands for an image of that size in pixels. Loads nothing.
@@ -85,7 +151,11 @@ class EnginePool:
         kernels = self.settings.kernels
         needs = footprints(spec.network, self._device, self._precision, kernels)
         choices = plans_by(spec, size, channels, needs, spool=spool)
-        return cheapest(choices, self.settings.memory, free_bytes(self._device))
+        return cheapest(choices, self.settings.memory, free_bytes(self._device) // self._share)
+
+    def kernels(self) -> list[KernelUse]:
+        """What convolves, for each model that is loaded."""
+        return [engine.kernels for engine, _ in list(self._loaded.values())]
 
     def free_bytes(self) -> int:
         """The memory of this machine, not of its GPU, that is free."""
@@ -101,13 +171,24 @@ class EnginePool:
     ) -> Iterator[Pixels]:
         """Upscale `pixels` by `model` to exactly `size` and yield strips, as `Engine.strips` does.
 
-        When the iterator ends, the memory of the image is returned to the operating system.
+        When the iterator ends, the memory of the image is returned to the operating system. If it
+        is closed before, or its thread interrupted, the work ends at the next progress.
         """
-        memory = self.settings.memory
+        given_up = threading.Event()
+
+        def report(done: int, total: int) -> None:
+            if given_up.is_set():
+                raise Cancelled("nobody waits for this image any more")
+            if progress:
+                progress(done, total)
+
         try:
-            engine = self.engine(model)
-            yield from engine.strips(
-                pixels, size=size, memory=memory, progress=progress, spool=spool
+            engine, _ = self._ready(model)
+            yield from self._thread.iterate(
+                lambda: engine.strips(
+                    pixels, size=size, memory=self.settings.memory, progress=report, spool=spool
+                ),
+                given_up.set,
             )
         finally:
             trim_heap()
@@ -126,11 +207,30 @@ class EnginePool:
             try:
                 loaded = self._read.pop(model, None)
                 loaded = loaded or weights.load(spec, self.settings.weights, progress)
-                engine = Engine.from_weights(
-                    spec, loaded, self._device, self._precision, self.settings.kernels
+                engine = self._thread.run(
+                    Engine.from_weights,
+                    spec,
+                    loaded,
+                    self._device,
+                    self._precision,
+                    self.settings.kernels,
+                    share=self._share,
                 )
             except WeightsUnavailable as error:
                 self._failures[model] = time.monotonic(), error
                 raise
             self._loaded[model] = engine, loaded.sha256
             return self._loaded[model]
+
+
+def engine_pools(settings: Settings) -> list[EnginePool]:
+    """A pool for each device of the settings, so that as many images are upscaled at once.
+
+    Several on a CPU divide the threads of torch, in the whole process, and the memory that is free.
+    Raises what EnginePool raises.
+    """
+    devices = pick_devices(settings.device)
+    share = len(devices) if devices[0].type == "cpu" else 1
+    if share > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // share))
+    return [EnginePool(settings, device=device, share=share) for device in devices]

@@ -1,6 +1,7 @@
 """Retries after running out of memory: the image is upscaled again by a smaller plan."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +17,9 @@ Run = Callable[[Plan], Iterator[Tensor]]
 
 log = logging.getLogger(__name__)
 
+_this_thread = threading.local()
+"""Has `failed` in a thread where oneDNN has run out of memory."""
+
 
 def strips_with_retries(run: Run, plan: Plan, choices: Sequence[Plan]) -> Iterator[Tensor]:
     """Yield the strips of `run(plan)`; when memory runs out, continue with smaller plans.
@@ -24,7 +28,8 @@ def strips_with_retries(run: Run, plan: Plan, choices: Sequence[Plan]) -> Iterat
     the plan, rows are equal to rounding. `choices` are all plans for the image, cheapest first.
     Raises OutOfMemory if the smallest plan fails, too.
     """
-    start = run
+    # A thread may be permanent, and serve many images after such a failure: see _in_thread.
+    start = _in_thread(run) if hasattr(_this_thread, "failed") else run
     yielded = 0
     while True:
         try:
@@ -44,6 +49,7 @@ def strips_with_retries(run: Run, plan: Plan, choices: Sequence[Plan]) -> Iterat
         if ONEDNN_FAILED in reason and start is run:
             # An earlier failure may have left oneDNN unusable in this thread, so the same plan is
             # tried once more in another: see _in_thread.
+            _this_thread.failed = True
             start = _in_thread(run)
             continue
         smaller = _smaller(choices, plan)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final
@@ -21,7 +21,7 @@ from upscaler.modal.payload import ResultPayload, StoredPayload, Upload
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import cheapest, footprint, plans
 from upscaler.service.backend import StageTimer, StoredBody, UpscaleJob, UpscaleResult
-from upscaler.settings import Precision
+from upscaler.settings import KernelUse, Precision
 
 Method = modal.Function[..., Any, Any]
 """A method of the class that runs in GPU containers."""
@@ -139,6 +139,10 @@ class ModalBackend:
         needs = footprint(spec.network, Precision.FP16, "cuda")
         choices = plans(spec, size, channels, needs)
         return len(cheapest(choices, None, SMALLEST_CARD_BYTES).tiles)
+
+    def kernels(self) -> Iterable[KernelUse]:
+        """Nothing: no model is loaded in this process."""
+        return ()
 
     async def load(self, model: UpscalingModel) -> None:
         """Do nothing: a container loads all models before its first job."""

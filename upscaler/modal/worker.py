@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import modal
-import numpy as np
 import psutil
 
 from upscaler.api.request import validate_request
@@ -32,8 +31,6 @@ from upscaler.models import MODELS, UpscalingModel
 from upscaler.service.backend import StageTimer, UpscaleJob, UpscaleResult, run_job
 from upscaler.settings import Settings
 
-WARM_UP_PX: Final = 256
-"""The side of the warm-up image: the first image on a GPU waits for kernels to be loaded."""
 NOTE_S: Final = 3.0
 """How long a picture waits for its state to be written, which Modal's client itself never gives up.
 """
@@ -57,7 +54,7 @@ class Worker:
         self._calls = 0  # of `make`, that have come and not ended
         # Where a container also serves the API, far more calls may come than it should decode.
         self._turn = asyncio.Semaphore(GPU_INPUTS)
-        # Always the same thread: the libraries of CUDA keep a handle for each.
+        # One image at a time, with its encoding. The network itself has its device's thread.
         self._gpu = ThreadPoolExecutor(1, "gpu")
 
     def load_weights(self) -> None:
@@ -73,7 +70,7 @@ class Worker:
         began_s = time.perf_counter()
         self.move_to_device()
         moved_s = time.perf_counter()
-        self.warm_up()
+        self.engines.warm_up()
         warm_s = time.perf_counter()
         times = {"to_device_s": moved_s - began_s, "warm_up_s": warm_s - moved_s}
         _log_times("awake", **times, device=self.device)
@@ -87,16 +84,11 @@ class Worker:
         for model in UpscalingModel:
             self._engines.load(model)
 
-    def warm_up(self) -> None:
-        """Run a warm-up image of WARM_UP_PX a side."""
-        pixels = np.zeros((WARM_UP_PX, WARM_UP_PX, 3), np.uint8)
-        side = WARM_UP_PX * MODELS[UpscalingModel.X4_PLUS].scale
-        task = UpscaleJob(b"", pixels, UpscalingModel.X4_PLUS, (side, side), ImageEncoding.PNG)
-        self._gpu.submit(self._run, task, StageTimer(), threading.Event()).result()
-
     def end(self) -> None:
-        """End the thread of the GPU, for which Modal would wait half a minute."""
+        """End the threads of the GPU, for which Modal would wait half a minute."""
         self._gpu.shutdown(wait=False, cancel_futures=True)
+        if self._engines:
+            self._engines.close()
 
     @property
     def engines(self) -> EnginePool:
@@ -228,6 +220,7 @@ class OwnGPU:
 
     def __init__(self, worker: Worker) -> None:
         self.bands = worker.engines.bands
+        self.kernels = worker.engines.kernels
         self._run = worker.run
 
     def held_bytes(self, _file_bytes: int, /) -> int:

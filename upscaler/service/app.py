@@ -101,7 +101,7 @@ def create_app(
         settings.results_memory,
     )
     jobs = jobs or LocalJobStore(settings.results_memory)
-    metrics = Metrics(admission, lambda: jobs.results_bytes)
+    metrics = Metrics(admission, lambda: jobs.results_bytes, backend.kernels)
     scheduler = Scheduler(backend, admission, metrics.record_result)
     service = Service(scheduler, settings, jobs, fetch, metrics)
 

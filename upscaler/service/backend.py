@@ -6,9 +6,11 @@ Synchronous requests and asynchronous jobs share all of this once they are valid
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from time import perf_counter
 from typing import Final, Protocol, TypeVar
 
@@ -22,6 +24,7 @@ from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, JpegOptions
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
 from upscaler.service.queue import Admission, MemoryReservation, QueueSlot
+from upscaler.settings import KernelUse
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,10 @@ class Upscaler(Protocol):
 
     def bands(self, model: UpscalingModel, size: Size, channels: int) -> int:
         """How many bands an image of that size is split into; called only for dry runs."""
+        ...
+
+    def kernels(self) -> Iterable[KernelUse]:
+        """What convolves, for each model that is loaded."""
         ...
 
     def upscale(
@@ -167,6 +174,10 @@ class Backend(Protocol):
         """How many bands an image of that size is split into; called only for dry runs."""
         ...
 
+    def kernels(self) -> Iterable[KernelUse]:
+        """What convolves, for each model that is loaded in this process."""
+        ...
+
     async def load(self, model: UpscalingModel) -> None:
         """Load `model`, however long that takes; called before each `make`."""
         ...
@@ -177,15 +188,20 @@ class Backend(Protocol):
 
 
 class LocalBackend:
-    """Runs jobs in this process, one at a time."""
+    """Runs jobs in this process, as many at a time as it has upscalers.
 
-    at_once = 1  # a job uses every core, or the whole GPU
+    A job uses all of an upscaler's device, and goes to whichever is idle.
+    """
+
     first_guess_flops = FIRST_GUESS_FLOPS
 
-    def __init__(self, upscaler: Upscaler, jpeg: JpegOptions = DEFAULT_JPEG) -> None:
-        self.face_enhance = upscaler.face_enhance
-        self.bands = upscaler.bands
-        self._upscaler = upscaler
+    def __init__(self, *upscalers: Upscaler, jpeg: JpegOptions = DEFAULT_JPEG) -> None:
+        """Run jobs on `upscalers`, at least one, which are alike: the first one speaks for all."""
+        self.at_once = len(upscalers)
+        self.face_enhance = upscalers[0].face_enhance
+        self.bands = upscalers[0].bands
+        self._upscalers = upscalers
+        self._idle = deque(upscalers)
         self._jpeg = jpeg
         # A lock per model: without it each waiting job would occupy a thread while the weights are
         # downloaded, and with a single one jobs of other models would have to wait.
@@ -196,19 +212,29 @@ class LocalBackend:
         """Nothing: files are made here."""
         return 0
 
+    def kernels(self) -> Iterable[KernelUse]:
+        """What convolves, for each model that is loaded on each device."""
+        return chain.from_iterable(upscaler.kernels() for upscaler in self._upscalers)
+
     async def load(self, model: UpscalingModel) -> None:
-        """Load the weights, once. Raises WeightsUnavailable."""
+        """Load the weights, once for each upscaler. Raises WeightsUnavailable."""
         async with self._loading[model]:
-            if model not in self._digests:
-                load = self._upscaler.load
-                self._digests[model] = await to_thread.run_sync(load, model, abandon_on_cancel=True)
+            if model in self._digests:
+                return
+            for upscaler in self._upscalers:  # by turns: the first one downloads them
+                digest = await to_thread.run_sync(upscaler.load, model, abandon_on_cancel=True)
+            self._digests[model] = digest
 
     async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Run a job in a thread. On cancellation it stops after the current rows."""
         digest = self._digests[job.model]
-        return await _run_in_thread(
-            lambda stopped: run_job(self._upscaler, job, digest, timer, stopped, jpeg=self._jpeg)
-        )
+        upscaler = self._idle.popleft()  # there is one, since no more than `at_once` jobs run
+        try:
+            return await _run_in_thread(
+                lambda stopped: run_job(upscaler, job, digest, timer, stopped, jpeg=self._jpeg)
+            )
+        finally:
+            self._idle.append(upscaler)
 
 
 def run_job(

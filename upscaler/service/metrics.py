@@ -1,6 +1,6 @@
 """The metrics of a service for Prometheus: requests, stages, queue, memory and output."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from prometheus_client import (
@@ -11,12 +11,13 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from upscaler.service import logs
 from upscaler.service.backend import UpscaleResult
 from upscaler.service.queue import Admission
+from upscaler.settings import KernelUse
 
 BUCKETS_S: Final = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 """From decoding a small image to upscaling the largest one on a CPU."""
@@ -25,7 +26,12 @@ BUCKETS_S: Final = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 1
 class Metrics:
     """The metrics of one service, in a registry of its own."""
 
-    def __init__(self, admission: Admission, results_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        results_bytes: Callable[[], int],
+        kernels: Callable[[], Iterable[KernelUse]],
+    ) -> None:
         # Not the global registry, which refuses a second service in one process, as in tests.
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
@@ -56,6 +62,7 @@ class Metrics:
             registry=self._registry,
         )
         self._registry.register(_DroppedLines())
+        self._registry.register(_Kernels(kernels))
         self._gauge("queue_depth", "Jobs that wait.", lambda: admission.waiting)
         self._gauge(
             "held_bytes",
@@ -101,3 +108,31 @@ class _DroppedLines(Collector):
             "Log lines that were not written.",
             value=logs.dropped(),
         )
+
+
+class _Kernels(Collector):
+    """How many models have which kernels on each device, which is known once they are loaded."""
+
+    def __init__(self, used: Callable[[], Iterable[KernelUse]]) -> None:
+        self._used = used
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        models = GaugeMetricFamily(
+            "upscaler_models",
+            "Models that are loaded, by device and by whose kernels convolve: own, or a library's.",
+            labels=("device", "kernels"),
+        )
+        refused = GaugeMetricFamily(
+            "upscaler_kernels_refused",
+            "Models whose own kernels failed their check, so that a library's are used, by device.",
+            labels=("device",),
+        )
+        used = list(self._used())
+        for device in sorted({each.device for each in used}):
+            here = [each for each in used if each.device == device]
+            own = sum(each.own for each in here)
+            models.add_metric((device, "own"), own)
+            models.add_metric((device, "library"), len(here) - own)
+            refused.add_metric((device,), sum(each.refused for each in here))
+        yield models
+        yield refused

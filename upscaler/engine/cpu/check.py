@@ -24,8 +24,12 @@ log = logging.getLogger(__name__)
 
 def compiled_wanted(kernels: Kernels, device: torch.device, precision: Precision) -> bool:
     """Whether the kernels are used. Compiling them takes seconds if nobody has done it before."""
-    wanted = device.type == "cpu" and precision is Precision.FP32 and kernels is not Kernels.ONEDNN
-    return wanted and kernels_work()
+    return compiled_asked(kernels, device, precision) and kernels_work()
+
+
+def compiled_asked(kernels: Kernels, device: torch.device, precision: Precision) -> bool:
+    """Whether the kernels are used if they work. Compiles nothing."""
+    return device.type == "cpu" and precision is Precision.FP32 and kernels is not Kernels.ONEDNN
 
 
 def compiled(net: Net) -> Streamed:
