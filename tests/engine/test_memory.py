@@ -73,9 +73,12 @@ def test_this_machine_has_free_memory() -> None:
     "message",
     [
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
         "FIND was unable to find an engine to execute this computation",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "CUDA error: out of memory",
+        "Triton Error [CUDA]: out of memory",
     ],
 )
 def test_what_cudas_libraries_say_without_memory_is_known(message: str) -> None:

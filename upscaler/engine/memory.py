@@ -27,9 +27,9 @@ NO_THREAD: Final = "can't start new thread"
 ONEDNN_FAILED: Final = "could not create a primitive"
 """oneDNN's message when it cannot allocate memory for the code that it generates. It fails for no
 other reason here: whether it has code for these convolutions depends on the processor alone."""
-CUDNN_FAILED: Final = ("unable to find an engine", "STATUS_ALLOC_FAILED")
+CUDNN_FAILED: Final = ("unable to find an engine", "STATUS_ALLOC_FAILED", "_ALLOCATION_FAILED")
 """Messages of cuDNN and cuBLAS when they get no memory: every engine that it knows for a
-convolution was refused, or the status of either library."""
+convolution was refused, or the status of either library. cuDNN 9 has two others."""
 THREADS_BYTES, THREAD_BYTES = 2**27, 2**24
 """The address space that must be free before threads are started: in total, and per thread."""
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from upscaler.api.sizes import Size
+from upscaler.engine.memory import as_out_of_memory
 from upscaler.imaging.pixels import Pixels
 
 LUMA: Final = (0.299, 0.587, 0.114)
@@ -67,7 +68,8 @@ def to_host(strips: Iterable[Tensor], device: torch.device) -> Iterator[Pixels]:
     """Yield `strips` as NumPy arrays, in order.
 
     From CUDA they are copied to pinned memory on a separate stream, up to AHEAD of them in the
-    background, so that computing never waits for copying.
+    background, so that computing never waits for copying. Raises OutOfMemory where there is no
+    such memory.
     """
     if device.type not in ("cpu", "cuda"):
         yield from (strip.cpu().numpy() for strip in strips)
@@ -78,7 +80,7 @@ def to_host(strips: Iterable[Tensor], device: torch.device) -> Iterator[Pixels]:
     under_way: deque[tuple[Tensor, torch.Event]] = deque()
     for strip in strips:
         copying.wait_stream(backend.current_stream())  # until the strip has been computed
-        with backend.stream(copying):
+        with backend.stream(copying), as_out_of_memory("the result on its way from the GPU"):
             copy = strip.to("cpu", non_blocking=True)  # from CUDA it goes to pinned memory
             copied = backend.Event()
             copied.record(copying)
