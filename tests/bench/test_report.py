@@ -49,6 +49,16 @@ def test_a_row_has_units_and_three_digits() -> None:
     ]
 
 
+def test_a_gpu_has_columns_of_its_own() -> None:
+    counted = replace(FINE, kernels=1234, moved_bytes=33_000_000_000, first_s=2.5)
+    lines = report.section(replace(CASE, rows=[counted, FAILED])).splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")[-4:-1]] == ["first", "kernels", "moved"]
+    assert [cell.strip() for cell in lines[4].split("|")[-4:-1]] == ["2.50 s", "1,234", "33.00 GB"]
+    assert len({line.count("|") for line in lines[2:6]}) == 1
+    assert "kernels:" in report.notes(replace(REPORT, device=Device.CUDA))
+    assert "kernels:" not in report.notes(REPORT)
+
+
 def test_who_failed_has_no_figures_and_says_why() -> None:
     lines = report.section(CASE).splitlines()
     assert lines[5].split("|")[2].strip() == "failed"

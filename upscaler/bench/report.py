@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from upscaler.bench.contenders import INSTALL, TITLES, installed, supported_peers
 from upscaler.bench.runner import Case, Report, Row
+from upscaler.settings import Device
 
 HEADINGS = (
     "engine",
@@ -20,6 +21,13 @@ HEADINGS = (
     "PSNR",
     "99.9%",
     "largest",
+)
+ON_A_GPU = "first", "kernels", "moved"
+"""The headings of columns that only a table of a GPU has."""
+GPU_NOTES = (
+    " first: from the start of a process to its first image, of 64 pixels a side. kernels: what a "
+    "run starts on the GPU, by torch's operators. moved: the bytes that these read and write at "
+    "least, each tensor once."
 )
 UNKNOWN = "-"
 
@@ -37,7 +45,8 @@ def notes(report: Report) -> str:
         "of peak: direct-convolution FLOP per second over the measured matrix peak; an engine that "
         "transforms convolutions needs fewer, and may have more than 100%. memory: peak over the "
         "loaded model. overhead: input pixels computed more than once. PSNR, and the difference "
-        "that 99.9% of samples keep to and the largest, in levels of 255: against untiled fp32.",
+        "that 99.9% of samples keep to and the largest, in levels of 255: against untiled fp32."
+        + (GPU_NOTES if report.device is Device.CUDA else ""),
         width=100,
     )
 
@@ -69,7 +78,9 @@ def section(case: Case) -> str:
         f"### {case.model}, {case.size_px}x{case.size_px} to {side}x{side}, "
         f"{significant(case.flop / 1e12)} TFLOP"
     )
-    parts = [title, table([_cells(row) for row in case.rows])]
+    on_a_gpu = any(row.kernels is not None for row in case.rows)
+    headings = (*HEADINGS, *ON_A_GPU) if on_a_gpu else HEADINGS
+    parts = [title, table([_cells(row)[: len(headings)] for row in case.rows], headings)]
     remarks = [f"{row.name} failed: {row.error}" for row in case.rows if row.error]
     remarks += [f"Plan of {row.name}: {row.plan}" for row in case.rows if row.plan]
     if case.truth:
@@ -79,9 +90,9 @@ def section(case: Case) -> str:
     return "\n\n".join(parts)
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table under HEADINGS, each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
+def table(rows: Sequence[Sequence[str]], headings: Sequence[str] = HEADINGS) -> str:
+    """A Markdown table under `headings`, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         first, *others = zip(cells, widths, strict=True)
@@ -89,12 +100,12 @@ def table(rows: Sequence[Sequence[str]]) -> str:
         return f"| {' | '.join(aligned)} |"
 
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([line(HEADINGS), line(rule), *map(line, rows)])
+    return "\n".join([line(headings), line(rule), *map(line, rows)])
 
 
 def _cells(row: Row) -> list[str]:
     if row.error:
-        return [row.name, "failed", *[UNKNOWN] * (len(HEADINGS) - 2)]
+        return [row.name, "failed", *[UNKNOWN] * (len(HEADINGS + ON_A_GPU) - 2)]
     return [
         row.name,
         UNKNOWN if row.median_s is None else _time(row.median_s),
@@ -104,6 +115,9 @@ def _cells(row: Row) -> list[str]:
         UNKNOWN if row.peak_bytes is None else _bytes(row.peak_bytes),
         UNKNOWN if row.overhead is None else f"{row.overhead:.1%}",
         *_fidelity(row),
+        UNKNOWN if row.first_s is None else _time(row.first_s),
+        UNKNOWN if row.kernels is None else f"{row.kernels:,}",
+        UNKNOWN if row.moved_bytes is None else _bytes(row.moved_bytes),
     ]
 
 

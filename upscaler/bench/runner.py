@@ -8,6 +8,7 @@ runs at a time: the others are stopped, so that their idle threads do not spin.
 
 import random
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -69,7 +70,9 @@ class Row:
 
     `ratios` tell how many times as fast as the baseline it was, one per round. `peak_fraction` is
     the share of the matrix peak in its precision. `peak_bytes` is over the loaded model, and
-    `reserved_bytes` is what torch's allocator reserved of a GPU for it.
+    `reserved_bytes` is what torch's allocator reserved of a GPU for it. `first_s` is from the start
+    of a process to its first, small image and to being prepared for this one. `kernels` and
+    `moved_bytes` are what it started on a GPU and what that moved at least: see `traffic`.
     """
 
     name: str
@@ -85,6 +88,9 @@ class Row:
     reserved_bytes: int | None = None
     fidelity: Fidelity | None = None
     load_s: float | None = None
+    first_s: float | None = None
+    kernels: int | None = None
+    moved_bytes: int | None = None
     plan: str | None = None
     overhead: float | None = None
     error: str | None = None
@@ -209,9 +215,10 @@ class _Case:
         """The row with the load time; a contender that fails is not added to `running`."""
         self._log(f"loading {row.name}")
         job = {"contender": asdict(contender), "memory": self.task.memory}
+        began_s = time.perf_counter()
         worker = workers.enter_context(self._worker("contender", name=str(index), **job))
         try:
-            row = replace(row, **worker.answer())
+            row = replace(row, **worker.answer(), first_s=time.perf_counter() - began_s)
         except WorkerFailed as failure:
             return self._failed(row, failure)
         running[index] = worker
@@ -230,6 +237,8 @@ class _Case:
         self._log(f"round {number + 1} of {self.task.runs}: {row.name} {seconds:.3g} s")
         if result and Path(self._path("truth")).is_file():
             row = replace(row, fidelity=fidelity(self._path("truth"), result))
+        if result:
+            row = replace(row, kernels=answer["kernels"], moved_bytes=answer["moved_bytes"])
         return replace(
             row,
             seconds=[*row.seconds, seconds],

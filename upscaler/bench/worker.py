@@ -24,6 +24,7 @@ import torch
 
 from upscaler.bench import adapters, peak
 from upscaler.bench.contenders import Contender, Peer
+from upscaler.bench.traffic import Traffic, watched
 from upscaler.engine.memory import trim_heap
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
@@ -110,11 +111,21 @@ def _measure(
     if seconds < QUICK_S or memory.device.type == "cuda":
         seconds, upscaled = _timed_run(runner, pixels, memory.device)
     peaks = memory.peaks()
+    started: dict[str, int | None] = {"kernels": None, "moved_bytes": None}
     if result:
         np.save(result, upscaled)
+        if memory.device.type == "cuda":
+            started = _traffic(runner, pixels)
     if memory.device.type == "cuda":
         torch.cuda.empty_cache()  # all contenders share the card
-    return {"seconds": seconds, "shape": upscaled.shape, **peaks}
+    return {"seconds": seconds, "shape": upscaled.shape, **peaks, **started}
+
+
+def _traffic(runner: adapters.Runner, pixels: Pixels) -> dict[str, int | None]:
+    """The kernels that a run starts and the bytes that they move; counting them takes time."""
+    with watched(Traffic()) as traffic:
+        runner.run(pixels)
+    return {"kernels": traffic.kernels.total(), "moved_bytes": traffic.moved.total()}
 
 
 def _timed_run(

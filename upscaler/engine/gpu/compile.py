@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Final
 
@@ -19,7 +20,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from upscaler.engine.gpu import kernels
-from upscaler.engine.gpu.whole_maps import compile_only, whole_maps
+from upscaler.engine.gpu.launches import launcher, run
+from upscaler.engine.gpu.whole_maps import whole_maps
 from upscaler.engine.layers import Resolution
 from upscaler.engine.networks import Net, RRDBNet, SRVGGNetCompact
 
@@ -61,13 +63,13 @@ def _as_if_on(capability: int) -> Iterator[None]:
         get_current_stream=lambda _device: 0,
         get_current_target=lambda: GPUTarget("cuda", capability, WARP),
     )
-    token = compile_only.set(True)
+    token = launcher.set(partial(run, warmup=True))
     triton.runtime.driver.set_active(stand_in)
     try:
         yield
     finally:
         triton.runtime.driver.set_active(None)  # it is looked for again when it is needed
-        compile_only.reset(token)
+        launcher.reset(token)
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ in memory, `kernels` says.
 """
 
 from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Final, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ import triton
 from torch import Tensor, nn
 
 from upscaler.engine.gpu import kernels
+from upscaler.engine.gpu.launches import launcher
 from upscaler.engine.layers import Resolution
 from upscaler.engine.networks import (
     NUM_FEAT,
@@ -39,10 +39,6 @@ row of each of the last two maps, of which four are a row of the body's, and one
 map."""
 NONE, LEAKY, PRELU = 0, 1, 2
 """The activations, as kernels know them."""
-
-
-compile_only: Final = ContextVar("compile_only", default=False)
-"""Whether kernels are compiled without being run, which needs no GPU (see `compile`)."""
 
 
 class Tile(NamedTuple):
@@ -152,7 +148,7 @@ class Convolution:
         # An image's follow from the map's width. Any number here would be compiled for: if it is a
         # multiple of 16, which depends on the width, there is another kernel.
         strides = [0 if self.image else each.stride(0) for each in (out, first, second)]
-        _launch(
+        launcher.get()(
             kernels.convolve, (blocks * -(-height // 2),),
             source, self.weights, self.bias, self.slopes, out, first, second,
             height, width + 2, blocks,
@@ -184,7 +180,7 @@ class DoublingConvolution:
         """Double the map `source` of that size, and convolve it to `out`."""
         tile = self.tile
         blocks = -(-width // tile.columns)
-        _launch(
+        launcher.get()(
             kernels.double_and_convolve, (blocks * height, 4),
             source, self.weights, self.bias, out, width + 2, blocks,
             source.stride(0), out.stride(0), CHANNELS=self.channels, COLUMNS=tile.columns,
@@ -210,7 +206,7 @@ class ImageConvolution:
         """Convolve `image`, fp32 of shape (rows, columns, 3), to the map `out` of that size."""
         blocks = -(-width // IMAGE_COLUMNS)
         other = out if copy is None else copy
-        _launch(
+        launcher.get()(
             kernels.convolve_image, (blocks * height,),
             image, self.weights, self.bias, self.slopes, out, other, height, width + 2, blocks,
             out.stride(0), other.stride(0), FOLD=self.fold, OUT=self.outputs,
@@ -285,12 +281,8 @@ class WholeMapRRDB:
             # The third dense block's result goes where the second one's input was.
             chain = (source, middle, third, middle)
             for index in range(3):
-                dense, result = chain[index], chain[index + 1]
-                *growing, last = self.blocks[first + index]
-                for number, conv in enumerate(growing):
-                    conv(dense, dense[:, NUM_FEAT + number * NUM_GROW_CH :], height, width)
-                outer = source if index == 2 else None
-                last(dense, result, height, width, residual=dense, outer=outer)
+                block, outer = self.blocks[first + index], source if index == 2 else None
+                dense_block(block, chain[index], chain[index + 1], height, width, outer=outer)
             source, middle = middle, source
         features = middle[:, :NUM_FEAT]
         self.last(source, features, height, width, residual=shallow, alpha=1.0)
@@ -334,19 +326,26 @@ class WholeMapCompact:
             yield strip
 
 
+def dense_block(
+    block: list[Convolution],
+    dense: Tensor,
+    result: Tensor,
+    height: int,
+    width: int,
+    *,
+    outer: Tensor | None,
+) -> None:
+    """Five convolutions: the map `dense` gets what they add, and `result` the last one's."""
+    *growing, last = block
+    for number, conv in enumerate(growing):
+        conv(dense, dense[:, NUM_FEAT + number * NUM_GROW_CH :], height, width)
+    last(dense, result, height, width, residual=dense, outer=outer)
+
+
 def whole_maps(net: Net, capability: int) -> WholeMapRRDB | WholeMapCompact:
     """Prepare `net`, which is on a GPU of that compute capability, such as 89. Copies weights."""
     best = tiles(capability)
     return WholeMapRRDB(net, best) if isinstance(net, RRDBNet) else WholeMapCompact(net, best)
-
-
-def _launch(
-    kernel: triton.runtime.KernelInterface,
-    grid: tuple[int, ...],
-    *arguments: object,
-    **options: object,
-) -> None:
-    kernel.run(*arguments, grid=grid, warmup=compile_only.get(), **options)
 
 
 def _halves(weight: Tensor, dim: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
