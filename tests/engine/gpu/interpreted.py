@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from upscaler.engine.gpu import whole_maps as maps
 from upscaler.engine.layers import Resolution
-from upscaler.engine.networks import Net, RRDBNet, SRVGGNetCompact
+from upscaler.engine.networks import NUM_FEAT, Net, RRDBBlock, RRDBNet, SRVGGNetCompact
 
 HALF = 2**-10
 """Half a unit of fp16's last place in 1..2: the rounding of a map's values, which are about 1."""
@@ -96,6 +96,42 @@ def test_doubling_and_convolving_is_torchs(size: tuple[int, int]) -> None:
     # The sums of weights are rounded, too.
     assert torch.allclose(got, want, rtol=4 * HALF, atol=4 * HALF)
     assert _outside_is_zero(out, 2 * height, 2 * width)
+
+
+@pytest.mark.parametrize("fold", [1, 2])
+def test_the_first_convolution_is_torchs(fold: int) -> None:
+    height, width = 2, maps.IMAGE_COLUMNS + 1
+    conv = nn.Conv2d(3 * fold**2, 64, 3, padding=1).requires_grad_(False)
+    slopes = torch.rand(64)
+    image = torch.rand(height * fold, width * fold, 3)
+    out, copy = (maps.zeros(height, width, 192, torch.device("cpu")) for _ in range(2))
+    maps.ImageConvolution(conv, fold, slopes)(image, out, height, width, copy=copy)
+    want = F.prelu(conv(F.pixel_unshuffle(image.permute(2, 0, 1)[None], fold)), slopes)
+    for each in (out, copy):
+        got = _inner(each, height, width)[:, :, :64].permute(2, 0, 1)[None].float()
+        assert torch.allclose(got, want, rtol=HALF, atol=HALF)
+        assert _outside_is_zero(each[:, :64], height, width)
+        assert not each[:, 64:].any()
+
+
+def test_a_dense_block_is_torchs() -> None:
+    net = RRDBNet(scale=4, num_block=1).requires_grad_(False)
+    for conv in net.modules():
+        if isinstance(conv, nn.Conv2d):
+            conv.weight.copy_(conv.weight.half())
+    height, width = 3, 5
+    dense, pixels = _map(height, width, maps.DENSE)
+    out = maps.zeros(height, width, maps.DENSE, torch.device("cpu"))
+    prepared = maps.whole_maps(net, 90)
+    assert isinstance(prepared, maps.WholeMapRRDB)
+    maps.dense_block(prepared.blocks[0], dense, out, height, width, outer=None)
+    block = net.body[0]
+    assert isinstance(block, RRDBBlock)
+    want = block.rdb1(pixels[:, :NUM_FEAT])
+    got = _inner(out, height, width)[:, :, :NUM_FEAT].permute(2, 0, 1)[None].float()
+    assert torch.allclose(got, want, rtol=HALF, atol=HALF)
+    for each in (dense, out):
+        assert _outside_is_zero(each, height, width)
 
 
 @pytest.mark.parametrize(
