@@ -74,4 +74,6 @@ def _time_once(work: Work, device: torch.device) -> float:
         return float(start.elapsed_time(end)) / 1000
     started = time.perf_counter()
     work()
+    if device.type == "mps":
+        torch.mps.synchronize()  # its calls, too, return before the work is done
     return time.perf_counter() - started
