@@ -259,6 +259,7 @@ IN_LITTLE_MEMORY = """
 import ctypes, json, resource, sys, threading
 import numpy as np, psutil
 from tests.support import networks
+from upscaler.engine import retry
 from upscaler.errors import OutOfMemory
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.planning import Footprint
@@ -279,6 +280,7 @@ outcomes = []
 for extra in json.loads(sys.argv[2]):
     libc.malloc_trim(0)
     tries.clear()
+    vars(retry._this_thread).clear()  # so that what follows a failure is tried each time
     free = resource.RLIM_INFINITY
     limit = psutil.Process().memory_info().vms + extra
     resource.setrlimit(resource.RLIMIT_AS, (limit, free))
