@@ -80,7 +80,7 @@ def worker() -> Times:
         worker.load_weights()
     with step(times, "to device"):
         worker.move_to_device()
-    with step(times, f"first pictures of {WARM_UP_PX}x{WARM_UP_PX}, by each model"):
+    with step(times, f"warm-up: {WARM_UP_PX}x{WARM_UP_PX} by each model"):
         worker.engines.warm_up()
     pixels = np.zeros((PICTURE_PX, PICTURE_PX, 3), np.uint8)
     side = PICTURE_PX * MODELS[UpscalingModel.X4_PLUS].scale
