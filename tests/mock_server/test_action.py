@@ -223,7 +223,7 @@ def test_the_image_copies_what_is_needed_to_install() -> None:
         config = tomllib.load(file)
     wheel = config["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = {
-        "pyproject.toml", config["project"]["readme"], *config["project"]["license-files"],
+        "pyproject.toml", "README.md", *config["project"]["license-files"],
         *wheel["packages"], *wheel["force-include"], "constraints.txt",
     }  # fmt: skip
     assert needed == {*copied()}
