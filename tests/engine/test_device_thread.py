@@ -129,6 +129,20 @@ def test_what_is_abandoned_is_closed_in_the_thread() -> None:
     thread.close()
 
 
+def test_the_thread_of_a_card_has_it_as_its_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams, Triton's kernels and tensors of "cuda" are on the card that is a thread's own."""
+    current: dict[int, torch.device] = {}
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda card: current.update({threading.get_ident(): card})
+    )
+    for name in ("cuda:1", "cuda:0", "cuda", "cpu", "mps"):
+        thread = DeviceThread(torch.device(name))
+        expected = torch.device(name) if ":" in name else None
+        assert current.get(thread.run(threading.get_ident)) == expected
+        current.clear()
+        thread.close()
+
+
 @pytest.mark.parametrize("ends", ["cancelled", "failed"])
 def test_a_job_that_ends_early_leaves_no_pixels(
     ends: str, engines: EnginePool, monkeypatch: pytest.MonkeyPatch
