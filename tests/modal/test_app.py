@@ -490,6 +490,7 @@ class Engines:
     face_enhance, device_name = False, "cpu"
     load = staticmethod(lambda model: "0" * 64)
     bands = staticmethod(lambda *_: 7)
+    warm_up = kernels = staticmethod(lambda: ())
     upscale = staticmethod(lambda pixels, model, size, progress: [resize(pixels, size)])
 
 app.Worker.load_weights = lambda self: None
