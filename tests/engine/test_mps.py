@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.support.fake_cuda import Card, fake_tensors, without_modes
+from upscaler.bench import peak
 from upscaler.bench.traffic import Operation
 from upscaler.engine import bands
 from upscaler.engine.devices import pick_device, pick_precision
@@ -108,6 +109,14 @@ def engine_of(name: UpscalingModel, precision: Precision) -> Engine:
 def picture(width: int, height: int, channels: int = 3) -> Pixels:
     shape = height, width, channels
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def test_a_benchmark_waits_for_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[None] = []
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append(None))
+    with fake_tensors("mps", AppleGPU()):
+        peak._time_once(lambda: torch.ones(2, device=MPS), MPS)
+    assert len(waited) == 1
 
 
 @pytest.mark.parametrize(
