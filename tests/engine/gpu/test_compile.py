@@ -12,6 +12,7 @@ pytest.importorskip("triton", reason="Triton is made for Linux alone")
 
 PROGRAM = """
 import sys, json, subprocess, tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import torch, triton
 from upscaler.engine.gpu import compile as ahead
@@ -22,17 +23,19 @@ from upscaler.engine.networks import RRDBNet, SRVGGNetCompact
 capability, *others = map(int, sys.argv[1:])
 compiled = ahead.compile_kernels(capability)
 tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-for card in (capability, *others):
-    for kernel in compiled if card == capability else ahead.compile_kernels(card):
-        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-            file.write(kernel.asm["cubin"])
-            file.flush()
-            said = subprocess.run(
-                [tool, "-sass", "-res-usage", file.name], capture_output=True, text=True, check=True
-            )
-        name, size = kernel.metadata.name, kernel.metadata.shared
-        text = said.stdout + said.stderr
-        print(json.dumps({"card": card, "name": name, "shared": size, "text": text}))
+def described(kernel):
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        said = subprocess.run(
+            [tool, "-sass", "-res-usage", file.name], capture_output=True, text=True, check=True
+        )
+    name, size = kernel.metadata.name, kernel.metadata.shared
+    return {"card": card, "name": name, "shared": size, "text": said.stdout + said.stderr}
+with ThreadPoolExecutor() as pool:
+    for card in (capability, *others):
+        for each in pool.map(described, ahead.compile_kernels(card)):
+            print(json.dumps(each))
 with ahead._as_if_on(capability):
     for net in (RRDBNet(scale=2, num_block=2), SRVGGNetCompact(scale=4, num_conv=2)):
         network = whole_maps(net.requires_grad_(False), capability)
