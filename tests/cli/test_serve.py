@@ -23,7 +23,6 @@ from tests.support.service import GOOD, decoded, logged_without, upscale
 from upscaler.cli import main
 from upscaler.cli import serve as serve_command
 from upscaler.cli.options import parser, settings_from
-from upscaler.engine.pool import EnginePool
 from upscaler.service.server import addresses
 from upscaler.settings import FaceEnhance
 
@@ -205,8 +204,8 @@ def test_on_gpus_models_are_tried_before_anybody_can_connect(
         done.append("listening")
         return listen(host, port)
 
-    monkeypatch.setattr(EnginePool, "on_gpu", on_gpu)
-    monkeypatch.setattr(EnginePool, "warm_up", lambda _: done.append("tried"))
+    monkeypatch.setattr("upscaler.engine.pool.EnginePool.on_gpu", on_gpu)
+    monkeypatch.setattr("upscaler.engine.pool.EnginePool.warm_up", lambda _: done.append("tried"))
     monkeypatch.setattr(addresses, "listen", listening)
     monkeypatch.setattr(
         "upscaler.service.server.connection.server",
