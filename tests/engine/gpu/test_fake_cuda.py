@@ -32,7 +32,9 @@ whole_maps: Final[Any] = pytest.importorskip(
 QUICK: Final = UpscalingModel.ANIMEVIDEO_V3
 WAYS: Final = [Kernels.TRITON, pytest.param(Kernels.CUDNN, marks=pytest.mark.slow)]
 ALL: Final = [
-    name if name is QUICK else pytest.param(name, marks=pytest.mark.slow) for name in UpscalingModel
+    name if name is QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in UpscalingModel
+    if name is not UpscalingModel.X4_V3_WDN  # the network of X4_V3
 ]
 
 
