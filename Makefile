@@ -102,7 +102,7 @@ $(VENV)/torch.done: | $(VENV)/bin/python
 	else \
 		echo "No NVIDIA driver is found: installing torch's CPU build ..."; \
 		$(BIN)/python $(PIP) --no-deps --retries 0 --timeout 30 --index-url $(CPU_INDEX) torch \
-			|| echo "$(CPU_INDEX) cannot be used here: torch comes from PyPI"; \
+			2>/dev/null || echo "$(CPU_INDEX) cannot be used here: torch comes from PyPI"; \
 	fi
 	@touch $@
 
