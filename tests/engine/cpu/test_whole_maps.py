@@ -49,6 +49,14 @@ def test_a_picture_equals_the_plain_network(name: UpscalingModel, photo: Pixels)
     assert psnr(found, exact) > 70
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="protects memory as Linux does")
+def test_nothing_is_read_or_written_beside_a_map() -> None:
+    """A row behind the body's map was read, which ended one process of several by SIGSEGV."""
+    command = [sys.executable, "-m", "tests.support.guarded_memory"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 @torch.inference_mode()
 def test_the_strips_of_a_tail_fit_together() -> None:
     """To rounding: a row too few beside a strip changes its last pixels by less than a level."""

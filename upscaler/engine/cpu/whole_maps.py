@@ -322,6 +322,10 @@ class WholeMapRRDB(WholeMaps):
         """The image of the rows `strip` of the body's last map, of an image of that size."""
         height, width = size
         start, end = max(0, strip.start - HALO), min(height, strip.stop + HALO)
+        if (end - start) % 2:
+            # A tile is two rows of `features`, and reads one more: behind an odd number of them,
+            # that of the last strip would be a row behind the map.
+            start = max(0, start - 1)
         # The strip is a small map of its own. Above and below it are rows of `features`; the other
         # maps have a border there, and what is wrong because of that does not reach beyond HALO.
         doubled, large = ((factor * (end - start), factor * width) for factor in (2, 4))
