@@ -1,17 +1,13 @@
-"""The GitHub Action and the image: their scripts and commands, as far as one gets without either.
+"""The GitHub Action: its scripts, as far as one gets without GitHub.
 
-Where the action installs the mock, the test has the one that is installed here; what is installed
-in the image is what lies in the environment of the tests.
+Where the action installs the mock, the test has the one that is installed here.
 """
 
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +26,6 @@ ACTION: Final = yaml.safe_load((ROOT / "action.yml").read_text())
 INSTALL, START = ACTION["runs"]["steps"]
 BASH: Final = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
 """As GitHub calls it for `shell: bash`."""
-DOCKERFILE: Final = (ROOT / "Dockerfile").read_text()
 
 
 def test_the_action_is_composite_and_complete() -> None:
@@ -161,104 +156,3 @@ def step(
 def lines(path: Path) -> dict[str, str]:
     """What a step has told in a file of NAME=VALUE."""
     return dict(line.split("=", 1) for line in path.read_text().splitlines())
-
-
-IMAGES: Final = ("mock", "contract")
-"""The last one in the Dockerfile is what is built if none is named."""
-
-
-def instructions(image: str) -> list[tuple[str, str]]:
-    """Those of the Dockerfile by which this image is made, those of what it stands on first."""
-    joined = DOCKERFILE.replace("\\\n", " ").splitlines()
-    found = [line.split(None, 1) for line in joined if line.strip() and not line.startswith("#")]
-    starts = [number for number, (name, _) in enumerate(found) if name == "FROM"]
-    for start, end in zip(starts, [*starts[1:], len(found)], strict=True):
-        base, _, named = found[start][1].partition(" AS ")
-        if named == image:
-            own = [(name, rest) for name, rest in found[start + 1 : end]]
-            return [*(instructions(base) if ":" not in base else [("FROM", base)]), *own]
-    raise AssertionError(f"no image is called {image}")
-
-
-def copied(image: str = "mock") -> list[str]:
-    """What is copied into an image."""
-    return [source for name, rest in instructions(image) if name == "COPY"
-            for source in rest.split()[:-1]]  # fmt: skip
-
-
-def only(instruction: str, image: str = "mock") -> str:
-    (rest,) = (rest for name, rest in instructions(image) if name == instruction)
-    return rest
-
-
-@pytest.mark.parametrize("image", IMAGES)
-def test_an_image_has_a_small_base_no_torch_and_no_root(image: str) -> None:
-    assert re.fullmatch(r"python:3\.11-slim", only("FROM", image))
-    user, group = only("USER", image).split(":")
-    assert int(user) > 0
-    assert int(group) > 0
-    order = [name for name, _ in instructions(image)]
-    assert order.index("USER") > order.index("RUN"), "what is installed is root's"
-    assert order.index("USER") < order.index("ENTRYPOINT")
-    assert not re.search("torch|engine", re.sub("#.*", "", DOCKERFILE))
-
-
-def test_the_mock_is_the_default_image() -> None:
-    assert re.findall("^FROM .* AS (.*)$", DOCKERFILE, re.MULTILINE)[-1] == "mock"
-    assert only("EXPOSE") == "8000"
-
-
-def test_the_image_of_the_contract_tests_runs_their_command() -> None:
-    (command,) = json.loads(only("ENTRYPOINT", "contract"))
-    assert (Path(sys.executable).parent / command).exists()
-    install = "pip install --constraint /source/constraints.txt '/source[contract]' &&"
-    assert only("RUN", "contract").startswith(install)
-    assert copied("contract") == copied("mock")
-
-
-def test_the_image_copies_what_is_needed_to_install() -> None:
-    for name in copied():
-        assert (ROOT / name).exists(), name
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        config = tomllib.load(file)
-    wheel = config["tool"]["hatch"]["build"]["targets"]["wheel"]
-    needed = {
-        "pyproject.toml", "README.md", *config["project"]["license-files"],
-        *wheel["packages"], *wheel["force-include"], "constraints.txt",
-    }  # fmt: skip
-    assert needed == {*copied()}
-    let_in = (ROOT / ".dockerignore").read_text().splitlines()
-    assert {line[1:] for line in let_in if line.startswith("!")} == needed
-    assert only("RUN").startswith("pip install --constraint /source/constraints.txt /source &&")
-
-
-def test_the_image_serves_and_is_healthy(tmp_path: Path) -> None:
-    """On this machine alone and on a free port, which stand in place of the image's."""
-    for name in copied():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).symlink_to(ROOT / name)
-    command = json.loads(only("ENTRYPOINT"))
-    assert command == ["upscaler-mock", "--host", "0.0.0.0", "--port", "8000"]
-    program = "import sys; from mock_server.serving.fast_start import main; sys.exit(main())"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    options = [{"0.0.0.0": "127.0.0.1", "8000": port}.get(word, word) for word in command[1:]]
-    check = json.loads(only("HEALTHCHECK").partition(" CMD ")[2])
-    checked = [sys.executable, *(word.replace("8000", port) for word in check[1:])]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    assert subprocess.run(checked, check=False, capture_output=True).returncode != 0
-    with subprocess.Popen(
-        [sys.executable, "-c", program, *options, "--token", "secret"],
-        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        try:
-            assert process.stdout
-            assert process.stdout.readline() == f"http://127.0.0.1:{port}\n"
-            # Docker's clients pass the host's proxies on, and the mock is behind none of them.
-            proxies = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
-            for more in ({}, proxies):
-                healthy = subprocess.run(checked, check=False, env=os.environ | more)
-                assert healthy.returncode == 0
-        finally:
-            process.terminate()
-    assert process.returncode == 0
