@@ -39,18 +39,22 @@ COPY contract_tests /contract_tests
 # Each of these adds what the locks leave out, in the versions of constraints.txt.
 FROM packages AS mock-venv
 COPY --from=source / ./
+ARG SETUPTOOLS_SCM_PRETEND_VERSION
 RUN pip install --constraint constraints.txt .
 
 FROM packages AS contract-venv
 COPY --from=source / ./
+ARG SETUPTOOLS_SCM_PRETEND_VERSION
 RUN pip install --constraint constraints.txt '.[contract]'
 
 FROM cpu-packages AS cpu-venv
 COPY --from=source / ./
+ARG SETUPTOOLS_SCM_PRETEND_VERSION
 RUN pip install --constraint constraints.txt '.[engine]'
 
 FROM cuda-packages AS cuda-venv
 COPY --from=source / ./
+ARG SETUPTOOLS_SCM_PRETEND_VERSION
 RUN pip install --constraint constraints.txt '.[engine]'
 
 FROM python:${PYTHON}-slim AS runtime
@@ -85,7 +89,7 @@ COPY --from=cpu-venv /venv /venv
 
 # PyPI's torch brings CUDA along: of the host it needs the driver alone, and NVIDIA's container toolkit.
 FROM service AS cuda
-USER root
+USER 0
 # Triton compiles what calls its kernels, in C. Debian keeps no older versions to pin.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \

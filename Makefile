@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Without torch: where everything but the engine must work too.
 BASE := .venv-base
+# What checks and builds what is no code: workflows, images, docs, packages.
+TOOLS := .venv-tools
 PIP := -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 # PyPI's torch for Linux is a CUDA build of several GB. This index has a CPU build.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -30,7 +32,11 @@ T ?= tests
 # Modules are compiled once, since the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo serve dev test test-all test-one check lock clean
+# The files that name the repository, where OWNER stands for whose it is.
+OWNED := README.md SECURITY.md CHANGELOG.md pyproject.toml compose.yaml deploy/kubernetes.yaml docs/*.md \
+	docs/contract-project/*.yml docs/mock-project/workflow.yml .github/ISSUE_TEMPLATE/config.yml
+
+.PHONY: help demo serve dev test test-all test-one check lock dist owner clean
 
 help:
 	@echo "make demo [IMAGE=FILE] [SCALE=F] [MODEL=NAME]  upscale a picture, into the folder demo"
@@ -41,6 +47,8 @@ help:
 	@echo "make test-one T=tests/api                      run the tests of a file or folder"
 	@echo "make check                                     formatting, lint, types, imports, advisories"
 	@echo "make lock                                      renew locks/, what Modal's images install"
+	@echo "make dist                                      build the packages of PyPI, and check them"
+	@echo "make owner NAME=octocat                        name the account on GitHub, in place of OWNER"
 	@echo "make clean                                     remove what the others made"
 
 demo: $(VENV)/engine.done
@@ -65,12 +73,18 @@ test-all: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/c
 test-one: $(VENV)/dev.done
 	$(BIN)/python -m pytest $(T)
 
-check: $(VENV)/dev.done
+check: $(VENV)/dev.done $(TOOLS)/done
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.support.audit
+	$(TOOLS)/bin/zizmor --offline --quiet --min-severity medium --min-confidence medium .github action.yml
+	$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(TOOLS)/bin/hadolint Dockerfile
+	$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
+	$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml
+	$(TOOLS)/bin/kubernetes-validate --strict deploy/kubernetes.yaml
 
 # Of packages that constraints.txt does not have, such as NVIDIA's, the versions in locks/ are kept.
 # The last package of the engine has weights alone, which Modal's image has already.
@@ -83,10 +97,27 @@ lock: $(VENV)/dev.done
 	$(LOCK) --output-file locks/gpu.txt --extra engine
 	$(LOCK) --output-file locks/check.txt --extra engine --extra reference
 
-clean:
-	rm -rf $(VENV) $(BASE) .corpora demo
+# The SBOM lists what the service is installed with, by locks/gpu.txt.
+dist: $(TOOLS)/done
+	rm -rf dist
+	$(TOOLS)/bin/uv build --quiet --python $(TOOLS)/bin/python --build-constraints constraints.txt
+	$(TOOLS)/bin/twine check --strict dist/*
+	$(TOOLS)/bin/check-wheel-contents dist/*.whl
+	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-file sbom.json locks/gpu.txt
 
-$(VENV)/bin/python $(BASE)/bin/python:
+owner:
+	@echo "$(NAME)" | grep -Eq '^[A-Za-z0-9][A-Za-z0-9-]*$$' \
+		|| { echo "Name the account on GitHub: make owner NAME=octocat"; exit 1; }
+	@account=$$(echo "$(NAME)" | tr '[:upper:]' '[:lower:]'); \
+	for file in $(OWNED); do \
+		sed "s|ghcr.io/OWNER/|ghcr.io/$$account/|g; s|OWNER/octo-upscaler|$(NAME)/octo-upscaler|g" \
+			$$file > $$file.new && cat $$file.new > $$file && rm $$file.new; \
+	done
+
+clean:
+	rm -rf $(VENV) $(BASE) $(TOOLS) .corpora demo dist sbom.json
+
+$(VENV)/bin/python $(BASE)/bin/python $(TOOLS)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
@@ -139,4 +170,8 @@ $(VENV)/plugins.done: tests/support/suite_plugins.py $(VENV)/dev.done
 
 $(BASE)/done: $(INPUTS) | $(BASE)/bin/python
 	@$(BASE)/bin/python $(PIP) --editable '.[modal,mock,contract,test]'
+	@touch $@
+
+$(TOOLS)/done: $(INPUTS) | $(TOOLS)/bin/python
+	@$(TOOLS)/bin/python $(PIP) --editable '.[tools]'
 	@touch $@

@@ -89,16 +89,15 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def test_links_on_pypi_lead_to_the_repository() -> None:
-    hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"][
-        "hooks"
-    ]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     text = README
-    for each in hook["fancy-pypi-readme"]["substitutions"]:
+    hooks = project["tool"]["hatch"]["metadata"]["hooks"]
+    for each in hooks["fancy-pypi-readme"]["substitutions"]:
         text = re.sub(each["pattern"], each["replacement"], text)
-    assert "](https://raw.githubusercontent.com/OWNER/octo-upscaler/main/docs/page.jpg)" in text
-    assert (
-        "](https://github.com/OWNER/octo-upscaler/blob/main/docs/PERFORMANCE.md#on-a-gpu)" in text
-    )
+    home = project["project"]["urls"]["Homepage"]
+    raw = home.replace("github.com", "raw.githubusercontent.com")
+    assert f"]({raw}/main/docs/page.jpg)" in text
+    assert f"]({home}/blob/main/docs/PERFORMANCE.md#on-a-gpu)" in text
     assert not LINK.search(text)
 
 
