@@ -30,7 +30,8 @@ from mock_server.scenario import FETCHES, Scenario
 from mock_server.sessions import SessionMiddleware, Sessions
 from mock_server.state import State
 from upscaler.service import cors
-from upscaler.service.app import base_url, create_app
+from upscaler.service.app import create_app
+from upscaler.service.urls import base_url
 from upscaler.settings import FaceEnhance, Settings
 
 EXPOSED: Final = (RULE_HEADER, POLICY_HEADER, QUOTA_HEADER)

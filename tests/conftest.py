@@ -4,6 +4,7 @@ import ast
 import gc
 import os
 import signal
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -102,6 +103,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if not config.option.markexpr and not any("::" in arg for arg in config.args):
         config.option.markexpr = "not (base or slow)" if find_spec("torch") else "not slow"
+    # For servers that fixtures of modules start, before `_own_environment`.
+    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="octo-upscaler-tests-")
     # A client of httpx reads all certificates when it is made, which takes 20 ms. No test connects
     # to a host that has one of those.
     os.environ["SSL_CERT_FILE"] = str(TESTS / "support" / "nobody.pem")
@@ -141,6 +144,7 @@ def _own_environment(
         monkeypatch.delenv(name)
     cache = tmp_path_factory.getbasetemp() / f"cache-{uuid4().hex}"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("XDG_STATE_HOME", str(cache / "state"))
 
 
 @pytest.fixture(scope="session")

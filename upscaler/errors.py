@@ -24,6 +24,7 @@
         |-- Overflow            503  the output of the network is infinite or NaN
         |-- RemoteFailed        503  the container that ran the work failed
         |-- NotStored           503  the bucket for results did not take one
+        |-- StoreUnavailable    503  the folder with asynchronous inferences cannot be used
         |-- Unreachable         503  Modal or the bucket does not answer, so the state is unknown
         `-- OutOfMemory         503  there is not enough memory for this image
 
@@ -277,6 +278,12 @@ class NotStored(Unavailable):
     """The bucket for results did not take one, and there is no room for it elsewhere."""
 
     retry_after_s = 1  # then results go another way
+
+
+class StoreUnavailable(Unavailable):
+    """The folder with asynchronous inferences cannot be read or written; the text says why."""
+
+    retry_after_s = 5
 
 
 class Unreachable(Unavailable):

@@ -84,6 +84,8 @@ class FaceEnhance(StrEnum):
     """The picture is upscaled as without it; the log says so."""
 
 
+IN_MEMORY: Final = Path(":memory:")
+"""In place of a folder for asynchronous inferences: they are lost when the process ends."""
 OWN_PATHS: Final = (
     *(
         "_mock",
@@ -243,7 +245,12 @@ class Settings(FromEnvironment):
     queue_memory: int = setting("UPSCALER_QUEUE_MEMORY", _memory_limit, 1024 * MIB)
     """How many bytes all requests may hold together."""
     results_memory: int = setting("UPSCALER_RESULTS_MEMORY", _memory_limit, 1024 * MIB)
-    """How many bytes of asynchronous results are kept; on Modal, how many results are held."""
+    """How many bytes of asynchronous results are kept in memory, or held while they are sent."""
+    data: Path | None = setting("UPSCALER_DATA", _folder, None)
+    """The folder where `upscaler serve` keeps asynchronous inferences, or IN_MEMORY; None is the
+    platform's folder for such."""
+    results_disk: int = setting("UPSCALER_RESULTS_DISK", _memory_limit, 16 * 1024 * MIB)
+    """How many bytes of images that wait and of asynchronous results are kept in that folder."""
     first_byte_s: float = setting("UPSCALER_FIRST_BYTE", _seconds, 25.0)
     """After how many seconds a JSON response begins, even if its image is not done: many proxies
     give up after 30."""

@@ -1,7 +1,6 @@
 """Asynchronous inferences whose status depends on how often clients have polled."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -11,7 +10,8 @@ from mock_server.faults.schedule import SelectedFault
 from upscaler.api.responses import JobStatus
 from upscaler.errors import JobFailed, UnknownJob
 from upscaler.service.backend import ScheduledJob, UpscaleResult
-from upscaler.service.jobs import NOT_COMPLETED, Job, LocalJobStore
+from upscaler.service.jobs.memory import Job, MemoryJobStore
+from upscaler.service.jobs.store import ANONYMOUS, NOT_COMPLETED, Submission
 from upscaler.service.queue import MemoryReservation
 
 FAILURES: Final = {500: "Internal Server Error", 503: "the image could not be upscaled"}
@@ -59,7 +59,7 @@ class JobProgress:
         return self.script.status(self.polls)
 
 
-class MockJobStore(LocalJobStore):
+class MockJobStore(MemoryJobStore):
     """A store of jobs that run at once, and whose polls follow the script in `progress`.
 
     A poll that gets completed first waits until the job is done, for some milliseconds. The
@@ -82,8 +82,7 @@ class MockJobStore(LocalJobStore):
     def forget_unfinished(self) -> None:
         """Forget the jobs under way, after a fork: their work is in the other process."""
         for job in [job for job in self._jobs.values() if not job.done.is_set()]:
-            self._reserved_bytes -= job.room_bytes
-            del self._jobs[job.id]
+            self._forget(job)
 
     def result_fault(self, job_id: str) -> SelectedFault:
         """Return the fault of the result of a job, which its first request had."""
@@ -92,8 +91,10 @@ class MockJobStore(LocalJobStore):
         except UnknownJob:
             return SelectedFault(OK, "")
 
-    async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
-        job_id = await super().start(scheduled)
+    async def start(self, scheduled: ScheduledJob, submission: Submission = ANONYMOUS) -> str:
+        if (known := await self.repeated(submission)) is not None:
+            return known
+        job_id = await super().start(scheduled, submission)
         # Kept with the job, since another request fetches the result, and has another fault.
         fault = current.get().of_result
         selected = SelectedFault(fault, "" if fault == OK else "request")

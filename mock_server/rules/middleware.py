@@ -11,7 +11,7 @@ from mock_server.endpoints import PREFIX
 from mock_server.rules.catalogue import ORDER
 from upscaler.api.headers import ASYNC_HEADER
 from upscaler.api.request import IMAGE_FIELDS, TOO_MANY_VALUES
-from upscaler.service.jobs import NOT_COMPLETED
+from upscaler.service.jobs.store import NOT_COMPLETED
 
 RULE_HEADER: Final = "X-Mock-Rule"
 """On every error response: the IDs of its rules, in their order, such as `REQ-4, REQ-5`."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,12 +15,20 @@ from tests.support.modal_calls import ENDS, LOST, NO_ANSWERS, RAISED, TASK, held
 from tests.support.modal_control_plane import Ended, Plane, make, method
 from tests.support.raw_http import PATIENCE_S
 from upscaler.api.responses import JobStatus
-from upscaler.errors import Busy, OutOfMemory, RemoteFailed, UnknownJob, Unreachable
+from upscaler.errors import (
+    Busy,
+    InvalidRequest,
+    OutOfMemory,
+    RemoteFailed,
+    UnknownJob,
+    Unreachable,
+)
 from upscaler.modal import jobs as module
 from upscaler.modal.backend import RESULT_COPIES, ModalBackend, from_payload
 from upscaler.modal.jobs import ModalJobStore
 from upscaler.modal.states import States
 from upscaler.service.backend import Scheduler, StageTimer, UpscaleJob
+from upscaler.service.jobs.store import Submission
 from upscaler.service.queue import Admission
 
 DAY_S = 24 * 60 * 60
@@ -104,6 +113,88 @@ def test_a_job_that_failed_is_completed_and_its_result_is_the_error(
             assert await jobs.status(job_id) is JobStatus.COMPLETED
             with pytest.raises(kind):
                 await jobs.result(job_id)
+
+    play(act)
+
+
+ME = Submission("me", "a key", "print")
+ALICE, BOB = "alice", "bob"
+
+
+def test_the_same_key_gives_the_same_job_whichever_front_is_asked(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        other = scene.other()
+
+        async def start(jobs: ModalJobStore, submission: Submission) -> str:
+            return await jobs.start(scene.shop.schedule(TASK, StageTimer()), submission)
+
+        first = await start(scene.jobs, ME)
+        assert await start(other, ME) == await other.repeated(ME) == first
+        with pytest.raises(InvalidRequest):
+            await start(other, replace(ME, fingerprint="another"))
+        assert await start(other, replace(ME, owner="you")) != first
+        twice = replace(ME, key="at once")
+        both = await asyncio.gather(start(scene.jobs, twice), start(other, twice))
+        assert len(set(both)) == 1
+        await scene.finish(first)
+        assert await start(other, ME) == first
+        scene.now_s += DAY_S + 60
+        assert await start(other, ME) != first
+
+    play(act)
+
+
+def test_an_owner_sees_the_own_jobs_the_newest_first(plane: Plane) -> None:
+    async def act(scene: Scene) -> None:
+        ids = []
+        for owner in (ALICE, BOB, ALICE, ALICE):
+            scene.now_s += 1
+            schedule = scene.shop.schedule(TASK, StageTimer())
+            ids.append(await scene.jobs.start(schedule, Submission(owner)))
+        await scene.finish(*ids)
+        mine = [ids[3], ids[2], ids[0]]
+        other = scene.other()
+        assert [view.id for view in await other.listed(ALICE, 9)] == mine
+        assert [view.id for view in await other.listed(ALICE, 1, mine[0])] == mine[1:2]
+        assert [view.id for view in await other.listed(BOB, 9)] == [ids[1]]
+        (view,) = await other.listed(BOB, 9)
+        assert (view.status, view.size, view.done) == (JobStatus.COMPLETED, TASK.size, 1.0)
+
+    play(act)
+
+
+def test_a_job_is_cancelled_in_its_container_and_known_no_longer(plane: Plane) -> None:
+    working, go_on = held(plane)
+
+    async def act(scene: Scene) -> None:
+        schedule = scene.shop.schedule(TASK, StageTimer())
+        job_id = await scene.jobs.start(schedule, Submission("carol"))
+        await asyncio.to_thread(working.wait, PATIENCE_S)
+        other = scene.other()
+        with pytest.raises(UnknownJob):
+            await other.cancel(job_id, "dave")
+        assert (await other.view(job_id)).status is JobStatus.RUNNING
+        await other.cancel(job_id, "carol")
+        assert plane.asked("FunctionCallCancel")
+        for jobs in (scene.jobs, other):
+            await refused(jobs, job_id)
+        assert await other.listed("carol", 9) == []
+
+    try:
+        play(act)
+    finally:
+        go_on.set()
+
+
+def test_what_failed_is_seen_as_failed(plane: Plane) -> None:
+    plane.work["make"] = raising(OutOfMemory("far too large"))
+
+    async def act(scene: Scene) -> None:
+        job_id = await scene.start()
+        await scene.finish(job_id)
+        failure = (await scene.other().view(job_id)).failure
+        assert failure is not None
+        assert failure.status == 503
 
     play(act)
 

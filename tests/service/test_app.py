@@ -369,13 +369,16 @@ def test_the_api_describes_itself(api: httpx.Client) -> None:
     }
     assert {parameter["name"] for parameter in post["parameters"]} == {
         "Accept",
+        "Idempotency-Key",
         "X-OctoAI-Async",
         "X-Upscaler-Dry-Run",
         "X-User-Request-ID",
     }
     assert {path: set(methods) for path, methods in paths.items()} == {
         "/upscaling": {"post"},
-        "/v1/requests/{response_id}": {"get"},
+        "/v1/requests": {"get"},
+        "/v1/requests/{response_id}": {"get", "delete"},
+        "/v1/requests/{response_id}/events": {"get"},
         "/v1/responses/{response_id}": {"get"},
         "/healthcheck": {"get"},
         "/livez": {"get"},
@@ -388,7 +391,9 @@ def test_the_api_describes_itself(api: httpx.Client) -> None:
         "HTTPValidationError",
         "ImageEncoding",
         "ImageResponse",
+        "JobList",
         "JobStatus",
+        "JobSummary",
         "PollResponse",
         "UpscalingModel",
         "UpscalingRequest",

@@ -26,7 +26,7 @@ from upscaler.api.sizes import Size
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import Progress
-from upscaler.service.jobs import LocalJobStore
+from upscaler.service.jobs.memory import MemoryJobStore
 
 ASYNC = {"X-OctoAI-Async": "1"}
 
@@ -189,7 +189,7 @@ def test_the_status_goes_from_pending_over_running_to_completed() -> None:
 def test_results_expire_after_a_day() -> None:
     """ASY-4."""
     now_s = 0.0
-    jobs = LocalJobStore(2**30, clock=lambda: now_s)
+    jobs = MemoryJobStore(2**30, clock=lambda: now_s)
     with serving(Resizer(), SETTINGS, jobs) as api:
         job = start(api)
         url = response_url(api, job)

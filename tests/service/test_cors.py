@@ -46,7 +46,7 @@ def test_a_preflight_needs_no_token_and_allows_every_header(server: str) -> None
             allowed = preflight(api, path, PAGE)
             assert allowed.status_code == 200
             assert allowed.headers["Access-Control-Allow-Origin"] == PAGE
-            assert allowed.headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST"
+            assert allowed.headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST, DELETE"
             granted = allowed.headers["Access-Control-Allow-Headers"]
             assert granted == PREFLIGHT["Access-Control-Request-Headers"]
             assert "Access-Control-Allow-Credentials" not in allowed.headers

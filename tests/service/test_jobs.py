@@ -31,7 +31,6 @@ from upscaler.formats import ImageEncoding
 from upscaler.imaging.encode import most_bytes
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
-from upscaler.service import jobs as module
 from upscaler.service.backend import (
     LocalBackend,
     Progress,
@@ -40,7 +39,9 @@ from upscaler.service.backend import (
     UpscaleJob,
     Upscaler,
 )
-from upscaler.service.jobs import Job, LocalJobStore
+from upscaler.service.jobs import memory as module
+from upscaler.service.jobs.memory import Job, MemoryJobStore
+from upscaler.service.jobs.store import MAX_JOBS, Submission
 from upscaler.service.queue import Admission
 
 DAY_S = 24 * 60 * 60
@@ -56,7 +57,7 @@ class Scene:
         self.now_s = 1e6
         self.upscaler = upscaler or Moody()
         self.shop = Scheduler(LocalBackend(self.upscaler), Admission(2, 2**24), lambda _: None)
-        self.jobs = LocalJobStore(capacity_bytes, clock=lambda: self.now_s)
+        self.jobs = MemoryJobStore(capacity_bytes, clock=lambda: self.now_s)
 
     async def start(self, model: UpscalingModel = UpscalingModel.X4_PLUS) -> str:
         task = UpscaleJob(b"", PIXELS, model, TASK.size, TASK.encoding)
@@ -388,12 +389,12 @@ def test_making_room_takes_time_for_what_is_forgotten_alone() -> None:
     async def act(scene: Scene) -> None:
         jobs = scene.jobs
         await scene.finish(first := await scene.start())
-        made = await jobs.result(first)
-        for number in range(module.MAX_JOBS - 1):
-            job = Job(str(number), 0, result=made)
+        made, shown = await jobs.result(first), await jobs.view(first)
+        for number in range(MAX_JOBS - 1):
+            job = Job(replace(shown, id=str(number)), 0, Submission(), StageTimer(), result=made)
             jobs._jobs[job.id] = jobs._fetched[job.id] = job
             jobs.complete(job)
-        assert jobs.held_bytes == module.MAX_JOBS * made.file_bytes
+        assert jobs.held_bytes == MAX_JOBS * made.file_bytes
         with scene.shop.schedule(TASK, StageTimer()) as scheduled:
             began_s = time.process_time()
             jobs._make_room(jobs.capacity_bytes, scheduled)

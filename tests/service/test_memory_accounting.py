@@ -24,7 +24,7 @@ from upscaler.errors import OutOfMemory
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import Progress
-from upscaler.service.jobs import LocalJobStore
+from upscaler.service.jobs.memory import MemoryJobStore
 
 pytestmark = pytest.mark.dev
 
@@ -82,7 +82,7 @@ def traced() -> Iterator[Callable[[], int]]:
 @pytest.mark.slow
 def test_metrics_report_held_bytes_at_each_stage_of_async_requests() -> None:
     now_s, gate = 0.0, Failing()
-    jobs = LocalJobStore(2**30, clock=lambda: now_s)
+    jobs = MemoryJobStore(2**30, clock=lambda: now_s)
     with serving(gate, SETTINGS, jobs) as api, traced() as grown:
 
         def assert_held(requests: int, results: int) -> None:

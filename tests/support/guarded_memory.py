@@ -21,9 +21,7 @@ PROT_NONE: Final = 0
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def guarded(
-    shape: tuple[int, ...], *, at_end: bool
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def guarded(shape: tuple[int, int, int], *, at_end: bool) -> whole_maps.Map:
     """An array of fp32 zeros that ends at, or begins behind, a page that cannot be touched."""
     size = 4 * int(np.prod(shape))
     pages = -(-size // PAGE) * PAGE

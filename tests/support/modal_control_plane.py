@@ -362,8 +362,15 @@ class Plane:
 
     async def dict_update(self, request: Any) -> Any:
         self._check_dict(request.dict_id)
-        self.entries |= {entry.key: entry.value for entry in request.updates}
+        given = {entry.key: entry.value for entry in request.updates}
+        if request.if_not_exists and given.keys() & self.entries.keys():
+            return api_pb2.DictUpdateResponse(created=False)
+        self.entries |= given
         return api_pb2.DictUpdateResponse(created=True)
+
+    async def dict_contents(self, request: Any) -> list[Any]:
+        self._check_dict(request.dict_id)
+        return [api_pb2.DictEntry(key=key, value=self.entries[key]) for key in self.entries]
 
     async def dict_get(self, request: Any) -> Any:
         self._check_dict(request.dict_id)
@@ -501,7 +508,10 @@ def _servicer(plane: Plane) -> ModalClientBase:
                 raise plane.failing[rpc]
             reply = await answer(request) if answer else None
             known = servicer.known[f"/modal.client.ModalClient/{rpc}"]
-            if reply is not None or not known.cardinality.server_streaming:
+            if isinstance(reply, list):
+                for each in reply:
+                    await stream.send_message(each)
+            elif reply is not None or not known.cardinality.server_streaming:
                 await stream.send_message(reply or known.reply_type())
 
         return handle

@@ -23,7 +23,7 @@ from upscaler.models import UpscalingModel
 from upscaler.service import logs
 from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend, Progress, Upscaler
-from upscaler.service.jobs import JobStore
+from upscaler.service.jobs.store import JobStore
 from upscaler.service.server.connection import Connection, server
 from upscaler.settings import KernelUse, Settings
 

@@ -1,5 +1,6 @@
 """The responses of the Upscaling API, as clients receive and OpenAPI describes them."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -77,6 +78,41 @@ class PollResponse(BaseModel):
     response_url: Annotated[
         str | None,
         Field(title="Response URL", description="Where the result is, once it is completed."),
+    ] = None
+
+
+class JobSummary(BaseModel):
+    """An asynchronous inference in a list (EXT-3). Sizes are in pixels, times in UTC."""
+
+    response_id: Annotated[str, Field(title="Response ID")]
+    status: Annotated[JobStatus, Field(title="Status")]
+    error: Annotated[
+        int | None,
+        Field(title="Error", description="The status of its response, if it failed."),
+    ] = None
+    model: Annotated[UpscalingModel, Field(title="Upscaling Model")]
+    input_width: Annotated[int, Field(title="Input Width")]
+    input_height: Annotated[int, Field(title="Input Height")]
+    output_width: Annotated[int, Field(title="Output Width")]
+    output_height: Annotated[int, Field(title="Output Height")]
+    rows_done: Annotated[int, Field(title="Rows Done", description="Of the output's height.")]
+    created_at: Annotated[datetime, Field(title="Created At")]
+    started_at: Annotated[datetime | None, Field(title="Started At")] = None
+    finished_at: Annotated[datetime | None, Field(title="Finished At")] = None
+    poll_url: Annotated[str, Field(title="Poll URL")]
+    response_url: Annotated[
+        str | None,
+        Field(title="Response URL", description="Where the result is, once it is completed."),
+    ] = None
+
+
+class JobList(BaseModel):
+    """A page of the asynchronous inferences of a token, the newest first (EXT-3)."""
+
+    requests: Annotated[list[JobSummary], Field(title="Requests")]
+    next_before: Annotated[
+        str | None,
+        Field(title="Next Before", description="The `before` of the next page, if there is one."),
     ] = None
 
 

@@ -5,10 +5,14 @@ import logging
 import secrets
 import sys
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from upscaler.cli.options import settings_from
 from upscaler.cli.output import fail
+from upscaler.settings import IN_MEMORY, Settings
+
+if TYPE_CHECKING:
+    from upscaler.service.jobs.store import JobStore
 
 OPENED_AS: Final = {"//0.0.0.0:": "//127.0.0.1:", "//[::]:": "//[::1]:"}
 """What a browser on this machine opens, for a service that listens on all addresses."""
@@ -32,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         # Anyone who finds a server without a token could use it, so there always is one.
         settings = replace(settings, tokens=(made,))
     logs.to_stderr(settings.tokens)
+    jobs = _job_store(settings)
     for engines in pools:
         # Before anybody can connect, so that no client waits for it. A CPU's kernels are ready by
         # now, and models in memory that nobody may ask for would be all that it gains.
@@ -42,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     url = url_of(listeners[0])
     _welcome(url, made)
     log.info("running on %s (press Ctrl-C to stop)", url)
-    running = server(create_app(LocalBackend(*pools), settings), args.host, args.port)
+    app = create_app(LocalBackend(*pools), settings, jobs)
+    running = server(app, args.host, args.port)
     try:
         running.run(sockets=listeners)
     except SystemExit as stop:  # uvicorn exits this way if it cannot start
@@ -52,6 +58,19 @@ def run(args: argparse.Namespace) -> int:
         for listener in listeners:
             listener.close()
     return 0
+
+
+def _job_store(settings: Settings) -> "JobStore":
+    """Open where asynchronous inferences are kept. Raises StoreUnavailable."""
+    import platformdirs
+
+    from upscaler.service.jobs.disk import DiskJobStore
+    from upscaler.service.jobs.memory import MemoryJobStore
+
+    if settings.data == IN_MEMORY:
+        return MemoryJobStore(settings.results_memory)
+    folder = settings.data or platformdirs.user_state_path("octo-upscaler")
+    return DiskJobStore(folder, settings.results_disk)
 
 
 def _welcome(url: str, made: str | None) -> None:

@@ -6,8 +6,8 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import modal
@@ -15,7 +15,7 @@ from modal import exception as faults
 
 from upscaler.api.limits import RESULT_LIFETIME_S
 from upscaler.api.responses import JobStatus
-from upscaler.errors import UnknownJob, Unreachable
+from upscaler.errors import JobFailed, UnknownJob, Unreachable, UpscalerError
 from upscaler.modal.backend import (
     NO_ANSWER,
     RESULT_COPIES,
@@ -26,16 +26,26 @@ from upscaler.modal.backend import (
     usable,
 )
 from upscaler.modal.bucket import GONE, Bucket
-from upscaler.modal.payload import CallState, ResultPayload
+from upscaler.modal.payload import CallState, JobRecord, KeyRecord, ResultPayload
 from upscaler.modal.states import States
-from upscaler.service.backend import ScheduledJob, UpscaleResult
-from upscaler.service.jobs import NOT_COMPLETED
+from upscaler.models import UpscalingModel
+from upscaler.service.backend import ScheduledJob, Scheduler, UpscaleResult
+from upscaler.service.jobs.store import (
+    ANONYMOUS,
+    NOT_COMPLETED,
+    UNKNOWN,
+    JobView,
+    Submission,
+    response_to,
+)
 from upscaler.service.queue import MemoryReservation
 
 SIGNATURE_BYTES: Final = 24
 """192 bits, so that ids cannot be guessed (ASY-5)."""
 UPLOAD_S: Final = 60.0
 """How long to wait for a result that a container has announced and may still be uploading."""
+POLL_S: Final = 1.0
+"""How often a call is looked at that a client waits for."""
 STATE_S: Final = 10.0
 """How long to wait for a state to be read or written, which Modal's client never gives up."""
 
@@ -51,6 +61,7 @@ class ModalJobStore:
     """
 
     made_elsewhere = True
+    queues = False
     results_bytes = 0  # they are kept by Modal
 
     def __init__(
@@ -76,7 +87,14 @@ class ModalJobStore:
         self._has_room = has_room
         self._clock = clock
 
-    async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
+    @asynccontextmanager
+    async def working(self, _scheduler: Scheduler, /) -> AsyncIterator[None]:
+        """Do nothing: containers make jobs."""
+        yield
+
+    async def start(self, scheduled: ScheduledJob, submission: Submission = ANONYMOUS) -> str:
+        if (known := await self.repeated(submission)) is not None:
+            return known
         with scheduled as entered, map_modal_errors():
             if not self._has_room():
                 raise entered.busy("too many asynchronous inferences wait")
@@ -84,11 +102,144 @@ class ModalJobStore:
             # Not required, as a front fetches a result only if it has room for it.
             upload = bucket.upload(required=False) if bucket else None
             async with calling(self._make, entered.job, upload) as call:
-                return self._signed(f"{call.object_id}.{int(self._clock())}")
+                job_id = self._signed(f"{call.object_id}.{int(self._clock())}")
+                await self._write_record(
+                    call.object_id,
+                    JobRecord(
+                        id=job_id,
+                        owner=submission.owner,
+                        model=entered.job.model.value,
+                        input_size=entered.job.input_size,
+                        size=entered.job.size,
+                        created_s=self._clock(),
+                        estimated_s=entered.estimated_s,
+                    ),
+                )
+                first = None
+                try:
+                    async with asyncio.timeout(STATE_S):
+                        first = await self._keep_key(job_id, submission)
+                finally:
+                    if first != job_id:  # another front was faster, or nobody knows
+                        await call.cancel.aio()
+                return first
+
+    async def _write_record(self, call_id: str, record: JobRecord) -> None:
+        """Write what was started. Without it the job is made, but neither listed nor cancelled."""
+        try:
+            async with asyncio.timeout(STATE_S):
+                await self._states.put_job(call_id, record)
+        except NO_ANSWER:
+            log.exception("a job could not be written down")
+
+    async def repeated(self, submission: Submission) -> str | None:
+        if submission.key is None:
+            return None
+        with map_modal_errors():
+            async with asyncio.timeout(STATE_S):
+                record = await self._states.key(_name(submission))
+        return None if record is None else await self._job_of(record, submission)
+
+    async def _keep_key(self, job_id: str, submission: Submission) -> str:
+        """Keep the job of a key, and return it; or another one that has the key already."""
+        if submission.key is None:
+            return job_id
+        own = KeyRecord(job_id=job_id, fingerprint=submission.fingerprint, since_s=self._clock())
+        if await self._states.put_key(_name(submission), own):
+            return job_id
+        record = await self._states.key(_name(submission))
+        known = record and await self._job_of(record, submission)
+        if known:
+            return known
+        await self._states.put_key(_name(submission), own, replace=True)
+        return job_id
+
+    async def _job_of(self, record: KeyRecord, submission: Submission) -> str | None:
+        """The job of a key that was kept, unless it is known no longer. Raises InvalidRequest."""
+        try:
+            await self.status(record["job_id"])
+        except UnknownJob:
+            return None
+        Submission(fingerprint=record["fingerprint"]).check_same(submission.fingerprint)
+        return record["job_id"]
+
+    async def view(self, job_id: str) -> JobView:
+        call_id = self._call_id(job_id)
+        record = await self._record(call_id)
+        if record is None:  # of an older version, or a week old
+            raise UnknownJob(UNKNOWN)
+        return await self._view(record)
+
+    async def wait(self, job_id: str) -> None:
+        while await self.status(job_id) is not JobStatus.COMPLETED:  # noqa: ASYNC110  made elsewhere
+            await asyncio.sleep(POLL_S)
+
+    async def cancel(self, job_id: str, owner: str) -> None:
+        await self.status(job_id)  # raises UnknownJob if it is known no longer
+        call_id = self._call_id(job_id)
+        record = await self._record(call_id)
+        if record is None or record["owner"] != owner:
+            raise UnknownJob(UNKNOWN)
+        with map_modal_errors():
+            async with asyncio.timeout(STATE_S):
+                # First what clients see: a call that has ended cannot be cancelled.
+                await self._states.put_job(call_id, {**record, "cancelled": True})
+                gone = CallState(
+                    completed=True, file_bytes=0, since_s=self._clock(), cancelled=True
+                )
+                await self._states.put(call_id, gone)
+                await modal.FunctionCall.from_id(call_id).cancel.aio()
+
+    async def listed(self, owner: str, limit: int, before: str | None = None) -> list[JobView]:
+        with map_modal_errors():
+            async with asyncio.timeout(STATE_S):
+                records = await self._states.jobs(owner)
+        records.sort(key=lambda record: record["created_s"], reverse=True)
+        begin = next((at for at, each in enumerate(records, 1) if each["id"] == before), 0)
+        views: list[JobView] = []
+        for record in records[begin:]:
+            with suppress(UnknownJob):
+                views.append(await self._view(record))
+            if len(views) == limit:
+                break
+        return views
+
+    async def _view(self, record: JobRecord) -> JobView:
+        job_id = record["id"]
+        status = await self.status(job_id)
+        state = await self._state(self._call_id(job_id))
+        failure = None
+        if status is JobStatus.COMPLETED and state and not state["file_bytes"]:
+            failure = await self._failure(job_id)
+        since_s = state["since_s"] if state else None
+        completed = status is JobStatus.COMPLETED
+        return JobView(
+            id=job_id,
+            status=status,
+            model=UpscalingModel(record["model"]),
+            input_size=record["input_size"],
+            size=record["size"],
+            created_s=record["created_s"],
+            started_s=None if completed else since_s,
+            finished_s=since_s if completed else None,
+            done=1.0 if completed else state.get("done", 0.0) if state else 0.0,
+            estimated_s=record["estimated_s"],
+            failure=failure,
+        )
+
+    async def _failure(self, job_id: str) -> JobFailed.Response | None:
+        """The response to a call that failed; None if its result is stored elsewhere."""
+        try:
+            await self.result(job_id)
+        except UnknownJob:
+            raise
+        except UpscalerError as error:
+            return response_to(error)
+        return None
 
     async def status(self, job_id: str) -> JobStatus:
         call_id = self._call_id(job_id)
-        state = await self._state(call_id)
+        state = await self._known_state(call_id)
         if state is None or not state["completed"]:
             ended = await self._ended(call_id)
             if ended is None:
@@ -104,7 +255,7 @@ class ModalJobStore:
 
     async def result(self, job_id: str, memory: MemoryReservation | None = None) -> UpscaleResult:
         call_id = self._call_id(job_id)
-        state = await self._state(call_id)
+        state = await self._known_state(call_id)
         completed = state is not None and state["completed"]
         if state is not None and completed:
             self._check_age(state["since_s"])
@@ -146,6 +297,23 @@ class ModalJobStore:
         if self._clock() >= since_s + RESULT_LIFETIME_S:
             raise UnknownJob(GONE)
 
+    async def _known_state(self, call_id: str) -> CallState | None:
+        """The state of a call. Raises UnknownJob if it was cancelled."""
+        state = await self._state(call_id)
+        cancelled = state and state.get("cancelled")
+        if state and state["completed"] and not cancelled:
+            # The container may have written its state after that of the cancellation.
+            record = await self._record(call_id)
+            cancelled = record and record.get("cancelled")
+        if cancelled:
+            raise UnknownJob(UNKNOWN)
+        return state
+
+    async def _record(self, call_id: str) -> JobRecord | None:
+        with map_modal_errors():
+            async with asyncio.timeout(STATE_S):
+                return await self._states.job(call_id)
+
     def _signed(self, text: str) -> str:
         digest = hmac.digest(self._key, text.encode(), "sha256")[:SIGNATURE_BYTES]
         return f"{text}.{base64.urlsafe_b64encode(digest).decode()}"
@@ -157,6 +325,12 @@ class ModalJobStore:
         if not hmac.compare_digest(self._signed(text).encode(), job_id.encode()):
             raise UnknownJob("no inference has this id")
         return text.partition(".")[0]
+
+
+def _name(submission: Submission) -> str:
+    """The name of an owner's key: of one length, whatever clients send."""
+    text = f"{submission.owner}\0{submission.key}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 async def _call_result(call_id: str, wait_s: float) -> ResultPayload | None:

@@ -63,9 +63,33 @@ class CallState(TypedDict):
     """How far a call of the service is; there is none before a container has it.
 
     `since_s` is when it came to that, in seconds since 1970, and `file_bytes` the size of the file
-    that a completed one returns.
+    that a completed one returns. `done` is how much of its rows, from 0 to 1. A call is completed,
+    too, if it was `cancelled`.
     """
 
     completed: bool
     file_bytes: int
+    since_s: float
+    done: NotRequired[float]
+    cancelled: NotRequired[bool]
+
+
+class JobRecord(TypedDict):
+    """What a front has started: whose job it is, and what; see `service.jobs.store.JobView`."""
+
+    id: str
+    owner: str
+    model: str
+    input_size: tuple[int, int]
+    size: tuple[int, int]
+    created_s: float
+    estimated_s: float
+    cancelled: NotRequired[bool]
+
+
+class KeyRecord(TypedDict):
+    """The job that was started with an Idempotency-Key, and the fingerprint of its request."""
+
+    job_id: str
+    fingerprint: str
     since_s: float

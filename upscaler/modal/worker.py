@@ -31,6 +31,8 @@ from upscaler.models import MODELS, UpscalingModel
 from upscaler.service.backend import StageTimer, UpscaleJob, UpscaleResult, run_job
 from upscaler.settings import Settings
 
+PROGRESS_S: Final = 1.0
+"""How often it is written how far a call is."""
 NOTE_S: Final = 3.0
 """How long a picture waits for its state to be written, which Modal's client itself never gives up.
 """
@@ -127,12 +129,14 @@ class Worker:
         self._calls += 1
         try:
             async with self._turn:
-                noting = asyncio.create_task(self._note(completed=False))
+                timer = StageTimer()
+                noting = asyncio.create_task(self._note_progress(timer))
                 try:
-                    payload = await self._payload(prepare, upload)
+                    payload = await self._payload(prepare, timer, upload)
                     file_bytes = sum(map(len, payload["file"]))
                 finally:
-                    await noting
+                    noting.cancel()
+                    await asyncio.gather(noting, return_exceptions=True)
         finally:
             self._calls -= 1
             await self._note(completed=True, file_bytes=file_bytes)
@@ -158,21 +162,23 @@ class Worker:
         }  # fmt: skip
         try:
             async with self._turn:
-                payload = await self._payload(prepare)
+                payload = await self._payload(prepare, StageTimer())
         except UpscalerError as error:
             return {**result, "error": str(error)}
         seconds = sum(payload["seconds"].values())
         return {**result, "file": payload["file"], "size": payload["size"], "seconds": seconds}
 
     async def _payload(
-        self, prepare: Callable[[StageTimer], UpscaleJob], upload: Upload | None = None
+        self,
+        prepare: Callable[[StageTimer], UpscaleJob],
+        timer: StageTimer,
+        upload: Upload | None = None,
     ) -> ResultPayload:
         """The payload of a job's result: see `run`. With an `upload` it may only say where that is.
 
         Raises UpscalerErrors, and RemoteFailed for any other, which has the error as text: its
         receiver has no torch to unpickle the original with.
         """
-        timer = StageTimer()
         try:
             result = await self.run(await asyncio.to_thread(prepare, timer), timer)
             stored = await bucket.put(result, upload) if upload else None
@@ -198,12 +204,33 @@ class Worker:
             digest = self.engines.load(job.model)
         return run_job(self.engines, job, digest, timer, stopped)
 
-    async def _note(self, *, completed: bool, file_bytes: int = 0) -> None:
+    async def _note_progress(self, timer: StageTimer) -> None:
+        """Write how far the current call is, now and then, until this is cancelled."""
+        since_s, done = time.time(), -1.0
+        while True:
+            if timer.done != done:
+                done = timer.done
+                await self._note(completed=False, since_s=since_s, done=done)
+            await asyncio.sleep(PROGRESS_S)
+
+    async def _note(
+        self,
+        *,
+        completed: bool,
+        file_bytes: int = 0,
+        since_s: float | None = None,
+        done: float = 0.0,
+    ) -> None:
         """Write how far the current call is. Without it the front has to ask Modal."""
         call_id = modal.current_function_call_id()
         if self._states is None or call_id is None:
             return
-        state = CallState(completed=completed, file_bytes=file_bytes, since_s=time.time())
+        state = CallState(
+            completed=completed,
+            file_bytes=file_bytes,
+            since_s=time.time() if since_s is None else since_s,
+            done=done,
+        )
         try:
             async with asyncio.timeout(NOTE_S):
                 await self._states.put(call_id, state)

@@ -6,10 +6,12 @@ it starts any work.
 """
 
 import asyncio
+import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
@@ -22,7 +24,7 @@ from starlette.middleware import Middleware
 from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, INPUT_SIZE_HEADER
 from upscaler.api.limits import MAX_BODY_BYTES
 from upscaler.api.request import UpscalingRequest, parse_request
-from upscaler.api.responses import AsyncResponse, DryRunResponse, JobStatus, PollResponse
+from upscaler.api.responses import AsyncResponse, DryRunResponse
 from upscaler.api.sizes import Size, output_size
 from upscaler.errors import (
     Busy,
@@ -30,16 +32,15 @@ from upscaler.errors import (
     ImageError,
     InvalidRequest,
     JobFailed,
-    NotHTTP,
     TooSlow,
     UpscalerError,
 )
-from upscaler.host_port import is_authority
+from upscaler.formats import ImageEncoding
 from upscaler.imaging import decode
 from upscaler.imaging.decode import EncodedImage
 from upscaler.models import MODELS
 from upscaler.service import cors, methods, openapi, playground, responses, swagger_ui
-from upscaler.service.auth import require_token
+from upscaler.service.auth import owner, require_token
 from upscaler.service.backend import (
     Backend,
     ScheduledJob,
@@ -50,11 +51,14 @@ from upscaler.service.backend import (
 )
 from upscaler.service.body import read_json_body
 from upscaler.service.disconnect import cancel_on_disconnect, wait_done
-from upscaler.service.jobs import JobStore, LocalJobStore
+from upscaler.service.inferences import Inferences
+from upscaler.service.jobs.memory import MemoryJobStore
+from upscaler.service.jobs.store import KEY_HEADER, JobStore, Submission
 from upscaler.service.metrics import Metrics
 from upscaler.service.middleware import ErrorMiddleware, RequestMiddleware
-from upscaler.service.negotiation import JSON, negotiate, redirectable
+from upscaler.service.negotiation import JSON, negotiate, without_events
 from upscaler.service.queue import Admission, MemoryReservation
+from upscaler.service.urls import base_url, job_url
 from upscaler.settings import FaceEnhance, Settings
 
 Result = TypeVar("Result")
@@ -65,6 +69,9 @@ Fetch = Callable[[str, Callable[[int], None]], Awaitable[bytes]]
 
 MAX_DOWNLOADS: Final = 32
 """How many images are downloaded at once; each takes a connection, and sometimes a thread."""
+MOST_KEY: Final = 255
+KEY: Final = re.compile(f"[!-~]{{1,{MOST_KEY}}}")
+"""An Idempotency-Key: printable ASCII without spaces."""
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of Prometheus's text format."""
 
@@ -100,15 +107,23 @@ def create_app(
         backend.at_once,
         settings.results_memory,
     )
-    jobs = jobs or LocalJobStore(settings.results_memory)
+    jobs = jobs or MemoryJobStore(settings.results_memory)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with jobs.working(scheduler):
+            yield
+
     metrics = Metrics(admission, lambda: jobs.results_bytes, backend.kernels)
     scheduler = Scheduler(backend, admission, metrics.record_result)
-    service = Service(scheduler, settings, jobs, fetch, metrics)
+    inferences = Inferences(jobs, settings, metrics)
+    service = Service(scheduler, settings, inferences, fetch, metrics)
 
     app = FastAPI(
         title="Upscaling API",
         description=openapi.TEXT,
         version="0.1",
+        lifespan=lifespan,
         redirect_slashes=False,  # Starlette's redirect leads to the host that the Host header names
         # FastAPI's own pages load scripts from a CDN: they could read a token that is typed in.
         docs_url=None,
@@ -127,8 +142,13 @@ def create_app(
     methods.get(app, "/livez", service.livez, **openapi.LIVEZ)
     methods.get(app, "/healthcheck", service.healthcheck, **openapi.HEALTHCHECK)
     app.post("/upscaling", **openapi.UPSCALING, **guarded)(service.upscaling)
-    methods.get(app, "/v1/requests/{response_id}", service.poll, **openapi.POLL, **guarded)
-    methods.get(app, "/v1/responses/{response_id}", service.result, **openapi.RESULT, **guarded)
+    one = "/v1/requests/{response_id}"
+    methods.get(app, "/v1/requests", inferences.listed, **openapi.LIST, **guarded)
+    methods.get(app, one, inferences.poll, **openapi.POLL, **guarded)
+    app.delete(one, **openapi.CANCEL, **guarded)(inferences.cancel)
+    methods.get(app, f"{one}/events", inferences.events, **openapi.EVENTS, **guarded)
+    result = "/v1/responses/{response_id}"
+    methods.get(app, result, inferences.result, **openapi.RESULT, **guarded)
     methods.get(app, "/metrics", service.measured, **openapi.METRICS, **guarded)
     app.openapi = openapi.with_request_schema(  # type: ignore[method-assign]
         app.openapi, settings.default_encoding
@@ -143,12 +163,13 @@ class Service:
         self,
         scheduler: Scheduler,
         settings: Settings,
-        jobs: JobStore,
+        inferences: Inferences,
         fetch: Fetch,
         metrics: Metrics,
     ) -> None:
         self.scheduler = scheduler
-        self.jobs = jobs
+        self.inferences = inferences
+        self.jobs = inferences.jobs
         self._metrics = metrics
         self._settings = settings
         self._fetch = fetch
@@ -174,7 +195,7 @@ class Service:
 
     async def upscaling(self, request: Request) -> Response:
         """Upscale an image."""
-        asynchronous = request.headers.get(ASYNC_HEADER) == "1"
+        asynchronous = _is_asynchronous(request)
         if asynchronous:
             # The response will hold URLs: refuse an invalid Host before any work is done.
             base_url(request, self._settings)
@@ -185,57 +206,66 @@ class Service:
         wanted = wanted.with_default_encoding(self._settings.default_encoding)
         return await cancel_on_disconnect(request, self._respond(request, wanted))
 
-    async def poll(self, request: Request, response_id: str) -> PollResponse:
-        """Return the status of an asynchronous inference."""
-        url = self._url(request, "result", response_id)
-        status = await self.jobs.status(response_id)
-        completed = status is JobStatus.COMPLETED
-        return PollResponse(status=status, response_url=url if completed else None)
-
-    async def result(self, request: Request, response_id: str) -> Response:
-        """Return the response that a synchronous request would have had."""
-        result = await self.jobs.result(response_id, request.state.memory)
-        if self.jobs.made_elsewhere and request.method == "GET":
-            self._metrics.record_result(result)
-        agent = request.headers.get("User-Agent", "")
-        stored = result.stored
-        if stored and stored.link and request.method == "GET" and redirectable(agent):
-            return responses.redirect(stored.link)
-        if stored:
-            request.state.memory.reserve_result(result.held_bytes)
-        return await self._image_response(request, result)
-
     async def _respond(self, request: Request, wanted: UpscalingRequest) -> Response:
         """Return the response to a request whose fields are valid."""
         # Facts are set as soon as they are known, so that errors are logged with them, too.
         admission, facts, timer = self.scheduler.admission, request.state.facts, StageTimer()
         facts["model"] = wanted.model.value
         self._check_offered(wanted, facts)
-        accept = ", ".join(request.headers.getlist("Accept"))
+        accept, watched = without_events(", ".join(request.headers.getlist("Accept")))
         kind = negotiate(accept, wanted.output_image_encoding)
+        submission = _submission(request, wanted, kind)
+        dry = request.headers.get(DRY_RUN_HEADER) == "1"
+        known = None if dry else await self.jobs.repeated(submission)
+        if known is not None:
+            facts["repeated"] = True
+            return await self._respond_with_job(request, known, watched=watched, kind=kind)
         data = await self._image(request, wanted, timer)
         with timer.stage("decode"), _name_field(wanted.image_field):
             image = await self._in_thread(decode.read_header, data)
         facts["input"] = responses.in_pixels(image.size)
         size = output_size(wanted, image.size)
         facts["output"] = responses.in_pixels(size)
-        if request.headers.get(DRY_RUN_HEADER) == "1":
+        if dry:
             facts["dry_run"] = True
             return self._dry_run(wanted, image, size)
-        admission.check_room()  # once more by `schedule`, but decoding for a full queue is a waste
+        # A store that keeps what waits elsewhere has a queue of its own.
+        stored = self.jobs.queues and (watched or _is_asynchronous(request) or submission.key)
+        if not stored:  # once more by `schedule`, but decoding for a full queue is a waste
+            admission.check_room()
         with timer.stage("decode"), _name_field(wanted.image_field):
             pixels = await self._in_thread(image.pixels)
         encoding = kind or wanted.output_image_encoding
         job = UpscaleJob(data, pixels, wanted.model, size, encoding, as_file=kind is not None)
-        request.state.memory.set(0)  # from here on the scheduled job reserves the memory
+        if not stored:
+            request.state.memory.set(0)  # from here on the scheduled job reserves the memory
         scheduled = self.scheduler.schedule(job, timer)
-        if request.headers.get(ASYNC_HEADER) == "1":
-            facts["asynchronous"] = True
-            job_id = await self.jobs.start(scheduled)
-            url = self._url(request, "poll", job_id)
-            return JSONResponse(AsyncResponse(response_id=job_id, poll_url=url).model_dump())
+        if watched or _is_asynchronous(request) or submission.key is not None:
+            job_id = await self.jobs.start(scheduled, submission)
+            del job, pixels, scheduled
+            return await self._respond_with_job(request, job_id, watched=watched, kind=kind)
         running = asyncio.ensure_future(_run(scheduled, request.state.memory))
         return await self._with_deadline(request, running, as_file=job.as_file)
+
+    async def _respond_with_job(
+        self, request: Request, job_id: str, *, watched: bool, kind: ImageEncoding | None
+    ) -> Response:
+        """Return the response to a request whose work is a job of the store."""
+        request.state.memory.set(0)
+        if _is_asynchronous(request):
+            request.state.facts["asynchronous"] = True
+            url = job_url(request, self._settings, "poll", job_id)
+            return JSONResponse(AsyncResponse(response_id=job_id, poll_url=url).model_dump())
+        if watched:
+            request.state.facts["asynchronous"] = True
+            return await self.inferences.watch(request, job_id)
+        waiting = asyncio.ensure_future(self._result(job_id, request.state.memory))
+        return await self._with_deadline(request, waiting, as_file=kind is not None)
+
+    async def _result(self, job_id: str, memory: MemoryReservation) -> UpscaleResult:
+        """The result of a job, once it is completed: it goes on if its client does not wait."""
+        await self.jobs.wait(job_id)
+        return await self.jobs.result(job_id, memory)
 
     async def _with_deadline(
         self, request: Request, running: asyncio.Future[UpscaleResult], *, as_file: bool
@@ -248,10 +278,12 @@ class Service:
         """
         deadline_s = self._settings.deadline_s if as_file else self._settings.first_byte_s
         if await wait_done(running, deadline_s):
-            return await self._image_response(request, running.result())
+            responses.record(request, running.result())
+            price = self._settings.price_per_second
+            return await responses.image_response(running.result(), price)
         if not as_file:
             return responses.KeepAliveJSONResponse(
-                running, lambda result: self._record(request, result)
+                running, lambda result: responses.record(request, result)
             )
         await responses.cancel_and_wait(running)
         raise TooSlow(
@@ -297,28 +329,6 @@ class Service:
         headers = {INPUT_SIZE_HEADER: responses.in_pixels(image.size)}
         return JSONResponse(dry_run.model_dump(mode="json"), headers=headers)
 
-    def _url(self, request: Request, route: str, job_id: str) -> str:
-        """Return the absolute URL of a route of an asynchronous inference."""
-        path = request.app.url_path_for(route, response_id=job_id)
-        return base_url(request, self._settings) + str(path)
-
-    async def _image_response(self, request: Request, result: UpscaleResult) -> Response:
-        """Return the response with an image."""
-        self._record(request, result)
-        return await responses.image_response(result, self._settings.price_per_second)
-
-    def _record(self, request: Request, result: UpscaleResult) -> None:
-        """Count the memory of a result until it is sent, and add its facts to the log line."""
-        memory = request.state.memory
-        memory.set_result(result.held_bytes)
-        memory.set(0 if result.held_bytes else result.file_bytes)
-        request.state.facts |= {
-            "model": result.model.value,
-            "input": responses.in_pixels(result.input_size),
-            "output": responses.in_pixels(result.size),
-            "stages": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
-        }
-
     async def _in_thread(self, work: Callable[[*Args], Result], *args: *Args) -> Result:
         return await to_thread.run_sync(work, *args, limiter=self._cores)
 
@@ -332,23 +342,34 @@ def _name_field(field: str) -> Iterator[None]:
         raise error.of_field(field) from error
 
 
-async def _run(
-    scheduled: AbstractContextManager[ScheduledJob], memory: MemoryReservation
-) -> UpscaleResult:
+def _is_asynchronous(request: Request) -> bool:
+    return request.headers.get(ASYNC_HEADER) == "1"
+
+
+def _submission(
+    request: Request, wanted: UpscalingRequest, kind: ImageEncoding | None
+) -> Submission:
+    """Who sends a request, and how to know it again, if it has an Idempotency-Key (EXT-1).
+
+    Raises InvalidRequest for a key that is none.
+    """
+    given = request.headers.get(KEY_HEADER)
+    if given is None:
+        return Submission(owner(request))
+    # The draft has a string of RFC 9651, in quotes; most clients leave them out.
+    key = re.sub(r'\A"(.*)"\Z', r"\1", given)
+    if not KEY.fullmatch(key):
+        msg = f"must have 1 to {MOST_KEY} characters of ASCII, such as a UUID"
+        raise InvalidRequest(FieldError(("header", KEY_HEADER), msg, "idempotency_key_invalid"))
+    fields = wanted.model_dump(exclude={"init_image"})
+    digest = hashlib.sha256(repr((sorted(fields.items()), kind)).encode())
+    digest.update(wanted.init_image or b"")
+    return Submission(owner(request), key, digest.hexdigest())
+
+
+async def _run(scheduled: ScheduledJob, memory: MemoryReservation) -> UpscaleResult:
     with scheduled as job:
         return await job.run(memory=memory)
-
-
-def base_url(request: Request, settings: Settings) -> str:
-    """What the URLs in a response begin with: `public_url`, or else the request's host and root.
-
-    Raises NotHTTP for an invalid Host, which other servers than ours may let through.
-    """
-    if settings.public_url is not None:
-        return settings.public_url
-    if not all(is_authority(host) for host in request.headers.getlist("Host")):
-        raise NotHTTP("the host of the request is not a host, or a host and a port")
-    return str(request.base_url).rstrip("/") + settings.root_path
 
 
 async def _error_response(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from upscaler.errors import Unauthorized
+from upscaler.service.jobs.store import owner_of
 
 UNAUTHORIZED_MESSAGE: Final = "send a valid token in the header: Authorization: Bearer TOKEN"
 AUTHORISED: Final = "authorised"
@@ -17,6 +18,7 @@ AUTHORISED: Final = "authorised"
 def require_token(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
     """Return a FastAPI dependency that raises Unauthorized unless a request has one of `tokens`."""
     accepted = [token.encode() for token in tokens]
+    owners = [owner_of(token) for token in tokens]
     bearer = HTTPBearer(auto_error=False, description="One of the tokens in UPSCALER_TOKEN.")
 
     async def check(
@@ -31,5 +33,11 @@ def require_token(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
         if not any(matches):
             raise Unauthorized(UNAUTHORIZED_MESSAGE)
         setattr(request.state, AUTHORISED, True)
+        request.state.owner = owners[matches.index(True)]
 
     return check
+
+
+def owner(request: Request) -> str:
+    """The owner of what a request starts, which `require_token` has let in."""
+    return str(request.state.owner)

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from time import perf_counter
@@ -23,7 +23,7 @@ from upscaler.imaging.encode import encode_strips, most_bytes
 from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, JpegOptions
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
-from upscaler.service.queue import Admission, MemoryReservation, QueueSlot
+from upscaler.service.queue import Admission, MemoryReservation
 from upscaler.settings import KernelUse
 
 log = logging.getLogger(__name__)
@@ -138,10 +138,14 @@ class UpscaleResult:
 
 
 class StageTimer:
-    """How long each stage of a request took so far, in seconds; 0 for stages not reached."""
+    """How long each stage of a request took so far, in seconds; 0 for stages not reached.
+
+    And how far the rows are: `done`, from 0 to 1, which the working thread sets and others read.
+    """
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.done = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -252,7 +256,9 @@ def run_job(
     raises, and Cancelled after the current rows once `stopped` is set.
     """
 
-    def check(_done: int = 0, _total: int = 0) -> None:
+    def check(done: int = 0, total: int = 0) -> None:
+        if total:
+            timer.done = done / total
         if stopped and stopped.is_set():
             raise Cancelled("no client waits for this image any more")
 
@@ -315,25 +321,53 @@ class Scheduler:
         self.on_result = on_result
         self.throughput = ThroughputEstimator(backend.first_guess_flops)
 
-    @contextmanager
-    def schedule(self, job: UpscaleJob, timer: StageTimer) -> Iterator["ScheduledJob"]:
-        """Hold a place in the queue, and memory for `job`, during the block; or raise Busy."""
-        estimated_s = self.throughput.estimate_s(job.model, job.input_size)
-        with self.admission.reservation() as memory, self.admission.slot(estimated_s) as slot:
-            memory.reserve(job.held_bytes)
-            yield ScheduledJob(self, job, timer, slot)
+    def schedule(
+        self, job: UpscaleJob, timer: StageTimer, *, accepted: bool = False
+    ) -> "ScheduledJob":
+        """Return `job` as a block: inside, it has a place in the queue, and memory.
+
+        A job that was `accepted` before, and is kept elsewhere meanwhile, is never refused.
+        """
+        return ScheduledJob(self, job, timer, accepted=accepted)
 
 
 class ScheduledJob:
-    """A job that has a place in the queue."""
+    """A job that has a place in the queue, and memory, while its block is entered.
+
+    Entering it raises Busy if the queue is full, or the memory.
+    """
 
     def __init__(
-        self, scheduler: Scheduler, job: UpscaleJob, timer: StageTimer, slot: QueueSlot
+        self, scheduler: Scheduler, job: UpscaleJob, timer: StageTimer, *, accepted: bool
     ) -> None:
         self.job = job
+        self.timer = timer
         self._scheduler = scheduler
-        self._timer = timer
-        self._slot = slot
+        self._accepted = accepted
+
+    @property
+    def room_bytes(self) -> int:
+        """The size of the largest file that can result: only encoding shows how large it is."""
+        return most_bytes(self.job.size, self.job.pixels.shape[2])
+
+    @property
+    def estimated_s(self) -> float:
+        """How many seconds it will take, once it runs."""
+        return self._scheduler.throughput.estimate_s(self.job.model, self.job.input_size)
+
+    def __enter__(self) -> "ScheduledJob":
+        admission = self._scheduler.admission
+        with ExitStack() as stack:
+            memory = stack.enter_context(admission.reservation())
+            slot = admission.slot(self.estimated_s, accepted=self._accepted)
+            self._slot = stack.enter_context(slot)
+            # One that is refused would have to come again: as many are accepted as run at once.
+            (memory.set if self._accepted else memory.reserve)(self.job.held_bytes)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
 
     def busy(self, reason: str) -> Busy:
         """The error to refuse another job with: it may be retried once the running one is done."""
@@ -349,15 +383,14 @@ class ScheduledJob:
         If the result comes from elsewhere, its bytes are held in `memory` before they come. Raises
         whatever the backend raises.
         """
-        job, timer = self.job, self._timer
+        job, timer = self.job, self.timer
         backend = self._scheduler.backend
-        largest = most_bytes(job.size, job.pixels.shape[2])
         with timer.stage("load"):  # before the queue, so that a download does not block the others
             await backend.load(job.model)
         began_s = perf_counter()
         async with self._slot.acquire():
             # Again after a wait: a bucket may have failed meanwhile, and more be held without it.
-            while memory and (held := backend.held_bytes(largest)) > memory.result_bytes:
+            while memory and (held := backend.held_bytes(self.room_bytes)) > memory.result_bytes:
                 await memory.wait_for_result(held)
             timer.seconds["queue"] += perf_counter() - began_s
             on_start()

@@ -22,7 +22,7 @@ from upscaler.api.headers import (
     WEIGHTS_HEADER,
 )
 
-METHODS: Final = ("GET", "HEAD", "POST")
+METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
 EXPOSED: Final = (
     *(REQUEST_ID_HEADER, INPUT_SIZE_HEADER, OUTPUT_SIZE_HEADER, MODEL_HEADER, WEIGHTS_HEADER),
     *(COST_HEADER, "Server-Timing", "Retry-After", "WWW-Authenticate", "Allow", "Accept-Encoding"),

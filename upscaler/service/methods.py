@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 
 def get(app: FastAPI, path: str, endpoint: Callable[..., Any], **description: Any) -> None:  # noqa: ANN401  those of FastAPI
@@ -25,7 +26,14 @@ async def not_allowed(request: Request, error: Exception) -> Response:
     As any 405, it comes before the token is checked (REQ-19).
     """
     assert isinstance(error, HTTPException), "registered for its status alone"
-    allowed = {*(error.headers or {})["Allow"].split(", "), "OPTIONS"}
+    # Each method has a route of its own, and Starlette's header names those of the first alone.
+    matching = (
+        route
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    )
+    first = (error.headers or {})["Allow"].split(", ")
+    allowed = {"OPTIONS", *first}.union(*(route.methods or () for route in matching))
     if "GET" in allowed:  # the route of HEAD is another one
         allowed.add("HEAD")
     headers = {"Allow": ", ".join(sorted(allowed))}

@@ -9,6 +9,7 @@ from upscaler.errors import NotAcceptable
 from upscaler.formats import ImageEncoding
 
 JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
 MEDIA_TYPES: Final = {encoding: encoding.media_type for encoding in ImageEncoding}
 REDIRECTABLE: Final = re.compile(r"node|python-requests/.*|Python/[0-9.]+ aiohttp/.*")
 """The User-Agents of those that follow a redirect to another host unasked, and do not send it the
@@ -36,6 +37,21 @@ def negotiate(accept: str, requested: ImageEncoding) -> ImageEncoding | None:
         media_types = ", ".join([JSON, *MEDIA_TYPES.values()])
         raise NotAcceptable(f"a response can be one of {media_types}: accept one of them")
     return next((encoding for encoding in offered if MEDIA_TYPES[encoding] == best), None)
+
+
+def without_events(accept: str) -> tuple[str, bool]:
+    """Take server-sent events out of an Accept header, and return whether they were in it.
+
+    They must be named, and not with quality 0: ranges such as `*/*` do not ask for them (EXT-4).
+    """
+    kept, found = [], False
+    for part in accept.split(","):
+        name, *parameters = part.lower().replace(" ", "").replace("\t", "").split(";")
+        if name == EVENTS:
+            found = found or not any(re.fullmatch(r"q=0(\.0*)?", each) for each in parameters)
+        else:
+            kept.append(part)
+    return ",".join(kept), found
 
 
 def redirectable(user_agent: str) -> bool:

@@ -1,10 +1,11 @@
 """The OpenAPI description of each route, and the schemas of requests and responses."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from pydantic import BaseModel
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
 from upscaler.api.headers import (
     ASYNC_HEADER,
@@ -25,6 +26,8 @@ from upscaler.api.responses import (
     ImageResponse,
 )
 from upscaler.formats import ImageEncoding
+from upscaler.service.jobs.store import KEY_HEADER
+from upscaler.service.negotiation import EVENTS as EVENTS_TYPE
 
 TEXT: Final = (
     "A drop-in for OctoAI's image Upscaling API. Every response has an id in the header "
@@ -32,6 +35,19 @@ TEXT: Final = (
 )
 SCHEMAS: Final = "#/components/schemas/"
 FILES: Final = " or ".join(encoding.media_type for encoding in ImageEncoding)
+
+INVALID: Final = "Validation Error"
+ERROR_CONTENT: Final = {
+    "content": {"application/json": {"schema": {"$ref": SCHEMAS + ErrorResponse.__name__}}}
+}
+"""Of a route with another media type: with `model`, FastAPI would give errors that one, too."""
+
+
+class EventStream(Response):
+    """The type of a response with events, for the description alone."""
+
+    media_type = EVENTS_TYPE
+
 
 UNAUTHORIZED: Final = {401: {"model": ErrorResponse, "description": "No valid token"}}
 NOT_FOUND: Final = {404: {"model": ErrorResponse, "description": "No such id, or no longer"}}
@@ -49,9 +65,13 @@ NOT_NOW: Final = {
 }
 
 
-def _header(name: str, description: str) -> dict[str, Any]:
-    schema = {"type": "string"}
-    return {"name": name, "in": "header", "description": description, "schema": schema}
+def _parameter(place: str, name: str, description: str, **schema: object) -> dict[str, Any]:
+    """A header, or an argument of the query: a string, unless the schema says otherwise."""
+    whole = {"type": "string", **schema}
+    return {"name": name, "in": place, "description": description, "schema": whole}
+
+
+_header, _query = partial(_parameter, "header"), partial(_parameter, "query")
 
 
 def _image(description: str, *models: type[BaseModel]) -> dict[str, Any]:
@@ -84,12 +104,8 @@ HEALTHCHECK: Final[dict[str, Any]] = {"tags": ["operations"], "responses": NOT_N
 METRICS: Final[dict[str, Any]] = {
     "tags": ["operations"],
     "response_class": PlainTextResponse,
-    # With `model`, FastAPI would describe the error as plain text as well: the route's own type.
     "responses": {
-        401: {
-            "description": UNAUTHORIZED[401]["description"],
-            "content": {"application/json": {"schema": {"$ref": SCHEMAS + ErrorResponse.__name__}}},
-        }
+        401: {"description": UNAUTHORIZED[401]["description"], **ERROR_CONTENT},
     },
 }
 UPSCALING: Final[dict[str, Any]] = {
@@ -104,7 +120,7 @@ UPSCALING: Final[dict[str, Any]] = {
         408: {"model": ErrorResponse, "description": "The body took too long to arrive"},
         413: {"model": ErrorResponse, "description": "The body is too large"},
         415: {"model": ErrorResponse, "description": "The body is in neither gzip nor deflate"},
-        422: {"model": HTTPValidationError, "description": "Validation Error"},
+        422: {"model": HTTPValidationError, "description": INVALID},
         **UNAUTHORIZED,
         **NOT_NOW,
     },
@@ -116,11 +132,52 @@ UPSCALING: Final[dict[str, Any]] = {
             },
         },
         "parameters": [
-            _header("Accept", f"{FILES} asks for the file itself, without JSON."),
+            _header(
+                "Accept",
+                f"{FILES} asks for the file itself, without JSON; {EVENTS_TYPE} for how far it is.",
+            ),
             _header(ASYNC_HEADER, "1 asks for a response at once and the image later."),
             _header(DRY_RUN_HEADER, "1 asks what would come of the request, without inference."),
+            _header(
+                KEY_HEADER,
+                "The same key and request give the same response for 24 hours.",
+                pattern="^[!-~]{1,255}$",
+            ),
             _header(REQUEST_ID_HEADER, "An id of the client's own, to find the request by."),
         ],
+    },
+}
+LIST: Final[dict[str, Any]] = {
+    "response_model_exclude_none": True,
+    "responses": {**UNAUTHORIZED, 422: {"model": HTTPValidationError, "description": INVALID}},
+    "openapi_extra": {
+        "parameters": [
+            _query(
+                "limit", "How many at most.", type="integer", minimum=1, maximum=100, default=20
+            ),
+            _query("before", "An id: those that were started before it, for the next page."),
+        ]
+    },
+}
+CANCEL: Final[dict[str, Any]] = {
+    "status_code": 204,
+    "response_class": Response,
+    "responses": {
+        204: {"description": "It is stopped after its current rows, and is known no longer"},
+        **UNAUTHORIZED,
+        **NOT_FOUND,
+    },
+}
+EVENTS: Final[dict[str, Any]] = {
+    "response_class": EventStream,
+    "responses": {
+        200: {
+            "description": "`queued`, `progress` and at last `completed` or `failed`. Each event "
+            "says how things are now, and the first how they are if that is not what "
+            "`Last-Event-ID` says.",
+        },
+        401: {"description": UNAUTHORIZED[401]["description"], **ERROR_CONTENT},
+        404: {"description": NOT_FOUND[404]["description"], **ERROR_CONTENT},
     },
 }
 POLL: Final[dict[str, Any]] = {
@@ -135,7 +192,7 @@ RESULT: Final[dict[str, Any]] = {
             "are sent there that are known to follow.",
             "headers": {"Location": {"schema": {"type": "string"}}},
         },
-        422: {"model": HTTPValidationError, "description": "Validation Error"},
+        422: {"model": HTTPValidationError, "description": INVALID},
         **UNAUTHORIZED,
         **NOT_FOUND,
         **NOT_NOW,

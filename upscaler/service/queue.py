@@ -76,9 +76,13 @@ class Admission:
             memory.set_result(0)
 
     @contextmanager
-    def slot(self, estimated_s: float) -> Iterator["QueueSlot"]:
-        """A place in the queue for a job of about so many seconds. Raises Busy if it is full."""
-        self.check_room()
+    def slot(self, estimated_s: float, *, accepted: bool = False) -> Iterator["QueueSlot"]:
+        """A place in the queue for a job of about so many seconds.
+
+        Raises Busy if it is full, unless the job was `accepted` before.
+        """
+        if not accepted:
+            self.check_room()
         slot = QueueSlot(self.semaphore, estimated_s)
         self.slots.append(slot)
         try:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import pybase64
+from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -57,6 +58,19 @@ async def image_response(result: UpscaleResult, price_per_second: Decimal | None
         headers[COST_HEADER] = f"{cost_usd(result, price_per_second):.8f}"
     headers["Content-Length"] = str(body_bytes(result))
     return StreamingResponse(await _begun(body(result)), 200, headers, media_type(result))
+
+
+def record(request: Request, result: UpscaleResult) -> None:
+    """Count the memory of a result until it is sent, and add its facts to the log line."""
+    memory = request.state.memory
+    memory.set_result(result.held_bytes)
+    memory.set(0 if result.held_bytes else result.file_bytes)
+    request.state.facts |= {
+        "model": result.model.value,
+        "input": in_pixels(result.input_size),
+        "output": in_pixels(result.size),
+        "stages": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
+    }
 
 
 def redirect(url: str) -> Response:

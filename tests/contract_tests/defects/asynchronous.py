@@ -35,7 +35,7 @@ from tests.contract_tests.defects.probes import (
 )
 from upscaler.errors import UnknownJob
 from upscaler.service.backend import UpscaleResult
-from upscaler.service.jobs import NOT_COMPLETED
+from upscaler.service.jobs.store import NOT_COMPLETED
 
 POLLS, RESULTS = "/v1/requests/", "/v1/responses/"
 

@@ -1,91 +1,75 @@
-"""Asynchronous inference: jobs are kept under an ID, and clients poll for them (ASY-1 to 5).
+"""Jobs in the memory of one process, which are lost when it ends: for tests and the mock.
 
-`JobStore` is what the service needs; `LocalJobStore` keeps everything in the memory of one process
-and loses it when that ends. All calls come from one event loop; shutting it down cancels the jobs
-that are not completed, as it does with every task.
+All calls come from one event loop; shutting it down cancels the jobs that are not completed, as it
+does with every task.
 """
 
 import asyncio
 import logging
 import math
-import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Final
 
 from upscaler.api.limits import RESULT_LIFETIME_S
 from upscaler.api.responses import JobStatus
-from upscaler.errors import Busy, JobFailed, UnknownJob, UpscalerError, release_frames
-from upscaler.imaging.encode import most_bytes
-from upscaler.service.backend import ScheduledJob, UpscaleResult
+from upscaler.errors import Busy, JobFailed, UnknownJob, release_frames
+from upscaler.service.backend import ScheduledJob, Scheduler, StageTimer, UpscaleResult
+from upscaler.service.jobs.store import (
+    ANONYMOUS,
+    MAX_JOBS,
+    MAX_RETRY_AFTER_S,
+    NOT_COMPLETED,
+    UNEXPECTED,
+    UNKNOWN,
+    JobView,
+    Submission,
+    new_id,
+    response_to,
+)
 from upscaler.service.queue import MemoryReservation
 
 log = logging.getLogger(__name__)
 
-ID_BYTES: Final = 24
-"""Of an ID, which is a capability: too many random bits to guess (ASY-5)."""
-MAX_JOBS: Final = 10_000
-"""Failed jobs take hardly any memory, but their number must be limited, too."""
-MAX_RETRY_AFTER_S: Final = 600
-UNEXPECTED: Final = JobFailed.Response(500, "Internal Server Error", {})
-"""The response to an unexpected error: its text could reveal internals."""
-NOT_COMPLETED: Final = "this inference is not completed: ask its poll_url how far it is"
+_AHEAD_S: Final = time.time() - time.monotonic()
 
 
-class JobStore(Protocol):
-    """Where asynchronous inferences are kept. An unknown ID raises UnknownJob."""
-
-    @property
-    def made_elsewhere(self) -> bool:
-        """Whether the work is done by another process, so that nothing of it is counted here."""
-        ...
-
-    @property
-    def results_bytes(self) -> int:
-        """The size of the results that are kept in this process."""
-        ...
-
-    async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
-        """Enter `scheduled`, run its job in the background, and return an ID for it.
-
-        Raises Busy if the queue is full, or there is no room for the result.
-        """
-        ...
-
-    async def status(self, job_id: str) -> JobStatus:
-        """Return the status of a job."""
-        ...
-
-    async def result(self, job_id: str, memory: MemoryReservation | None = None) -> UpscaleResult:
-        """Return the result. Raises UnknownJob until it is there, and JobFailed if it failed.
-
-        A result that is kept elsewhere is held in `memory` before it is fetched; else raises Busy.
-        """
-        ...
+def steady_time() -> float:
+    """The seconds since 1970, by a clock that nobody sets back while this process lives."""
+    return _AHEAD_S + time.monotonic()
 
 
 @dataclass(eq=False)
 class Job:
     """One asynchronous inference. `room_bytes` is what it takes up in the store, at most.
 
-    `failure` is the response for the client, not the exception: that would keep the frames it
-    passed through, and with them the image. `done` is set once the work has ended, however it
-    ended, and `expires_s` is infinite until `LocalJobStore.begin_lifetime`.
+    `shown` is how its owner sees it, but for what the other fields say of it. `failure` is the
+    response for the client, not the exception: that would keep the frames it passed through, and
+    with them the image. `done` is set once the work has ended, however it ended, and `expires_s` is
+    infinite until `MemoryJobStore.begin_lifetime`.
     """
 
-    id: str
+    shown: JobView
     room_bytes: int
+    submission: Submission
+    timer: StageTimer
     status: JobStatus = JobStatus.PENDING
     result: UpscaleResult | None = None
     failure: JobFailed.Response | None = None
     expires_s: float = math.inf
     done: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def id(self) -> str:
+        return self.shown.id
 
 
-class LocalJobStore:
+class MemoryJobStore:
     """Jobs in the memory of this process, with a bound on what their results take up.
 
     When it is full, jobs whose results were fetched are dropped, the least recently fetched first.
@@ -96,13 +80,14 @@ class LocalJobStore:
     """
 
     made_elsewhere = False
+    queues = False
 
     def __init__(
         self,
         capacity_bytes: int,
         *,
         lifetime_s: float = RESULT_LIFETIME_S,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = steady_time,
     ) -> None:
         self.capacity_bytes = capacity_bytes
         self._lifetime_s = lifetime_s
@@ -120,22 +105,48 @@ class LocalJobStore:
         self._forget_expired()
         return self._results_bytes
 
-    async def start(self, scheduled: AbstractContextManager[ScheduledJob]) -> str:
+    @asynccontextmanager
+    async def working(self, _scheduler: Scheduler, /) -> AsyncIterator[None]:
+        """Do nothing: `start` starts each job."""
+        yield
+
+    async def start(self, scheduled: ScheduledJob, submission: Submission = ANONYMOUS) -> str:
+        if (known := await self.repeated(submission)) is not None:
+            return known
         stack = ExitStack()
         try:
-            entered = stack.enter_context(scheduled)
-            # Room for the largest file that can result, since only encoding shows how large it is.
-            room_bytes = most_bytes(entered.job.size, entered.job.pixels.shape[2])
-            self._make_room(room_bytes, entered)
-            job = Job(secrets.token_urlsafe(ID_BYTES), room_bytes)
+            stack.enter_context(scheduled)
+            self._make_room(scheduled.room_bytes, scheduled)
+            shown = JobView(
+                id=new_id(),
+                status=JobStatus.PENDING,
+                model=scheduled.job.model,
+                input_size=scheduled.job.input_size,
+                size=scheduled.job.size,
+                created_s=self._clock(),
+                estimated_s=scheduled.estimated_s,
+            )
+            job = Job(shown, scheduled.room_bytes, submission, scheduled.timer)
         except BaseException:
             stack.close()
             raise
         self._jobs[job.id] = job
         self._reserved_bytes += job.room_bytes
-        running = asyncio.create_task(self._run(job, entered, stack))
-        self._tasks.add(running)  # the event loop itself holds only weak references to tasks
-        running.add_done_callback(self._tasks.discard)
+        if submission.key is not None:
+            self._keyed[submission.owner, submission.key] = job
+        job.task = asyncio.create_task(self._run(job, scheduled, stack))
+        self._tasks.add(job.task)  # the event loop itself holds only weak references to tasks
+        job.task.add_done_callback(self._tasks.discard)
+        # Also if it is cancelled before it has begun.
+        job.task.add_done_callback(lambda _: stack.close())
+        return job.id
+
+    async def repeated(self, submission: Submission) -> str | None:
+        self._forget_expired()
+        job = self._keyed.get((submission.owner, submission.key or ""))
+        if submission.key is None or job is None:
+            return None
+        job.submission.check_same(submission.fingerprint)
         return job.id
 
     async def status(self, job_id: str) -> JobStatus:
@@ -149,8 +160,9 @@ class LocalJobStore:
         job = self.find(job_id)
         if job.failure is None and job.result is None:
             raise UnknownJob(NOT_COMPLETED)
-        self._fetched[job_id] = job
-        self._fetched.move_to_end(job_id)
+        if job.submission.key is None:  # else a repetition will ask for it
+            self._fetched[job_id] = job
+            self._fetched.move_to_end(job_id)
         if job.failure is not None:
             raise JobFailed(job.failure)
         assert job.result is not None, "it has not failed"
@@ -160,8 +172,30 @@ class LocalJobStore:
         """Return the job with this ID; raises UnknownJob if there is none, or no longer."""
         self._forget_expired()
         if job_id not in self._jobs:
-            raise UnknownJob("no inference has this id, or its result is no longer kept")
+            raise UnknownJob(UNKNOWN)
         return self._jobs[job_id]
+
+    async def view(self, job_id: str) -> JobView:
+        return self._view(self.find(job_id))
+
+    async def wait(self, job_id: str) -> None:
+        await self.find(job_id).done.wait()
+
+    async def cancel(self, job_id: str, owner: str) -> None:
+        job = self.find(job_id)
+        if job.submission.owner != owner:
+            raise UnknownJob(UNKNOWN)
+        self._forget(job)
+        if job.task:
+            job.task.cancel()
+
+    async def listed(self, owner: str, limit: int, before: str | None = None) -> list[JobView]:
+        self._forget_expired()
+        ids = list(self._jobs)
+        end = ids.index(before) if before is not None and before in self._jobs else len(ids)
+        older = (self._jobs[each] for each in reversed(ids[:end]))
+        own = (job for job in older if job.submission.owner == owner)
+        return [self._view(job) for job in islice(own, limit)]
 
     def clear(self) -> None:
         """Forget all jobs. The work that is under way goes on, and its results are dropped."""
@@ -170,6 +204,7 @@ class LocalJobStore:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._expiring: OrderedDict[str, Job] = OrderedDict()
         self._fetched: OrderedDict[str, Job] = OrderedDict()
+        self._keyed: dict[tuple[str, str], Job] = {}
         self._results_bytes = self._reserved_bytes = 0
 
     def complete(self, job: Job) -> None:
@@ -186,6 +221,7 @@ class LocalJobStore:
     def begin_lifetime(self, job: Job) -> None:
         """Keep `job` for the lifetime of a result, from now on; does nothing the second time."""
         if job.expires_s == math.inf and self._jobs.get(job.id) is job:
+            job.shown = replace(job.shown, finished_s=self._clock())
             job.expires_s = self._clock() + self._lifetime_s
             self._expiring[job.id] = job
 
@@ -194,6 +230,7 @@ class LocalJobStore:
 
         def running() -> None:
             job.status = JobStatus.RUNNING
+            job.shown = replace(job.shown, started_s=self._clock())
 
         failure = UNEXPECTED
         try:
@@ -201,14 +238,22 @@ class LocalJobStore:
                 job.result = await scheduled.run(running)
         except Exception as error:
             log.exception("an asynchronous inference failed")
-            if isinstance(error, UpscalerError):
-                failure = JobFailed.Response(error.status, error.detail, error.headers)
+            failure = response_to(error)
             release_frames(error)
         finally:  # also when the work was cancelled
             job.failure = None if job.result else failure
             if self._jobs.get(job.id) is job:  # else `clear` was called meanwhile
                 self.complete(job)
             job.done.set()
+
+    def _view(self, job: Job) -> JobView:
+        ahead = 0
+        if job.status is JobStatus.PENDING:
+            jobs = self._jobs.values()
+            left = (each for each in jobs if each.status is not JobStatus.COMPLETED)
+            ahead = next(place for place, each in enumerate(left) if each is job)
+        done = 1.0 if job.status is JobStatus.COMPLETED else job.timer.done
+        return replace(job.shown, status=job.status, done=done, ahead=ahead, failure=job.failure)
 
     def _forget_expired(self) -> None:
         now_s = self._clock()
@@ -218,7 +263,12 @@ class LocalJobStore:
     def _forget(self, job: Job) -> None:
         for jobs in (self._jobs, self._expiring, self._fetched):
             jobs.pop(job.id, None)
-        self._results_bytes -= job.room_bytes
+        if job.submission.key is not None:
+            del self._keyed[job.submission.owner, job.submission.key]
+        if job.status is JobStatus.COMPLETED:
+            self._results_bytes -= job.room_bytes
+        else:
+            self._reserved_bytes -= job.room_bytes
 
     def _make_room(self, room_bytes: int, scheduled: ScheduledJob) -> None:
         """Forget fetched jobs until there is room; raises Busy if all of them are not enough."""

@@ -1,0 +1,338 @@
+"""The table of jobs, in SQLite: for any number of processes of one machine.
+
+Nothing here waits for anything but the disk. Each method is one transaction, and is written when it
+returns: `synchronous=FULL` waits for the disk. Write-ahead logging lets readers go on meanwhile; it
+needs memory that processes share, so that they must be on one machine (sqlite.org/wal.html).
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from upscaler.errors import JobFailed, StoreUnavailable
+from upscaler.service.jobs.store import Submission
+
+VERSION: Final = 1
+"""Of the tables below; a file with others is refused."""
+BUSY_S: Final = 30.0
+"""How long to wait for another process that writes."""
+TABLES: Final = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order in which they were accepted
+    id TEXT NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    key TEXT,  -- the Idempotency-Key
+    fingerprint TEXT NOT NULL,
+    task TEXT NOT NULL,  -- JSON: what is to be done
+    source TEXT NOT NULL,  -- the name of the file with the image
+    room_bytes INTEGER NOT NULL,  -- of its files: at most, until it is completed
+    created_s REAL NOT NULL,
+    worker TEXT,  -- the process that has it, if any
+    lease_s REAL,  -- until when, unless it says that it still lives
+    interruptions INTEGER NOT NULL DEFAULT 0,  -- how many processes ended while they had it
+    started_s REAL,
+    done REAL NOT NULL DEFAULT 0,  -- of its rows, from 0 to 1
+    finished_s REAL,
+    result TEXT,  -- JSON: what became of it
+    file TEXT,  -- the name of the file with the result
+    failure TEXT,  -- JSON: the response
+    fetched_s REAL,
+    UNIQUE (owner, key)
+) STRICT;
+CREATE INDEX unfinished ON jobs (number) WHERE finished_s IS NULL;
+CREATE INDEX taken ON jobs (worker) WHERE worker IS NOT NULL;
+CREATE INDEX owners ON jobs (owner, number);
+CREATE INDEX finished ON jobs (finished_s) WHERE finished_s IS NOT NULL;
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job as it is kept; the fields are those of the table."""
+
+    number: int
+    id: str
+    owner: str
+    key: str | None
+    fingerprint: str
+    task: dict[str, Any]
+    source: str
+    room_bytes: int
+    created_s: float
+    worker: str | None
+    lease_s: float | None
+    interruptions: int
+    started_s: float | None
+    done: float
+    finished_s: float | None
+    result: dict[str, Any] | None
+    file: str | None
+    failure: JobFailed.Response | None
+    fetched_s: float | None
+
+    @property
+    def files(self) -> list[str]:
+        """The names of its files."""
+        return [name for name in (self.source, self.file) if name]
+
+
+class Database:
+    """The jobs in one file. Raises StoreUnavailable if SQLite cannot do what is asked."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # For a thread that is left behind when what awaited it is cancelled.
+        self._lock = threading.Lock()
+        with self._told():
+            # Threads use it one after the other.
+            self._connection = sqlite3.connect(
+                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+        with self._transaction() as run:
+            version = run("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                for statement in TABLES.split(";\n"):
+                    run(statement)
+                run(f"PRAGMA user_version = {VERSION}")
+            elif version != VERSION:
+                raise StoreUnavailable(
+                    f"{path} was made by another version of this service: set UPSCALER_DATA to "
+                    "another folder, or remove this one, with the jobs in it"
+                )
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def add(
+        self,
+        job_id: str,
+        submission: Submission,
+        *,
+        task: dict[str, Any],
+        source: str,
+        room_bytes: int,
+        now_s: float,
+    ) -> bool:
+        """Add a job that waits; return False, and add none, if there is one with its key."""
+        with self._transaction() as run:
+            added = run(
+                "INSERT INTO jobs"
+                " (id, owner, key, fingerprint, task, source, room_bytes, created_s)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, key) DO NOTHING",
+                (
+                    job_id, submission.owner, submission.key, submission.fingerprint,
+                    json.dumps(task), source, room_bytes, now_s,
+                ),
+            )  # fmt: skip
+            return bool(added.rowcount)
+
+    def find(self, job_id: str) -> Row | None:
+        """The job with this id."""
+        return self._first("SELECT * FROM jobs WHERE id = ?", job_id)
+
+    def find_key(self, owner: str, key: str) -> Row | None:
+        """The job that was started with this key."""
+        return self._first("SELECT * FROM jobs WHERE owner = ? AND key = ?", owner, key)
+
+    def listed(self, owner: str, limit: int, before: str | None) -> list[Row]:
+        """The jobs of an owner, the newest first: those older than `before`."""
+        found = self._read(
+            "SELECT * FROM jobs WHERE owner = ?1 AND (?2 IS NULL OR number <"
+            " (SELECT number FROM jobs WHERE id = ?2)) ORDER BY number DESC LIMIT ?3",
+            owner, before, limit,
+        )  # fmt: skip
+        return [_row(each) for each in found]
+
+    def ahead(self, number: int) -> int:
+        """How many jobs before that one are not completed."""
+        found = self._read(
+            "SELECT count(*) FROM jobs WHERE number < ? AND finished_s IS NULL", number
+        )
+        return int(found[0][0])
+
+    def held(self) -> tuple[int, int, int]:
+        """How many jobs there are, their bytes, and the bytes of those that are not completed."""
+        found = self._read(
+            "SELECT count(*), total(room_bytes),"
+            " total(room_bytes) FILTER (WHERE finished_s IS NULL) FROM jobs"
+        )
+        count, all_bytes, unfinished_bytes = found[0]
+        return count, int(all_bytes), int(unfinished_bytes)
+
+    def claim(self, worker: str, lease_s: float) -> Row | None:
+        """Give the job that has waited longest to `worker`, and return it."""
+        return self._one(
+            "UPDATE jobs SET worker = ?, lease_s = ? WHERE number ="
+            " (SELECT min(number) FROM jobs WHERE worker IS NULL AND finished_s IS NULL)"
+            " RETURNING *",
+            worker, lease_s,
+        )  # fmt: skip
+
+    def beat(
+        self, job_id: str, worker: str, lease_s: float, started_s: float | None, done: float
+    ) -> bool:
+        """Say that `worker` still has a job; return whether it has."""
+        with self._transaction() as run:
+            written = run(
+                "UPDATE jobs SET lease_s = ?, started_s = ?, done = ?"
+                " WHERE id = ? AND worker = ? AND finished_s IS NULL",
+                (lease_s, started_s, done, job_id, worker),
+            )
+            return bool(written.rowcount)
+
+    def give_back(self, job_id: str, worker: str) -> None:
+        """Let a job wait again that `worker` will not go on with."""
+        with self._transaction() as run:
+            run(
+                "UPDATE jobs SET worker = NULL, lease_s = NULL, started_s = NULL, done = 0"
+                " WHERE id = ? AND worker = ? AND finished_s IS NULL",
+                (job_id, worker),
+            )
+
+    def finish(
+        self,
+        job_id: str,
+        worker: str,
+        now_s: float,
+        *,
+        result: dict[str, Any] | None = None,
+        file: str | None = None,
+        file_bytes: int = 0,
+        failure: JobFailed.Response | None = None,
+    ) -> bool:
+        """Write what became of a job; return False, and write nothing, if it is not `worker`'s."""
+        with self._transaction() as run:
+            written = run(
+                "UPDATE jobs SET finished_s = ?, done = 1, worker = NULL, lease_s = NULL,"
+                " result = ?, file = ?, failure = ?, room_bytes = ?"
+                " WHERE id = ? AND worker = ? AND finished_s IS NULL",
+                (
+                    now_s, result and json.dumps(result), file, failure and json.dumps(failure),
+                    file_bytes, job_id, worker,
+                ),
+            )  # fmt: skip
+            return bool(written.rowcount)
+
+    def workers(self) -> dict[str, float]:
+        """The processes that have jobs, each with the time until which it has the last of them."""
+        found = self._read(
+            "SELECT worker, max(lease_s) FROM jobs WHERE worker IS NOT NULL GROUP BY worker"
+        )
+        return dict(map(tuple, found))
+
+    def take_from(
+        self, worker: str, most: int, failure: JobFailed.Response, now_s: float
+    ) -> list[Row]:
+        """Take away all that `worker` has, since it lives no longer, and return it.
+
+        Jobs wait again, but for those that `most` processes had when they ended: those have failed.
+        """
+        with self._transaction() as run:
+            taken = run(
+                "UPDATE jobs SET worker = NULL, lease_s = NULL, started_s = NULL, done = 0,"
+                " interruptions = interruptions + 1 WHERE worker = ? RETURNING *",
+                (worker,),
+            )
+            rows = [_row(each) for each in taken.fetchall()]
+            for row in rows:
+                if row.interruptions >= most:
+                    run(
+                        "UPDATE jobs SET finished_s = ?, failure = ?, room_bytes = 0 WHERE id = ?",
+                        (now_s, json.dumps(failure), row.id),
+                    )
+            return rows
+
+    def fetched(self, job_id: str, now_s: float) -> None:
+        """Note that a client was given the result of a job."""
+        with self._transaction() as run:
+            run("UPDATE jobs SET fetched_s = ? WHERE id = ?", (now_s, job_id))
+
+    def remove(self, job_id: str, owner: str) -> Row | None:
+        """Remove a job of that owner, and return it as it was."""
+        return self._one("DELETE FROM jobs WHERE id = ? AND owner = ? RETURNING *", job_id, owner)
+
+    def remove_finished(self, before_s: float) -> list[Row]:
+        """Remove what was completed before, and return it."""
+        return self._all("DELETE FROM jobs WHERE finished_s <= ? RETURNING *", before_s)
+
+    def first_to_expire_s(self) -> float | None:
+        """When the oldest of what is completed, and was not fetched, was completed."""
+        found = self._read("SELECT min(finished_s) FROM jobs WHERE fetched_s IS NULL")
+        first_s: float | None = found[0][0]
+        return first_s
+
+    def removable(self) -> list[Row]:
+        """What may be removed for want of room, the first to go first: its result was fetched.
+
+        Not what has a key: a repetition of its request will ask for it.
+        """
+        found = self._read(
+            "SELECT * FROM jobs WHERE fetched_s IS NOT NULL AND key IS NULL ORDER BY fetched_s"
+        )
+        return [_row(each) for each in found]
+
+    def files(self) -> set[str]:
+        """The names of all files of all jobs."""
+        found = self._read("SELECT source, file FROM jobs")
+        return {name for row in found for name in row if name}
+
+    def _read(self, statement: str, *values: object) -> list[sqlite3.Row]:
+        """What a query finds; it waits for no writer, and no writer for it."""
+        with self._lock, self._told():
+            return self._connection.execute(statement, values).fetchall()
+
+    def _first(self, query: str, *values: object) -> Row | None:
+        found = self._read(query, *values)
+        return _row(found[0]) if found else None
+
+    def _one(self, statement: str, *values: object) -> Row | None:
+        found = self._all(statement, *values)
+        return found[0] if found else None
+
+    def _all(self, statement: str, *values: object) -> list[Row]:
+        with self._transaction() as run:
+            return [_row(each) for each in run(statement, values).fetchall()]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """Yield what runs a statement, and commit at the end of the block."""
+        run = self._connection.execute
+        with self._lock, self._told():
+            # At once a writer's: one that became it later could be refused although it waited.
+            run("BEGIN IMMEDIATE")
+            try:
+                yield run
+                run("COMMIT")
+            except BaseException:
+                # SQLite itself may have rolled back, as it does if the disk is full.
+                if self._connection.in_transaction:
+                    run("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raise SQLite's errors as StoreUnavailable."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise StoreUnavailable(f"{self._path}: {error}") from error
+
+
+def _row(found: sqlite3.Row) -> Row:
+    values: dict[str, Any] = dict(found)
+    for name in ("task", "result", "failure"):
+        if values[name] is not None:
+            values[name] = json.loads(values[name])
+    if values["failure"] is not None:
+        values["failure"] = JobFailed.Response(*values["failure"])
+    return Row(**values)
