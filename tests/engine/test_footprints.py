@@ -7,7 +7,7 @@ from statistics import median
 import pytest
 
 from tests.support.networks import needs_bf16
-from tests.support.scripts import numbers_of
+from tests.support.scripts import ENGINE, numbers_of
 from upscaler.planning import HEAP_BYTES
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def assert_as_said(
 
 def peak_and_plan(name: str, precision: str, *numbers: int) -> tuple[int, int]:
     """What an image took once and what its plan says, in bytes; in a process of its own."""
-    peak, said = numbers_of(PEAK, name, precision, *numbers)
+    peak, said = numbers_of(PEAK, name, precision, *numbers, forks=ENGINE)
     return peak, said
 
 

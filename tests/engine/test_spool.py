@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.support import networks
 from tests.support.networks import largest_difference
 from tests.support.properties import examples
-from tests.support.scripts import numbers_of
+from tests.support.scripts import ENGINE, numbers_of
 from upscaler import planning
 from upscaler.engine import spool as spooling
 from upscaler.engine.engine import Engine
@@ -204,7 +204,7 @@ def test_a_large_image_takes_the_memory_of_its_plan(
 ) -> None:
     """And not that of its result: 86 or 115 MB, with or without a size of its own."""
     numbers = (*image, channels, memory, *size)
-    peak, said, found, rows = numbers_of(PEAK, *numbers, timeout_s=300)
+    peak, said, found, rows = numbers_of(PEAK, *numbers, forks=ENGINE, timeout_s=300)
     assert found >= bands
     assert rows == (size[1] if size else image[1] * 4)
     assert peak <= 1.15 * said + 16 * 2**20, (peak, said)

@@ -28,6 +28,7 @@ from tests.support.checkpoints import (
 )
 from tests.support.failing_service import NETWORK
 from tests.support.processes import HEADERS, Child, child, needs_proc
+from tests.support.scripts import ENGINE
 from tests.support.service import GOOD
 from upscaler.engine.weights import cache_folder
 
@@ -51,7 +52,8 @@ def service(
     arguments = [releases, OFFICIAL.path, str(OFFICIAL.size_bytes), OFFICIAL.sha256]
     if weights:
         arguments.append(str(weights))
-    return child(folder, *arguments, module="tests.support.failing_service", must_end_well=False)
+    module = "tests.support.failing_service"
+    return child(folder, *arguments, module=module, forks=ENGINE, must_end_well=False)
 
 
 def ask(service: Child, fields: dict[str, object] = FETCHED) -> httpx.Response:

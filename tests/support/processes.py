@@ -9,7 +9,6 @@ by Linux's /proc.
 import asyncio
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +18,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.forks import Forks
+from tests.support.raw_http import PATIENCE_S
 from tests.support.service import SETTINGS, TOKENS, Resizer, running
 from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend, Upscaler
 
 HEADERS = {"Authorization": f"Bearer {TOKENS[0]}"}
+
+SERVICES = Forks("tests.support.service")
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="what a process has is in /proc")
 
@@ -75,30 +77,26 @@ class Child:
 
 @contextmanager
 def child(
-    folder: Path, *arguments: str, module: str = __name__, must_end_well: bool = True
+    folder: Path,
+    *arguments: str,
+    module: str = __name__,
+    forks: Forks = SERVICES,
+    must_end_well: bool = True,
 ) -> Iterator[Child]:
     """A process of `module`, which prints its URL and ends once its standard input is closed."""
-    said = folder / "said"
-    with (
-        said.open("w") as file,
-        subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=file,
-            text=True,
-            cwd=ROOT,
-        ) as process,
-    ):
-        assert process.stdin
-        assert process.stdout
-        url = process.stdout.readline().strip()
-        assert url, said.read_text()
+    said, (theirs, ours), (answers, told) = folder / "said", os.pipe(), os.pipe()
+    with said.open("w") as file, os.fdopen(told, "w") as stdout:
+        process = forks.start(["-m", module, *arguments], stdin=theirs, stdout=stdout, stderr=file)
+    os.close(theirs)
+    with os.fdopen(answers) as lines:
+        url = lines.readline().strip()
         try:
+            assert url, said.read_text()
             yield Child(url, process.pid, said)
         finally:
-            process.stdin.close()
-    assert process.returncode == 0 or not must_end_well, said.read_text()
+            os.close(ours)
+            status = process.wait(PATIENCE_S)
+    assert status == 0 or not must_end_well, said.read_text()
 
 
 def serve(upscaler: Upscaler) -> None:
