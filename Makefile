@@ -147,9 +147,11 @@ $(VENV)/dev.done: $(INPUTS) $(VENV)/torch.done | $(VENV)/bin/python
 	@$(BIN)/python $(PIP) --editable '.[engine,modal,mock,contract,reference,bench,test,dev]'
 	@touch $@ $(VENV)/engine.done
 
-# The reference asks for torchvision, which asks for another torch, and needs neither to run.
-$(VENV)/reference.done: $(VENV)/dev.done
+# The references ask for torchvision, which asks for another torch, and need neither to run. The last
+# three are those for faces; of facenet-pytorch it is the trained weights, which find faces in tests.
+$(VENV)/reference.done: $(VENV)/dev.done Makefile
 	@$(BIN)/python $(PIP) --no-deps --no-build-isolation basicsr==1.4.2 realesrgan==0.3.0 \
+		gfpgan==1.3.8 facexlib==0.3.0 facenet-pytorch==2.6.0 \
 		&& touch $@ \
 		|| echo "realesrgan cannot be installed here: the tests against it will be skipped"
 

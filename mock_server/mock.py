@@ -57,6 +57,10 @@ class Mock:
     `mock_server.admin_access`), and under `admin_hosts`. Pages of all origins may use the API from
     a browser, or those of `settings.cors_origins`; `cors=False` allows none. Requests with the
     header X-Mock-Session are answered by the `session` of that name; `sessions=False` ignores it.
+
+    Every picture has `faces` faces, by default 1: the X-Upscaler-Faces of a response to
+    `face_enhance: true`, which changes nothing else. With a `face_enhance` of its own, or its
+    scenario's, the mock is a service without the face model, unless it has `faces` as well.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Mock:
         fetch: str | None = None,
         rate_limit: int | None = None,
         face_enhance: FaceEnhance | str | None = None,
+        faces: int | None = None,
         cors: bool = True,
         sessions: bool = True,
         clock: Clock | None = None,
@@ -82,8 +87,10 @@ class Mock:
         settings = settings or Settings()
         # An empty list counts as None: `create_app` refuses to run without a token.
         chosen = tokens or scenario.tokens or settings.tokens or (DEFAULT_TOKEN,)
-        faces = FaceEnhance(_first(face_enhance, scenario.face_enhance, settings.face_enhance))
-        self.settings = replace(settings, tokens=tuple(chosen), face_enhance=faces)
+        without = _first(face_enhance, scenario.face_enhance, None)
+        self.faces: int | None = _first(faces, scenario.faces, 1 if without is None else None)
+        enhance = FaceEnhance(_first(without, settings.face_enhance))
+        self.settings = replace(settings, tokens=tuple(chosen), face_enhance=enhance)
         self.clock = clock or Clock()
         self.journal = Journal(self.clock, self.settings.tokens)
         self.faults = FaultSchedule(
@@ -104,6 +111,8 @@ class Mock:
             "admin_hosts": hosts or (),
             "fetch": self._app_options[0],
             "rate_limit": self.rate_limit,
+            "face_enhance": without,
+            "faces": self.faces,
             "cors": cors,
             "sessions": False,
         }
@@ -196,7 +205,7 @@ class Mock:
         # Inside the faults, which may send the body of an error in pieces, or corrupt it.
         middleware.append(Middleware(RuleHeaderMiddleware))
         app = create_app(
-            MockBackend(),
+            MockBackend(self.faces),
             replace(self.settings, cors_origins=()),
             self.jobs,
             # A partial and not a method, since no app may keep its mock alive.

@@ -11,6 +11,7 @@ from mock_server.endpoints import ROUTES
 from mock_server.faults.fault import Fault, parse_sequence
 from mock_server.faults.schedule import Steps, parse_probabilities
 from mock_server.rate_limit import parse_rate
+from upscaler.api.limits import MAX_FACES
 from upscaler.errors import InvalidSetting
 from upscaler.settings import FaceEnhance
 
@@ -31,6 +32,7 @@ class Scenario:
     fetch: str | None = None
     rate_limit: int | None = None
     face_enhance: FaceEnhance | None = None
+    faces: int | None = None
     faults: Mapping[str, Steps] = field(default_factory=dict)
     random: Mapping[Fault, float] = field(default_factory=dict)
     progress: PollScript | None = None
@@ -108,6 +110,13 @@ def _parse_face_enhance(value: object) -> FaceEnhance:
     return FaceEnhance(str(value))
 
 
+def parse_faces(value: object) -> int:
+    """Return a number of faces, which must be one that the service restores; raises ValueError."""
+    if type(value) is not int or not 0 <= value <= MAX_FACES:
+        raise ScenarioError(f"expected an integer from 0 to {MAX_FACES}")
+    return value
+
+
 def _parse_faults(value: object) -> dict[str, Steps]:
     sequences = {}
     for route, text in _members(value, ROUTES):
@@ -133,6 +142,7 @@ KEYS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "fetch": _parse_fetch,
     "rate-limit": lambda value: parse_rate(_parse_text(value)),
     "face-enhance": _parse_face_enhance,
+    "faces": parse_faces,
     "faults": _parse_faults,
     "random": _parse_random,
     "progress": parse_progress,

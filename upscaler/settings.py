@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from upscaler.api.limits import MAX_OUTPUT_PX
 from upscaler.environment import FromEnvironment, choice, setting
+from upscaler.face_models import FaceDetector
 from upscaler.formats import ImageEncoding
 from upscaler.host_port import is_authority
 
@@ -81,7 +82,7 @@ class FaceEnhance(StrEnum):
     REFUSE = "refuse"
     """It is a 422, so that nobody takes a picture for a better one than it is."""
     IGNORE = "ignore"
-    """The picture is upscaled as without it; the log says so."""
+    """The picture is upscaled as without it; a header and the log say so."""
 
 
 IN_MEMORY: Final = Path(":memory:")
@@ -239,7 +240,11 @@ class Settings(FromEnvironment):
     face_enhance: FaceEnhance = setting(
         "UPSCALER_FACE_ENHANCE", choice(FaceEnhance), FaceEnhance.REFUSE
     )
-    """What is done with `face_enhance: true` (REQ-10)."""
+    """What is done with `face_enhance: true` where there is no face model (REQ-10)."""
+    face_detector: FaceDetector = setting(
+        "UPSCALER_FACE_DETECTOR", choice(FaceDetector), FaceDetector.RESNET50
+    )
+    """What finds the faces for `face_enhance: true`."""
     queue_length: int = setting("UPSCALER_QUEUE", _length, 16)
     """How many images may wait while others are being upscaled."""
     queue_memory: int = setting("UPSCALER_QUEUE_MEMORY", _memory_limit, 1024 * MIB)

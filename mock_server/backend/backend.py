@@ -20,11 +20,12 @@ class MockBackend(LocalBackend):
     """A backend without a network, whose images may have a wrong size or encoding.
 
     Its results still say the size and the encoding that were asked for, as a buggy server would.
-    JPEGs are smaller than the service's, and faster to encode.
+    JPEGs are smaller than the service's, and faster to encode. Pictures have so many `faces`, and
+    None is a service that restores none.
     """
 
-    def __init__(self) -> None:
-        super().__init__(NearestUpscaler(), jpeg=SMALL)
+    def __init__(self, faces: int | None = None) -> None:
+        super().__init__(NearestUpscaler(faces), jpeg=SMALL)
 
     async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         result = await super().make(apply_fault(task), timer)

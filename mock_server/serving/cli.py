@@ -19,9 +19,10 @@ from mock_server.admin_access import PRIVATE_NAMES, is_name, parse_hosts
 from mock_server.mock import DEFAULT_TOKEN, Mock
 from mock_server.rate_limit import parse_rate
 from mock_server.rules import catalogue
-from mock_server.scenario import FETCHES
+from mock_server.scenario import FETCHES, parse_faces
 from mock_server.serving.connection import MockConnection
 from mock_server.serving.malloc import keep_freed_memory
+from upscaler.api.limits import MAX_FACES
 from upscaler.errors import InvalidSetting
 from upscaler.files import atomic_write, discard_stdout, flushed_stdout
 from upscaler.formats import ImageEncoding
@@ -123,9 +124,13 @@ def _create_parser() -> argparse.ArgumentParser:
     add("--dialect", choices=DIALECTS,
         help="default encoding of responses: strict is PNG, as on OctoAI's page, and octoai is "
         "JPEG, as in its schema; default: UPSCALER_DEFAULT_ENCODING, or else strict")  # fmt: skip
-    add("--face-enhance", choices=list(FaceEnhance),
-        help="what is done with face_enhance: true: refuse or ignore it, as upscaler serve has it; "
-        "default: UPSCALER_FACE_ENHANCE, or else refuse")  # fmt: skip
+    add(
+        "--face-enhance",
+        choices=list(FaceEnhance),
+        help="be a service without the face model, and refuse or ignore face_enhance: true",
+    )
+    add("--faces", type=_parse_faces, metavar="N",
+        help=f"how many faces each picture has, 0 to {MAX_FACES}; default: 1")  # fmt: skip
     add("--rate-limit", type=_parse_rate, metavar="LIMIT",
         help="requests a minute for each token: free (10), pro (60), or a number such as 5/min; "
         "default: no limit")  # fmt: skip
@@ -198,6 +203,13 @@ def _parse_seed(text: str) -> int:
     return int(text)
 
 
+def _parse_faces(text: str) -> int:
+    try:
+        return parse_faces(int(text) if text.isdecimal() else None)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _create_mock(args: argparse.Namespace) -> Mock:
     """Create the mock; options override the scenario, and that the environment."""
     settings = Settings.from_environment()
@@ -214,6 +226,7 @@ def _create_mock(args: argparse.Namespace) -> Mock:
         fetch=args.fetch,
         rate_limit=args.rate_limit,
         face_enhance=args.face_enhance and FaceEnhance(args.face_enhance),
+        faces=args.faces,
     )
 
 

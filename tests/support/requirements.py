@@ -1,5 +1,6 @@
 """What tests need that may not be installed, and that CI demands."""
 
+import importlib.metadata
 import os
 import shutil
 from typing import Final
@@ -15,6 +16,19 @@ def needs(peer: Peer) -> pytest.MarkDecorator:
     if absent and os.environ.get("REQUIRE_REFERENCE"):
         raise RuntimeError(f"{TITLES[peer]} is not installed, and REQUIRE_REFERENCE demands it")
     return pytest.mark.skipif(absent, reason=f"{TITLES[peer]} is not installed")
+
+
+def _needs_face_reference() -> pytest.MarkDecorator:
+    """Skips a test without the packages that restore faces, unless REQUIRE_REFERENCE is set."""
+    absent = {"gfpgan", "facexlib", "facenet-pytorch"} - {
+        distribution.name for distribution in importlib.metadata.distributions()
+    }
+    if absent and os.environ.get("REQUIRE_REFERENCE"):
+        raise RuntimeError(f"{absent} are not installed, and REQUIRE_REFERENCE demands them")
+    return pytest.mark.skipif(bool(absent), reason="gfpgan and facexlib are not installed")
+
+
+needs_face_reference = _needs_face_reference()
 
 
 def program(*names: str, demand: str = "REQUIRE_BROWSER") -> str:

@@ -10,6 +10,9 @@ MAX_INPUT_PX: Final = 2048
 """The longest side an input may have (REQ-13)."""
 MAX_OUTPUT_PX: Final = 8192
 """The longest side an output may have (REQ-14)."""
+MAX_FACES: Final = 32
+"""The most faces of a picture that are restored (our choice). Each takes as long as an image of
+512x512 pixels."""
 MAX_BODY_BYTES: Final = 8 * MAX_INPUT_PX**2
 """The most bytes a request body may have: 32 MiB (RES-7, our choice). The largest PNG that meets
 REQ-13, of noise with alpha at 8 bits per sample, takes 5.4 bytes per pixel in base64."""

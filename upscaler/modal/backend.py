@@ -55,6 +55,7 @@ def to_payload(
 ) -> ResultPayload:
     """The payload of a result that was computed on `device` just now, and may be `stored`."""
     payload: ResultPayload = {
+        "faces": result.faces,
         "file": [] if stored else result.file,
         "encoding": result.encoding.value,
         "as_file": result.as_file,
@@ -97,13 +98,16 @@ def from_payload(
         seconds=payload["seconds"],
         stored=stored,
         held_bytes=held_bytes,
+        faces=payload.get("faces"),
     )
 
 
 def arguments(task: UpscaleJob, upload: Upload | None = None) -> tuple[Any, ...]:
     """The arguments of a container's `make` for a job."""
     first = (task.source, task.model.value, task.size, task.encoding.value, task.as_file)
-    # As before there were buckets: the container may be an older one.
+    # As before there were buckets, or faces: the container may be an older one.
+    if task.face_enhance:
+        return (*first, upload, True)
     return (*first, upload) if upload else first
 
 
@@ -120,7 +124,7 @@ class ModalBackend:
     is a `bucket`, containers upload results to it, and they are passed on from there.
     """
 
-    face_enhance = False
+    face_enhance = True
     first_guess_flops = FIRST_GUESS_FLOPS
 
     def __init__(self, make: Method, at_once: int, bucket: Bucket | None = None) -> None:
@@ -146,6 +150,9 @@ class ModalBackend:
 
     async def load(self, model: UpscalingModel) -> None:
         """Do nothing: a container loads all models before its first job."""
+
+    async def load_faces(self) -> None:
+        """Do nothing: a container loads what restores faces with its first job that needs it."""
 
     async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Upscale in a container. Raises UpscalerErrors from there, RemoteFailed and Unreachable.

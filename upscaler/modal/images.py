@@ -10,7 +10,8 @@ from typing import Final
 
 import modal
 
-from upscaler.models import MODELS, RELEASES
+from upscaler.face_models import FaceDetector, needed
+from upscaler.models import MODELS
 
 CHECKOUT: Final = Path(__file__).parents[2]
 PYTHON: Final = "3.12"
@@ -41,9 +42,12 @@ def with_sources(image: modal.Image) -> modal.Image:
 _base = modal.Image.debian_slim(PYTHON)
 _weights = _base.apt_install("curl").run_commands(
     *[
-        f"curl -fsSL --retry 3 --create-dirs -o /weights/{file.filename} {RELEASES}/{file.path}"
+        f"curl -fsSL --retry 3 --create-dirs -o /weights/{file.filename} {releases}/{file.path}"
         f" && echo '{file.sha256}  /weights/{file.filename}' | sha256sum --check"
-        for file in (model.official for model in MODELS.values())
+        for file, releases in (
+            *((model.official, model.releases) for model in MODELS.values()),
+            *((model.official, model.releases) for model in needed(FaceDetector.RESNET50)),
+        )
     ]
 )
 front = installed(_base, "front")
@@ -56,4 +60,5 @@ gpu = installed(_weights, "gpu").env(
         "UPSCALER_KERNELS": "cudnn",
     }
 )
-"""The engine, and the weights of all models. PyPI's torch for Linux is the one for CUDA."""
+"""The engine, and the weights of all models, those for faces too. PyPI's torch for Linux is the one
+for CUDA."""

@@ -32,6 +32,8 @@ class ResultPayload(TypedDict):
     is the time of completion in seconds since 1970, and `device` is the name of the GPU.
     """
 
+    faces: NotRequired[int | None]
+
     file: list[bytes]
     encoding: str
     as_file: bool

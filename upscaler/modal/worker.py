@@ -114,6 +114,7 @@ class Worker:
         encoding: str,
         as_file: bool,
         upload: Upload | None = None,
+        face_enhance: bool = False,
     ) -> ResultPayload:
         """Run one of the service's jobs; the arguments are those of `backend.arguments`."""
 
@@ -122,7 +123,8 @@ class Worker:
             with timer.stage("decode"):
                 pixels = decode.read_header(source).pixels()
             return UpscaleJob(
-                source, pixels, UpscalingModel(model), size, ImageEncoding(encoding), as_file
+                *(source, pixels, UpscalingModel(model), size, ImageEncoding(encoding), as_file),
+                face_enhance=face_enhance,
             )
 
         file_bytes = 0
@@ -154,7 +156,10 @@ class Worker:
                 image = decode.read_header(source)
                 size = output_size(request, image.size)
                 pixels = image.pixels()
-            return UpscaleJob(source, pixels, request.model, size, request.output_image_encoding)
+            return UpscaleJob(
+                *(source, pixels, request.model, size, request.output_image_encoding),
+                face_enhance=request.face_enhance,
+            )
 
         result: FileResult = {
             "key": key, "error": None, "file": [], "size": (0, 0), "seconds": 0.0,
@@ -202,6 +207,9 @@ class Worker:
     def _run(self, job: UpscaleJob, timer: StageTimer, stopped: threading.Event) -> UpscaleResult:
         with timer.stage("load"):
             digest = self.engines.load(job.model)
+            if job.face_enhance:
+                # Not before: in a snapshot they would make every start slower.
+                self.engines.load_faces()
         return run_job(self.engines, job, digest, timer, stopped)
 
     async def _note_progress(self, timer: StageTimer) -> None:
@@ -241,7 +249,7 @@ class Worker:
 class OwnGPU:
     """A backend for the service on the GPU of this container, which `make` is called in as well."""
 
-    face_enhance = False
+    face_enhance = True
     at_once = 1
     first_guess_flops = FIRST_GUESS_FLOPS
 
@@ -256,6 +264,9 @@ class OwnGPU:
 
     async def load(self, model: UpscalingModel) -> None:
         """Do nothing: the worker has loaded all models."""
+
+    async def load_faces(self) -> None:
+        """Do nothing: the worker loads what restores faces with its first job that needs it."""
 
     async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Run a job; what it waits for calls of `make` counts as the stage `queue`."""

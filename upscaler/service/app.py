@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any, Final, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
@@ -211,7 +212,7 @@ class Service:
         # Facts are set as soon as they are known, so that errors are logged with them, too.
         admission, facts, timer = self.scheduler.admission, request.state.facts, StageTimer()
         facts["model"] = wanted.model.value
-        self._check_offered(wanted, facts)
+        faces = self._restores_faces(wanted, facts)
         accept, watched = without_events(", ".join(request.headers.getlist("Accept")))
         kind = negotiate(accept, wanted.output_image_encoding)
         submission = _submission(request, wanted, kind)
@@ -237,6 +238,10 @@ class Service:
             pixels = await self._in_thread(image.pixels)
         encoding = kind or wanted.output_image_encoding
         job = UpscaleJob(data, pixels, wanted.model, size, encoding, as_file=kind is not None)
+        if wanted.face_enhance:
+            optional = self._settings.face_enhance is FaceEnhance.IGNORE
+            job = replace(job, face_enhance=True, face_optional=optional)
+            job = job if faces else job.without_faces()
         if not stored:
             request.state.memory.set(0)  # from here on the scheduled job reserves the memory
         scheduled = self.scheduler.schedule(job, timer)
@@ -306,15 +311,19 @@ class Service:
         request.state.facts["source"] = urlsplit(wanted.init_image_url).hostname
         return data
 
-    def _check_offered(self, wanted: UpscalingRequest, facts: dict[str, Any]) -> None:
-        """Raise InvalidRequest for an option of the API that is not supported here."""
+    def _restores_faces(self, wanted: UpscalingRequest, facts: dict[str, Any]) -> bool:
+        """Whether faces are wanted and can be restored.
+
+        Raises InvalidRequest if they are wanted and cannot, unless that is to be ignored.
+        """
         if not wanted.face_enhance or self.scheduler.backend.face_enhance:
-            return
+            return wanted.face_enhance
         if self._settings.face_enhance is FaceEnhance.REFUSE:
             msg = "there is no face model here: leave face_enhance out or false"
             error = FieldError(("body", "face_enhance"), msg, "face_enhance_unavailable")
             raise InvalidRequest(error)
         facts["ignored"] = "face_enhance"
+        return False
 
     def _dry_run(self, wanted: UpscalingRequest, image: EncodedImage, size: Size) -> Response:
         backend, throughput = self.scheduler.backend, self.scheduler.throughput

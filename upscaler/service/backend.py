@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from time import perf_counter
 from typing import Final, Protocol, TypeVar
@@ -17,7 +17,7 @@ from typing import Final, Protocol, TypeVar
 from anyio import to_thread
 
 from upscaler.api.sizes import Size
-from upscaler.errors import Busy, Cancelled, release_frames
+from upscaler.errors import Busy, Cancelled, WeightsUnavailable, release_frames
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.encode import encode_strips, most_bytes
 from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, JpegOptions
@@ -72,6 +72,23 @@ class Upscaler(Protocol):
         """
         ...
 
+    def load_faces(self) -> None:
+        """Load what restores faces, however long that takes; called before `enhance_faces`.
+
+        Raises WeightsUnavailable.
+        """
+        ...
+
+    def enhance_faces(
+        self, pixels: Pixels, size: Size, strips: Iterable[Pixels]
+    ) -> tuple[int, Iterable[Pixels]]:
+        """Restore the faces of `pixels`, and paste them into `strips`, which `upscale` yields.
+
+        Returns how many faces there are, and the strips with them. None of `strips` is asked for
+        before that. Called only if `face_enhance` is true.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class UpscaleJob:
@@ -79,7 +96,9 @@ class UpscaleJob:
 
     `pixels` is uint8 of shape (height, width, 3 or 4). `source` is the file that they were decoded
     from, since a remote backend sends that: it is smaller. `as_file` says that the client wants the
-    file itself instead of JSON (RES-8).
+    file itself instead of JSON (RES-8). `face_enhance` says that faces are restored, and
+    `face_optional` that without their models they are not; `ignored` names the fields of the
+    request that are ignored.
     """
 
     source: bytes
@@ -88,6 +107,13 @@ class UpscaleJob:
     size: Size
     encoding: ImageEncoding
     as_file: bool = False
+    face_enhance: bool = False
+    face_optional: bool = False
+    ignored: tuple[str, ...] = ()
+
+    def without_faces(self) -> "UpscaleJob":
+        """The same job where there is no face model."""
+        return replace(self, face_enhance=False, ignored=("face_enhance",))
 
     @property
     def input_size(self) -> Size:
@@ -118,7 +144,8 @@ class UpscaleResult:
     """The encoded file of a job, in pieces, with how it was made and the seconds of each stage.
 
     There are no pieces if the body of the response with it is `stored`. If it comes from elsewhere,
-    this process holds `held_bytes` of it, at most, until it is sent.
+    this process holds `held_bytes` of it, at most, until it is sent. `faces` is how many were
+    restored, None if that was not asked for; `ignored` is that of the job.
     """
 
     file: list[bytes]
@@ -131,6 +158,8 @@ class UpscaleResult:
     seconds: dict[str, float]
     stored: StoredBody | None = None
     held_bytes: int = 0
+    faces: int | None = None
+    ignored: tuple[str, ...] = ()
 
     @property
     def file_bytes(self) -> int:
@@ -186,6 +215,10 @@ class Backend(Protocol):
         """Load `model`, however long that takes; called before each `make`."""
         ...
 
+    async def load_faces(self) -> None:
+        """Load what restores faces; called after `load`, before each `make` that needs it."""
+        ...
+
     async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Run a job and add its stages to `timer`; on cancellation, stop as soon as possible."""
         ...
@@ -210,6 +243,7 @@ class LocalBackend:
         # A lock per model: without it each waiting job would occupy a thread while the weights are
         # downloaded, and with a single one jobs of other models would have to wait.
         self._loading = {model: asyncio.Lock() for model in UpscalingModel}
+        self._loading_faces = asyncio.Lock()
         self._digests: dict[UpscalingModel, str] = {}
 
     def held_bytes(self, _file_bytes: int, /) -> int:
@@ -228,6 +262,12 @@ class LocalBackend:
             for upscaler in self._upscalers:  # by turns: the first one downloads them
                 digest = await to_thread.run_sync(upscaler.load, model, abandon_on_cancel=True)
             self._digests[model] = digest
+
+    async def load_faces(self) -> None:
+        """Load what restores faces, once for each upscaler. Raises WeightsUnavailable."""
+        async with self._loading_faces:
+            for upscaler in self._upscalers:
+                await to_thread.run_sync(upscaler.load_faces, abandon_on_cancel=True)
 
     async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Run a job in a thread. On cancellation it stops after the current rows."""
@@ -272,9 +312,15 @@ def run_job(
             began_s = perf_counter()
         timer.seconds["infer"] += perf_counter() - began_s
 
-    began_s = perf_counter()
-    file = list(encode_strips(strips(), job.size[1], job.encoding, jpeg))
-    timer.seconds["encode"] = perf_counter() - began_s - timer.seconds["infer"]
+    made: Iterable[Pixels] = strips()
+    faces = None
+    if job.face_enhance:
+        with timer.stage("infer"):
+            faces, made = upscaler.enhance_faces(job.pixels, job.size, made)
+        check()
+    began_s, faces_s = perf_counter(), timer.seconds["infer"]
+    file = list(encode_strips(made, job.size[1], job.encoding, jpeg))
+    timer.seconds["encode"] = perf_counter() - began_s - (timer.seconds["infer"] - faces_s)
     return UpscaleResult(
         file=file,
         encoding=job.encoding,
@@ -284,6 +330,8 @@ def run_job(
         input_size=job.input_size,
         size=job.size,
         seconds=timer.seconds,
+        faces=faces,
+        ignored=job.ignored,
     )
 
 
@@ -387,6 +435,7 @@ class ScheduledJob:
         backend = self._scheduler.backend
         with timer.stage("load"):  # before the queue, so that a download does not block the others
             await backend.load(job.model)
+            job = await self._with_faces(job)
         began_s = perf_counter()
         async with self._slot.acquire():
             # Again after a wait: a bucket may have failed meanwhile, and more be held without it.
@@ -397,9 +446,23 @@ class ScheduledJob:
             result = await backend.make(job, timer)
         # Not the wall time: on Modal that includes cold starts, which say nothing of the next job.
         spent_s = timer.seconds["infer"] + timer.seconds["encode"]
-        self._scheduler.throughput.record(job.model, job.input_size, spent_s)
+        if result.faces is None:  # whose number says nothing of the next one's
+            self._scheduler.throughput.record(job.model, job.input_size, spent_s)
         self._scheduler.on_result(result)
         return result
+
+    async def _with_faces(self, job: UpscaleJob) -> UpscaleJob:
+        """Load what the job needs to restore faces; or return it without, if it may be."""
+        if not job.face_enhance:
+            return job
+        try:
+            await self._scheduler.backend.load_faces()
+        except WeightsUnavailable:
+            if not job.face_optional:
+                raise
+            log.warning("faces are not restored, as their models are missing", exc_info=True)
+            return job.without_faces()
+        return job
 
 
 async def _run_in_thread(work: Callable[[threading.Event], Result]) -> Result:

@@ -15,6 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 from upscaler.api.headers import (
     COST_HEADER,
+    FACES_HEADER,
+    IGNORED_HEADER,
     INPUT_SIZE_HEADER,
     MODEL_HEADER,
     OUTPUT_SIZE_HEADER,
@@ -25,7 +27,8 @@ from upscaler.api.headers import (
 METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
 EXPOSED: Final = (
     *(REQUEST_ID_HEADER, INPUT_SIZE_HEADER, OUTPUT_SIZE_HEADER, MODEL_HEADER, WEIGHTS_HEADER),
-    *(COST_HEADER, "Server-Timing", "Retry-After", "WWW-Authenticate", "Allow", "Accept-Encoding"),
+    *(COST_HEADER, FACES_HEADER, IGNORED_HEADER),
+    *("Server-Timing", "Retry-After", "WWW-Authenticate", "Allow", "Accept-Encoding"),
 )
 """The headers of responses that a page may read, besides those that any page may."""
 

@@ -11,6 +11,8 @@ from upscaler.api.headers import (
     ASYNC_HEADER,
     COST_HEADER,
     DRY_RUN_HEADER,
+    FACES_HEADER,
+    IGNORED_HEADER,
     INPUT_SIZE_HEADER,
     MODEL_HEADER,
     OUTPUT_SIZE_HEADER,
@@ -82,6 +84,8 @@ def _image(description: str, *models: type[BaseModel]) -> dict[str, Any]:
         OUTPUT_SIZE_HEADER: "Size of the output.",
         MODEL_HEADER: "The model that upscaled it.",
         WEIGHTS_HEADER: "SHA-256 of the file with the model's weights.",
+        FACES_HEADER: "How many faces were restored, if that was asked for.",
+        IGNORED_HEADER: "A field of the request that was ignored: face_enhance.",
         COST_HEADER: "What the work cost in dollars, if the service knows its price.",
     }
     file = {"schema": {"type": "string", "format": "binary"}}

@@ -14,6 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from upscaler.api.headers import (
     COST_HEADER,
+    FACES_HEADER,
+    IGNORED_HEADER,
     INPUT_SIZE_HEADER,
     MODEL_HEADER,
     OUTPUT_SIZE_HEADER,
@@ -54,6 +56,10 @@ async def image_response(result: UpscaleResult, price_per_second: Decimal | None
         MODEL_HEADER: result.model,
         WEIGHTS_HEADER: result.weights_sha256,
     }
+    if result.faces is not None:
+        headers[FACES_HEADER] = str(result.faces)
+    if result.ignored:
+        headers[IGNORED_HEADER] = ", ".join(result.ignored)
     if price_per_second is not None:
         headers[COST_HEADER] = f"{cost_usd(result, price_per_second):.8f}"
     headers["Content-Length"] = str(body_bytes(result))
@@ -71,6 +77,10 @@ def record(request: Request, result: UpscaleResult) -> None:
         "output": in_pixels(result.size),
         "stages": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
     }
+    if result.faces is not None:
+        request.state.facts["faces"] = result.faces
+    if result.ignored:
+        request.state.facts["ignored"] = ", ".join(result.ignored)
 
 
 def redirect(url: str) -> Response:

@@ -187,6 +187,9 @@ class DiskJobStore:
             "size": job.size,
             "encoding": job.encoding.value,
             "as_file": job.as_file,
+            "face_enhance": job.face_enhance,
+            "face_optional": job.face_optional,
+            "ignored": job.ignored,
             "seconds": scheduled.timer.seconds,
             "estimated_s": scheduled.estimated_s,
         }
@@ -472,6 +475,8 @@ class DiskJobStore:
             seconds=kept["seconds"],
             stored=StoredBody(size_bytes, pieces),
             held_bytes=4 * PIECE_BYTES,
+            faces=kept.get("faces"),
+            ignored=tuple(kept.get("ignored", ())),
         )
 
     async def _body(self, path: Path, *, as_file: bool) -> AsyncIterator[bytes]:
@@ -502,6 +507,9 @@ class DiskJobStore:
             tuple(row.task["size"]),
             ImageEncoding(row.task["encoding"]),
             as_file=row.task["as_file"],
+            face_enhance=row.task.get("face_enhance", False),
+            face_optional=row.task.get("face_optional", False),
+            ignored=tuple(row.task.get("ignored", ())),
         )
 
     def _write(self, name: str, pieces: Iterable[bytes]) -> None:
@@ -558,4 +566,9 @@ class DiskJobStore:
 
 def _kept(result: UpscaleResult) -> dict[str, Any]:
     """What is kept of a result beside its file and its job."""
-    return {"weights_sha256": result.weights_sha256, "seconds": result.seconds}
+    return {
+        "weights_sha256": result.weights_sha256,
+        "seconds": result.seconds,
+        "faces": result.faces,
+        "ignored": result.ignored,
+    }

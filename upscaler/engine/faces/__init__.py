@@ -1,0 +1,1 @@
+"""Faces: find them in a picture, restore them with GFPGAN, and paste them into the upscaled one."""
