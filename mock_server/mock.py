@@ -52,15 +52,15 @@ class Mock:
     `scenario` is a `Scenario` or the path of a file. The other arguments override it. What is None
     in both has its default: the tokens of `settings` or `mock-token`, the seed 0, generated images
     for URLs (`fetch="made"`), no `rate_limit`, which is in requests a minute for each token, and
-    the `face_enhance` of `settings`, which is `refuse` or `ignore`. `admin=False` removes the
+    the `face_enhance` of `settings`. `admin=False` removes the
     routes below /_mock; otherwise they are there under any IP address and some names (see
     `mock_server.admin_access`), and under `admin_hosts`. Pages of all origins may use the API from
     a browser, or those of `settings.cors_origins`; `cors=False` allows none. Requests with the
     header X-Mock-Session are answered by the `session` of that name; `sessions=False` ignores it.
 
     Every picture has `faces` faces, by default 1: the X-Upscaler-Faces of a response to
-    `face_enhance: true`, which changes nothing else. With a `face_enhance` of its own, or its
-    scenario's, the mock is a service without the face model, unless it has `faces` as well.
+    `face_enhance: true`, which changes nothing else. With a `face_enhance`, `refuse` or `ignore`,
+    the mock is a service without the face model, unless it has `faces` as well.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class Mock:
         settings = settings or Settings()
         # An empty list counts as None: `create_app` refuses to run without a token.
         chosen = tokens or scenario.tokens or settings.tokens or (DEFAULT_TOKEN,)
-        without = _first(face_enhance, scenario.face_enhance, None)
+        without = _first(face_enhance, scenario.face_enhance, settings.face_enhance)
         self.faces: int | None = _first(faces, scenario.faces, 1 if without is None else None)
-        enhance = FaceEnhance(_first(without, settings.face_enhance))
+        enhance = None if without is None else FaceEnhance(without)
         self.settings = replace(settings, tokens=tuple(chosen), face_enhance=enhance)
         self.clock = clock or Clock()
         self.journal = Journal(self.clock, self.settings.tokens)
@@ -111,7 +111,6 @@ class Mock:
             "admin_hosts": hosts or (),
             "fetch": self._app_options[0],
             "rate_limit": self.rate_limit,
-            "face_enhance": without,
             "faces": self.faces,
             "cors": cors,
             "sessions": False,

@@ -237,10 +237,9 @@ class Settings(FromEnvironment):
         "UPSCALER_DEFAULT_ENCODING", choice(ImageEncoding), ImageEncoding.PNG
     )
     """The format of the result if the request does not name one (REQ-9)."""
-    face_enhance: FaceEnhance = setting(
-        "UPSCALER_FACE_ENHANCE", choice(FaceEnhance), FaceEnhance.REFUSE
-    )
-    """What is done with `face_enhance: true` where there is no face model (REQ-10)."""
+    face_enhance: FaceEnhance | None = setting("UPSCALER_FACE_ENHANCE", choice(FaceEnhance), None)
+    """What is done with `face_enhance: true` where there is no face model (REQ-10): None refuses. A
+    mock with a value is a service without one."""
     face_detector: FaceDetector = setting(
         "UPSCALER_FACE_DETECTOR", choice(FaceDetector), FaceDetector.RESNET50
     )

@@ -124,11 +124,9 @@ def _create_parser() -> argparse.ArgumentParser:
     add("--dialect", choices=DIALECTS,
         help="default encoding of responses: strict is PNG, as on OctoAI's page, and octoai is "
         "JPEG, as in its schema; default: UPSCALER_DEFAULT_ENCODING, or else strict")  # fmt: skip
-    add(
-        "--face-enhance",
-        choices=list(FaceEnhance),
-        help="be a service without the face model, and refuse or ignore face_enhance: true",
-    )
+    add("--face-enhance", choices=list(FaceEnhance),
+        help="be a service without the face model, and refuse or ignore face_enhance: true; "
+        "default: UPSCALER_FACE_ENHANCE, or else it has one")  # fmt: skip
     add("--faces", type=_parse_faces, metavar="N",
         help=f"how many faces each picture has, 0 to {MAX_FACES}; default: 1")  # fmt: skip
     add("--rate-limit", type=_parse_rate, metavar="LIMIT",

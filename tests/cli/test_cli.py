@@ -22,6 +22,7 @@ from upscaler.cli import main, options
 from upscaler.engine import weights
 from upscaler.engine.engine import Engine
 from upscaler.engine.networks import RRDBNet
+from upscaler.face_models import FACE_MODELS
 from upscaler.file_jobs import Batch, plan_files
 from upscaler.files import atomic_write
 from upscaler.imaging.pixels import Pixels
@@ -248,7 +249,7 @@ def test_weights_are_listed_with_what_is_missing(capsys: pytest.CaptureFixture[s
     assert main.main(["weights"]) == 0
     out = capsys.readouterr().out
     blocks = {block.split("\n")[0]: block for block in out.strip().split("\n\n")}
-    assert list(blocks) == list(UpscalingModel)
+    assert list(blocks) == [*UpscalingModel, *FACE_MODELS]
     for model in MODELS.values():
         block = blocks[model.name]
         if model.ncnn:
@@ -260,6 +261,9 @@ def test_weights_are_listed_with_what_is_missing(capsys: pytest.CaptureFixture[s
             assert "missing" in block
             assert f"upscaler weights fetch {model.name}" in block
             assert model.official.filename in block
+    for name, face_model in FACE_MODELS.items():
+        assert f"upscaler weights fetch {name}" in blocks[name]
+        assert face_model.official.filename in blocks[name]
 
 
 def test_a_file_of_ones_own_is_listed_and_not_vouched_for(
@@ -316,6 +320,27 @@ def test_weights_that_cannot_be_fetched_are_all_named(
     assert "the weights of real-esrgan-x2-plus could not be fetched" in err
     assert err.count("could not be fetched") == 2
     assert "UPSCALER_WEIGHTS" in err
+
+
+def test_what_faces_need_is_fetched_by_one_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def fetch(model: Any, _progress: object) -> Path:
+        fetched.append(model.name)
+        return Path("there")
+
+    monkeypatch.setattr(weights, "fetch", fetch)
+    assert main.main(["weights", "fetch", "faces"]) == 0
+    assert fetched == ["gfpgan-v1.4", "retinaface-resnet50", "parsenet"]
+    fetched.clear()
+    monkeypatch.setenv("UPSCALER_FACE_DETECTOR", "mobilenet0.25")
+    assert main.main(["weights", "fetch", "faces", "real-esrgan-x4-v3"]) == 0
+    assert fetched[:3] == ["real-esrgan-x4-v3", "gfpgan-v1.4", "retinaface-mobilenet0.25"]
+    fetched.clear()
+    assert main.main(["weights", "fetch"]) == 0
+    assert fetched == list(UpscalingModel)
 
 
 @pytest.mark.slow

@@ -8,19 +8,16 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.both_servers import SERVERS, api_of
 from tests.support.paths import PHOTO
 from tests.support.service import (
     GOOD,
     PHOTO_B64,
-    SETTINGS,
     TOKENS,
     Moody,
     Resizer,
@@ -39,7 +36,7 @@ from upscaler.imaging.resize import resize
 from upscaler.models import UpscalingModel
 from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend, Progress
-from upscaler.settings import FaceEnhance, Settings
+from upscaler.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -193,30 +190,6 @@ def test_the_output_size_is_told_before_the_pixels_are_read(api: httpx.Client) -
     """REQ-15: both are wrong, and only the header had to be read to know of one."""
     half = base64.b64encode(PHOTO.read_bytes()[:50_000]).decode()
     assert only_error(upscale(api, init_image=half, scale=99))["type"] == "output_too_large"
-
-
-def test_face_enhance_is_for_a_backend_that_has_it() -> None:
-    """REQ-10."""
-    backend = Resizer()
-    backend.face_enhance = True
-    with serving(backend) as client:
-        assert decoded(upscale(client, **GOOD, face_enhance=True)).size == (608, 512)
-
-
-@pytest.mark.parametrize("server", SERVERS)
-def test_face_enhance_is_refused_or_ignored_by_service_and_mock_alike(server: str) -> None:
-    """What passes against the mock passes against the service."""
-    with api_of(server) as client:
-        assert only_error(upscale(client, **GOOD, face_enhance=True)) == {
-            "loc": ["body", "face_enhance"],
-            "msg": "there is no face model here: leave face_enhance out or false",
-            "type": "face_enhance_unavailable",
-        }
-    settings = replace(SETTINGS, face_enhance=FaceEnhance.IGNORE)
-    with api_of(server, settings) as client:
-        ignored, plain = upscale(client, **GOOD, face_enhance=True), upscale(client, **GOOD)
-        assert decoded(ignored).size == (608, 512)
-        assert ignored.content == plain.content
 
 
 def test_errors_come_in_the_order_of_the_contract(api: httpx.Client) -> None:

@@ -62,6 +62,12 @@ class Resizer:
         return 2, (255 - strip for strip in strips)
 
 
+class Faces(Resizer):
+    """A backend that restores faces."""
+
+    face_enhance = True
+
+
 class Moody(Resizer):
     """A backend with a model without weights, and a model that raises an unexpected error."""
 

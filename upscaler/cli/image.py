@@ -102,12 +102,15 @@ class ImageWork:
         # Loaded after the image is decoded, so that a broken one does not cause a download.
         with progress_bar(f"fetching {model}", "B", quiet=self.args.quiet) as progress:
             engines.load(model, progress)
+        if self.args.faces:
+            with progress_bar("fetching what faces need", "B", quiet=self.args.quiet) as progress:
+                engines.load_faces(progress)
         needs = sizes.forecast(image, size, model, self.encoding, spool=spool, engines=engines)
         del data, image  # the file is not needed any more, and may be large
         for line in filter(None, (*notes, str(needs))):
             if not self.args.quiet:
                 note(printable(f"{job.source}: {line}"))
-        self._write(job, pixels, size, kept, spool)
+        faces = self._write(job, pixels, size, kept, spool)
         result: dict[str, Any] = {
             "input": str(job.source),
             "output": str(job.target),
@@ -116,6 +119,8 @@ class ImageWork:
             "model": model,
             "seconds": round(time.perf_counter() - started_s, 3),
         }
+        if faces is not None:
+            result["faces"] = faces
         if str(needs):
             result["forecast"] = needs.as_dict()
         if notes:
@@ -133,12 +138,19 @@ class ImageWork:
 
     def _write(
         self, job: FileJob, pixels: Pixels, size: Size, metadata: Metadata, spool: Path
-    ) -> None:
-        """Write the result, and the comparison if one is wanted, while it is upscaled."""
+    ) -> int | None:
+        """Write the result, and the comparison if one is wanted, while it is upscaled.
+
+        Returns how many faces were restored, None if that was not asked for.
+        """
+        faces = None
         comparison = BeforeAfter(pixels, size) if job.comparison else None
         with progress_bar(job.source.name, "row", quiet=self.args.quiet) as progress:
             strips: Iterable[Pixels]
             strips = self.engines.upscale(pixels, self.request.model, size, progress, spool)
+            if self.args.faces:
+                strength = self.args.face_strength
+                faces, strips = self.engines.enhance_faces(pixels, size, strips, strength)
             strips = comparison.watch(strips) if comparison else strips
             with open_result(job.target) as file:
                 write_image(file, strips, size[1], self.encoding, metadata)
@@ -146,3 +158,4 @@ class ImageWork:
             sheet = comparison.sheet()
             with open_result(job.comparison) as file:
                 write_image(file, [sheet], len(sheet), self.encoding)
+        return faces

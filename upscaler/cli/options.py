@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
 from upscaler.bench.contenders import Peer
+from upscaler.face_models import FACE_MODELS
 from upscaler.formats import FILE_FORMATS, MAX_SIDE_PX, MIN_SIDE_PX, FileFormat, ImageEncoding
 from upscaler.models import UpscalingModel
 from upscaler.settings import (
@@ -91,6 +92,10 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(UpscalingModel)
     add("--model", type=_one_of(UpscalingModel), default=UpscalingModel.X4_PLUS, metavar="NAME",
         help=f"one of: {names}")  # fmt: skip
+    add("--face-enhance", action="store_true", dest="faces",
+        help="restore faces by GFPGAN, whose 540 MB are fetched on first use")  # fmt: skip
+    add("--face-strength", type=_strength, default=1.0, metavar="F",
+        help="how much of a restored face to mix in, 0 to 1; default: 1")  # fmt: skip
     add("--encoding", type=_format, metavar="NAME",
         help=f"one of: {', '.join(FILE_FORMATS)}; default: the one that --output's name says, "
         f"or else {ImageEncoding.PNG}")  # fmt: skip
@@ -115,8 +120,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="what a proxy has before the paths of the service, such as /images, so that poll_url "
         "leads there; default: UPSCALER_ROOT_PATH; UPSCALER_PUBLIC_URL overrides both")  # fmt: skip
     parser.add_argument("--face-enhance", type=_one_of(FaceEnhance), metavar="WHAT",
-        help="what is done with face_enhance: true, as there is no face model: refuse or "
-        "ignore; default: UPSCALER_FACE_ENHANCE, or else refuse")  # fmt: skip
+        help="what is done with face_enhance: true if the networks for it cannot be fetched: "
+        "refuse or ignore; default: UPSCALER_FACE_ENHANCE, or else refuse")  # fmt: skip
     _add_engine(parser, several="; cuda is all cards; with cuda:0,cuda:1 or cpu,cpu as many images "
         "are upscaled at the same time")  # fmt: skip
 
@@ -127,9 +132,9 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION")
     fetch = actions.add_parser("fetch", help="download official weights")
     fetch.set_defaults(action="fetch")
-    fetch.add_argument(
-        "models", nargs="*", type=_model_or_all, metavar="MODEL", help="default: all"
-    )
+    fetch.add_argument("models", nargs="*", type=_weights, metavar="MODEL",
+        help="an upscaling model, or all of them, which is the default; faces is what "
+        f"face_enhance needs, and one of these alone: {', '.join(FACE_MODELS)}")  # fmt: skip
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
@@ -194,6 +199,21 @@ def _number(least: int, most: int) -> Callable[[str], int]:
 
 def _model_or_all(text: str) -> str:
     return text if text == "all" else _one_of(UpscalingModel)(text)
+
+
+def _weights(text: str) -> str:
+    names: tuple[str, ...] = ("all", "faces", *UpscalingModel, *FACE_MODELS)
+    return _one_of(names)(text)
+
+
+def _strength(text: str) -> float:
+    try:
+        strength = float(text)
+    except ValueError:
+        strength = -1.0
+    if not 0 <= strength <= 1:
+        raise argparse.ArgumentTypeError("must be a number from 0 to 1")
+    return strength
 
 
 def _parsed(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:

@@ -4,7 +4,8 @@ import argparse
 
 from upscaler.cli.output import error_text, fail, progress_bar
 from upscaler.errors import UpscalerError
-from upscaler.models import LICENCE, MODELS, Model
+from upscaler.face_models import FACE_MODELS, FaceModel, needed
+from upscaler.models import MODELS, Model
 from upscaler.settings import Settings
 
 
@@ -20,7 +21,7 @@ def _list() -> int:
     folder = Settings.from_environment().weights
     weights.check_folder(folder)
     damaged = False
-    for model in MODELS.values():
+    for model in _every_model():
         print(model.name)
         try:
             found = weights.find(model, folder)
@@ -38,7 +39,8 @@ def _list() -> int:
         elif digest != found.published.sha256:
             check = f"DAMAGED: delete it, then {_advice(model)}"
             damaged = True
-        licence = LICENCE if found.published else f"{LICENCE}, if they are the official ones"
+        licence = model.licence
+        licence += "" if found.published else ", if they are the official ones"
         print(f"  found     {found.path} ({found.source})")
         print(f"  size      {found.path.stat().st_size / 1e6:.1f} MB")
         print(f"  sha256    {digest} ({check})")
@@ -51,9 +53,13 @@ def _fetch(args: argparse.Namespace) -> int:
     from upscaler.engine import weights
 
     names = set(args.models) or {"all"}
+    if "all" in names:
+        names |= set(MODELS)
+    if "faces" in names:
+        names |= {model.name for model in needed(Settings.from_environment().face_detector)}
     failures = []
-    for model in MODELS.values():
-        if not names & {model.name, "all"}:
+    for model in _every_model():
+        if model.name not in names:
             continue
         try:
             with progress_bar(model.name, "B") as progress:
@@ -63,7 +69,11 @@ def _fetch(args: argparse.Namespace) -> int:
     return fail("\n".join(failures), 1) if failures else 0
 
 
-def _advice(model: Model) -> str:
+def _every_model() -> list[Model | FaceModel]:
+    return [*MODELS.values(), *FACE_MODELS.values()]
+
+
+def _advice(model: Model | FaceModel) -> str:
     size_mb = model.official.size_bytes / 1e6
     return (
         f"run `upscaler weights fetch {model.name}` ({size_mb:.0f} MB), or put "

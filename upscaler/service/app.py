@@ -318,7 +318,7 @@ class Service:
         """
         if not wanted.face_enhance or self.scheduler.backend.face_enhance:
             return wanted.face_enhance
-        if self._settings.face_enhance is FaceEnhance.REFUSE:
+        if self._settings.face_enhance is not FaceEnhance.IGNORE:
             msg = "there is no face model here: leave face_enhance out or false"
             error = FieldError(("body", "face_enhance"), msg, "face_enhance_unavailable")
             raise InvalidRequest(error)
