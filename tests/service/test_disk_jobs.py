@@ -96,7 +96,7 @@ async def body(result: UpscaleResult) -> bytes:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BEAT_S", "KEEP_UP_S", "LOOK_S"):
+    for name in ("BEAT_S", "KEEP_UP_S", "LOOK_S", "RETRY_S"):
         monkeypatch.setattr(module, name, 0.01)
 
 
@@ -418,7 +418,7 @@ def test_a_full_disk_refuses_new_jobs_and_harms_no_old_ones(
             with pytest.raises(Busy, match="no room"):
                 await scene.start(store)
             monkeypatch.undo()
-            for name in ("BEAT_S", "KEEP_UP_S", "LOOK_S"):
+            for name in ("BEAT_S", "KEEP_UP_S", "LOOK_S", "RETRY_S"):
                 monkeypatch.setattr(module, name, 0.01)
             write, failed = DiskJobStore._write, 0
 

@@ -65,8 +65,10 @@ LEASE_S: Final = 60.0
 ended is found by its lock."""
 LOOK_S: Final = 0.5
 """How often a process that is idle looks for jobs that others have accepted."""
-KEEP_UP_S: Final = 10.0
+KEEP_UP_S: Final = 2.0
 """How often processes that have ended are looked for, and what has expired is removed."""
+RETRY_S: Final = 10.0
+"""After how long it is tried again what the disk or the database has refused."""
 MOST_INTERRUPTIONS: Final = 5
 """A job that so many processes had when they ended may be what ends them, and has failed."""
 SPARE_BYTES: Final = 2**30
@@ -271,7 +273,7 @@ class DiskJobStore:
                 row = await self._ask(self._database.claim, self._worker, self._clock() + LEASE_S)
             except StoreUnavailable:
                 log.exception("cannot look for jobs: trying again")
-                await asyncio.sleep(KEEP_UP_S)
+                await asyncio.sleep(RETRY_S)
                 continue
             if row is None:
                 with suppress(TimeoutError):
@@ -322,7 +324,7 @@ class DiskJobStore:
                 break
             except StoreUnavailable:  # such as a full disk: what was made must not be lost
                 log.exception("cannot write that a job is completed: trying again")
-                await asyncio.sleep(KEEP_UP_S)
+                await asyncio.sleep(RETRY_S)
         # If not, it was cancelled, or this process was thought dead, and another one has it.
         await self._in_thread(self._remove, [row.source] if kept else [file])
         self._tell_waiters()
@@ -335,7 +337,7 @@ class DiskJobStore:
             except OSError:
                 log.exception("cannot write a result to %s: trying again", self._files)
                 await self._in_thread(self._remove, [file])
-                await asyncio.sleep(KEEP_UP_S)
+                await asyncio.sleep(RETRY_S)
 
     async def _beat(self) -> None:
         """Say that this process lives and how far its jobs are, until this is cancelled.
