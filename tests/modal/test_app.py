@@ -22,6 +22,7 @@ from packaging.utils import canonicalize_name
 import upscaler
 from tests.support.modal_control_plane import BUILDER, Plane, Ran, command, control_plane, ran
 from tests.support.paths import ROOT
+from upscaler.face_models import FaceDetector, needed
 from upscaler.modal.config import Deployment
 from upscaler.models import MODELS, RELEASES
 from upscaler.settings import Device, Settings
@@ -319,12 +320,12 @@ def test_a_container_can_read_its_settings(deployed: Plane) -> None:
 def test_all_weights_lie_below_whatever_is_installed_and_are_checked(deployed: Plane) -> None:
     layers = image(deployed, GPU)
     at = index(layers, "/weights/")
-    for model in MODELS.values():
-        (fetch,) = [
-            line for line in layers[at].dockerfile_commands if model.official.filename in line
-        ]
-        assert f"-o /weights/{model.official.filename} {RELEASES}/{model.official.path}" in fetch
-        digest = f"{model.official.sha256}  /weights/{model.official.filename}"
+    wanted = {model.official: model.releases for model in MODELS.values()}
+    wanted |= {model.official: model.releases for model in needed(FaceDetector.RESNET50)}
+    for file, releases in wanted.items():
+        (fetch,) = [line for line in layers[at].dockerfile_commands if file.filename in line]
+        assert f"-o /weights/{file.filename} {releases}/{file.path}" in fetch
+        digest = f"{file.sha256}  /weights/{file.filename}"
         assert f"&& echo '{digest}' | sha256sum --check" in fetch
     for layer in layers[: at + 1]:
         assert deployed.context(layer) == {}, "nothing of ours"

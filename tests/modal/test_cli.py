@@ -205,7 +205,7 @@ def test_nothing_is_started_where_all_results_exist(plane: Plane, folder: Path) 
         (["--image", PHOTO, "--output", "out.tiff"], "results are called .jpg, .jpeg, "),
         (["--image", PHOTO, "--output", "out.jpg", "--encoding", "png"], "not the name of a png"),
         (["--image", PHOTO, "--output", f"{PHOTO}/out"], "is not a folder"),
-        (["--image", PHOTO, "--face-enhance"], "unrecognized arguments: --face-enhance"),
+        (["--image", PHOTO, "--face-strength"], "unrecognized arguments: --face-strength"),
     ],
 )
 def test_what_is_wrong_with_a_command_is_told_and_nothing_is_sent(

@@ -17,6 +17,7 @@ import torch
 from modal.exception import ConnectionError as Unanswered
 from PIL import Image
 
+from tests.support import face_nets
 from tests.support.checkpoints import pickled, tensors
 from tests.support.paths import PHOTO
 from tests.support.raw_http import PATIENCE_S
@@ -25,6 +26,7 @@ from tests.support.service import Resizer
 from tests.support.stub_servers import in_turn, stub_server
 from upscaler.api.sizes import Size
 from upscaler.engine.engine import Engine
+from upscaler.engine.faces.restoration import FaceNets
 from upscaler.engine.pool import EnginePool
 from upscaler.errors import DeviceUnavailable, InvalidRequest, NotStored, OutOfMemory, RemoteFailed
 from upscaler.formats import ImageEncoding
@@ -147,6 +149,31 @@ def test_what_the_service_gets_is_what_the_engine_makes(awake: Worker, photo: Pi
     assert made.weights_sha256 == awake.engines.load(FAST)
     assert made.seconds.keys() == StageTimer().seconds.keys()
     assert min(made.seconds["decode"], made.seconds["infer"]) > 0
+
+
+def test_faces_are_restored_by_models_that_are_loaded_when_first_needed(
+    awake: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load(*_: object) -> FaceNets:
+        loaded.append(1)
+        return face_nets.nets()
+
+    monkeypatch.setattr("upscaler.engine.pool.load_faces", load)
+    monkeypatch.setattr(awake.engines, "_faces", None)
+
+    def made(face_enhance: bool) -> ResultPayload:
+        task = (SOURCE, FAST.value, (61, 51), "png", True)
+        return asyncio.run(awake.make(*task, None, face_enhance))
+
+    plain, enhanced = made(face_enhance=False), made(face_enhance=True)
+    assert (plain["faces"], enhanced["faces"]) == (None, 1)
+    assert plain["file"] != enhanced["file"]
+    made(face_enhance=True)
+    fields = {"scale": 0.2, "model": FAST, "face_enhance": True}
+    assert asyncio.run(awake.upscale(1, SOURCE, fields))["file"] == enhanced["file"]
+    assert loaded == [1]
 
 
 def test_all_images_are_computed_in_the_thread_of_the_device(

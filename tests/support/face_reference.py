@@ -66,7 +66,8 @@ def _resnet50(pretrained: bool) -> nn.Module:
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Which boxes are kept: facexlib's own function in place of torchvision's."""
-    own = _modules["facexlib.detection.retinaface_utils"].nms
+    name = "facexlib.detection.retinaface_utils"
+    own = (sys.modules.get(name) or _modules[name]).nms
     if not len(boxes):
         return torch.empty(0, dtype=torch.int64)
     with warnings.catch_warnings():
@@ -130,7 +131,10 @@ def importable() -> Iterator[None]:
     before = set(sys.modules)
     sys.modules.update(_modules)
     try:
+        import facexlib.detection.retinaface_utils  # for `nms`, which is called outside, too
         from basicsr.utils.img_util import img2tensor, tensor2img
+
+        assert facexlib
 
         sys.modules["basicsr.utils"].__dict__.update(img2tensor=img2tensor, tensor2img=tensor2img)
         yield

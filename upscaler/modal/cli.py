@@ -132,6 +132,7 @@ def parser() -> argparse.ArgumentParser:
     add("--encoding", type=ImageEncoding, choices=[*ImageEncoding], metavar="NAME",
         help=f"one of: {', '.join(ImageEncoding)}; default: the one that --output's name says, "
         f"or else {ImageEncoding.PNG}")  # fmt: skip
+    add("--face-enhance", action="store_true", help="restore faces by GFPGAN")
     add("--again", action="store_true", help="upscale again what has a result already")
     add("--ephemeral", action="store_true",
         help="start containers with the code and settings of this machine, which end with the "
@@ -234,6 +235,8 @@ def _fields(args: argparse.Namespace, encoding: FileFormat) -> dict[str, object]
     }
     if all(value is None for value in fields.values()):
         fields["scale"] = MODELS[UpscalingModel(args.model)].scale
+    if args.face_enhance:
+        fields["face_enhance"] = True
     return {**fields, "model": args.model, "output_image_encoding": encoding.value}
 
 

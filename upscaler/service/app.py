@@ -137,7 +137,7 @@ def create_app(
             *middleware,
         ],
     )
-    app.include_router(playground.create_router(notice))
+    app.include_router(playground.create_router(notice, face_enhance=backend.face_enhance))
     app.include_router(swagger_ui.create_router(notice))
     guarded: dict[str, Any] = {"dependencies": [Depends(require_token(settings.tokens))]}
     methods.get(app, "/livez", service.livez, **openapi.LIVEZ)

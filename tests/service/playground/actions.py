@@ -27,7 +27,12 @@ HOSTILE_NAME = 'it\'s "a" $(touch owned) `cat`; \\n%s <b>&.png'
 
 
 class InvertingUpscaler(Resizer):
-    """Inverts colours, so that tests can tell before from after; blocks and fails on demand."""
+    """Inverts colours, so that tests can tell before from after; blocks and fails on demand.
+
+    Faces are restored by inverting once more.
+    """
+
+    face_enhance = True
 
     def __init__(self) -> None:
         self.open = threading.Event()

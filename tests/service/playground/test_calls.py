@@ -23,7 +23,7 @@ from tests.service.playground.actions import (
 )
 from tests.support.paths import PHOTO
 from tests.support.requirements import needs_browser, program
-from upscaler.errors import Busy, Unavailable
+from upscaler.errors import Busy, FieldError, InvalidRequest, Unavailable
 from upscaler.models import UpscalingModel
 
 pytestmark = needs_browser
@@ -69,6 +69,30 @@ def test_an_error_from_the_service_is_reported_at_its_field(page: Page) -> None:
     page.click("#start")
     expect(page.locator("#image-error")).to_contain_text("animated")
     expect(page.locator("#file")).to_be_focused()
+
+
+def test_faces_are_restored_if_that_is_ticked(page: Page) -> None:
+    page.check("text=Restore faces")
+    with page.expect_request("**/upscaling") as sent:
+        upscale(page)
+    assert '"face_enhance":true' in (sent.value.post_data or "")
+    expect(page.locator("#detail-list")).to_contain_text("2 restored")
+    page.uncheck("text=Restore faces")
+    with page.expect_request("**/upscaling") as sent:
+        page.click("#start")
+    assert "face_enhance" not in (sent.value.post_data or "")
+
+
+def test_too_many_faces_are_reported_at_the_box(page: Page, stub: InvertingUpscaler) -> None:
+    stub.failure = InvalidRequest(
+        FieldError(("body", "face_enhance"), "the picture has too many", "too_many_faces")
+    )
+    choose(page, PHOTO)
+    page.fill("#token", TOKEN)
+    page.check("#faces")
+    page.click("#start")
+    expect(page.locator("#faces-error")).to_have_text("The picture has too many.")
+    expect(page.locator("#faces")).to_be_focused()
 
 
 def test_a_failed_download_is_reported_at_the_url(page: Page, photo_url: str) -> None:

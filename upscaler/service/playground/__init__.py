@@ -52,8 +52,11 @@ FILES: Final = {
 """The files served under `/page/`, each with its media type."""
 
 
-def config() -> dict[str, Any]:
-    """The API's limits, models and formats, the default one first, for `page/config.json`."""
+def config(*, face_enhance: bool) -> dict[str, Any]:
+    """The API's limits, models and formats, the default one first, for `page/config.json`.
+
+    `face_enhance` says whether the service restores faces.
+    """
     default = UpscalingRequest.model_fields["output_image_encoding"].default
     return {
         "min_input_px": MIN_INPUT_PX,
@@ -61,6 +64,7 @@ def config() -> dict[str, Any]:
         "max_output_px": MAX_OUTPUT_PX,
         "max_body_bytes": MAX_BODY_BYTES,
         "dry_run_header": DRY_RUN_HEADER,
+        "face_enhance": face_enhance,
         "octoai_price_usd": OCTOAI_PRICE_USD,
         "default_model": UpscalingRequest.model_fields["model"].default,
         "models": [
@@ -84,15 +88,20 @@ def _read(name: str) -> bytes:
     return (FOLDER / name).read_bytes()
 
 
-def create_router(notice: str = "") -> APIRouter:
+def create_router(notice: str = "", *, face_enhance: bool = False) -> APIRouter:
     """Return the page's routes; they are not in the OpenAPI document.
 
-    `notice` is a sentence for the top of the page.
+    `notice` is a sentence for the top of the page, and `face_enhance` says whether faces can be
+    restored.
     """
     router = APIRouter(include_in_schema=False)
+
+    def _config() -> bytes:
+        return json.dumps(config(face_enhance=face_enhance)).encode()
+
     serve = partial(static_files.serve, router, headers=HEADERS)
     serve("/", lambda: static_files.with_notice(_read("index.html"), notice), HTML)
-    serve("/page/config.json", lambda: json.dumps(config()).encode(), "application/json")
+    serve("/page/config.json", _config, "application/json")
     for name, media_type in FILES.items():
         serve(f"/page/{name}", partial(_read, name), media_type)
     return router

@@ -79,6 +79,7 @@ const SECTIONS = {
   output_image_width: "size",
   output_image_height: "size",
   output_image_encoding: "encoding",
+  face_enhance: "faces",
 };
 
 // What to show for an error response: `message` for the whole page, `sections` with lists of

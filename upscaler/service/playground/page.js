@@ -13,7 +13,14 @@ import { largestNumber, outputSize, readNumber, SIZE_FIELDS } from "./sizes.js";
 const $ = (id) => document.getElementById(id);
 const ENDPOINT = new URL("upscaling", document.baseURI).href;
 // The sections that show errors, from top to bottom, each with the control that gets the focus.
-const CONTROLS = { image: "file", model: "model", size: "number", encoding: "encoding", token: "token" };
+const CONTROLS = {
+  image: "file",
+  model: "model",
+  size: "number",
+  encoding: "encoding",
+  faces: "faces",
+  token: "token",
+};
 const SECTIONS = Object.keys(CONTROLS);
 
 const config = await (await fetch("page/config.json")).json();
@@ -113,6 +120,7 @@ function fields() {
     model: model().name,
     [SIZE_FIELDS[kind()]]: number(),
     output_image_encoding: encoding().name,
+    ...($("faces").checked ? { face_enhance: true } : {}),
   };
 }
 
@@ -392,6 +400,7 @@ function listen() {
     showSize();
   });
   $("token").addEventListener("input", () => showError("token", null));
+  $("faces").addEventListener("change", () => showError("faces", null));
   for (const radio of document.querySelectorAll("input[name=kind]")) {
     radio.addEventListener("change", showKind);
   }
@@ -438,6 +447,7 @@ function initialize() {
   $("model").replaceChildren(...config.models.map(({ name }) => new Option(name, name)));
   $("model").value = config.default_model;
   $("encodings").replaceChildren(...config.encodings.map(encodingButton));
+  $("faces-field").hidden = !config.face_enhance;
   listen();
   takeToken();
   showModel();

@@ -25,6 +25,8 @@ export function showDetails(request, response, { before, size, total, octoaiPric
   addDetail("Model", response.header("X-Upscaler-Model") ?? model);
   if (weights) addDetail("Weights", weights.slice(0, 12), `SHA-256 ${weights}`);
   addDetail("Output", `${encoding.toUpperCase()}, ${formatBytes(response.blob.size)}`);
+  const faces = response.header("X-Upscaler-Faces");
+  if (faces) addDetail("Faces", faces === "0" ? "none found" : `${faces} restored`);
   if (cost) addDetail("Cost", `$${cost} (OctoAI charged $${octoaiPrice})`);
   addDetail("Request ID", response.header("X-User-Request-ID") ?? "none");
   showStages(readStages(response.header("Server-Timing")), total);
