@@ -74,7 +74,7 @@ PARSENET: Final = FaceModel(
         "3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
     ),
     FACEXLIB,
-    "MIT",
+    "MIT, as published by facexlib; PSFR-GAN, which it comes from, is CC BY-NC-SA 4.0",
 )
 
 FACE_MODELS: Final = {

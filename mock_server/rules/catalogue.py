@@ -106,9 +106,9 @@ RULES: Final = (
     ),
     Rule(
         "REQ-10",
-        "face_enhance is a boolean, by default false; without a face model, true is a 422, or "
-        "ignored by --face-enhance ignore",
-        "schema; the 422 is ours",
+        "face_enhance is a boolean, by default false; true restores faces, and without a face "
+        "model it is a 422, or ignored by --face-enhance ignore",
+        "schema; the 422s and headers are ours",
     ),
     Rule(
         "REQ-11",

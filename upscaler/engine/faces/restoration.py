@@ -23,7 +23,7 @@ AROUND: Final = (132.0, 133.0, 135.0)
 BATCH: Final = 4
 """How many faces are restored at once, if there is memory for so many."""
 
-FINDING_BYTES: Final = 350
+FINDING_BYTES: Final = 520
 """What finding faces takes for each pixel of the picture, by `python -m benchmarks.faces`."""
 RESTORING_BYTES: Final = 700 * MIB
 """What restoring a face takes, by the same."""
