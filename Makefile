@@ -36,7 +36,7 @@ unexport PYTHONDONTWRITEBYTECODE
 OWNED := README.md SECURITY.md CHANGELOG.md pyproject.toml compose.yaml deploy/kubernetes.yaml docs/*.md \
 	docs/contract-project/*.yml docs/mock-project/workflow.yml .github/ISSUE_TEMPLATE/config.yml
 
-.PHONY: help demo serve dev test test-all test-one check lock dist owner clean
+.PHONY: help demo serve dev test test-all test-one check lock upgrade dist owner clean
 
 help:
 	@echo "make demo [IMAGE=FILE] [SCALE=F] [MODEL=NAME]  upscale a picture, into the folder demo"
@@ -47,6 +47,7 @@ help:
 	@echo "make test-one T=tests/api                      run the tests of a file or folder"
 	@echo "make check                                     formatting, lint, types, imports, advisories"
 	@echo "make lock                                      renew locks/, what Modal's images install"
+	@echo "make upgrade                                   renew constraints.txt and locks/: the newest of all"
 	@echo "make dist                                      build the packages of PyPI, and check them"
 	@echo "make owner NAME=octocat                        name the account on GitHub, in place of OWNER"
 	@echo "make clean                                     remove what the others made"
@@ -96,6 +97,19 @@ lock: $(VENV)/dev.done
 	$(LOCK) --output-file locks/front.txt
 	$(LOCK) --output-file locks/gpu.txt --extra engine
 	$(LOCK) --output-file locks/check.txt --extra engine --extra reference
+
+# torch is kept, since a new one takes a new triton in pyproject.toml, and the reference with it. Of what
+# torch brings for CUDA the locks have the versions.
+upgrade: $(VENV)/dev.done
+	{ grep '^#' constraints.txt; { \
+		grep -E '^(basicsr|realesrgan|torch)==' constraints.txt; \
+		{ printf '%s\n' hatchling hatch-fancy-pypi-readme hatch-vcs; grep '^torch==' constraints.txt; } \
+		| $(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade --python-version 3.11 \
+			--all-extras pyproject.toml - | grep -Ev '^(pip|torch|triton|nvidia-.*|cuda-.*)=='; \
+	} | LC_ALL=C sort -f; } > constraints.new
+	mv constraints.new constraints.txt
+	rm -f locks/*.txt
+	$(MAKE) lock
 
 # The SBOM lists what the service is installed with, by locks/gpu.txt.
 dist: $(TOOLS)/done

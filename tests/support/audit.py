@@ -1,4 +1,4 @@
-"""Look up the pinned versions in a database of vulnerabilities, if it can be reached.
+"""Look up the pinned and the oldest allowed versions in a database of vulnerabilities, if possible.
 
     python -m tests.support.audit
 
@@ -10,14 +10,19 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Sequence
 from typing import Any, Final
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.support.paths import ROOT
 
 PINNED: Final = (ROOT / "constraints.txt", *sorted((ROOT / "locks").glob("*.txt")))
 """What is installed here, and in Modal's images, which have more: NVIDIA's packages."""
+RUN: Final = ("engine", "modal", "mock", "contract")
+"""The extras of users; the others are for developers."""
 TIMEOUT_S: Final = 300
 NEWLINE: Final = "\n"
 
@@ -32,6 +37,24 @@ def pinned() -> list[str]:
     """The requirements of all files, each once, without the hashes that not all of them have."""
     found = {pin for file in PINNED for pin in pins(file.read_text()).items()}
     return [f"{name}=={version}" for name, version in sorted(found)]
+
+
+def requirements(extras: Sequence[str] = RUN) -> list[Requirement]:
+    """What the package requires, with these extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [project["optional-dependencies"][extra] for extra in extras]
+    return [Requirement(line) for line in sum(named, project["dependencies"])]
+
+
+def floors() -> list[str]:
+    """The oldest version of each package that users may have beside this one."""
+    oldest = {
+        canonicalize_name(each.name): bound.version
+        for each in requirements()
+        for bound in each.specifier
+        if bound.operator in (">=", "==", "~=")
+    }
+    return [f"{name}=={version}" for name, version in sorted(oldest.items())]
 
 
 def verdict(report: dict[str, Any]) -> tuple[int, str]:
@@ -53,25 +76,31 @@ def verdict(report: dict[str, Any]) -> tuple[int, str]:
     return 0, f"no known vulnerability in {len(audited)} packages{rest}"
 
 
-def main() -> int:
+def audit(versions: list[str]) -> tuple[int, str]:
+    """The exit status and the message for these versions, of which no package has two."""
     options = ["--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"]
     command = [sys.executable, "-m", "pip_audit", "--requirement", "/dev/stdin", *options]
     try:
         done = subprocess.run(
             command,
-            input=NEWLINE.join(pinned()),
+            input=NEWLINE.join(versions),
             capture_output=True,
             text=True,
             check=False,
             timeout=TIMEOUT_S,
         )
-        status, words = verdict(json.loads(done.stdout))
+        return verdict(json.loads(done.stdout))
     except subprocess.TimeoutExpired:
-        status, words = 0, f"NOT AUDITED: no answer within {TIMEOUT_S} seconds"
+        return 0, f"NOT AUDITED: no answer within {TIMEOUT_S} seconds"
     except json.JSONDecodeError:
-        status, words = 0, f"NOT AUDITED: {done.stderr.strip().rpartition(NEWLINE)[2]}"
-    sys.stdout.write(f"{words}\n")
-    return status
+        return 0, f"NOT AUDITED: {done.stderr.strip().rpartition(NEWLINE)[2]}"
+
+
+def main() -> int:
+    found = {"pinned": audit(pinned()), "oldest allowed": audit(floors())}
+    for which, (_, words) in found.items():
+        sys.stdout.write(f"{which}: {words}\n")
+    return max(status for status, _ in found.values())
 
 
 if __name__ == "__main__":

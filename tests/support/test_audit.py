@@ -1,10 +1,13 @@
 """What is made of a report of pip-audit's."""
 
+import tomllib
 from typing import Any
 
 import pytest
+from packaging.utils import canonicalize_name
 
-from tests.support.audit import pinned, verdict
+from tests.support.audit import floors, pinned, pins, requirements, verdict
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.dev
 
@@ -45,3 +48,20 @@ def test_what_modals_images_install_is_looked_up_as_well() -> None:
     names = [requirement.partition("==")[0] for requirement in pinned()]
     assert {"pytest", "torch", "nvidia-cublas", "cuda-bindings"} <= {*names}
     assert len(names) == len({*names}), "pip-audit refuses two versions of one package"
+
+
+def test_the_oldest_allowed_versions_are_looked_up_as_well() -> None:
+    oldest = dict(each.split("==") for each in floors())
+    assert oldest.keys() == {canonicalize_name(each.name) for each in requirements()}
+    assert oldest["torch"] < pins((ROOT / "constraints.txt").read_text())["torch"]
+
+
+def test_pinned_versions_are_ones_that_the_package_allows() -> None:
+    versions = pins((ROOT / "constraints.txt").read_text())
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for each in requirements([*extras]):
+        name = canonicalize_name(each.name)
+        if name != "triton":  # torch for CUDA names its version
+            assert each.specifier.contains(versions[name]), each
