@@ -137,6 +137,16 @@ class Handlers:
         self._state.clock.advance(seconds)
         return await self.get_clock(request)
 
+    async def get_webhooks(self, _request: Request) -> dict[str, Any]:
+        """Return the faults of the next webhooks."""
+        return {"sequence": ",".join(self._state.webhooks.faults)}
+
+    async def set_webhooks(self, request: Request) -> dict[str, Any]:
+        """Set those faults."""
+        given = await _read_object(request, "sequence")
+        self._state.webhooks.set(given.get("sequence", ""))
+        return await self.get_webhooks(request)
+
     async def get_progress(self, _request: Request) -> dict[str, Any]:
         """Return the poll script of the next asynchronous inferences."""
         return asdict(self._state.jobs.progress)
@@ -158,6 +168,7 @@ def create_routes(handlers: Handlers) -> Starlette:
             "DELETE": handlers.clear_faults,
         },
         "clock": {"GET": handlers.get_clock, "POST": handlers.advance_clock},
+        "webhooks": {"GET": handlers.get_webhooks, "POST": handlers.set_webhooks},
         "progress": {"GET": handlers.get_progress, "POST": handlers.set_progress},
     }
     return Starlette(

@@ -13,6 +13,7 @@ from mock_server.admin import AdminMiddleware
 from mock_server.admin_access import parse_hosts
 from mock_server.backend.backend import MockBackend
 from mock_server.backend.jobs import MockJobStore
+from mock_server.backend.webhooks import MockPoster
 from mock_server.clock import Clock
 from mock_server.faults.middleware import FaultMiddleware
 from mock_server.faults.schedule import FaultSchedule
@@ -46,8 +47,8 @@ class Mock:
 
     `app` runs on any ASGI server. On `upscaler.service.server.connection.server` with
     `mock_server.serving.connection.MockConnection` faults can also break connections. `journal` has
-    the requests, `faults` the faults to come, `jobs.progress` the script of polls, and `clock` the
-    time of all of it.
+    the requests, `faults` the faults to come, `jobs.progress` the script of polls, `webhooks` what
+    becomes of webhooks, and `clock` the time of all of it.
 
     `scenario` is a `Scenario` or the path of a file. The other arguments override it. What is None
     in both has its default: the tokens of `settings` or `mock-token`, the seed 0, generated images
@@ -99,7 +100,8 @@ class Mock:
         self.jobs = MockJobStore(self.settings.results_memory, self.clock, scenario.progress)
         self.rate_limit: int | None = _first(rate_limit, scenario.rate_limit, None)
         window = SlidingWindow(self.rate_limit, self.clock) if self.rate_limit else None
-        self._state = State(self.clock, self.journal, self.faults, self.jobs, window)
+        self.webhooks = MockPoster(scenario.webhooks)
+        self._state = State(self.clock, self.journal, self.faults, self.jobs, self.webhooks, window)
         hosts = parse_hosts(admin_hosts) if admin else None
         origins = (settings.cors_origins or ("*",)) if cors else ()
         self._app_options = (_first(fetch, scenario.fetch, "made"), hosts, origins)
@@ -210,6 +212,7 @@ class Mock:
             # A partial and not a method, since no app may keep its mock alive.
             partial(_generate_image, self.settings) if fetch == "made" else None,
             middleware,
+            poster=self.webhooks,
             notice=NOTICE,
         )
         # Once more for the errors of all others, and outside even the service's own middleware,

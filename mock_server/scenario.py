@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from mock_server.backend.jobs import PollScript
+from mock_server.backend.webhooks import parse_webhook_faults
 from mock_server.endpoints import ROUTES
 from mock_server.faults.fault import Fault, parse_sequence
 from mock_server.faults.schedule import Steps, parse_probabilities
@@ -36,6 +37,7 @@ class Scenario:
     faults: Mapping[str, Steps] = field(default_factory=dict)
     random: Mapping[Fault, float] = field(default_factory=dict)
     progress: PollScript | None = None
+    webhooks: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -145,6 +147,7 @@ KEYS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "faces": parse_faces,
     "faults": _parse_faults,
     "random": _parse_random,
+    "webhooks": parse_webhook_faults,
     "progress": parse_progress,
 }
 """The keys of a scenario, and how their values are parsed."""

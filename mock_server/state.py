@@ -6,6 +6,7 @@ It knows neither of them: both are given it, and nothing in it keeps a mock or i
 from dataclasses import dataclass
 
 from mock_server.backend.jobs import MockJobStore
+from mock_server.backend.webhooks import MockPoster
 from mock_server.clock import Clock
 from mock_server.faults.schedule import FaultSchedule
 from mock_server.journal.journal import Journal
@@ -20,6 +21,7 @@ class State:
     journal: Journal
     faults: FaultSchedule
     jobs: MockJobStore
+    webhooks: MockPoster
     rate_limit: SlidingWindow | None
 
     def reset(self) -> None:
@@ -28,6 +30,7 @@ class State:
         self.journal.reset()
         self.faults.reset()
         self.jobs.reset()
+        self.webhooks.reset()
         if self.rate_limit:
             self.rate_limit.reset()
 

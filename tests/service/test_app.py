@@ -345,6 +345,7 @@ def test_the_api_describes_itself(api: httpx.Client) -> None:
         "Idempotency-Key",
         "X-OctoAI-Async",
         "X-Upscaler-Dry-Run",
+        "X-Upscaler-Webhook",
         "X-User-Request-ID",
     }
     assert {path: set(methods) for path, methods in paths.items()} == {
@@ -353,6 +354,8 @@ def test_the_api_describes_itself(api: httpx.Client) -> None:
         "/v1/requests/{response_id}": {"get", "delete"},
         "/v1/requests/{response_id}/events": {"get"},
         "/v1/responses/{response_id}": {"get"},
+        "/v1/webhooks/secret": {"get"},
+        "/v1/webhooks/test": {"post"},
         "/healthcheck": {"get"},
         "/livez": {"get"},
         "/metrics": {"get"},
@@ -371,6 +374,8 @@ def test_the_api_describes_itself(api: httpx.Client) -> None:
         "UpscalingModel",
         "UpscalingRequest",
         "ValidationError",
+        "WebhookSecret",
+        "WebhookTest",
     }
     assert "swagger" in httpx.get(f"{api.base_url}/docs").text
 

@@ -40,6 +40,8 @@ METHODS = {
     "/v1/requests/{response_id}": ("DELETE", *READ),
     "/v1/requests/{response_id}/events": READ,
     "/v1/responses/{response_id}": READ,
+    "/v1/webhooks/secret": READ,
+    "/v1/webhooks/test": ("OPTIONS", "POST"),
 }
 """What each route can be asked for."""
 OTHER_METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "POST")

@@ -116,6 +116,22 @@ class JobList(BaseModel):
     ] = None
 
 
+class WebhookSecret(BaseModel):
+    """The secret of the webhooks for a token (EXT-5)."""
+
+    secret: Annotated[
+        str,
+        Field(title="Secret", description="As libraries of Standard Webhooks take it."),
+    ]
+
+
+class WebhookTest(BaseModel):
+    """What a webhook responded to a test (EXT-5)."""
+
+    status: Annotated[int, Field(title="Status", description="The HTTP status.")]
+    seconds: Annotated[float, Field(title="Seconds", description="How long it took.")]
+
+
 class ErrorResponse(BaseModel):
     """The response to any other error than a broken rule (RES-7)."""
 

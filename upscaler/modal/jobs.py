@@ -62,6 +62,7 @@ class ModalJobStore:
 
     made_elsewhere = True
     queues = False
+    outbox = None  # no container of ours lives as long as a receiver may be down
     results_bytes = 0  # they are kept by Modal
 
     def __init__(

@@ -60,6 +60,8 @@ from upscaler.service.middleware import ErrorMiddleware, RequestMiddleware
 from upscaler.service.negotiation import JSON, negotiate, without_events
 from upscaler.service.queue import Admission, MemoryReservation
 from upscaler.service.urls import base_url, job_url
+from upscaler.service.webhook_routes import Poster, Webhooks
+from upscaler.service.webhooks import HEADER as WEBHOOK_HEADER
 from upscaler.settings import FaceEnhance, Settings
 
 Result = TypeVar("Result")
@@ -86,22 +88,25 @@ def create_app(
     fetch: Fetch | None = None,
     middleware: Sequence[Middleware] = (),
     *,
+    poster: Poster | None = None,
     notice: str = "",
 ) -> FastAPI:
     """Return the service on top of `backend`, for clients with one of `settings.tokens`.
 
     Asynchronous inferences are kept in `jobs`, by default in this process. `fetch` downloads images
-    from URLs, by default from the public internet. `middleware` wraps the routes, the first one
-    outermost, but inside `RequestMiddleware`, so that its responses also have a request ID, are
-    logged and are counted. `notice` is a sentence at the top of the pages for people. Raises
-    ValueError without any token: a service without authentication would be a mistake.
+    from URLs, and `poster` sends webhooks, by default from and to the public internet. `middleware`
+    wraps the routes, the first one outermost, but inside `RequestMiddleware`, so that its responses
+    also have a request ID, are logged and are counted. `notice` is a sentence at the top of the
+    pages for people. Raises ValueError without any token: a service without authentication would be
+    a mistake.
     """
     if not settings.tokens:
         raise ValueError("the service needs at least one token")
-    if fetch is None:
+    if fetch is None or poster is None:
         from upscaler.service.download import Downloader  # noqa: PLC0415  importing httpx is slow, and not every caller needs it
 
-        fetch = Downloader(ports=settings.fetch_ports, networks=settings.fetch_networks).fetch
+        downloader = Downloader(ports=settings.fetch_ports, networks=settings.fetch_networks)
+        fetch, poster = fetch or downloader.fetch, poster or downloader
     admission = Admission(
         settings.queue_length,
         settings.queue_memory,
@@ -113,12 +118,17 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with jobs.working(scheduler):
-            yield
+            webhooks.wake()
+            try:
+                yield
+            finally:
+                await webhooks.stop()
 
     metrics = Metrics(admission, lambda: jobs.results_bytes, backend.kernels)
     scheduler = Scheduler(backend, admission, metrics.record_result)
+    webhooks = Webhooks(jobs.outbox, settings, poster, metrics.record_webhook)
     inferences = Inferences(jobs, settings, metrics)
-    service = Service(scheduler, settings, inferences, fetch, metrics)
+    service = Service(scheduler, settings, inferences, fetch, webhooks=webhooks)
 
     app = FastAPI(
         title="Upscaling API",
@@ -150,6 +160,9 @@ def create_app(
     methods.get(app, f"{one}/events", inferences.events, **openapi.EVENTS, **guarded)
     result = "/v1/responses/{response_id}"
     methods.get(app, result, inferences.result, **openapi.RESULT, **guarded)
+    below = "/v1/webhooks"
+    methods.get(app, f"{below}/secret", webhooks.secret, **openapi.WEBHOOK_SECRET, **guarded)
+    app.post(f"{below}/test", **openapi.WEBHOOK_TEST, **guarded)(webhooks.test)
     methods.get(app, "/metrics", service.measured, **openapi.METRICS, **guarded)
     app.openapi = openapi.with_request_schema(  # type: ignore[method-assign]
         app.openapi, settings.default_encoding
@@ -166,14 +179,15 @@ class Service:
         settings: Settings,
         inferences: Inferences,
         fetch: Fetch,
-        metrics: Metrics,
+        *,
+        webhooks: Webhooks,
     ) -> None:
         self.scheduler = scheduler
         self.inferences = inferences
         self.jobs = inferences.jobs
-        self._metrics = metrics
         self._settings = settings
         self._fetch = fetch
+        self._webhooks = webhooks
         self._downloads = anyio.CapacityLimiter(MAX_DOWNLOADS)
         # JSON and images are parsed in at most one thread per core: more would not be faster, and
         # each takes several times the memory of its input.
@@ -192,7 +206,7 @@ class Service:
 
     async def measured(self) -> Response:
         """Return the metrics for Prometheus."""
-        return Response(self._metrics.text(), media_type=METRICS_TYPE)
+        return Response(self.inferences.metrics.text(), media_type=METRICS_TYPE)
 
     async def upscaling(self, request: Request) -> Response:
         """Upscale an image."""
@@ -215,8 +229,10 @@ class Service:
         faces = self._restores_faces(wanted, facts)
         accept, watched = without_events(", ".join(request.headers.getlist("Accept")))
         kind = negotiate(accept, wanted.output_image_encoding)
-        submission = _submission(request, wanted, kind)
         dry = request.headers.get(DRY_RUN_HEADER) == "1"
+        submission = _submission(request, wanted, kind)
+        if not dry and (url := request.headers.get(WEBHOOK_HEADER)) is not None:
+            submission = replace(submission, webhook=await self._webhooks.checked(request, url))
         known = None if dry else await self.jobs.repeated(submission)
         if known is not None:
             facts["repeated"] = True
@@ -231,7 +247,8 @@ class Service:
             facts["dry_run"] = True
             return self._dry_run(wanted, image, size)
         # A store that keeps what waits elsewhere has a queue of its own.
-        stored = self.jobs.queues and (watched or _is_asynchronous(request) or submission.key)
+        is_job = watched or _is_asynchronous(request) or submission.needs_job
+        stored = self.jobs.queues and is_job
         if not stored:  # once more by `schedule`, but decoding for a full queue is a waste
             admission.check_room()
         with timer.stage("decode"), _name_field(wanted.image_field):
@@ -245,7 +262,7 @@ class Service:
         if not stored:
             request.state.memory.set(0)  # from here on the scheduled job reserves the memory
         scheduled = self.scheduler.schedule(job, timer)
-        if watched or _is_asynchronous(request) or submission.key is not None:
+        if is_job:
             job_id = await self.jobs.start(scheduled, submission)
             del job, pixels, scheduled
             return await self._respond_with_job(request, job_id, watched=watched, kind=kind)

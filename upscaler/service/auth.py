@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from upscaler.errors import Unauthorized
-from upscaler.service.jobs.store import owner_of
+from upscaler.service.owners import owner_of
 
 UNAUTHORIZED_MESSAGE: Final = "send a valid token in the header: Authorization: Bearer TOKEN"
 AUTHORISED: Final = "authorised"
@@ -18,7 +18,6 @@ AUTHORISED: Final = "authorised"
 def require_token(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
     """Return a FastAPI dependency that raises Unauthorized unless a request has one of `tokens`."""
     accepted = [token.encode() for token in tokens]
-    owners = [owner_of(token) for token in tokens]
     bearer = HTTPBearer(auto_error=False, description="One of the tokens in UPSCALER_TOKEN.")
 
     async def check(
@@ -33,9 +32,15 @@ def require_token(tokens: tuple[str, ...]) -> Callable[..., Awaitable[None]]:
         if not any(matches):
             raise Unauthorized(UNAUTHORIZED_MESSAGE)
         setattr(request.state, AUTHORISED, True)
-        request.state.owner = owners[matches.index(True)]
+        request.state.token = tokens[matches.index(True)]
+        request.state.owner = owner_of(request.state.token)
 
     return check
+
+
+def token(request: Request) -> str:
+    """The token of a request, which `require_token` has let in."""
+    return str(request.state.token)
 
 
 def owner(request: Request) -> str:

@@ -13,7 +13,15 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -60,6 +68,8 @@ HEADERS: Final = (
     ("User-Agent", "octo-upscaler"),
 )
 
+POST_HEADERS: Final = HEADERS[2:]
+
 Network = IPv4Network | IPv6Network
 Resolve = Callable[[str, int], Awaitable[Iterable[Address]]]
 """Returns the addresses of a host and port, preferred first; raises OSError if there are none."""
@@ -99,6 +109,7 @@ class Downloader:
         deadline_s: float = FETCH_DEADLINE_S,
     ) -> None:
         self._ports = ports
+        self._is_private = bool(networks)
         self._backend = _PublicAddressBackend(networks, resolve)
         self._tls = tls or httpx.create_ssl_context()
         self._tls.set_alpn_protocols(["http/1.1"])
@@ -108,6 +119,11 @@ class Downloader:
         self._cores = anyio.CapacityLimiter(os.cpu_count() or 1)
         self._turn = anyio.Lock()  # shared by all downloads: see `PacedStream`
         self._deadline_s = deadline_s
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it reaches networks that are not public."""
+        return self._is_private
 
     async def fetch(self, text: str, reserve: Callable[[int], None] = lambda _: None) -> bytes:
         """Return the body of a GET of the URL `text`, exactly as it was sent.
@@ -123,11 +139,22 @@ class Downloader:
         with anyio.move_on_after(self._deadline_s):
             url = self._parsed(text)
             for _ in range(1 + MAX_REDIRECTS):
-                async with self._get(url) as response:
+                async with self._exchange(url, "GET", HEADERS) as response:
                     if response.status not in REDIRECTS:
                         return await _read_body(response, reserve)
                     url = self._redirect_target(url, response)
             raise _error(f"more than {MAX_REDIRECTS} redirects are not followed", "url_redirects")
+        raise _timed_out()
+
+    async def post(self, text: str, headers: Mapping[str, str], body: bytes) -> int:
+        """Post `body` to the URL `text`, and return the status: no redirect is followed.
+
+        Raises the errors of `fetch`.
+        """
+        with anyio.move_on_after(self._deadline_s):
+            url = self._parsed(text)
+            async with self._exchange(url, "POST", [*headers.items(), *POST_HEADERS], body) as got:
+                return got.status
         raise _timed_out()
 
     async def check(self, text: str) -> None:
@@ -156,14 +183,18 @@ class Downloader:
         return url
 
     @asynccontextmanager
-    async def _get(self, url: httpx.URL) -> AsyncIterator[httpcore.Response]:
-        """Send a GET of `url` on a new connection; yield the response before its body is read."""
+    async def _exchange(
+        self, url: httpx.URL, method: str, headers: Iterable[tuple[str, str]], body: bytes = b""
+    ) -> AsyncIterator[httpcore.Response]:
+        """Send a request on a new connection; yield the response before its body is read."""
+        length = [("Content-Length", str(len(body)))] if body else []
         request = httpcore.Request(
-            "GET",
+            method,
             httpcore.URL(
                 scheme=url.raw_scheme, host=url.raw_host, port=_port(url), target=url.raw_path
             ),
-            headers=[("Host", url.netloc.decode()), *HEADERS],
+            headers=[("Host", url.netloc.decode()), *headers, *length],
+            content=body,
         )
         async with self._connect(url) as plain:
             stream = PacedStream(plain, self._turn)

@@ -27,7 +27,7 @@ class Inferences:
     def __init__(self, jobs: JobStore, settings: Settings, metrics: Metrics) -> None:
         self.jobs = jobs
         self._settings = settings
-        self._metrics = metrics
+        self.metrics = metrics
 
     async def poll(self, request: Request, response_id: str) -> PollResponse:
         """Return the status of an asynchronous inference."""
@@ -40,7 +40,7 @@ class Inferences:
         """Return the response that a synchronous request would have had."""
         result = await self.jobs.result(response_id, request.state.memory)
         if self.jobs.made_elsewhere and request.method == "GET":
-            self._metrics.record_result(result)
+            self.metrics.record_result(result)
         agent = request.headers.get("User-Agent", "")
         stored = result.stored
         if stored and stored.link and request.method == "GET" and redirectable(agent):

@@ -61,6 +61,12 @@ class Metrics:
             ("model",),
             registry=self._registry,
         )
+        self._webhooks = Counter(
+            "upscaler_webhooks",
+            "Attempts to deliver a webhook, by what became of it: delivered, failed or given_up.",
+            ("outcome",),
+            registry=self._registry,
+        )
         self._registry.register(_DroppedLines())
         self._registry.register(_Kernels(kernels))
         self._gauge("queue_depth", "Jobs that wait.", lambda: admission.waiting)
@@ -87,6 +93,10 @@ class Metrics:
         """
         self._requests.labels(route, status, model).inc()
         self._request_seconds.labels(route).observe(seconds)
+
+    def record_webhook(self, outcome: str) -> None:
+        """Count an attempt to deliver a webhook."""
+        self._webhooks.labels(outcome).inc()
 
     def record_result(self, result: UpscaleResult) -> None:
         """Count an upscaled image."""

@@ -30,6 +30,7 @@ from upscaler.api.responses import (
 from upscaler.formats import ImageEncoding
 from upscaler.service.jobs.store import KEY_HEADER
 from upscaler.service.negotiation import EVENTS as EVENTS_TYPE
+from upscaler.service.webhooks import HEADER as WEBHOOK_HEADER
 
 TEXT: Final = (
     "A drop-in for OctoAI's image Upscaling API. Every response has an id in the header "
@@ -39,6 +40,7 @@ SCHEMAS: Final = "#/components/schemas/"
 FILES: Final = " or ".join(encoding.media_type for encoding in ImageEncoding)
 
 INVALID: Final = "Validation Error"
+WEBHOOK: Final = "A URL that is told when the inference is completed, by a POST."
 ERROR_CONTENT: Final = {
     "content": {"application/json": {"schema": {"$ref": SCHEMAS + ErrorResponse.__name__}}}
 }
@@ -142,6 +144,7 @@ UPSCALING: Final[dict[str, Any]] = {
             ),
             _header(ASYNC_HEADER, "1 asks for a response at once and the image later."),
             _header(DRY_RUN_HEADER, "1 asks what would come of the request, without inference."),
+            _header(WEBHOOK_HEADER, WEBHOOK),
             _header(
                 KEY_HEADER,
                 "The same key and request give the same response for 24 hours.",
@@ -183,6 +186,13 @@ EVENTS: Final[dict[str, Any]] = {
         401: {"description": UNAUTHORIZED[401]["description"], **ERROR_CONTENT},
         404: {"description": NOT_FOUND[404]["description"], **ERROR_CONTENT},
     },
+}
+WEBHOOK_SECRET: Final[dict[str, Any]] = {
+    "responses": {**UNAUTHORIZED, 422: {"model": HTTPValidationError, "description": INVALID}}
+}
+WEBHOOK_TEST: Final[dict[str, Any]] = {
+    **WEBHOOK_SECRET,
+    "openapi_extra": {"parameters": [{**_header(WEBHOOK_HEADER, WEBHOOK), "required": True}]},
 }
 POLL: Final[dict[str, Any]] = {
     "response_model_exclude_none": True,

@@ -19,7 +19,7 @@ from tests.contract_tests.defects.planting import (
 )
 from tests.contract_tests.defects.probes import getting, promised, sending
 from upscaler.api import limits
-from upscaler.service.jobs import store
+from upscaler.service import owners
 
 MEGABYTE: Final = b" " * (10 * 2**20 - 2) + b"{}"
 """A body of as many bytes as an asynchronous request may have."""
@@ -38,7 +38,7 @@ def unknown(start: str, answering: Callable[[Answer], Answer]) -> Planting:
 
 def ids(make: Callable[[], Callable[[int], str]]) -> Planting:
     """Give inferences other ids."""
-    return replaced(store, "secrets", lambda _: SimpleNamespace(token_urlsafe=make()))
+    return replaced(owners, "secrets", lambda _: SimpleNamespace(token_urlsafe=make()))
 
 
 def counted() -> Callable[[int], str]:

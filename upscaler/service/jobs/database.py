@@ -10,12 +10,13 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from upscaler.errors import JobFailed, StoreUnavailable
 from upscaler.service.jobs.store import Submission
+from upscaler.service.webhooks import CLAIM_S, Message, Webhook, message_about
 
 VERSION: Final = 1
 """Of the tables below; a file with others is refused."""
@@ -42,8 +43,19 @@ CREATE TABLE jobs (
     file TEXT,  -- the name of the file with the result
     failure TEXT,  -- JSON: the response
     fetched_s REAL,
+    webhook TEXT,  -- JSON: where to tell that it is completed
     UNIQUE (owner, key)
 ) STRICT;
+CREATE TABLE messages (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    url TEXT NOT NULL,
+    body TEXT NOT NULL,
+    created_s REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    due_s REAL NOT NULL
+) STRICT;
+CREATE INDEX due ON messages (due_s);
 CREATE INDEX unfinished ON jobs (number) WHERE finished_s IS NULL;
 CREATE INDEX taken ON jobs (worker) WHERE worker IS NOT NULL;
 CREATE INDEX owners ON jobs (owner, number);
@@ -74,6 +86,7 @@ class Row:
     file: str | None
     failure: JobFailed.Response | None
     fetched_s: float | None
+    webhook: Webhook | None
 
     @property
     def files(self) -> list[str]:
@@ -127,10 +140,11 @@ class Database:
         with self._transaction() as run:
             added = run(
                 "INSERT INTO jobs"
-                " (id, owner, key, fingerprint, task, source, room_bytes, created_s)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, key) DO NOTHING",
+                " (id, owner, key, fingerprint, webhook, task, source, room_bytes, created_s)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, key) DO NOTHING",
                 (
                     job_id, submission.owner, submission.key, submission.fingerprint,
+                    submission.webhook and json.dumps(asdict(submission.webhook)),
                     json.dumps(task), source, room_bytes, now_s,
                 ),
             )  # fmt: skip
@@ -215,13 +229,16 @@ class Database:
             written = run(
                 "UPDATE jobs SET finished_s = ?, done = 1, worker = NULL, lease_s = NULL,"
                 " result = ?, file = ?, failure = ?, room_bytes = ?"
-                " WHERE id = ? AND worker = ? AND finished_s IS NULL",
+                " WHERE id = ? AND worker = ? AND finished_s IS NULL RETURNING *",
                 (
                     now_s, result and json.dumps(result), file, failure and json.dumps(failure),
                     file_bytes, job_id, worker,
                 ),
             )  # fmt: skip
-            return bool(written.rowcount)
+            rows = [_row(each) for each in written.fetchall()]
+            for row in rows:
+                _tell(run, row, now_s)
+            return bool(rows)
 
     def workers(self) -> dict[str, float]:
         """The processes that have jobs, each with the time until which it has the last of them."""
@@ -250,6 +267,7 @@ class Database:
                         "UPDATE jobs SET finished_s = ?, failure = ?, room_bytes = 0 WHERE id = ?",
                         (now_s, json.dumps(failure), row.id),
                     )
+                    _tell(run, replace(row, failure=failure), now_s)
             return rows
 
     def fetched(self, job_id: str, now_s: float) -> None:
@@ -285,6 +303,30 @@ class Database:
         """The names of all files of all jobs."""
         found = self._read("SELECT source, file FROM jobs")
         return {name for row in found for name in row if name}
+
+    def due(self, limit: int, now_s: float) -> list[Message]:
+        """Take messages that are due, for CLAIM_S, the first that was due first."""
+        with self._transaction() as run:
+            found = run(
+                "UPDATE messages SET due_s = ? WHERE id IN"
+                " (SELECT id FROM messages WHERE due_s <= ? ORDER BY due_s LIMIT ?)"
+                " RETURNING id, owner, url, body, created_s, attempts",
+                (now_s + CLAIM_S, now_s, limit),
+            )
+            return [Message(*each) for each in found.fetchall()]
+
+    def has_due(self, now_s: float) -> bool:
+        """Whether a message is due."""
+        return bool(self._read("SELECT 1 FROM messages WHERE due_s <= ? LIMIT 1", now_s))
+
+    def settle(self, message_id: str, due_s: float | None) -> None:
+        """Send a message again, then; or remove it."""
+        with self._transaction() as run:
+            if due_s is None:
+                run("DELETE FROM messages WHERE id = ?", (message_id,))
+            else:
+                again = "UPDATE messages SET attempts = attempts + 1, due_s = ? WHERE id = ?"
+                run(again, (due_s, message_id))
 
     def _read(self, statement: str, *values: object) -> list[sqlite3.Row]:
         """What a query finds; it waits for no writer, and no writer for it."""
@@ -328,11 +370,24 @@ class Database:
             raise StoreUnavailable(f"{self._path}: {error}") from error
 
 
+def _tell(run: Any, row: Row, now_s: float) -> None:  # noqa: ANN401  what runs a statement
+    """Keep the message that a job is completed, if somebody wants it."""
+    if row.webhook:
+        message = message_about(row.id, row.owner, row.webhook, row.failure, now_s)
+        run(
+            "INSERT INTO messages (id, owner, url, body, created_s, due_s)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (message.id, message.owner, message.url, message.body, now_s, now_s),
+        )
+
+
 def _row(found: sqlite3.Row) -> Row:
     values: dict[str, Any] = dict(found)
-    for name in ("task", "result", "failure"):
+    for name in ("task", "result", "failure", "webhook"):
         if values[name] is not None:
             values[name] = json.loads(values[name])
     if values["failure"] is not None:
         values["failure"] = JobFailed.Response(*values["failure"])
+    if values["webhook"] is not None:
+        values["webhook"] = Webhook(**values["webhook"])
     return Row(**values)

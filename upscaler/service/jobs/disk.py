@@ -48,10 +48,11 @@ from upscaler.service.jobs.store import (
     UNKNOWN,
     JobView,
     Submission,
-    new_id,
     response_to,
 )
+from upscaler.service.owners import new_id
 from upscaler.service.queue import MemoryReservation
+from upscaler.service.webhooks import Message
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
@@ -102,6 +103,23 @@ class DiskJobStore:
 
     made_elsewhere = False
     queues = True
+
+    @property
+    def outbox(self) -> "DiskJobStore":
+        return self
+
+    def now_s(self) -> float:
+        return self._clock()
+
+    async def due(self, limit: int) -> list[Message]:
+        # Looked for without a writer's transaction, which would keep others from writing.
+        if not limit or not await self._ask(self._database.has_due, self._clock()):
+            return []
+        return await self._ask(self._database.due, limit, self._clock())
+
+    async def settle(self, message_id: str, retry_s: float | None) -> None:
+        due_s = None if retry_s is None else self._clock() + retry_s
+        await self._ask(self._database.settle, message_id, due_s)
 
     def __init__(
         self,

@@ -28,10 +28,11 @@ from upscaler.service.jobs.store import (
     UNKNOWN,
     JobView,
     Submission,
-    new_id,
     response_to,
 )
+from upscaler.service.owners import new_id
 from upscaler.service.queue import MemoryReservation
+from upscaler.service.webhooks import CLAIM_S, Message, message_about
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,38 @@ class Job:
         return self.shown.id
 
 
+class MemoryOutbox:
+    """Webhooks in the memory of this process."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._messages: dict[str, tuple[float, Message]] = {}
+
+    def clear(self) -> None:
+        """Forget all messages."""
+        self._messages = {}
+
+    def add(self, message: Message) -> None:
+        """Keep a message, which is due at once."""
+        self._messages[message.id] = message.created_s, message
+
+    def now_s(self) -> float:
+        return self._clock()
+
+    async def due(self, limit: int) -> list[Message]:
+        now_s = self._clock()
+        all_due = (message for due_s, message in self._messages.values() if due_s <= now_s)
+        taken = list(islice(all_due, limit))
+        self._messages |= {message.id: (now_s + CLAIM_S, message) for message in taken}
+        return taken
+
+    async def settle(self, message_id: str, retry_s: float | None) -> None:
+        _, message = self._messages.pop(message_id, (0.0, None))
+        if message and retry_s is not None:
+            again = replace(message, attempts=message.attempts + 1)
+            self._messages[message_id] = self._clock() + retry_s, again
+
+
 class MemoryJobStore:
     """Jobs in the memory of this process, with a bound on what their results take up.
 
@@ -93,6 +126,7 @@ class MemoryJobStore:
         self._lifetime_s = lifetime_s
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
+        self.outbox = MemoryOutbox(clock)
         self.clear()
 
     @property
@@ -206,6 +240,7 @@ class MemoryJobStore:
         self._fetched: OrderedDict[str, Job] = OrderedDict()
         self._keyed: dict[tuple[str, str], Job] = {}
         self._results_bytes = self._reserved_bytes = 0
+        self.outbox.clear()
 
     def complete(self, job: Job) -> None:
         """Count the result or the failure of `job`, and begin its lifetime; called once a job.
@@ -217,6 +252,9 @@ class MemoryJobStore:
         self._results_bytes += job.room_bytes
         job.status = JobStatus.COMPLETED
         self.begin_lifetime(job)
+        if webhook := job.submission.webhook:
+            owner, now_s = job.submission.owner, self._clock()
+            self.outbox.add(message_about(job.id, owner, webhook, job.failure, now_s))
 
     def begin_lifetime(self, job: Job) -> None:
         """Keep `job` for the lifetime of a result, from now on; does nothing the second time."""

@@ -1,7 +1,5 @@
 """What the service needs of a store of asynchronous inferences (ASY-1 to 5, EXT-1 to 4)."""
 
-import hashlib
-import secrets
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -12,9 +10,8 @@ from upscaler.errors import FieldError, InvalidRequest, JobFailed, UpscalerError
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import ScheduledJob, Scheduler, UpscaleResult
 from upscaler.service.queue import MemoryReservation
+from upscaler.service.webhooks import Outbox, Webhook
 
-ID_BYTES: Final = 24
-"""Of an id, which is a capability: too many random bits to guess (ASY-5)."""
 MAX_JOBS: Final = 10_000
 """Failed jobs take hardly any memory, but their number must be limited, too."""
 MAX_RETRY_AFTER_S: Final = 600
@@ -25,19 +22,9 @@ UNEXPECTED: Final = JobFailed.Response(500, "Internal Server Error", {})
 """The response to an unexpected error: its text could reveal internals."""
 
 
-def new_id() -> str:
-    """Return an id that nobody can guess."""
-    return secrets.token_urlsafe(ID_BYTES)
-
-
-def owner_of(token: str) -> str:
-    """Return the name under which the jobs of a token are kept: the token itself is a secret."""
-    return hashlib.sha256(b"owner of jobs\0" + token.encode()).hexdigest()
-
-
 @dataclass(frozen=True)
 class Submission:
-    """Who started a job, and the Idempotency-Key of the request, if it has one.
+    """Who started a job, the Idempotency-Key of the request, if it has one, and its webhook.
 
     `fingerprint` is the same for equal requests: see `check_same`.
     """
@@ -45,6 +32,12 @@ class Submission:
     owner: str = ""
     key: str | None = None
     fingerprint: str = ""
+    webhook: Webhook | None = None
+
+    @property
+    def needs_job(self) -> bool:
+        """Whether a job must be kept for it even if its client waits for the response."""
+        return self.key is not None or self.webhook is not None
 
     def check_same(self, fingerprint: str) -> None:
         """Raise InvalidRequest unless the request is the one that the key was first sent with."""
@@ -95,6 +88,11 @@ class JobStore(Protocol):
     @property
     def queues(self) -> bool:
         """Whether jobs wait here, and are no part of the scheduler's queue until they run."""
+        ...
+
+    @property
+    def outbox(self) -> Outbox | None:
+        """The webhooks that are to be sent; None if none are."""
         ...
 
     @property
