@@ -171,6 +171,10 @@ class ModalJobStore:
             raise UnknownJob(UNKNOWN)
         return await self._view(record)
 
+    async def preview(self, _job_id: str, /) -> None:
+        """There is none: containers make the rows, and tell only how many."""
+        return
+
     async def wait(self, job_id: str) -> None:
         while await self.status(job_id) is not JobStatus.COMPLETED:  # noqa: ASYNC110  made elsewhere
             await asyncio.sleep(POLL_S)

@@ -52,12 +52,13 @@ from upscaler.service.backend import (
 )
 from upscaler.service.body import read_json_body
 from upscaler.service.disconnect import cancel_on_disconnect, wait_done
-from upscaler.service.inferences import Inferences
+from upscaler.service.inferences import Inferences, wants_preview
 from upscaler.service.jobs.memory import MemoryJobStore
 from upscaler.service.jobs.store import KEY_HEADER, JobStore, Submission
 from upscaler.service.metrics import Metrics
 from upscaler.service.middleware import ErrorMiddleware, RequestMiddleware
 from upscaler.service.negotiation import JSON, negotiate, without_events
+from upscaler.service.preview import Preview
 from upscaler.service.queue import Admission, MemoryReservation
 from upscaler.service.urls import base_url, job_url
 from upscaler.service.webhook_routes import Poster, Webhooks
@@ -263,6 +264,8 @@ class Service:
             request.state.memory.set(0)  # from here on the scheduled job reserves the memory
         scheduled = self.scheduler.schedule(job, timer)
         if is_job:
+            if watched and wants_preview(request):
+                timer.preview = Preview(size)  # now, so that no row is made before it is there
             job_id = await self.jobs.start(scheduled, submission)
             del job, pixels, scheduled
             return await self._respond_with_job(request, job_id, watched=watched, kind=kind)

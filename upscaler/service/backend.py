@@ -23,6 +23,7 @@ from upscaler.imaging.encode import encode_strips, most_bytes
 from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, JpegOptions
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel, flop
+from upscaler.service.preview import Preview
 from upscaler.service.queue import Admission, MemoryReservation
 from upscaler.settings import KernelUse
 
@@ -169,12 +170,14 @@ class UpscaleResult:
 class StageTimer:
     """How long each stage of a request took so far, in seconds; 0 for stages not reached.
 
-    And how far the rows are: `done`, from 0 to 1, which the working thread sets and others read.
+    And how far the rows are: `done`, from 0 to 1, which the working thread sets and others read;
+    and the rows themselves in `preview`, from the moment when somebody wants to see them.
     """
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.done = 0.0
+        self.preview: Preview | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -304,10 +307,13 @@ def run_job(
 
     def strips() -> Iterator[Pixels]:
         # The encoder asks for the strips: only the time spent in `upscale` is that of the network.
-        began_s = perf_counter()
+        began_s, top = perf_counter(), 0
         for strip in upscaler.upscale(job.pixels, job.model, job.size, check):
             timer.seconds["infer"] += perf_counter() - began_s
             check()  # an upscaler need not report progress between strips
+            if timer.preview:
+                timer.preview.add(top, strip)
+            top += len(strip)
             yield strip
             began_s = perf_counter()
         timer.seconds["infer"] += perf_counter() - began_s

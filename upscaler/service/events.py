@@ -1,14 +1,17 @@
 """How far a job is, as server-sent events (EXT-4; HTML Living Standard, 9.2).
 
 Each event says how things are now, so that none is lost to a client that comes back: it is sent
-those that differ from the last one that it had.
+those that differ from the last one that it had. With a preview there are also the rows themselves,
+and then an id says up to which row the client has them: `progress-300+256`.
 """
 
 import asyncio
+import base64
 import json
+import re
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fastapi.sse import format_sse_event
@@ -16,6 +19,7 @@ from fastapi.sse import format_sse_event
 from upscaler.api.responses import JobStatus
 from upscaler.errors import UnknownJob
 from upscaler.service.jobs.store import JobStore, JobView
+from upscaler.service.preview import Preview
 
 HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -27,6 +31,7 @@ LOOK_S: Final = 0.25
 """How often a job is looked at."""
 BEAT_S: Final = 15.0
 """How often something is sent, even if nothing has changed: many proxies give up after 30 s."""
+ROW: Final = re.compile("[0-9]{1,9}")
 LAST: Final = ("completed", "failed")
 """The events that no other follows."""
 ESTIMABLE: Final = 0.05
@@ -49,17 +54,27 @@ class Event:
         return format_sse_event(data_str=data, event=self.name, id=self.id)
 
 
-async def events(jobs: JobStore, view: JobView, last_id: str | None) -> AsyncIterator[Event]:
+async def events(
+    jobs: JobStore, view: JobView, last_id: str, preview: Preview | None = None
+) -> AsyncIterator[Event]:
     """Yield the events of a job, `view` the first of them unless the client has it, and beats.
 
-    Until it is completed, or cancelled, which is `failed`.
+    Until it is completed, or cancelled, which is `failed`. `last_id` is the id of the last event
+    that the client has, or empty. The rows in `preview` come before the event that counts them.
     """
     sent_s = time.monotonic()
+    last_id, _, text = last_id.partition("+")
+    row = int(text) if ROW.fullmatch(text) else 0
     while True:
         event = event_of(view)
+        for strip in preview.after(row) if preview else ():
+            row, sent_s = strip.top + strip.rows, time.monotonic()
+            jpeg = base64.b64encode(strip.jpeg).decode()
+            shown = {"top": strip.top, "rows": strip.rows, "width": view.size[0], "jpeg": jpeg}
+            yield Event("rows", f"{last_id}+{row}", shown)
         if event.id != last_id:
-            yield event
             last_id, sent_s = event.id, time.monotonic()
+            yield replace(event, id=f"{last_id}+{row}") if preview else event
         elif time.monotonic() > sent_s + BEAT_S:
             yield Event("", "")
             sent_s = time.monotonic()

@@ -79,10 +79,11 @@ class Inferences:
         completed = {"response_url": job_url(request, self._settings, "result", job_id)}
         if request.method == "HEAD":
             return Response(None, 200, events.HEADERS, EVENTS)
-        last = request.headers.get("Last-Event-ID")
+        last = request.headers.get("Last-Event-ID", "")
+        preview = await self.jobs.preview(job_id) if wants_preview(request) else None
 
         async def stream() -> AsyncIterator[bytes]:
-            async for event in events.events(self.jobs, view, last):
+            async for event in events.events(self.jobs, view, last, preview):
                 more = completed if event.name in events.LAST else {}
                 yield event.encoded(urls | more)
 
@@ -106,6 +107,11 @@ class Inferences:
             poll_url=job_url(request, self._settings, "poll", view.id),
             response_url=job_url(request, self._settings, "result", view.id) if done else None,
         )
+
+
+def wants_preview(request: Request) -> bool:
+    """Whether the events of a request are to have the rows of the result."""
+    return request.query_params.get("preview") == "1"
 
 
 def _page(request: Request) -> tuple[int, str | None]:

@@ -105,6 +105,9 @@ def _image(description: str, *models: type[BaseModel]) -> dict[str, Any]:
     }
 
 
+PREVIEW: Final = _query(
+    "preview", "1 asks for the rows, too, as small JPEGs in events `rows`.", enum=["1"]
+)
 LIVEZ: Final[dict[str, Any]] = {"tags": ["operations"]}
 HEALTHCHECK: Final[dict[str, Any]] = {"tags": ["operations"], "responses": NOT_NOW}
 METRICS: Final[dict[str, Any]] = {
@@ -151,6 +154,7 @@ UPSCALING: Final[dict[str, Any]] = {
                 pattern="^[!-~]{1,255}$",
             ),
             _header(REQUEST_ID_HEADER, "An id of the client's own, to find the request by."),
+            PREVIEW,
         ],
     },
 }
@@ -181,11 +185,12 @@ EVENTS: Final[dict[str, Any]] = {
         200: {
             "description": "`queued`, `progress` and at last `completed` or `failed`. Each event "
             "says how things are now, and the first how they are if that is not what "
-            "`Last-Event-ID` says.",
+            "`Last-Event-ID` says. With a preview, `rows` in between.",
         },
         401: {"description": UNAUTHORIZED[401]["description"], **ERROR_CONTENT},
         404: {"description": NOT_FOUND[404]["description"], **ERROR_CONTENT},
     },
+    "openapi_extra": {"parameters": [PREVIEW]},
 }
 WEBHOOK_SECRET: Final[dict[str, Any]] = {
     "responses": {**UNAUTHORIZED, 422: {"model": HTTPValidationError, "description": INVALID}}

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, TypeVarTuple
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from anyio import to_thread
 from filelock import FileLock, Timeout
@@ -51,6 +52,7 @@ from upscaler.service.jobs.store import (
     response_to,
 )
 from upscaler.service.owners import new_id
+from upscaler.service.preview import Preview
 from upscaler.service.queue import MemoryReservation
 from upscaler.service.webhooks import Message
 
@@ -155,6 +157,8 @@ class DiskJobStore:
         self._arrived = asyncio.Event()
         self._completed = asyncio.Event()
         self._running: dict[str, Running] = {}
+        # Held by those who watch a job, and by the job while it runs.
+        self._previews: WeakValueDictionary[str, Preview] = WeakValueDictionary()
 
     @property
     def results_bytes(self) -> int:
@@ -190,7 +194,10 @@ class DiskJobStore:
         if (known := await self.repeated(submission)) is not None:
             return known
         async with self._starting:  # each has the room that it was promised
-            if await self._added(job_id := new_id(), scheduled, submission):
+            job_id = new_id()
+            if scheduled.timer.preview:
+                self._previews[job_id] = scheduled.timer.preview
+            if await self._added(job_id, scheduled, submission):
                 self._arrived.set()
                 return job_id
         # Somebody was faster with the same key, and may have cancelled the job meanwhile.
@@ -264,6 +271,15 @@ class DiskJobStore:
     async def view(self, job_id: str) -> JobView:
         return await self._view(await self._find(job_id))
 
+    async def preview(self, job_id: str) -> Preview | None:
+        row = await self._find(job_id)
+        if row.finished_s is not None:
+            return None
+        preview = self._previews.setdefault(job_id, Preview(tuple(row.task["size"])))
+        if running := self._running.get(job_id):
+            running.timer.preview = preview
+        return preview
+
     async def wait(self, job_id: str) -> None:
         while (await self._find(job_id)).finished_s is None:
             with suppress(TimeoutError):
@@ -309,6 +325,7 @@ class DiskJobStore:
                 await self._ask(self._database.give_back, row.id, self._worker)
                 raise
             finally:
+                running.timer.preview = None  # as `running` stays until there is another job
                 del self._running[row.id]
 
     async def _make(self, row: Row, scheduler: Scheduler) -> None:
@@ -322,6 +339,7 @@ class DiskJobStore:
         made: dict[str, Any]
         file = f"{row.id}.{uuid4().hex}"
         try:
+            running.timer.preview = self._previews.get(row.id)
             running.timer.seconds |= row.task["seconds"]
             running.timer.seconds["queue"] += max(0.0, self._clock() - row.created_s)
             job = await self._in_thread(self._read, row, running.timer)

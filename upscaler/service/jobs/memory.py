@@ -31,6 +31,7 @@ from upscaler.service.jobs.store import (
     response_to,
 )
 from upscaler.service.owners import new_id
+from upscaler.service.preview import Preview
 from upscaler.service.queue import MemoryReservation
 from upscaler.service.webhooks import CLAIM_S, Message, message_about
 
@@ -212,6 +213,13 @@ class MemoryJobStore:
     async def view(self, job_id: str) -> JobView:
         return self._view(self.find(job_id))
 
+    async def preview(self, job_id: str) -> Preview | None:
+        job = self.find(job_id)
+        if job.done.is_set():
+            return None
+        job.timer.preview = job.timer.preview or Preview(job.shown.size)
+        return job.timer.preview
+
     async def wait(self, job_id: str) -> None:
         await self.find(job_id).done.wait()
 
@@ -282,6 +290,7 @@ class MemoryJobStore:
             job.failure = None if job.result else failure
             if self._jobs.get(job.id) is job:  # else `clear` was called meanwhile
                 self.complete(job)
+            job.timer.preview = None
             job.done.set()
 
     def _view(self, job: Job) -> JobView:

@@ -9,6 +9,7 @@ from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, InvalidRequest, JobFailed, UpscalerError
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import ScheduledJob, Scheduler, UpscaleResult
+from upscaler.service.preview import Preview
 from upscaler.service.queue import MemoryReservation
 from upscaler.service.webhooks import Outbox, Webhook
 
@@ -132,6 +133,13 @@ class JobStore(Protocol):
 
     async def view(self, job_id: str) -> JobView:
         """Return how far a job is."""
+        ...
+
+    async def preview(self, job_id: str) -> Preview | None:
+        """Return the rows of a job, as they come from now on unless somebody asked before.
+
+        None for a job that is completed, and where others make it.
+        """
         ...
 
     async def wait(self, job_id: str) -> None:
