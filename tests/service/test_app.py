@@ -347,6 +347,7 @@ def test_the_api_describes_itself(api: httpx.Client) -> None:
         "X-Upscaler-Dry-Run",
         "X-Upscaler-Webhook",
         "X-User-Request-ID",
+        "preview",
     }
     assert {path: set(methods) for path, methods in paths.items()} == {
         "/upscaling": {"post"},

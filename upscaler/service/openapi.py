@@ -105,9 +105,7 @@ def _image(description: str, *models: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-PREVIEW: Final = _query(
-    "preview", "1 asks for the rows, too, as small JPEGs in events `rows`.", enum=["1"]
-)
+PREVIEW: Final = _query("preview", "1 asks for the rows, too, as small JPEGs in events `rows`.")
 LIVEZ: Final[dict[str, Any]] = {"tags": ["operations"]}
 HEALTHCHECK: Final[dict[str, Any]] = {"tags": ["operations"], "responses": NOT_NOW}
 METRICS: Final[dict[str, Any]] = {
