@@ -33,10 +33,10 @@ T ?= tests
 unexport PYTHONDONTWRITEBYTECODE
 
 # The files that name the repository, where OWNER stands for whose it is.
-OWNED := README.md SECURITY.md CHANGELOG.md pyproject.toml compose.yaml deploy/kubernetes.yaml docs/*.md \
+OWNED := README.md SECURITY.md CHANGELOG.md pyproject.toml mkdocs.yml compose.yaml deploy/kubernetes.yaml docs/*.md \
 	docs/contract-project/*.yml docs/mock-project/workflow.yml .github/ISSUE_TEMPLATE/config.yml
 
-.PHONY: help demo serve dev test test-all test-one check lock upgrade dist owner clean
+.PHONY: help demo serve dev test test-all test-one check lock upgrade site dist owner clean
 
 help:
 	@echo "make demo [IMAGE=FILE] [SCALE=F] [MODEL=NAME]  upscale a picture, into the folder demo"
@@ -45,9 +45,10 @@ help:
 	@echo "make test                                      run the quick tests, in about 5 minutes"
 	@echo "make test-all                                  run all tests, as CI does"
 	@echo "make test-one T=tests/api                      run the tests of a file or folder"
-	@echo "make check                                     formatting, lint, types, imports, advisories"
+	@echo "make check                                     formatting, lint, types, imports, advisories, docs"
 	@echo "make lock                                      renew locks/, what Modal's images install"
 	@echo "make upgrade                                   renew constraints.txt and locks/: the newest of all"
+	@echo "make site                                      build the site of docs/, in build/site"
 	@echo "make dist                                      build the packages of PyPI, and check them"
 	@echo "make owner NAME=octocat                        name the account on GitHub, in place of OWNER"
 	@echo "make clean                                     remove what the others made"
@@ -80,12 +81,19 @@ check: $(VENV)/dev.done $(TOOLS)/done
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.support.audit
+	$(SITE)
 	$(TOOLS)/bin/zizmor --offline --quiet --min-severity medium --min-confidence medium .github action.yml
 	$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(TOOLS)/bin/hadolint Dockerfile
 	$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
 	$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml
 	$(TOOLS)/bin/kubernetes-validate --strict deploy/kubernetes.yaml
+
+# The notice is about mkdocs 2, which constraints.txt does not have. With --quiet nothing is strict.
+SITE := NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build --strict
+
+site: $(TOOLS)/done
+	$(SITE)
 
 # Of packages that constraints.txt does not have, such as NVIDIA's, the versions in locks/ are kept.
 # The last package of the engine has weights alone, which Modal's image has already.
@@ -129,7 +137,7 @@ owner:
 	done
 
 clean:
-	rm -rf $(VENV) $(BASE) $(TOOLS) .corpora demo dist sbom.json
+	rm -rf $(VENV) $(BASE) $(TOOLS) .corpora demo build dist sbom.json
 
 $(VENV)/bin/python $(BASE)/bin/python $(TOOLS)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

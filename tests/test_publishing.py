@@ -91,6 +91,7 @@ def test_nothing_is_published_before_everything_is_tested() -> None:
 
     assert before("pypi") >= {"test", "build", "images"}
     assert before("publish") >= {"pypi"}
+    assert before("site") >= {"pypi"}
     assert before("images") >= {"test"}
 
 
@@ -106,6 +107,7 @@ def test_a_job_of_a_release_may_only_what_it_does() -> None:
         "images": {"packages", "id-token", "attestations"},
         "pypi": {"id-token"},
         "publish": {"contents"},
+        "site": {"pages", "id-token"},
     }
 
 
