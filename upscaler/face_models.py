@@ -20,6 +20,11 @@ class FaceDetector(StrEnum):
     MOBILENET = "mobilenet0.25"
 
 
+FINDING_FLOP: Final = 216_000
+"""The floating-point operations of finding faces by RetinaFace on ResNet-50, for each pixel of the
+picture. A test counts them."""
+
+
 @dataclass(frozen=True)
 class FaceModel:
     """A network for faces: its name, what it does, and its published file below `releases`."""

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,6 +158,7 @@ def test_faces_are_restored_by_models_that_are_loaded_when_first_needed(
     loaded = []
 
     def load(*_: object) -> FaceNets:
+        time.sleep(0.05)
         loaded.append(1)
         return face_nets.nets()
 
@@ -169,6 +171,7 @@ def test_faces_are_restored_by_models_that_are_loaded_when_first_needed(
 
     plain, enhanced = made(face_enhance=False), made(face_enhance=True)
     assert (plain["faces"], enhanced["faces"]) == (None, 1)
+    assert enhanced["seconds"]["load"] >= 0.05
     assert plain["file"] != enhanced["file"]
     made(face_enhance=True)
     fields = {"scale": 0.2, "model": FAST, "face_enhance": True}

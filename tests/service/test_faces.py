@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -22,7 +23,10 @@ from tests.support.service import (
 )
 from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, InvalidRequest, WeightsUnavailable
+from upscaler.face_models import FINDING_FLOP
 from upscaler.imaging.pixels import Pixels
+from upscaler.service.backend import FIRST_GUESS_FLOPS
+from upscaler.service.jobs.disk import DiskJobStore
 from upscaler.settings import FaceEnhance
 
 WITH = GOOD | {"face_enhance": True}
@@ -40,12 +44,24 @@ def test_faces_are_restored_and_counted_where_that_is_asked_for() -> None:
         assert np.array_equal(pictures[0], 255 - pictures[1])
 
 
-def test_faces_are_counted_in_the_response_to_an_asynchronous_inference() -> None:
-    with serving(Faces()) as client:
+@pytest.mark.parametrize("stored", [False, True], ids=["in memory", "in a folder"])
+def test_faces_are_counted_in_the_response_to_an_asynchronous_inference(
+    stored: bool, tmp_path: Path
+) -> None:
+    jobs = DiskJobStore(tmp_path / "jobs", 2**30) if stored else None
+    with serving(Faces(), jobs=jobs) as client:
         started = client.post("/upscaling", json=WITH, headers={"X-OctoAI-Async": "1"}).json()
         while (poll := client.get(started["poll_url"]).json())["status"] != "completed":
             time.sleep(0.005)
         assert client.get(poll["response_url"]).headers[COUNT] == "2"
+
+
+def test_a_job_in_a_folder_is_ignored_too_without_a_face_model(tmp_path: Path) -> None:
+    with serving(Missing(), IGNORING, DiskJobStore(tmp_path / "jobs", 2**30)) as client:
+        started = client.post("/upscaling", json=WITH, headers={"X-OctoAI-Async": "1"}).json()
+        while (poll := client.get(started["poll_url"]).json())["status"] != "completed":
+            time.sleep(0.005)
+        assert client.get(poll["response_url"]).headers[IGNORED] == "face_enhance"
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -112,6 +128,17 @@ def test_a_picture_with_too_many_faces_is_refused_by_name() -> None:
     with serving(Crowd()) as client:
         error = only_error(upscale(client, **WITH))
         assert (error["loc"], error["type"]) == (["body", "face_enhance"], "too_many_faces")
+
+
+def test_a_dry_run_adds_the_time_to_find_faces() -> None:
+    with serving(Faces()) as client:
+        dry = {"X-Upscaler-Dry-Run": "1"}
+        answers = [
+            client.post("/upscaling", json=each, headers=dry).json() for each in (GOOD, WITH)
+        ]
+        without, finding = (each["estimated_seconds"] for each in answers)
+        expected = FINDING_FLOP * 304 * 256 / FIRST_GUESS_FLOPS
+        assert finding - without == pytest.approx(expected, abs=0.002)
 
 
 def test_the_time_for_faces_is_counted_and_not_taken_for_the_models() -> None:

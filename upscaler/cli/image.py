@@ -105,7 +105,15 @@ class ImageWork:
         if self.args.faces:
             with progress_bar("fetching what faces need", "B", quiet=self.args.quiet) as progress:
                 engines.load_faces(progress)
-        needs = sizes.forecast(image, size, model, self.encoding, spool=spool, engines=engines)
+        needs = sizes.forecast(
+            image,
+            size,
+            model,
+            self.encoding,
+            spool=spool,
+            engines=engines,
+            faces=self.args.faces,
+        )
         del data, image  # the file is not needed any more, and may be large
         for line in filter(None, (*notes, str(needs))):
             if not self.args.quiet:

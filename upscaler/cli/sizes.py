@@ -117,8 +117,12 @@ def forecast(
     *,
     spool: Path,
     engines: "EnginePool",
+    faces: bool = False,
 ) -> Forecast:
     """What an image will need if it is upscaled now. Loads the model for an estimate of the time.
+
+    That is without the time for faces: how many there are is not known. `faces` says whether they
+    are restored, which is done before the image is upscaled.
 
     Raises OutOfMemory if that is more memory than there is, or more disk than `spool` has.
     """
@@ -127,7 +131,8 @@ def forecast(
     pixel_bytes = width * height * image.channels
     pixel_bytes *= 2 if MODELS[model].multiple > 1 else 1  # padded
     whole = size[0] * size[1] * WHOLE_BYTES.get(encoding, 0)
-    needed = pixel_bytes + plan.bytes + whole
+    working = max(plan.bytes, engines.face_bytes(image.size) if faces else 0)
+    needed = pixel_bytes + working + whole
     memory = engines.settings.memory
     # A limit is about the plan, which fits into it; of the rest it is about what is large.
     _require_memory(needed if memory is None else whole, memory, engines, "to be upscaled")

@@ -26,12 +26,12 @@ from upscaler.engine.devices import (
 from upscaler.engine.engine import Engine, RowProgress
 from upscaler.engine.faces.loading import load as load_faces
 from upscaler.engine.faces.pasting import paste
-from upscaler.engine.faces.restoration import FaceRestorer, check_memory
+from upscaler.engine.faces.restoration import FaceRestorer, face_bytes
 from upscaler.engine.memory import CPU, free_bytes, trim_heap
 from upscaler.errors import Cancelled, OutOfMemory, WeightsUnavailable
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
-from upscaler.planning import Plan, cheapest, plans_by
+from upscaler.planning import MIB, Plan, cheapest, plans_by
 from upscaler.settings import KernelUse, Settings
 
 WARM_UP_PX: Final = 256
@@ -215,10 +215,14 @@ class EnginePool:
         Raises InvalidRequest for more faces than are restored, OutOfMemory, also if the settings
         allow too little of it, WeightsUnavailable and Overflow.
         """
+        allowed, needed = self.settings.memory, self.face_bytes(pixels.shape[1::-1])
+        if allowed is not None and needed > allowed:
+            raise OutOfMemory(
+                f"to restore faces takes {needed / MIB:,.0f} MiB for this image: allow it more, or "
+                "leave face_enhance out"
+            )
         restorer = self._restorer()
         try:
-            allowed = self.settings.memory
-            check_memory(pixels, allowed)
             faces = self._thread.run(restorer.find, pixels)
             restored = self._thread.run(
                 restorer.restore,
@@ -231,6 +235,10 @@ class EnginePool:
         finally:
             trim_heap()
         return len(faces), paste(strips, restored)
+
+    def face_bytes(self, size: Size) -> int:
+        """At least how many bytes it takes to restore faces in an image of that size in pixels."""
+        return face_bytes(size)
 
     def _restorer(self, progress: weights.DownloadProgress | None = None) -> FaceRestorer:
         with self._loading_faces:

@@ -246,7 +246,7 @@ class Service:
         facts["output"] = responses.in_pixels(size)
         if dry:
             facts["dry_run"] = True
-            return self._dry_run(wanted, image, size)
+            return self._dry_run(wanted, image, size, faces=faces)
         # A store that keeps what waits elsewhere has a queue of its own.
         is_job = watched or _is_asynchronous(request) or submission.needs_job
         stored = self.jobs.queues and is_job
@@ -345,7 +345,9 @@ class Service:
         facts["ignored"] = "face_enhance"
         return False
 
-    def _dry_run(self, wanted: UpscalingRequest, image: EncodedImage, size: Size) -> Response:
+    def _dry_run(
+        self, wanted: UpscalingRequest, image: EncodedImage, size: Size, *, faces: bool
+    ) -> Response:
         backend, throughput = self.scheduler.backend, self.scheduler.throughput
         dry_run = DryRunResponse(
             output_width=size[0],
@@ -353,7 +355,9 @@ class Service:
             model=wanted.model,
             native_scale=MODELS[wanted.model].scale,
             tiles=backend.bands(wanted.model, image.size, image.channels),
-            estimated_seconds=round(throughput.estimate_s(wanted.model, image.size), 3),
+            estimated_seconds=round(
+                throughput.estimate_s(wanted.model, image.size, faces=faces), 3
+            ),
         )
         headers = {INPUT_SIZE_HEADER: responses.in_pixels(image.size)}
         return JSONResponse(dry_run.model_dump(mode="json"), headers=headers)

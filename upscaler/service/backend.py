@@ -18,6 +18,7 @@ from anyio import to_thread
 
 from upscaler.api.sizes import Size
 from upscaler.errors import Busy, Cancelled, WeightsUnavailable, release_frames
+from upscaler.face_models import FINDING_FLOP
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.encode import encode_strips, most_bytes
 from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, JpegOptions
@@ -348,12 +349,15 @@ class ThroughputEstimator:
         self._flops: dict[UpscalingModel, float] = {}
         self._latest = first_guess_flops
 
-    def estimate_s(self, model: UpscalingModel, size: Size) -> float:
+    def estimate_s(self, model: UpscalingModel, size: Size, *, faces: bool = False) -> float:
         """The seconds that `model` will take for an input of `size`.
 
-        Before the model's first image, by the speed of the latest model, or else by a guess.
+        With `faces`, those to find them are added, and not those to restore them: how many there
+        are is not known. Before the model's first image, by the speed of the latest model, or else
+        by a guess.
         """
-        return flop(MODELS[model], *size) / self._flops.get(model, self._latest)
+        operations = flop(MODELS[model], *size) + faces * FINDING_FLOP * size[0] * size[1]
+        return operations / self._flops.get(model, self._latest)
 
     def record(self, model: UpscalingModel, size: Size, seconds: float) -> None:
         """Record how long an input of `size` took."""
@@ -407,7 +411,9 @@ class ScheduledJob:
     @property
     def estimated_s(self) -> float:
         """How many seconds it will take, once it runs."""
-        return self._scheduler.throughput.estimate_s(self.job.model, self.job.input_size)
+        return self._scheduler.throughput.estimate_s(
+            self.job.model, self.job.input_size, faces=self.job.face_enhance
+        )
 
     def __enter__(self) -> "ScheduledJob":
         admission = self._scheduler.admission

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support import face_reference
 from tests.support.face_reference import randomize
@@ -11,6 +12,7 @@ from upscaler.engine.faces.backbones import MobileNetV1, ResNet50
 from upscaler.engine.faces.gfpgan import GFPGANv1Clean
 from upscaler.engine.faces.parsenet import ParseNet
 from upscaler.engine.faces.retinaface import RetinaFace
+from upscaler.face_models import FINDING_FLOP
 
 pytestmark = needs_face_reference
 
@@ -34,17 +36,24 @@ def faces(side: int, count: int = 2) -> torch.Tensor:
     return torch.rand(count, 3, side, side, generator=generator) * 2 - 1
 
 
-@pytest.mark.parametrize(
-    "sizes", [SMALL, pytest.param({}, marks=pytest.mark.slow)], ids=["small", "of v1.4"]
-)
-def test_gfpgan_equals_the_reference(sizes: dict[str, float]) -> None:
-    ours, theirs = GFPGANv1Clean(**sizes), face_reference.gfpgan(**sizes)  # type: ignore[arg-type]
+def test_gfpgan_equals_the_reference() -> None:
+    """In small; of its full size it is a part of the chain in `test_restoration`."""
+    ours, theirs = GFPGANv1Clean(**SMALL), face_reference.gfpgan(**SMALL)  # type: ignore[arg-type]
     equal_weights(ours, theirs)
-    x = faces(int(sizes.get("out_size", 512)), 2 if sizes else 1)
+    x = faces(64)
     with torch.inference_mode():
         expected, _ = theirs(x, return_rgb=False)
         found = ours(x)
     assert_close(expected, found)
+
+
+def test_the_gfpgan_of_the_checkpoint_has_its_names_and_shapes() -> None:
+    with torch.device("meta"):  # shapes alone, and nothing is computed
+        ours, theirs = GFPGANv1Clean().state_dict(), face_reference.gfpgan().state_dict()
+    assert {name: each.shape for name, each in ours.items()} == {
+        name: each.shape for name, each in theirs.items()
+    }
+    assert sum(each.numel() for each in ours.values()) > 85_000_000
 
 
 @pytest.mark.parametrize(
@@ -59,6 +68,14 @@ def test_retinaface_equals_the_reference(body: type[ResNet50 | MobileNetV1], nam
         expected, found = theirs(x), ours(x)
     for theirs_of, ours_of in zip(expected, found, strict=True):
         assert_close(theirs_of, ours_of)
+
+
+def test_operations_are_those_that_torch_counts() -> None:
+    with torch.device("meta"), torch.inference_mode():
+        net, x = RetinaFace(ResNet50()), torch.empty(1, 3, 640, 512)
+        with FlopCounterMode(display=False) as counter:
+            net(x)
+    assert counter.get_total_flops() / (640 * 512) == pytest.approx(FINDING_FLOP, rel=0.01)
 
 
 def test_parsenet_equals_the_reference() -> None:

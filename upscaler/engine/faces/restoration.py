@@ -13,7 +13,7 @@ from upscaler.engine.faces.detection import MAX_SIDE_PX, Face, find_faces
 from upscaler.engine.faces.pasting import RestoredFace, place, soft_mask
 from upscaler.engine.memory import as_out_of_memory
 from upscaler.engine.tensors import LUMA
-from upscaler.errors import OutOfMemory, Overflow
+from upscaler.errors import Overflow
 from upscaler.imaging.alpha import bleed_colours
 from upscaler.imaging.pixels import Pixels, is_gray
 from upscaler.planning import MIB
@@ -100,16 +100,11 @@ class FaceRestorer:
         return torch.cat((levels, strength * mask[:, None]), dim=1)
 
 
-def check_memory(pixels: Pixels, memory: int | None) -> None:
-    """Raise OutOfMemory if that takes more than `memory` bytes, beside the models; None is any."""
-    height, width, _ = pixels.shape
-    scale = min(1, MAX_SIDE_PX / max(height, width))
-    most = max(RESTORING_BYTES, int(height * width * scale**2) * FINDING_BYTES)
-    if memory is not None and most > memory:
-        raise OutOfMemory(
-            f"to restore faces takes {most / MIB:,.0f} MiB for this image: allow it more, or leave "
-            "face_enhance out"
-        )
+def face_bytes(size: Size) -> int:
+    """At least how many bytes restoring faces takes in an image of `size`, beside the models."""
+    width, height = size
+    scale = min(1, MAX_SIDE_PX / max(size))
+    return max(RESTORING_BYTES, int(width * height * scale**2) * FINDING_BYTES)
 
 
 def align(pixels: Pixels, matrix: Matrix) -> Tensor:
