@@ -1,5 +1,6 @@
 """`face_enhance` in the service, with a backend for which every picture has two faces."""
 
+import io
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.both_servers import SERVERS, api_of
 from tests.support.mock_servers import mocking
@@ -24,9 +26,12 @@ from tests.support.service import (
 from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, InvalidRequest, WeightsUnavailable
 from upscaler.face_models import FINDING_FLOP
+from upscaler.formats import ImageEncoding
 from upscaler.imaging.pixels import Pixels
-from upscaler.service.backend import FIRST_GUESS_FLOPS
+from upscaler.models import UpscalingModel
+from upscaler.service.backend import FIRST_GUESS_FLOPS, StageTimer, UpscaleJob, run_job
 from upscaler.service.jobs.disk import DiskJobStore
+from upscaler.service.preview import Preview
 from upscaler.settings import FaceEnhance
 
 WITH = GOOD | {"face_enhance": True}
@@ -128,6 +133,16 @@ def test_a_picture_with_too_many_faces_is_refused_by_name() -> None:
     with serving(Crowd()) as client:
         error = only_error(upscale(client, **WITH))
         assert (error["loc"], error["type"]) == (["body", "face_enhance"], "too_many_faces")
+
+
+def test_a_preview_shows_the_restored_faces() -> None:
+    white = np.full((8, 8, 3), 255, np.uint8)
+    timer, size = StageTimer(), (8, 8)
+    timer.preview = Preview(size)
+    job = UpscaleJob(b"", white, UpscalingModel.X4_PLUS, size, ImageEncoding.PNG, face_enhance=True)
+    run_job(Faces(), job, "", timer)
+    (strip,) = timer.preview.strips
+    assert np.array(Image.open(io.BytesIO(strip.jpeg))).max() < 16
 
 
 def test_a_dry_run_adds_the_time_to_find_faces() -> None:

@@ -306,10 +306,20 @@ def run_job(
         if stopped and stopped.is_set():
             raise Cancelled("no client waits for this image any more")
 
+    def upscaled() -> Iterator[Pixels]:
+        yield from upscaler.upscale(job.pixels, job.model, job.size, check)
+
+    faces: int | None = None
+    made: Iterable[Pixels] = upscaled()
+    if job.face_enhance:
+        with timer.stage("infer"):
+            faces, made = upscaler.enhance_faces(job.pixels, job.size, made)
+        check()
+
     def strips() -> Iterator[Pixels]:
-        # The encoder asks for the strips: only the time spent in `upscale` is that of the network.
+        # The encoder asks for the strips: only the time spent in `made` is that of the networks.
         began_s, top = perf_counter(), 0
-        for strip in upscaler.upscale(job.pixels, job.model, job.size, check):
+        for strip in made:
             timer.seconds["infer"] += perf_counter() - began_s
             check()  # an upscaler need not report progress between strips
             if timer.preview:
@@ -319,14 +329,8 @@ def run_job(
             began_s = perf_counter()
         timer.seconds["infer"] += perf_counter() - began_s
 
-    made: Iterable[Pixels] = strips()
-    faces = None
-    if job.face_enhance:
-        with timer.stage("infer"):
-            faces, made = upscaler.enhance_faces(job.pixels, job.size, made)
-        check()
     began_s, faces_s = perf_counter(), timer.seconds["infer"]
-    file = list(encode_strips(made, job.size[1], job.encoding, jpeg))
+    file = list(encode_strips(strips(), job.size[1], job.encoding, jpeg))
     timer.seconds["encode"] = perf_counter() - began_s - (timer.seconds["infer"] - faces_s)
     return UpscaleResult(
         file=file,
