@@ -355,6 +355,10 @@ def test_the_api_describes_itself(api: httpx.Client) -> None:
         "/v1/requests/{response_id}": {"get", "delete"},
         "/v1/requests/{response_id}/events": {"get"},
         "/v1/responses/{response_id}": {"get"},
+        "/v1/batches": {"post"},
+        "/v1/batches/{batch_id}": {"get", "delete"},
+        "/v1/batches/{batch_id}/events": {"get"},
+        "/v1/batches/{batch_id}/zip": {"get"},
         "/v1/webhooks/secret": {"get"},
         "/v1/webhooks/test": {"post"},
         "/healthcheck": {"get"},
@@ -363,6 +367,8 @@ def test_the_api_describes_itself(api: httpx.Client) -> None:
     }
     assert set(schemas) == {
         "AsyncResponse",
+        "Batch",
+        "BatchMember",
         "DryRunResponse",
         "ErrorResponse",
         "HTTPValidationError",

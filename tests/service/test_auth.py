@@ -75,7 +75,7 @@ def test_every_route_but_the_open_ones_wants_a_token(app: FastAPI, api: httpx.Cl
             free.add(path)
     assert not guarded & free
     assert {path for path in free if not path.startswith(("/page/", "/docs/"))} == set(OPEN)
-    assert len(guarded) == 8
+    assert len(guarded) == 12
 
 
 def test_each_token_is_compared_as_bytes_whichever_it_is(

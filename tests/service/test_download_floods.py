@@ -32,10 +32,11 @@ from tests.support.http_hosts import (
 from tests.support.processes import child
 from tests.support.raw_http import CLOSE, HEAD, answers, connected, request, rest
 from tests.support.service import SETTINGS, Resizer, running
-from upscaler.service.app import MAX_DOWNLOADS, create_app
+from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend
 from upscaler.service.download import Downloader
 from upscaler.service.download_streams import MAX_HEAD_BYTES
+from upscaler.service.intake import MAX_DOWNLOADS
 
 pytestmark = needs_many_loopbacks
 

@@ -40,6 +40,10 @@ METHODS = {
     "/v1/requests/{response_id}": ("DELETE", *READ),
     "/v1/requests/{response_id}/events": READ,
     "/v1/responses/{response_id}": READ,
+    "/v1/batches": ("OPTIONS", "POST"),
+    "/v1/batches/{batch_id}": ("DELETE", *READ),
+    "/v1/batches/{batch_id}/events": READ,
+    "/v1/batches/{batch_id}/zip": READ,
     "/v1/webhooks/secret": READ,
     "/v1/webhooks/test": ("OPTIONS", "POST"),
 }

@@ -201,7 +201,12 @@ def _detail(loc: tuple[int | str, ...], msg: str, kind: str) -> InitErrorDetails
 
 
 def parse_request(body: bytes | bytearray) -> UpscalingRequest:
-    """Parse a JSON body. Raises InvalidRequest with all field errors.
+    """Parse a JSON body. Raises InvalidRequest with all field errors."""
+    return validate_request(parse_fields(body))
+
+
+def parse_fields(body: bytes | bytearray) -> object:
+    """Parse a JSON body, whatever it is. Raises InvalidRequest.
 
     NaN, Infinity, lone surrogates and very deep nesting are refused, since none of them could be
     written in a response. So are bodies of very many values, which would take far more time and
@@ -210,11 +215,10 @@ def parse_request(body: bytes | bytearray) -> UpscalingRequest:
     if has_too_many_values(body):
         raise InvalidRequest(FieldError(("body",), TOO_MANY_VALUES, "json_invalid"))
     try:
-        fields = from_json(body, allow_inf_nan=False)
+        return from_json(body, allow_inf_nan=False)
     except ValueError as error:
         broken = FieldError(("body",), f"this is not valid JSON: {error}", "json_invalid")
         raise InvalidRequest(broken) from error
-    return validate_request(fields)
 
 
 def has_too_many_values(body: bytes | bytearray) -> bool:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -114,6 +114,38 @@ class JobList(BaseModel):
         str | None,
         Field(title="Next Before", description="The `before` of the next page, if there is one."),
     ] = None
+
+
+class BatchMember(BaseModel):
+    """One request of a batch (EXT-6): `error` is set if it failed, or never became a job."""
+
+    index: Annotated[int, Field(title="Index")]
+    name: Annotated[str, Field(title="Name", description="Of its file in the ZIP.")]
+    response_id: Annotated[str | None, Field(title="Response ID")] = None
+    status: Annotated[JobStatus, Field(title="Status")]
+    response_url: Annotated[
+        str | None,
+        Field(title="Response URL", description="Where the file is, once it is completed."),
+    ] = None
+    error: Annotated[
+        dict[str, Any] | None,
+        Field(title="Error", description="The `status` and `detail` of its response."),
+    ] = None
+
+
+class Batch(BaseModel):
+    """A batch, and how far it is (EXT-6)."""
+
+    batch_id: Annotated[str, Field(title="Batch ID")]
+    total: Annotated[int, Field(title="Total")]
+    pending: Annotated[int, Field(title="Pending")]
+    running: Annotated[int, Field(title="Running")]
+    completed: Annotated[int, Field(title="Completed", description="Also those that failed.")]
+    failed: Annotated[int, Field(title="Failed")]
+    batch_url: Annotated[str, Field(title="Batch URL")]
+    events_url: Annotated[str, Field(title="Events URL")]
+    zip_url: Annotated[str, Field(title="ZIP URL")]
+    members: Annotated[list[BatchMember], Field(title="Members")]
 
 
 class WebhookSecret(BaseModel):

@@ -34,6 +34,7 @@ from upscaler.service.jobs.store import (
     ANONYMOUS,
     NOT_COMPLETED,
     UNKNOWN,
+    BatchRecord,
     JobView,
     Submission,
     response_to,
@@ -194,6 +195,21 @@ class ModalJobStore:
                 )
                 await self._states.put(call_id, gone)
                 await modal.FunctionCall.from_id(call_id).cancel.aio()
+
+    async def put_batch(self, record: BatchRecord) -> None:
+        with map_modal_errors():
+            async with asyncio.timeout(STATE_S):
+                await self._states.put_batch(record)
+
+    async def batch(self, batch_id: str) -> BatchRecord | None:
+        with map_modal_errors():
+            async with asyncio.timeout(STATE_S):
+                return await self._states.batch(batch_id)
+
+    async def remove_batch(self, batch_id: str) -> None:
+        with map_modal_errors():
+            async with asyncio.timeout(STATE_S):
+                await self._states.remove_batch(batch_id)
 
     async def listed(self, owner: str, limit: int, before: str | None = None) -> list[JobView]:
         with map_modal_errors():

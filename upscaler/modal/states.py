@@ -5,11 +5,13 @@ from typing import Any, Final
 
 import modal
 
+from upscaler.errors import JobFailed
 from upscaler.modal.payload import CallState, JobRecord, KeyRecord
+from upscaler.service.jobs.store import BatchRecord, MemberRecord
 
 NAME: Final = "octo-upscaler-states"
 """Of the `modal.Dict`."""
-JOB, KEY = "job ", "key "
+JOB, KEY, BATCH = "job ", "key ", "batch "
 """What the keys of other entries than states begin with, which the ids of calls do not."""
 
 
@@ -54,6 +56,30 @@ class States:
 
         found: list[JobRecord] = await self._ask(read)
         return found
+
+    async def put_batch(self, record: BatchRecord) -> None:
+        """Write a batch."""
+        members = [
+            (each.name, each.job_id, each.error and tuple(each.error)) for each in record.members
+        ]
+        plain = record.id, record.owner, record.created_s, members
+        await self._ask(lambda: self._dict.put.aio(BATCH + record.id, plain))
+
+    async def batch(self, batch_id: str) -> BatchRecord | None:
+        """A batch, if it was written."""
+        plain = await self._ask(lambda: self._dict.get.aio(BATCH + batch_id))
+        if plain is None:
+            return None
+        batch_id, owner, created_s, members = plain
+        kept = [
+            MemberRecord(name, job_id, error and JobFailed.Response(*error))
+            for name, job_id, error in members
+        ]
+        return BatchRecord(batch_id, owner, created_s, kept)
+
+    async def remove_batch(self, batch_id: str) -> None:
+        """Remove a batch."""
+        await self._ask(lambda: self._dict.pop.aio(BATCH + batch_id, None))
 
     async def key(self, name: str) -> KeyRecord | None:
         """The job of an Idempotency-Key."""

@@ -6,18 +6,12 @@ it starts any work.
 """
 
 import asyncio
-import hashlib
 import logging
-import os
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final, TypeVar, TypeVarTuple
-from urllib.parse import urlsplit
+from typing import Any, Final
 
-import anyio
-from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.middleware import Middleware
@@ -26,18 +20,14 @@ from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, INPUT_SIZE_HEADER
 from upscaler.api.limits import MAX_BODY_BYTES
 from upscaler.api.request import UpscalingRequest, parse_request
 from upscaler.api.responses import AsyncResponse, DryRunResponse
-from upscaler.api.sizes import Size, output_size
+from upscaler.api.sizes import Size
 from upscaler.errors import (
     Busy,
-    FieldError,
-    ImageError,
-    InvalidRequest,
     JobFailed,
     TooSlow,
     UpscalerError,
 )
 from upscaler.formats import ImageEncoding
-from upscaler.imaging import decode
 from upscaler.imaging.decode import EncodedImage
 from upscaler.models import MODELS
 from upscaler.service import cors, methods, openapi, playground, responses, swagger_ui
@@ -47,14 +37,16 @@ from upscaler.service.backend import (
     ScheduledJob,
     Scheduler,
     StageTimer,
-    UpscaleJob,
     UpscaleResult,
 )
+from upscaler.service.batches import Batches
 from upscaler.service.body import read_json_body
 from upscaler.service.disconnect import cancel_on_disconnect, wait_done
 from upscaler.service.inferences import Inferences, wants_preview
+from upscaler.service.intake import Fetch, Intake
 from upscaler.service.jobs.memory import MemoryJobStore
-from upscaler.service.jobs.store import KEY_HEADER, JobStore, Submission
+from upscaler.service.jobs.store import JobStore, Submission
+from upscaler.service.keys import fingerprint, key_of
 from upscaler.service.metrics import Metrics
 from upscaler.service.middleware import ErrorMiddleware, RequestMiddleware
 from upscaler.service.negotiation import JSON, negotiate, without_events
@@ -63,19 +55,8 @@ from upscaler.service.queue import Admission, MemoryReservation
 from upscaler.service.urls import base_url, job_url
 from upscaler.service.webhook_routes import Poster, Webhooks
 from upscaler.service.webhooks import HEADER as WEBHOOK_HEADER
-from upscaler.settings import FaceEnhance, Settings
+from upscaler.settings import Settings
 
-Result = TypeVar("Result")
-Args = TypeVarTuple("Args")
-
-Fetch = Callable[[str, Callable[[int], None]], Awaitable[bytes]]
-"""Returns the bytes at a URL; calls the second argument with the number of bytes held so far."""
-
-MAX_DOWNLOADS: Final = 32
-"""How many images are downloaded at once; each takes a connection, and sometimes a thread."""
-MOST_KEY: Final = 255
-KEY: Final = re.compile(f"[!-~]{{1,{MOST_KEY}}}")
-"""An Idempotency-Key: printable ASCII without spaces."""
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of Prometheus's text format."""
 
@@ -128,8 +109,10 @@ def create_app(
     metrics = Metrics(admission, lambda: jobs.results_bytes, backend.kernels)
     scheduler = Scheduler(backend, admission, metrics.record_result)
     webhooks = Webhooks(jobs.outbox, settings, poster, metrics.record_webhook)
+    intake = Intake(backend, settings, fetch)
     inferences = Inferences(jobs, settings, metrics)
-    service = Service(scheduler, settings, inferences, fetch, webhooks=webhooks)
+    batches = Batches(scheduler, settings, jobs, intake, webhooks)
+    service = Service(scheduler, settings, inferences, intake, webhooks)
 
     app = FastAPI(
         title="Upscaling API",
@@ -161,6 +144,12 @@ def create_app(
     methods.get(app, f"{one}/events", inferences.events, **openapi.EVENTS, **guarded)
     result = "/v1/responses/{response_id}"
     methods.get(app, result, inferences.result, **openapi.RESULT, **guarded)
+    one = "/v1/batches/{batch_id}"
+    app.post("/v1/batches", **openapi.BATCHES, **guarded)(batches.create)
+    methods.get(app, one, batches.batch, **openapi.BATCH, **guarded)
+    app.delete(one, **openapi.CANCEL, **guarded)(batches.cancel)
+    methods.get(app, f"{one}/events", batches.events, **openapi.EVENTS, **guarded)
+    methods.get(app, f"{one}/zip", batches.zip, **openapi.ZIP, **guarded)
     below = "/v1/webhooks"
     methods.get(app, f"{below}/secret", webhooks.secret, **openapi.WEBHOOK_SECRET, **guarded)
     app.post(f"{below}/test", **openapi.WEBHOOK_TEST, **guarded)(webhooks.test)
@@ -179,20 +168,15 @@ class Service:
         scheduler: Scheduler,
         settings: Settings,
         inferences: Inferences,
-        fetch: Fetch,
-        *,
+        intake: Intake,
         webhooks: Webhooks,
     ) -> None:
         self.scheduler = scheduler
         self.inferences = inferences
         self.jobs = inferences.jobs
         self._settings = settings
-        self._fetch = fetch
+        self.intake = intake
         self._webhooks = webhooks
-        self._downloads = anyio.CapacityLimiter(MAX_DOWNLOADS)
-        # JSON and images are parsed in at most one thread per core: more would not be faster, and
-        # each takes several times the memory of its input.
-        self._cores = anyio.CapacityLimiter(os.cpu_count() or 1)
 
     async def livez(self) -> dict[str, str]:
         """Return that the process is alive; needs no token."""
@@ -216,8 +200,8 @@ class Service:
             # The response will hold URLs: refuse an invalid Host before any work is done.
             base_url(request, self._settings)
         memory = request.state.memory
-        body = await read_json_body(request, memory, self._cores, asynchronous=asynchronous)
-        wanted = await self._in_thread(parse_request, body)
+        body = await read_json_body(request, memory, self.intake.cores, asynchronous=asynchronous)
+        wanted = await self.intake.in_thread(parse_request, body)
         del body  # or it would stay in memory beside its decoded image for the whole request
         wanted = wanted.with_default_encoding(self._settings.default_encoding)
         return await cancel_on_disconnect(request, self._respond(request, wanted))
@@ -227,47 +211,40 @@ class Service:
         # Facts are set as soon as they are known, so that errors are logged with them, too.
         admission, facts, timer = self.scheduler.admission, request.state.facts, StageTimer()
         facts["model"] = wanted.model.value
-        faces = self._restores_faces(wanted, facts)
+        faces = self.intake.check_faces(wanted, facts)
         accept, watched = without_events(", ".join(request.headers.getlist("Accept")))
         kind = negotiate(accept, wanted.output_image_encoding)
+        submission = Submission(owner(request))
+        if (key := key_of(request)) is not None:
+            submission = replace(submission, key=key, fingerprint=fingerprint(wanted, kind))
         dry = request.headers.get(DRY_RUN_HEADER) == "1"
-        submission = _submission(request, wanted, kind)
         if not dry and (url := request.headers.get(WEBHOOK_HEADER)) is not None:
             submission = replace(submission, webhook=await self._webhooks.checked(request, url))
         known = None if dry else await self.jobs.repeated(submission)
         if known is not None:
             facts["repeated"] = True
             return await self._respond_with_job(request, known, watched=watched, kind=kind)
-        data = await self._image(request, wanted, timer)
-        with timer.stage("decode"), _name_field(wanted.image_field):
-            image = await self._in_thread(decode.read_header, data)
-        facts["input"] = responses.in_pixels(image.size)
-        size = output_size(wanted, image.size)
-        facts["output"] = responses.in_pixels(size)
+        opened = await self.intake.open(request, wanted, timer)
         if dry:
             facts["dry_run"] = True
-            return self._dry_run(wanted, image, size, faces=faces)
+            return self._dry_run(wanted, opened.image, opened.size, faces=faces)
         # A store that keeps what waits elsewhere has a queue of its own.
         is_job = watched or _is_asynchronous(request) or submission.needs_job
         stored = self.jobs.queues and is_job
         if not stored:  # once more by `schedule`, but decoding for a full queue is a waste
             admission.check_room()
-        with timer.stage("decode"), _name_field(wanted.image_field):
-            pixels = await self._in_thread(image.pixels)
-        encoding = kind or wanted.output_image_encoding
-        job = UpscaleJob(data, pixels, wanted.model, size, encoding, as_file=kind is not None)
-        if wanted.face_enhance:
-            optional = self._settings.face_enhance is FaceEnhance.IGNORE
-            job = replace(job, face_enhance=True, face_optional=optional)
-            job = job if faces else job.without_faces()
+        job = await self.intake.job(wanted, opened, kind, timer)
+        del opened
         if not stored:
             request.state.memory.set(0)  # from here on the scheduled job reserves the memory
         scheduled = self.scheduler.schedule(job, timer)
         if is_job:
             if watched and wants_preview(request):
-                timer.preview = Preview(size)  # now, so that no row is made before it is there
+                timer.preview = Preview(
+                    scheduled.job.size
+                )  # now, so that no row is made before it is there
             job_id = await self.jobs.start(scheduled, submission)
-            del job, pixels, scheduled
+            del job, scheduled
             return await self._respond_with_job(request, job_id, watched=watched, kind=kind)
         running = asyncio.ensure_future(_run(scheduled, request.state.memory))
         return await self._with_deadline(request, running, as_file=job.as_file)
@@ -316,35 +293,6 @@ class Service:
             f"file, or send the header {ASYNC_HEADER}: 1"
         )
 
-    async def _image(self, request: Request, wanted: UpscalingRequest, timer: StageTimer) -> bytes:
-        """Return the encoded image of a request; downloads it if the request gives a URL."""
-        memory = request.state.memory
-        if wanted.init_image_url is None:
-            assert wanted.init_image is not None, "the request's validator requires one of the two"
-            memory.set(len(wanted.init_image))
-            return wanted.init_image
-        with timer.stage("fetch"):
-            async with self._downloads:
-                data = await self._fetch(wanted.init_image_url, memory.reserve)
-        # Only the host is logged: paths and queries often hold secrets. `urlsplit` cannot fail on
-        # a URL that could be fetched.
-        request.state.facts["source"] = urlsplit(wanted.init_image_url).hostname
-        return data
-
-    def _restores_faces(self, wanted: UpscalingRequest, facts: dict[str, Any]) -> bool:
-        """Whether faces are wanted and can be restored.
-
-        Raises InvalidRequest if they are wanted and cannot, unless that is to be ignored.
-        """
-        if not wanted.face_enhance or self.scheduler.backend.face_enhance:
-            return wanted.face_enhance
-        if self._settings.face_enhance is not FaceEnhance.IGNORE:
-            msg = "there is no face model here: leave face_enhance out or false"
-            error = FieldError(("body", "face_enhance"), msg, "face_enhance_unavailable")
-            raise InvalidRequest(error)
-        facts["ignored"] = "face_enhance"
-        return False
-
     def _dry_run(
         self, wanted: UpscalingRequest, image: EncodedImage, size: Size, *, faces: bool
     ) -> Response:
@@ -362,42 +310,9 @@ class Service:
         headers = {INPUT_SIZE_HEADER: responses.in_pixels(image.size)}
         return JSONResponse(dry_run.model_dump(mode="json"), headers=headers)
 
-    async def _in_thread(self, work: Callable[[*Args], Result], *args: *Args) -> Result:
-        return await to_thread.run_sync(work, *args, limiter=self._cores)
-
-
-@contextmanager
-def _name_field(field: str) -> Iterator[None]:
-    """Raise an ImageError of the block as an InvalidRequest that names the request's field."""
-    try:
-        yield
-    except ImageError as error:
-        raise error.of_field(field) from error
-
 
 def _is_asynchronous(request: Request) -> bool:
     return request.headers.get(ASYNC_HEADER) == "1"
-
-
-def _submission(
-    request: Request, wanted: UpscalingRequest, kind: ImageEncoding | None
-) -> Submission:
-    """Who sends a request, and how to know it again, if it has an Idempotency-Key (EXT-1).
-
-    Raises InvalidRequest for a key that is none.
-    """
-    given = request.headers.get(KEY_HEADER)
-    if given is None:
-        return Submission(owner(request))
-    # The draft has a string of RFC 9651, in quotes; most clients leave them out.
-    key = re.sub(r'\A"(.*)"\Z', r"\1", given)
-    if not KEY.fullmatch(key):
-        msg = f"must have 1 to {MOST_KEY} characters of ASCII, such as a UUID"
-        raise InvalidRequest(FieldError(("header", KEY_HEADER), msg, "idempotency_key_invalid"))
-    fields = wanted.model_dump(exclude={"init_image"})
-    digest = hashlib.sha256(repr((sorted(fields.items()), kind)).encode())
-    digest.update(wanted.init_image or b"")
-    return Submission(owner(request), key, digest.hexdigest())
 
 
 async def _run(scheduled: ScheduledJob, memory: MemoryReservation) -> UpscaleResult:

@@ -40,6 +40,8 @@ SCHEMAS: Final = "#/components/schemas/"
 FILES: Final = " or ".join(encoding.media_type for encoding in ImageEncoding)
 
 INVALID: Final = "Validation Error"
+SAME: Final = "The same key and request give the same response for 24 hours."
+KEY_PATTERN: Final = "^[!-~]{1,255}$"
 WEBHOOK: Final = "A URL that is told when the inference is completed, by a POST."
 ERROR_CONTENT: Final = {
     "content": {"application/json": {"schema": {"$ref": SCHEMAS + ErrorResponse.__name__}}}
@@ -51,6 +53,12 @@ class EventStream(Response):
     """The type of a response with events, for the description alone."""
 
     media_type = EVENTS_TYPE
+
+
+class Zip(Response):
+    """The same of a ZIP."""
+
+    media_type = "application/zip"
 
 
 UNAUTHORIZED: Final = {401: {"model": ErrorResponse, "description": "No valid token"}}
@@ -146,11 +154,7 @@ UPSCALING: Final[dict[str, Any]] = {
             _header(ASYNC_HEADER, "1 asks for a response at once and the image later."),
             _header(DRY_RUN_HEADER, "1 asks what would come of the request, without inference."),
             _header(WEBHOOK_HEADER, WEBHOOK),
-            _header(
-                KEY_HEADER,
-                "The same key and request give the same response for 24 hours.",
-                pattern="^[!-~]{1,255}$",
-            ),
+            _header(KEY_HEADER, SAME, pattern=KEY_PATTERN),
             _header(REQUEST_ID_HEADER, "An id of the client's own, to find the request by."),
             PREVIEW,
         ],
@@ -189,6 +193,55 @@ EVENTS: Final[dict[str, Any]] = {
         404: {"description": NOT_FOUND[404]["description"], **ERROR_CONTENT},
     },
     "openapi_extra": {"parameters": [PREVIEW]},
+}
+BATCH: Final[dict[str, Any]] = {
+    "response_model_exclude_none": True,
+    "responses": UNAUTHORIZED | NOT_FOUND,
+}
+BATCHES: Final[dict[str, Any]] = {
+    "response_model_exclude_none": True,
+    "responses": {
+        408: {"model": ErrorResponse, "description": "The body took too long to arrive"},
+        413: {"model": ErrorResponse, "description": "There are too many requests"},
+        422: {"model": HTTPValidationError, "description": INVALID},
+        **UNAUTHORIZED,
+        **NOT_NOW,
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/jsonl": {
+                    "schema": {"type": "string"},
+                    "example": '{"name": "a", "init_image": "...", "scale": 2}',
+                },
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            "scale": {"type": "number"},
+                            "files": {
+                                "type": "array",
+                                "items": {"type": "string", "format": "binary"},
+                            },
+                        },
+                    }
+                },
+            },
+        },
+        "parameters": [
+            _header(WEBHOOK_HEADER, WEBHOOK),
+            _header(KEY_HEADER, SAME, pattern=KEY_PATTERN),
+        ],
+    },
+}
+ZIP: Final[dict[str, Any]] = {
+    "response_class": Zip,
+    "responses": {
+        200: {"description": "The results, each as it is completed; errors.json has the errors"},
+        401: {"description": UNAUTHORIZED[401]["description"], **ERROR_CONTENT},
+        404: {"description": NOT_FOUND[404]["description"], **ERROR_CONTENT},
+    },
 }
 WEBHOOK_SECRET: Final[dict[str, Any]] = {
     "responses": {**UNAUTHORIZED, 422: {"model": HTTPValidationError, "description": INVALID}}

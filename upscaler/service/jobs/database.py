@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from upscaler.errors import JobFailed, StoreUnavailable
-from upscaler.service.jobs.store import Submission
+from upscaler.service.jobs.store import BatchRecord, MemberRecord, Submission
 from upscaler.service.webhooks import CLAIM_S, Message, Webhook, message_about
 
 VERSION: Final = 1
@@ -56,6 +56,12 @@ CREATE TABLE messages (
     due_s REAL NOT NULL
 ) STRICT;
 CREATE INDEX due ON messages (due_s);
+CREATE TABLE batches (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    created_s REAL NOT NULL,
+    members TEXT NOT NULL  -- JSON: [name, the id of the job or null, the response or null]
+) STRICT;
 CREATE INDEX unfinished ON jobs (number) WHERE finished_s IS NULL;
 CREATE INDEX taken ON jobs (worker) WHERE worker IS NOT NULL;
 CREATE INDEX owners ON jobs (owner, number);
@@ -327,6 +333,31 @@ class Database:
             else:
                 again = "UPDATE messages SET attempts = attempts + 1, due_s = ? WHERE id = ?"
                 run(again, (due_s, message_id))
+
+    def put_batch(self, record: BatchRecord, old_s: float) -> None:
+        """Keep a batch, and remove those that are older than `old_s`."""
+        members = json.dumps([(each.name, each.job_id, each.error) for each in record.members])
+        with self._transaction() as run:
+            run("DELETE FROM batches WHERE created_s < ?", (old_s,))
+            values = record.id, record.owner, record.created_s, members
+            run("INSERT INTO batches VALUES (?, ?, ?, ?)", values)
+
+    def batch(self, batch_id: str) -> BatchRecord | None:
+        """The batch with this id."""
+        found = self._read("SELECT * FROM batches WHERE id = ?", batch_id)
+        if not found:
+            return None
+        id_, owner, created_s, members = found[0]
+        kept = [
+            MemberRecord(name, job_id, error and JobFailed.Response(*error))
+            for name, job_id, error in json.loads(members)
+        ]
+        return BatchRecord(id_, owner, created_s, kept)
+
+    def remove_batch(self, batch_id: str) -> None:
+        """Forget a batch."""
+        with self._transaction() as run:
+            run("DELETE FROM batches WHERE id = ?", (batch_id,))
 
     def _read(self, statement: str, *values: object) -> list[sqlite3.Row]:
         """What a query finds; it waits for no writer, and no writer for it."""

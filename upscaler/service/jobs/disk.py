@@ -43,10 +43,12 @@ from upscaler.service.backend import (
 from upscaler.service.jobs.database import Database, Row
 from upscaler.service.jobs.store import (
     ANONYMOUS,
+    BATCH_LIFETIME_S,
     MAX_JOBS,
     MAX_RETRY_AFTER_S,
     NOT_COMPLETED,
     UNKNOWN,
+    BatchRecord,
     JobView,
     Submission,
     response_to,
@@ -294,6 +296,15 @@ class DiskJobStore:
             running.task.cancel()
         self._tell_waiters()
         await self._in_thread(self._remove, row.files)
+
+    async def put_batch(self, record: BatchRecord) -> None:
+        await self._ask(self._database.put_batch, record, self._clock() - BATCH_LIFETIME_S)
+
+    async def batch(self, batch_id: str) -> BatchRecord | None:
+        return await self._ask(self._database.batch, batch_id)
+
+    async def remove_batch(self, batch_id: str) -> None:
+        await self._ask(self._database.remove_batch, batch_id)
 
     async def listed(self, owner: str, limit: int, before: str | None = None) -> list[JobView]:
         rows = await self._ask(self._database.listed, owner, limit, before)

@@ -21,11 +21,13 @@ from upscaler.errors import Busy, JobFailed, UnknownJob, release_frames
 from upscaler.service.backend import ScheduledJob, Scheduler, StageTimer, UpscaleResult
 from upscaler.service.jobs.store import (
     ANONYMOUS,
+    BATCH_LIFETIME_S,
     MAX_JOBS,
     MAX_RETRY_AFTER_S,
     NOT_COMPLETED,
     UNEXPECTED,
     UNKNOWN,
+    BatchRecord,
     JobView,
     Submission,
     response_to,
@@ -231,6 +233,18 @@ class MemoryJobStore:
         if job.task:
             job.task.cancel()
 
+    async def put_batch(self, record: BatchRecord) -> None:
+        old_s = self._clock() - BATCH_LIFETIME_S
+        for each in [each for each in self._batches.values() if each.created_s < old_s]:
+            del self._batches[each.id]
+        self._batches[record.id] = record
+
+    async def batch(self, batch_id: str) -> BatchRecord | None:
+        return self._batches.get(batch_id)
+
+    async def remove_batch(self, batch_id: str) -> None:
+        self._batches.pop(batch_id, None)
+
     async def listed(self, owner: str, limit: int, before: str | None = None) -> list[JobView]:
         self._forget_expired()
         ids = list(self._jobs)
@@ -246,6 +260,7 @@ class MemoryJobStore:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._expiring: OrderedDict[str, Job] = OrderedDict()
         self._fetched: OrderedDict[str, Job] = OrderedDict()
+        self._batches: dict[str, BatchRecord] = {}
         self._keyed: dict[tuple[str, str], Job] = {}
         self._results_bytes = self._reserved_bytes = 0
         self.outbox.clear()

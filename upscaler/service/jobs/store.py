@@ -17,6 +17,8 @@ MAX_JOBS: Final = 10_000
 """Failed jobs take hardly any memory, but their number must be limited, too."""
 MAX_RETRY_AFTER_S: Final = 600
 KEY_HEADER: Final = "Idempotency-Key"
+BATCH_LIFETIME_S: Final = 7 * 24 * 3600.0
+"""How long a batch is kept: its jobs may wait for days, and are kept for one more."""
 NOT_COMPLETED: Final = "this inference is not completed: ask its poll_url how far it is"
 UNKNOWN: Final = "no inference has this id, it was cancelled, or its result is no longer kept"
 UNEXPECTED: Final = JobFailed.Response(500, "Internal Server Error", {})
@@ -76,6 +78,25 @@ class JobView:
     def rows(self) -> int:
         """How many rows of the result are done."""
         return int(self.done * self.size[1])
+
+
+@dataclass(frozen=True)
+class MemberRecord:
+    """One request of a batch: the id of its job, or the response to a request that became none."""
+
+    name: str
+    job_id: str | None
+    error: JobFailed.Response | None
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """A batch. `created_s` is in seconds since 1970."""
+
+    id: str
+    owner: str
+    created_s: float
+    members: list[MemberRecord]
 
 
 class JobStore(Protocol):
@@ -151,6 +172,18 @@ class JobStore(Protocol):
 
         To another owner than its own a job is unknown.
         """
+        ...
+
+    async def put_batch(self, record: BatchRecord) -> None:
+        """Keep a batch, for as long as its jobs are kept, at least."""
+        ...
+
+    async def batch(self, batch_id: str) -> BatchRecord | None:
+        """Return a batch; None if there is none with this id, or no longer."""
+        ...
+
+    async def remove_batch(self, batch_id: str) -> None:
+        """Forget a batch, and none of its jobs."""
         ...
 
     async def listed(self, owner: str, limit: int, before: str | None = None) -> list[JobView]:
