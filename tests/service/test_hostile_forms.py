@@ -211,7 +211,7 @@ ids = st.one_of(
 def test_a_method_that_nobody_has_is_a_405(
     api: httpx.Client, method: str, path: str, response_id: str
 ) -> None:
-    target = path.format(response_id=response_id).encode()
+    target = path.format(response_id=response_id, batch_id=response_id).encode()
     answer = api.request(method, "/", extensions={"target": target}, headers={"Authorization": ""})
     check_method(answer, method, path, (method, target))
 

@@ -343,12 +343,14 @@ def test_a_failure_is_an_event(slow: Serve) -> None:
 
 def test_a_cancellation_is_an_event(slow: Serve) -> None:
     gate = Gate()
-    with slow(gate) as api, ThreadPoolExecutor(1) as pool:
-        job_id = started(api)
-        watching = pool.submit(api.get, f"/v1/requests/{job_id}/events", timeout=PATIENCE_S)
-        assert gate.entered.acquire(timeout=PATIENCE_S)
-        assert api.delete(f"/v1/requests/{job_id}").status_code == 204
-        name, _, data = events_in(watching.result().text)[-1]
+    with slow(gate) as api:
+        url = f"/v1/requests/{started(api)}"
+        with api.stream("GET", f"{url}/events", timeout=PATIENCE_S) as watched:
+            pieces = watched.iter_text()
+            text = next(pieces)
+            assert api.delete(url).status_code == 204
+            text += "".join(pieces)
+        name, _, data = events_in(text)[-1]
         assert (name, data["status"]) == ("failed", 404)
 
 
