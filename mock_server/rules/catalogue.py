@@ -254,6 +254,27 @@ RULES: Final = (
         "Content-Encoding is a 415",
         "ours",
     ),
+    Rule(
+        "EXT-1",
+        "a request that is sent again with its Idempotency-Key gets the same job and response; "
+        "another request with it is a 422",
+        "ours",
+    ),
+    Rule("EXT-2", "DELETE of a poll_url stops the inference, or removes its result", "ours"),
+    Rule("EXT-3", "GET /v1/requests lists the inferences of a token, the newest first", "ours"),
+    Rule(
+        "EXT-4",
+        "an inference can be watched as server-sent events, of /v1/requests/{id}/events, or of a "
+        "POST that accepts text/event-stream",
+        "ours",
+    ),
+    Rule(
+        "EXT-5",
+        "the URL in X-Upscaler-Webhook is told that an inference is completed, as Standard "
+        "Webhooks has it",
+        "ours",
+    ),
+    Rule("EXT-6", "POST /v1/batches takes up to 1000 requests, each of which is a job", "ours"),
 )
 ORDER: Final = {rule.id: number for number, rule in enumerate(RULES)}
 """The position of each rule."""
