@@ -5,8 +5,10 @@
 `upscaler serve` runs in a process of its own, with the trained weights that are installed. Its
 capacity is measured with two clients that always wait for an answer, before and after the load and
 for a quarter of the time each. In between, pictures are asked for at twice that rate, whether those
-before were answered or not; as many requests come that are refused for what they say; and now and
-then there are clients that stop in the middle of a head, a body or an answer, or hang up.
+before were answered or not: of four, two clients wait for the answer, one watches the events of a
+job, and one is told by a webhook. As many requests come that are refused for what they say; and now
+and then there are clients that stop in the middle of a head, a body or an answer, or hang up. The
+jobs that still wait then are all made before the capacity is measured again.
 
 Each answer with a picture is compared, by its SHA-256, with what `upscaler image` made of the same
 picture before. It ends with an error unless every request that was taken on came to its picture,
@@ -19,6 +21,8 @@ import argparse
 import asyncio
 import base64
 import hashlib
+import hmac
+import http.server
 import itertools
 import json
 import os
@@ -26,13 +30,15 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
+from uuid import uuid4
 
 import httpx
 from PIL import Image
@@ -56,6 +62,8 @@ HUNG_EVERY_S: Final = 4.0
 HUNG_FOR_S: Final = 30.0
 """Longer than the service waits for a head; those that hang up do so after a second."""
 PATIENCE_S: Final = 300.0
+JOB_PATIENCE_S: Final = 1800.0
+"""Jobs are not refused while others wait: those of half the load wait for the rest of it."""
 UPSCALER: Final = str(Path(sys.executable).parent / "upscaler")
 
 
@@ -107,6 +115,45 @@ class Service:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
 
+class Receiver:
+    """Where webhooks go: how often each job was told of, by its id."""
+
+    def __init__(self) -> None:
+        self.told: Counter[str] = Counter()
+        self.wrong = 0
+        self.secret = b""
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                signed = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}."
+                digest = hmac.digest(receiver.secret, signed.encode() + body, "sha256")
+                if self.headers["webhook-signature"] == f"v1,{base64.b64encode(digest).decode()}":
+                    receiver.told[json.loads(body)["response_id"]] += 1
+                else:
+                    receiver.wrong += 1
+                self.send_response_only(204)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name
+                """Say nothing."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}/"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
 def environment() -> dict[str, str]:
     """That of the service, and of what makes the pictures that it must come to."""
     return {
@@ -150,13 +197,16 @@ def pictures(model: UpscalingModel, side: int, folder: Path) -> list[Picture]:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Service]:
-    """`upscaler serve` on a free port."""
+def served(folder: Path, receiver: Receiver) -> Iterator[Service]:
+    """`upscaler serve` on a free port, which may tell `receiver`."""
+    variables = environment() | {
+        "UPSCALER_DATA": str(folder / "data"),
+        "UPSCALER_FETCH_NETWORKS": "127.0.0.0/8",
+        "UPSCALER_FETCH_PORTS": str(receiver.port),
+    }
     log = folder / "log"
     with log.open("w") as file:
-        process = subprocess.Popen(
-            [UPSCALER, "serve", "--port", "0"], stderr=file, env=environment()
-        )
+        process = subprocess.Popen([UPSCALER, "serve", "--port", "0"], stderr=file, env=variables)
     try:
         while not (told := re.search(r"running on (http://[^ \"]+)", log.read_text())):
             if process.poll() is not None:
@@ -171,8 +221,11 @@ def served(folder: Path) -> Iterator[Service]:
 class Load:
     """Clients of one service; what comes to them is noted in `found`."""
 
-    def __init__(self, service: Service, choice: list[Picture], found: Found) -> None:
+    def __init__(
+        self, service: Service, choice: list[Picture], found: Found, receiver: Receiver
+    ) -> None:
         self.service = service
+        self.receiver = receiver
         self.found = found
         self._pictures = itertools.cycle(choice)
         self._host, _, port = service.url.removeprefix("http://").partition(":")
@@ -184,6 +237,11 @@ class Load:
             timeout=PATIENCE_S,
             limits=httpx.Limits(max_connections=None),
         )
+
+    async def secret(self) -> bytes:
+        """What webhooks are signed with."""
+        told = (await self._api.get("/v1/webhooks/secret")).json()["secret"]
+        return base64.b64decode(told.removeprefix("whsec_"))
 
     async def made(self) -> float:
         """How many pictures the service has made."""
@@ -225,7 +283,8 @@ class Load:
                 elapsed_s = time.monotonic() - began_s
                 if elapsed_s > seconds:
                     break
-                asking += map(asyncio.create_task, (self.good(), self.bad(number)))
+                good = (self.good, self.watched, self.good, self.told)[number % 4]
+                asking += map(asyncio.create_task, (good(), self.bad(number)))
                 if began_s + elapsed_s > hung_s:
                     hung_s += HUNG_EVERY_S
                     self._hung.append(asyncio.create_task(self.hung(next(turns))))
@@ -249,6 +308,57 @@ class Load:
                 self.found.faults.append("a picture was wrong")
         elif answer.status_code not in (429, 503) or "Retry-After" not in answer.headers:
             self.found.faults.append(f"a picture was refused with {answer.status_code}")
+
+    async def watched(self) -> None:
+        """Watch a job until its picture is there."""
+        picture = next(self._pictures)
+        headers = {"Accept": "text/event-stream", "Idempotency-Key": uuid4().hex}
+        last = "{}"
+        try:
+            async with self._api.stream(
+                "POST", "/upscaling", content=picture.body, headers=headers
+            ) as answer:
+                if answer.status_code != 200:
+                    self.found.answers[f"watched: {answer.status_code}"] += 1
+                    return
+                async for line in answer.aiter_lines():
+                    last = line.removeprefix("data: ") if line.startswith("data: ") else last
+        except httpx.HTTPError as error:
+            self.found.faults.append(f"the events of a job were lost: {error!r}")
+            return
+        await self.fetch(picture, json.loads(last), "watched")
+
+    async def told(self) -> None:
+        """Start a job, and wait until the webhook tells that its picture is there."""
+        picture = next(self._pictures)
+        headers = {"X-OctoAI-Async": "1", "X-Upscaler-Webhook": self.receiver.url}
+        answer = await self._api.post("/upscaling", content=picture.body, headers=headers)
+        if answer.status_code != 200:
+            self.found.answers[f"told: {answer.status_code}"] += 1
+            return
+        job_id = answer.json()["response_id"]
+        deadline_s = time.monotonic() + JOB_PATIENCE_S
+        while not self.receiver.told[job_id]:
+            if time.monotonic() > deadline_s:
+                self.found.faults.append("a webhook was lost")
+                return
+            await asyncio.sleep(0.2)
+        await self.fetch(picture, {"response_url": f"/v1/responses/{job_id}"}, "told")
+
+    async def fetch(self, picture: Picture, told: dict[str, str], how: str) -> None:
+        """Fetch the result of a job, which must be right, and remove it."""
+        if "response_url" not in told:
+            self.found.faults.append(f"a job was lost: {told}")
+            return
+        answer = await self._api.get(told["response_url"])
+        self.found.answers[f"{how}: {answer.status_code}"] += 1
+        if answer.status_code != 200:
+            self.found.faults.append(f"a job ended with {answer.status_code}")
+            return
+        file = base64.b64decode(answer.json()["image_b64"])
+        if hashlib.sha256(file).hexdigest() != picture.sha256:
+            self.found.faults.append("the picture of a job was wrong")
+        await self._api.delete(told["response_url"].replace("responses", "requests"))
 
     async def bad(self, number: int) -> None:
         """Send what is wrong, by turns in different ways, and be told so."""
@@ -286,6 +396,12 @@ class Load:
     async def end(self) -> None:
         """See that nothing is left of it all, when those that hang have gone, too."""
         await asyncio.gather(*self._hung)
+        if left := (await self._api.get("/v1/requests")).json()["requests"]:
+            self.found.faults.append(f"{len(left)} jobs are left that nobody knows")
+        if twice := [count for count in self.receiver.told.values() if count > 1]:
+            self.found.faults.append(f"{len(twice)} webhooks came more than once")
+        if self.receiver.wrong:
+            self.found.faults.append(f"{self.receiver.wrong} webhooks had a wrong signature")
         deadline_s = time.monotonic() + PATIENCE_S
         idle = re.compile(r"^upscaler_(?:held_bytes|queue_depth) 0\.0$", re.MULTILINE)
         while len(idle.findall((await self._api.get("/metrics")).text)) < 2:
@@ -296,10 +412,13 @@ class Load:
         await self._api.aclose()
 
 
-async def loaded(service: Service, choice: list[Picture], seconds: float) -> Found:
+async def loaded(
+    service: Service, choice: list[Picture], seconds: float, receiver: Receiver
+) -> Found:
     """Put the load on `service` for so many seconds in all, and say what was found."""
     found = Found()
-    load = Load(service, choice, found)
+    load = Load(service, choice, found, receiver)
+    receiver.secret = await load.secret()
     for _ in choice:
         await load.good()
     found.resting_bytes = service.status_bytes("VmRSS")
@@ -319,8 +438,8 @@ def soak(seconds: float, model: UpscalingModel, side: int) -> Found:
     """Start a service, put it under load for so many seconds in all, and stop it."""
     with tempfile.TemporaryDirectory() as name:
         choice = pictures(model, side, Path(name))
-        with served(Path(name)) as service:
-            return asyncio.run(loaded(service, choice, seconds))
+        with Receiver() as receiver, served(Path(name), receiver) as service:
+            return asyncio.run(loaded(service, choice, seconds, receiver))
 
 
 def judged(found: Found, at_least: float) -> list[str]:

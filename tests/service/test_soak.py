@@ -20,7 +20,8 @@ def test_overload_loses_nothing() -> None:
     found = soak.soak(40, UpscalingModel.ANIMEVIDEO_V3, 256)
     assert soak.judged(found, 0) == [], soak.report(found)
     assert found.throughput > AT_LEAST * min(found.capacity), soak.report(found)
-    assert found.answers["good: 200"] > 10
+    for kind in ("good", "watched", "told"):
+        assert found.answers[f"{kind}: 200"] > 5
     assert {"hung: head", "hung: body", "hung: answer"} <= found.answers.keys()
     # None of it would go unseen.
     assert soak.judged(replace(found, throughput=0.0), 0.9)
