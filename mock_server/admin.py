@@ -147,6 +147,15 @@ class Handlers:
         self._state.webhooks.set(given.get("sequence", ""))
         return await self.get_webhooks(request)
 
+    async def get_faces(self, _request: Request) -> dict[str, Any]:
+        """Return how many faces every picture has."""
+        return {"count": self._state.faces.count}
+
+    async def set_faces(self, request: Request) -> dict[str, Any]:
+        """Set their number."""
+        self._state.faces.set((await _read_object(request, "count")).get("count"))
+        return await self.get_faces(request)
+
     async def get_progress(self, _request: Request) -> dict[str, Any]:
         """Return the poll script of the next asynchronous inferences."""
         return asdict(self._state.jobs.progress)
@@ -169,6 +178,7 @@ def create_routes(handlers: Handlers) -> Starlette:
         },
         "clock": {"GET": handlers.get_clock, "POST": handlers.advance_clock},
         "webhooks": {"GET": handlers.get_webhooks, "POST": handlers.set_webhooks},
+        "faces": {"GET": handlers.get_faces, "POST": handlers.set_faces},
         "progress": {"GET": handlers.get_progress, "POST": handlers.set_progress},
     }
     return Starlette(

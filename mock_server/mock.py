@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from mock_server.admin import AdminMiddleware
 from mock_server.admin_access import parse_hosts
 from mock_server.backend.backend import MockBackend
+from mock_server.backend.faces import FaceCount
 from mock_server.backend.jobs import MockJobStore
 from mock_server.backend.webhooks import MockPoster
 from mock_server.clock import Clock
@@ -61,7 +62,8 @@ class Mock:
 
     Every picture has `faces` faces, by default 1: the X-Upscaler-Faces of a response to
     `face_enhance: true`, which changes nothing else. With a `face_enhance`, `refuse` or `ignore`,
-    the mock is a service without the face model, unless it has `faces` as well.
+    the mock is a service without the face model, unless it has `faces` as well. `faces.set` changes
+    their number.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Mock:
         # An empty list counts as None: `create_app` refuses to run without a token.
         chosen = tokens or scenario.tokens or settings.tokens or (DEFAULT_TOKEN,)
         without = _first(face_enhance, scenario.face_enhance, settings.face_enhance)
-        self.faces: int | None = _first(faces, scenario.faces, 1 if without is None else None)
+        self.faces = FaceCount(_first(faces, scenario.faces, 1 if without is None else None))
         enhance = None if without is None else FaceEnhance(without)
         self.settings = replace(settings, tokens=tuple(chosen), face_enhance=enhance)
         self.clock = clock or Clock()
@@ -101,7 +103,9 @@ class Mock:
         self.rate_limit: int | None = _first(rate_limit, scenario.rate_limit, None)
         window = SlidingWindow(self.rate_limit, self.clock) if self.rate_limit else None
         self.webhooks = MockPoster(scenario.webhooks)
-        self._state = State(self.clock, self.journal, self.faults, self.jobs, self.webhooks, window)
+        self._state = State(
+            self.clock, self.journal, self.faults, self.jobs, self.webhooks, self.faces, window
+        )
         hosts = parse_hosts(admin_hosts) if admin else None
         origins = (settings.cors_origins or ("*",)) if cors else ()
         self._app_options = (_first(fetch, scenario.fetch, "made"), hosts, origins)
@@ -113,7 +117,7 @@ class Mock:
             "admin_hosts": hosts or (),
             "fetch": self._app_options[0],
             "rate_limit": self.rate_limit,
-            "faces": self.faces,
+            "faces": self.faces.count,
             "cors": cors,
             "sessions": False,
         }

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from mock_server.backend.faces import parse_faces
 from mock_server.backend.jobs import PollScript
 from mock_server.backend.webhooks import parse_webhook_faults
 from mock_server.endpoints import ROUTES
 from mock_server.faults.fault import Fault, parse_sequence
 from mock_server.faults.schedule import Steps, parse_probabilities
 from mock_server.rate_limit import parse_rate
-from upscaler.api.limits import MAX_FACES
 from upscaler.errors import InvalidSetting
 from upscaler.settings import FaceEnhance
 
@@ -110,13 +110,6 @@ def _parse_face_enhance(value: object) -> FaceEnhance:
     if value not in tuple(FaceEnhance):
         raise ScenarioError(f"expected one of {', '.join(FaceEnhance)}")
     return FaceEnhance(str(value))
-
-
-def parse_faces(value: object) -> int:
-    """Return a number of faces, which must be one that the service restores; raises ValueError."""
-    if type(value) is not int or not 0 <= value <= MAX_FACES:
-        raise ScenarioError(f"expected an integer from 0 to {MAX_FACES}")
-    return value
 
 
 def _parse_faults(value: object) -> dict[str, Steps]:

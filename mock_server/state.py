@@ -5,6 +5,7 @@ It knows neither of them: both are given it, and nothing in it keeps a mock or i
 
 from dataclasses import dataclass
 
+from mock_server.backend.faces import FaceCount
 from mock_server.backend.jobs import MockJobStore
 from mock_server.backend.webhooks import MockPoster
 from mock_server.clock import Clock
@@ -22,6 +23,7 @@ class State:
     faults: FaultSchedule
     jobs: MockJobStore
     webhooks: MockPoster
+    faces: FaceCount
     rate_limit: SlidingWindow | None
 
     def reset(self) -> None:
@@ -31,6 +33,7 @@ class State:
         self.faults.reset()
         self.jobs.reset()
         self.webhooks.reset()
+        self.faces.reset()
         if self.rate_limit:
             self.rate_limit.reset()
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
+from mock_server.backend.faces import FaceCount
 from mock_server.backend.nearest import NearestUpscaler
 from mock_server.faults.fault import current
 from upscaler.formats import ImageEncoding
@@ -24,7 +25,7 @@ class MockBackend(LocalBackend):
     None is a service that restores none.
     """
 
-    def __init__(self, faces: int | None = None) -> None:
+    def __init__(self, faces: FaceCount | None = None) -> None:
         super().__init__(NearestUpscaler(faces), jpeg=SMALL)
 
     async def make(self, task: UpscaleJob, timer: StageTimer) -> UpscaleResult:

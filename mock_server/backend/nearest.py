@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mock_server.backend.faces import FaceCount
 from upscaler.api.sizes import Size
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
@@ -32,10 +33,10 @@ class NearestUpscaler:
     only the middle pixel of each square is used.
     """
 
-    def __init__(self, faces: int | None = None) -> None:
+    def __init__(self, faces: FaceCount | None = None) -> None:
         """Say of every picture that it has so many faces; None is a service that restores none."""
-        self.face_enhance = faces is not None
-        self._faces = faces or 0
+        self._faces = faces or FaceCount(None)
+        self.face_enhance = self._faces.count is not None
 
     def load(self, model: UpscalingModel) -> str:
         """Load nothing. The SHA-256 differs between models, as that of real weights does."""
@@ -83,7 +84,7 @@ class NearestUpscaler:
         strips: Iterable[Pixels],
     ) -> tuple[int, Iterable[Pixels]]:
         """The number of faces that it was told, and the same strips."""
-        return self._faces, strips
+        return self._faces.count or 0, strips
 
 
 def _nearest(before: int, after: int, square_px: int) -> NDArray[np.intp]:

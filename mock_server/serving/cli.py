@@ -16,10 +16,11 @@ from typing import Final, NoReturn
 from starlette.types import ASGIApp
 
 from mock_server.admin_access import PRIVATE_NAMES, is_name, parse_hosts
+from mock_server.backend.faces import parse_faces
 from mock_server.mock import DEFAULT_TOKEN, Mock
 from mock_server.rate_limit import parse_rate
 from mock_server.rules import catalogue
-from mock_server.scenario import FETCHES, parse_faces
+from mock_server.scenario import FETCHES
 from mock_server.serving.connection import MockConnection
 from mock_server.serving.malloc import keep_freed_memory
 from upscaler.api.limits import MAX_FACES

@@ -1,5 +1,6 @@
 """`upscaler image --face-enhance`."""
 
+import io
 import json
 from pathlib import Path
 
@@ -8,7 +9,11 @@ import pytest
 from PIL import Image
 
 from tests.support import face_nets
-from upscaler.cli import main
+from upscaler.cli import main, sizes
+from upscaler.engine.pool import EnginePool
+from upscaler.formats import ImageEncoding
+from upscaler.models import UpscalingModel
+from upscaler.settings import Device, Settings
 
 
 def upscaled(folder: Path, name: str, *options: str) -> np.ndarray:
@@ -29,6 +34,27 @@ def test_a_face_is_restored_and_counted(
     changed = (plain != full).any(axis=2)
     assert 0.02 < changed.mean() < 0.5
     assert np.abs(half - (plain + full) / 2).max() <= 1
+
+
+def test_the_memory_for_faces_is_forecast(tmp_path: Path) -> None:
+    engines = EnginePool(Settings(device=Device.CPU))
+    picture = Image.new("RGB", (300, 200))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    forecasts = [
+        sizes.forecast(
+            sizes.read_picture(file.getvalue(), None, engines),
+            (300, 200),
+            UpscalingModel.ANIMEVIDEO_V3,
+            ImageEncoding.PNG,
+            spool=tmp_path,
+            engines=engines,
+            faces=faces,
+        ).memory_bytes
+        for faces in (False, True)
+    ]
+    assert forecasts[0] < engines.face_bytes((300, 200)) <= forecasts[1]
+    assert engines.face_bytes((2000, 1500)) > engines.face_bytes((300, 200)), "to find them"
 
 
 @pytest.mark.parametrize("strength", ["-0.1", "1.5", "much", "nan"])

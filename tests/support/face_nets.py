@@ -8,7 +8,7 @@ from upscaler.engine.faces.detection import CENTRE_VARIANCE, prior_boxes
 from upscaler.engine.faces.restoration import FaceNets
 from upscaler.engine.faces.retinaface import Predictions
 
-SIDE = 64
+SIDE = 32
 """The side in pixels of a face, and of its prior box."""
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support import face_nets
+from tests.support import face_nets, networks
 from tests.support.checkpoints import pickled
 from upscaler.engine.faces import loading
 from upscaler.engine.faces.backbones import MobileNetV1
 from upscaler.engine.faces.retinaface import RetinaFace
 from upscaler.engine.pool import EnginePool
+from upscaler.engine.weights import Loaded
 from upscaler.errors import OutOfMemory, WeightsUnavailable
 from upscaler.face_models import FACE_MODELS, FaceDetector, needed
 from upscaler.imaging.pixels import Pixels
@@ -127,6 +128,23 @@ def test_faces_alone_change(
     assert np.array_equal(found[:, :, 3:], plain[:, :, 3:])
     corners = changed[: size[1] // 8, : size[0] // 8]
     assert not corners.any()
+
+
+@pytest.mark.first(0)
+@pytest.mark.parametrize("model", UpscalingModel)
+def test_faces_are_pasted_into_what_any_model_makes(
+    model: UpscalingModel, monkeypatch: pytest.MonkeyPatch, photo: Pixels
+) -> None:
+    """Networks of full size, with weights of any kind."""
+    monkeypatch.setattr("upscaler.engine.pool.load_faces", lambda *_: face_nets.nets())
+    read = {model: Loaded(networks.network(MODELS[model]), "00")}
+    engines = EnginePool(Settings(device=Device.CPU), read)
+    pixels, size = photo[100:196, 100:196], (150, 150)
+    plain = list(engines.upscale(pixels, model, size))
+    _, strips = engines.enhance_faces(pixels, size, [strip.copy() for strip in plain])
+    changed = (np.concatenate(list(strips)) != np.concatenate(plain)).any(axis=2)
+    assert 0.1 < changed.mean() < 0.8
+    assert not changed[0].any()
 
 
 def test_a_strength_of_nothing_changes_nothing(engines: EnginePool, photo: Pixels) -> None:
