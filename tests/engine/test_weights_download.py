@@ -32,7 +32,7 @@ from tests.support.checkpoints import (
     tensors,
     whole,
 )
-from upscaler.engine import weights
+from upscaler.engine import weights, weights_download
 from upscaler.engine.weights import cache_folder, fetch, load
 from upscaler.errors import WeightsUnavailable
 from upscaler.models import MODELS, Model, UpscalingModel
@@ -238,7 +238,7 @@ def test_two_broken_connections_are_a_failure() -> None:
 
 
 def test_a_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "DOWNLOAD_TIMEOUT", 0.1)
+    monkeypatch.setattr(weights_download, "TIMEOUT", 0.1)
     done = threading.Event()
 
     def silent(handler: BaseHTTPRequestHandler) -> None:

@@ -3,7 +3,6 @@
 Most of it comes from Linux's /proc; on other systems unknown facts are left out.
 """
 
-import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass
@@ -68,6 +67,8 @@ def available_bytes() -> int | None:
 
 def version(distribution: str) -> str | None:
     """The version of an installed distribution, None if it is not installed."""
+    import importlib.metadata  # noqa: PLC0415  takes a while, and `upscaler --help` has no use for it
+
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

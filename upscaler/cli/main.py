@@ -1,26 +1,19 @@
 """The command line: `upscaler image`, `serve`, `weights` and `bench`.
 
-Each command imports torch and FastAPI only when it runs, so that the others start fast. The exit
-status is 0 for success, 1 for a failure, and 2 for an invalid command or input.
+Each command is imported only when it runs, so that the others start fast. The exit status is 0 for
+success, 1 for a failure, and 2 for an invalid command or input.
 """
 
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Final
+from importlib import import_module
 
-from upscaler.cli import bench, image, options, serve, weights
+from upscaler.cli import options
 from upscaler.cli.output import error_text, fail
 from upscaler.errors import FileRefused, ImageError, InvalidRequest, UpscalerError
 from upscaler.files import STDOUT, discard_stdout, escape_unencodable, flushed_stdout
 from upscaler.install import install_command
-
-COMMANDS: Final = {
-    "image": image.run,
-    "serve": serve.run,
-    "weights": weights.run,
-    "bench": bench.run,
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with flushed_stdout():
             args = options.parser().parse_args(argv)
-            return COMMANDS[args.command](args)
+            status: int = import_module(f"upscaler.cli.{args.command}").run(args)
+            return status
     except ModuleNotFoundError as error:
         # Any other missing module is a bug or a broken installation, which needs its traceback.
         if error.name not in ("torch", "safetensors"):

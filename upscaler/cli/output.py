@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from upscaler.errors import InvalidRequest, UpscalerError
 from upscaler.file_inputs import STDIO
 from upscaler.files import STDOUT, atomic_write, printable
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 OPTIONS: Final = {
     "scale": "--scale: ",
@@ -99,6 +100,8 @@ def progress_bar(
 
     def update(done: int, total: int) -> None:
         if not bars:
+            from tqdm import tqdm
+
             scaled = unit == "B"  # bytes are shown as kB and MB
             bars.append(
                 tqdm(

@@ -17,7 +17,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
-import httpx
 import numpy as np
 import platformdirs
 import safetensors.torch
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from upscaler.engine.networks import Net, build
 from upscaler.errors import WeightsUnavailable
 from upscaler.face_models import FaceModel
-from upscaler.files import atomic_write, obstacle, read_file, remove_stale_parts
+from upscaler.files import obstacle, read_file, remove_stale_parts
 from upscaler.models import Checkpoint, Model
 
 log = logging.getLogger(__name__)
@@ -42,8 +41,6 @@ NCNN_HALF: Final = 0x01306B47
 MAX_FILE_BYTES: Final = 2**29
 """At most this much of a file is read: twice the size of the largest upscaling model with two sets
 of weights (params and params_ema) in fp64, and half as much again as GFPGAN's has."""
-DOWNLOAD_TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
-"""Seconds without any data, not for the whole download."""
 
 
 class Source(StrEnum):
@@ -165,19 +162,9 @@ def fetch(
         raise WeightsUnavailable(f"{error.filename}: {error.strerror}") from error
     url = f"{releases or model.releases}/{model.official.path}"
     log.info("downloading the weights of %s from %s", model.name, url)
-    try:
-        try:
-            _download(url, path, model.official, progress)
-        except httpx.HTTPError as error:
-            if not _is_transient(error):
-                raise
-            _download(url, path, model.official, progress)
-    except (httpx.HTTPError, OSError, ImportError) as error:
-        # httpx raises ImportError for a SOCKS proxy without the package that it needs for that.
-        raise WeightsUnavailable(
-            f"the weights of {model.name} could not be fetched from {url} ({_describe(error)}): "
-            f"fetch {model.official.filename} elsewhere and set UPSCALER_WEIGHTS to its folder"
-        ) from error
+    from upscaler.engine.weights_download import download  # noqa: PLC0415  with httpx, for few
+
+    download(url, path, model.name, model.official, progress)
     return path
 
 
@@ -215,52 +202,6 @@ def _candidates(model: Model | FaceModel, folder: Path | None) -> Iterator[Found
     if model.ncnn and package and package.origin:
         path = Path(package.origin).parent / model.ncnn.path
         yield Found(path, Source.PACKAGE, model.ncnn)
-
-
-def _download(
-    url: str, path: Path, expected: Checkpoint, progress: DownloadProgress | None
-) -> None:
-    """Download `url` to `path` if it is the expected file; otherwise leave nothing there.
-
-    Raises WeightsUnavailable for another file, and what httpx and the file system raise.
-    """
-    digest = hashlib.sha256()
-    done = 0
-    with atomic_write(path) as file:
-        with httpx.stream(
-            "GET",
-            url,
-            headers={"Accept-Encoding": "identity"},  # the SHA-256 is that of the file as it is
-            follow_redirects=True,  # GitHub's releases redirect to another host
-            timeout=DOWNLOAD_TIMEOUT,
-        ) as response:
-            response.raise_for_status()
-            for chunk in response.iter_raw():
-                done += len(chunk)
-                if done > expected.size_bytes:
-                    break  # it is another file, which may have no end
-                digest.update(chunk)
-                file.write(chunk)
-                if progress:
-                    progress(done, expected.size_bytes)
-        if digest.hexdigest() != expected.sha256:
-            raise WeightsUnavailable(
-                f"{url} sent a file with SHA-256 {digest.hexdigest()}, not {expected.sha256}: "
-                "refused"
-            )
-
-
-def _is_transient(error: httpx.HTTPError) -> bool:
-    """Whether a retry may succeed: after a connection error, a 408, a 429 or any 5xx."""
-    if not isinstance(error, httpx.HTTPStatusError):
-        return True
-    return error.response.status_code in (408, 429) or error.response.is_server_error
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, httpx.HTTPStatusError):
-        return f"HTTP status {error.response.status_code}"
-    return str(error) or type(error).__name__
 
 
 def _read(data: bytes, suffix: str, like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
