@@ -214,3 +214,56 @@ def test_on_gpus_models_are_tried_before_anybody_can_connect(
     with logged_without():
         assert main.main(["serve", "--device", "cpu", "--port", "0"]) == 0
     assert done == ["tried"] * on_gpu + ["listening", "served"]
+
+
+def test_several_workers_need_a_folder_that_they_share(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UPSCALER_DATA", ":memory:")
+    assert main.main(["serve", "--workers", "2"]) == 1
+    assert "a folder that they share" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_several_workers_are_one_service_and_one_that_dies_is_replaced(tmp_path: Path) -> None:
+    """Whichever is asked knows every job."""
+    serve = (*SERVE, "--workers", "2")
+    with served(tmp_path, "token", serve) as service, httpx.Client(base_url=service.url) as api:
+        api.headers["Authorization"] = "Bearer token"
+
+        def children() -> list[int]:
+            tasks = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
+            commands = {
+                int(pid): Path(f"/proc/{pid}/cmdline").read_text()
+                for pid in tasks.read_text().split()
+            }
+            return [pid for pid, command in commands.items() if "spawn_main" in command]
+
+        def finished(ids: list[str]) -> None:
+            for each in ids:
+                while True:
+                    # A connection of its own, so that now one worker answers and now the other.
+                    url = f"{service.url}/v1/requests/{each}"
+                    try:
+                        answer = httpx.get(url, headers=api.headers, timeout=60)
+                    except httpx.TransportError:  # one that was killed
+                        continue
+                    assert answer.status_code == 200
+                    if answer.json()["status"] == "completed":
+                        break
+                    time.sleep(0.05)
+                url = url.replace("requests", "responses")
+                assert httpx.get(url, headers=api.headers, timeout=60).status_code == 200
+
+        def start() -> str:
+            url = f"{service.url}/upscaling"
+            headers = {**api.headers, "X-OctoAI-Async": "1"}
+            answer = httpx.post(url, json=FAST, headers=headers, timeout=60)
+            return str(answer.json()["response_id"])
+
+        finished([start() for _ in range(6)])
+        while len(children()) < 2:
+            time.sleep(0.05)
+        ids = [start() for _ in range(4)]
+        os.kill(children()[0], signal.SIGKILL)
+        finished(ids)

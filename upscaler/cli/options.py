@@ -24,6 +24,7 @@ Parsed = TypeVar("Parsed")
 Word = TypeVar("Word", bound=str)
 
 NO_PEER: Final = "none"
+MOST_WORKERS: Final = 64
 OVERRIDING: Final = ("device", "precision", "memory", "face_enhance", "root_path")
 """The options that are settings, too."""
 PRECISIONS: Final = tuple(word for word in Precision if word is not Precision.AUTO)
@@ -119,11 +120,20 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root-path", type=_parsed(parse_root_path), metavar="PATH",
         help="what a proxy has before the paths of the service, such as /images, so that poll_url "
         "leads there; default: UPSCALER_ROOT_PATH; UPSCALER_PUBLIC_URL overrides both")  # fmt: skip
+    parser.add_argument("--workers", type=_workers, default=1, metavar="N",
+        help="serve in N processes, which share the jobs in UPSCALER_DATA; each loads models of "
+        "its own, and has its own metrics; default: 1")  # fmt: skip
     parser.add_argument("--face-enhance", type=_one_of(FaceEnhance), metavar="WHAT",
         help="what is done with face_enhance: true if the networks for it cannot be fetched: "
         "refuse or ignore; default: UPSCALER_FACE_ENHANCE, or else refuse")  # fmt: skip
     _add_engine(parser, several="; cuda is all cards; with cuda:0,cuda:1 or cpu,cpu as many images "
         "are upscaled at the same time")  # fmt: skip
+
+
+def _workers(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= MOST_WORKERS):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MOST_WORKERS}")
+    return int(text)
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
