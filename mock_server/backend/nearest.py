@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -82,6 +82,7 @@ class NearestUpscaler:
         pixels: Pixels,  # noqa: ARG002  nobody looks for faces
         size: Size,  # noqa: ARG002
         strips: Iterable[Pixels],
+        check: Callable[[], object],  # noqa: ARG002
     ) -> tuple[int, Iterable[Pixels]]:
         """The number of faces that it was told, and the same strips."""
         return self._faces.count or 0, strips

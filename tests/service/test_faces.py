@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,7 +126,7 @@ def test_missing_weights_are_ignored_where_that_is_set() -> None:
 def test_a_picture_with_too_many_faces_is_refused_by_name() -> None:
     class Crowd(Faces):
         def enhance_faces(
-            self, pixels: Pixels, size: Size, strips: Iterable[Pixels]
+            self, pixels: Pixels, size: Size, strips: Iterable[Pixels], check: Callable[[], object]
         ) -> tuple[int, Iterable[Pixels]]:
             raise InvalidRequest(FieldError(("body", "face_enhance"), "33", "too_many_faces"))
 
@@ -161,10 +161,10 @@ def test_the_time_for_faces_is_counted_and_not_taken_for_the_models() -> None:
 
     class Dawdling(Faces):
         def enhance_faces(
-            self, pixels: Pixels, size: Size, strips: Iterable[Pixels]
+            self, pixels: Pixels, size: Size, strips: Iterable[Pixels], check: Callable[[], object]
         ) -> tuple[int, Iterable[Pixels]]:
             time.sleep(0.1)
-            return super().enhance_faces(pixels, size, strips)
+            return super().enhance_faces(pixels, size, strips, check)
 
     def estimate(client: httpx.Client) -> float:
         answer = client.post("/upscaling", json=GOOD, headers={"X-Upscaler-Dry-Run": "1"})

@@ -6,7 +6,7 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,7 +56,7 @@ class Resizer:
         pass
 
     def enhance_faces(
-        self, pixels: Pixels, size: Size, strips: Iterable[Pixels]
+        self, pixels: Pixels, size: Size, strips: Iterable[Pixels], check: Callable[[], object]
     ) -> tuple[int, Iterable[Pixels]]:
         """Every picture has two faces, which come out inverted and cover all of it."""
         return 2, (255 - strip for strip in strips)

@@ -158,7 +158,7 @@ class ImageWork:
             strips = self.engines.upscale(pixels, self.request.model, size, progress, spool)
             if self.args.faces:
                 strength = self.args.face_strength
-                faces, strips = self.engines.enhance_faces(pixels, size, strips, strength)
+                faces, strips = self.engines.enhance_faces(pixels, size, strips, strength=strength)
             strips = comparison.watch(strips) if comparison else strips
             with open_result(job.target) as file:
                 write_image(file, strips, size[1], self.encoding, metadata)

@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -204,13 +204,20 @@ class EnginePool:
         self._restorer(progress)
 
     def enhance_faces(
-        self, pixels: Pixels, size: Size, strips: Iterable[Pixels], strength: float = 1.0
+        self,
+        pixels: Pixels,
+        size: Size,
+        strips: Iterable[Pixels],
+        check: Callable[[], object] = lambda: None,
+        *,
+        strength: float = 1.0,
     ) -> tuple[int, Iterable[Pixels]]:
         """Restore the faces of `pixels`: how many there are, and `strips` with them pasted in.
 
         `pixels` are the input, uint8 of shape (height, width, 3 or 4), and `strips` what `upscale`
         yields for them at `size`. A restored face is mixed with the upscaled one by `strength`, in
-        0..1. Faces are restored here, before the first strip is asked for.
+        0..1. Faces are restored here, before the first strip is asked for; `check` is called before
+        each batch of them.
 
         Raises InvalidRequest for more faces than are restored, OutOfMemory, also if the settings
         allow too little of it, WeightsUnavailable and Overflow.
@@ -230,6 +237,7 @@ class EnginePool:
                 faces,
                 size,
                 strength,
+                check,
                 memory=allowed or free_bytes(self._device) // self._share // 2,
             )
         finally:

@@ -82,12 +82,13 @@ class Upscaler(Protocol):
         ...
 
     def enhance_faces(
-        self, pixels: Pixels, size: Size, strips: Iterable[Pixels]
+        self, pixels: Pixels, size: Size, strips: Iterable[Pixels], check: Callable[[], object]
     ) -> tuple[int, Iterable[Pixels]]:
         """Restore the faces of `pixels`, and paste them into `strips`, which `upscale` yields.
 
         Returns how many faces there are, and the strips with them. None of `strips` is asked for
-        before that. Called only if `face_enhance` is true.
+        before that. `check` is called between some faces and others; an exception that it raises
+        ends the work. Called only if `face_enhance` is true.
         """
         ...
 
@@ -313,8 +314,7 @@ def run_job(
     made: Iterable[Pixels] = upscaled()
     if job.face_enhance:
         with timer.stage("infer"):
-            faces, made = upscaler.enhance_faces(job.pixels, job.size, made)
-        check()
+            faces, made = upscaler.enhance_faces(job.pixels, job.size, made, check)
 
     def strips() -> Iterator[Pixels]:
         # The encoder asks for the strips: only the time spent in `made` is that of the networks.

@@ -138,6 +138,9 @@ def test_what_is_not_finite_is_no_face() -> None:
     found.boxes.fill_(torch.nan)
     found.landmarks.fill_(torch.nan)
     assert choose(*decode(found, SIZE, SIZE)) == []
+    found.boxes.fill_(1e4)  # infinite sizes
+    found.landmarks.fill_(1e30)
+    assert choose(*decode(found, SIZE, SIZE)) == []
     found.scores.fill_(torch.nan)
     assert len(decode(found, SIZE, SIZE)[0]) == 0
 

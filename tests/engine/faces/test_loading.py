@@ -149,7 +149,7 @@ def test_faces_are_pasted_into_what_any_model_makes(
 
 def test_a_strength_of_nothing_changes_nothing(engines: EnginePool, photo: Pixels) -> None:
     pixels = photo[60:188, 80:240]
-    _, strips = engines.enhance_faces(pixels, (160, 128), [pixels.copy()], 0)
+    _, strips = engines.enhance_faces(pixels, (160, 128), [pixels.copy()], strength=0)
     assert np.array_equal(np.concatenate(list(strips)), pixels)
 
 

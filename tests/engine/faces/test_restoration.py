@@ -179,6 +179,27 @@ def test_the_strength_is_how_much_of_a_face_is_mixed_in(strength: float, photo: 
     assert np.abs(found - (photo + strength * (full - photo))).max() <= 1
 
 
+def test_what_nobody_waits_for_ends_before_the_next_faces(photo: Pixels) -> None:
+    class GivenUp(Exception):
+        pass
+
+    done = []
+
+    class Counting(Identity):
+        def forward(self, x: Tensor) -> Tensor:
+            done.append(len(x))
+            return x
+
+    def check() -> None:
+        if done:
+            raise GivenUp
+
+    both = restorer(Counting(), Parser())
+    with pytest.raises(GivenUp):
+        both.restore(photo, TWO, (304, 256), check=check, memory=0)
+    assert done == [1], "with little memory one by one"
+
+
 def test_an_output_that_is_not_finite_is_refused(photo: Pixels) -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

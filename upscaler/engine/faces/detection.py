@@ -30,6 +30,8 @@ MAX_OVERLAP: Final = 0.4
 """Of two boxes with a larger intersection over union only the better one is kept."""
 MIN_EYE_DISTANCE_PX: Final = 5.0
 """Faces with eyes closer to each other are too small, or seen from the side."""
+FAR_PX: Final = 2.0**17
+"""Twice the longest side that a picture may have: beyond it is no face, whatever a network says."""
 MAX_SIDE_PX: Final = 2150
 """Faces are found in pictures of at most this longest side, to which larger ones are reduced: it is
 facexlib's `max_size`. The API takes none that are larger."""
@@ -120,8 +122,8 @@ def choose(boxes: Floats, scores: Floats, landmarks: Floats) -> list[Face]:
     found: list[Face] = []
     for index in suppress(boxes, MAX_OVERLAP):
         points = landmarks[index].astype(np.float64)
-        distance = np.linalg.norm(points[0] - points[1])
-        if not np.isfinite(points).all() or distance < MIN_EYE_DISTANCE_PX:
+        near = (np.abs(points) < FAR_PX).all()  # and finite
+        if not near or np.linalg.norm(points[0] - points[1]) < MIN_EYE_DISTANCE_PX:
             continue
         if len(found) == MAX_FACES:
             msg = f"the picture has more than {MAX_FACES} faces: leave face_enhance out, or crop it"
@@ -137,8 +139,13 @@ def suppress(boxes: Floats, overlap: float) -> list[int]:
     `boxes` has the shape (count, 4), the best one first.
     """
     corners, opposite = boxes[:, :2], boxes[:, 2:]
+    with np.errstate(over="ignore", invalid="ignore"):  # a box may be infinite
+        return _suppress(corners, opposite, overlap)
+
+
+def _suppress(corners: Floats, opposite: Floats, overlap: float) -> list[int]:
     areas = np.prod(opposite - corners, axis=1)
-    left = np.arange(len(boxes))
+    left = np.arange(len(corners))
     kept = []
     while len(left):
         first, left = left[0], left[1:]

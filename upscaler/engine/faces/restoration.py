@@ -1,6 +1,6 @@
 """Restore the faces of a picture, as `GFPGANer` does it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -58,14 +58,16 @@ class FaceRestorer:
         faces: Sequence[Face],
         size: Size,
         strength: float = 1.0,
+        check: Callable[[], object] = lambda: None,
         *,
         memory: int = BATCH * RESTORING_BYTES,
     ) -> list[RestoredFace]:
         """The `faces` of `pixels`, to be pasted into what becomes of the picture at `size`.
 
         `strength` is 0..1: how much of a restored face is mixed with the upscaled one. Those of a
-        grey picture are grey. As many are restored at once as `memory` has bytes for. Raises
-        Overflow if a network's output is not finite, and OutOfMemory.
+        grey picture are grey. As many are restored at once as `memory` has bytes for; `check` is
+        called before that. Raises what it raises, Overflow if a network's output is not finite, and
+        OutOfMemory.
         """
         batch = max(1, min(BATCH, memory // RESTORING_BYTES))
         height, width, _ = pixels.shape
@@ -74,6 +76,7 @@ class FaceRestorer:
         restored = []
         with torch.inference_mode(), as_out_of_memory("restoring faces"):
             for start in range(0, len(faces), batch):
+                check()
                 some = faces[start : start + batch]
                 matrices = [similarity(face.landmarks) for face in some]
                 aligned = torch.stack([align(colours, matrix) for matrix in matrices])
