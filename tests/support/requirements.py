@@ -1,6 +1,5 @@
 """What tests need that may not be installed, and that CI demands."""
 
-import importlib.metadata
 import os
 import shutil
 from typing import Final
@@ -8,6 +7,7 @@ from typing import Final
 import pytest
 
 from upscaler.bench.contenders import TITLES, Peer, installed
+from upscaler.bench.machine import version
 
 
 def needs(peer: Peer) -> pytest.MarkDecorator:
@@ -20,9 +20,7 @@ def needs(peer: Peer) -> pytest.MarkDecorator:
 
 def _needs_face_reference() -> pytest.MarkDecorator:
     """Skips a test without the packages that restore faces, unless REQUIRE_REFERENCE is set."""
-    absent = {"gfpgan", "facexlib", "facenet-pytorch"} - {
-        distribution.name for distribution in importlib.metadata.distributions()
-    }
+    absent = [name for name in ("gfpgan", "facexlib", "facenet-pytorch") if not version(name)]
     if absent and os.environ.get("REQUIRE_REFERENCE"):
         raise RuntimeError(f"{absent} are not installed, and REQUIRE_REFERENCE demands them")
     return pytest.mark.skipif(bool(absent), reason="gfpgan and facexlib are not installed")

@@ -15,7 +15,7 @@ from upscaler.engine.faces.retinaface import RetinaFace
 from upscaler.engine.pool import EnginePool
 from upscaler.engine.weights import Loaded
 from upscaler.errors import OutOfMemory, WeightsUnavailable
-from upscaler.face_models import FACE_MODELS, FaceDetector, needed
+from upscaler.face_models import FACE_MODELS, FaceDetector, FaceModel, needed
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import Device, Settings
@@ -88,6 +88,15 @@ def test_every_model_has_a_network_and_a_file_of_its_own() -> None:
     files += [model.official for model in FACE_MODELS.values()]
     assert len({file.filename for file in files}) == len({file.sha256 for file in files}) == 10
     assert needed(FaceDetector.RESNET50)[1:] == needed(FaceDetector.MOBILENET)[1:]
+
+
+@pytest.mark.parametrize("model", FACE_MODELS.values(), ids=FACE_MODELS)
+def test_the_published_file_is_as_large_as_the_networks_weights(model: FaceModel) -> None:
+    """But for some 200 bytes a tensor, in which a file of torch's has its name, type and shape."""
+    with torch.device("meta"):
+        tensors = loading.BUILDERS[model.name]().state_dict().values()
+    left = model.official.size_bytes - sum(each.nbytes for each in tensors)
+    assert 180 < left / len(tensors) < 220
 
 
 def test_a_network_is_made_without_drawing_its_weights() -> None:
