@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upscaler.errors import InvalidSetting
+from upscaler.face_models import FaceDetector
 from upscaler.formats import ImageEncoding
 from upscaler.settings import Device, FaceEnhance, Precision, Settings, parse_bytes, parse_device
 
@@ -21,6 +22,7 @@ VARIABLES = {
     "UPSCALER_MEMORY": "2G",
     "UPSCALER_DEFAULT_ENCODING": "jpeg",
     "UPSCALER_FACE_ENHANCE": "ignore",
+    "UPSCALER_FACE_DETECTOR": "mobilenet0.25",
     "UPSCALER_QUEUE": "3",
     "UPSCALER_QUEUE_MEMORY": "500M",
     "UPSCALER_RESULTS_MEMORY": "2G",
@@ -58,6 +60,7 @@ def test_every_variable_sets_its_own_field() -> None:
         memory=2 * 2**30,
         default_encoding=ImageEncoding.JPEG,
         face_enhance=FaceEnhance.IGNORE,
+        face_detector=FaceDetector.MOBILENET,
         queue_length=3,
         queue_memory=500 * 2**20,
         results_memory=2 * 2**30,
@@ -202,6 +205,7 @@ def test_a_value_that_cannot_be_is_refused_with_the_name_of_its_variable(
         ("UPSCALER_DEVICE", Device),
         ("UPSCALER_PRECISION", Precision),
         ("UPSCALER_FACE_ENHANCE", FaceEnhance),
+        ("UPSCALER_FACE_DETECTOR", FaceDetector),
     ],
 )
 def test_the_refusal_names_the_choices(name: str, choices: type[StrEnum]) -> None:
