@@ -18,6 +18,7 @@ from upscaler.api.responses import JobStatus
 from upscaler.errors import (
     Busy,
     InvalidRequest,
+    JobFailed,
     OutOfMemory,
     RemoteFailed,
     UnknownJob,
@@ -28,7 +29,7 @@ from upscaler.modal.backend import RESULT_COPIES, ModalBackend, from_payload
 from upscaler.modal.jobs import ModalJobStore
 from upscaler.modal.states import States
 from upscaler.service.backend import Scheduler, StageTimer, UpscaleJob
-from upscaler.service.jobs.store import Submission
+from upscaler.service.jobs.store import BatchRecord, MemberRecord, Submission
 from upscaler.service.queue import Admission
 
 DAY_S = 24 * 60 * 60
@@ -155,7 +156,8 @@ def test_an_owner_sees_the_own_jobs_the_newest_first(plane: Plane) -> None:
         mine = [ids[3], ids[2], ids[0]]
         other = scene.other()
         assert [view.id for view in await other.listed(ALICE, 9)] == mine
-        assert [view.id for view in await other.listed(ALICE, 1, mine[0])] == mine[1:2]
+        first = (await other.listed(ALICE, 1))[0].cursor
+        assert [view.id for view in await other.listed(ALICE, 1, first)] == mine[1:2]
         assert [view.id for view in await other.listed(BOB, 9)] == [ids[1]]
         (view,) = await other.listed(BOB, 9)
         assert (view.status, view.size, view.done) == (JobStatus.COMPLETED, TASK.size, 1.0)
@@ -476,5 +478,21 @@ def test_a_job_that_cannot_be_started_leaves_the_line(plane: Plane) -> None:
             await scene.start()
         assert scene.shop.admission.slots == []
         assert scene.shop.admission.held_bytes == 0
+
+    play(act)
+
+
+def test_a_batch_is_known_to_every_front(plane: Plane) -> None:
+    failure = JobFailed.Response(422, [{"loc": ["body"], "msg": "wrong", "type": "x"}], {})
+    members = [MemberRecord("a.png", "id", None), MemberRecord("b", None, failure)]
+    record = BatchRecord("batch", ALICE, 1e9, members)
+
+    async def act(scene: Scene) -> None:
+        await scene.jobs.put_batch(record)
+        other = scene.other()
+        assert await other.batch("batch") == record
+        assert await other.batch("another") is None
+        await other.remove_batch("batch")
+        assert await scene.jobs.batch("batch") is None
 
     play(act)

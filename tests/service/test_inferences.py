@@ -244,6 +244,30 @@ def base(api: httpx.Client) -> str:
     return str(api.base_url).rstrip("/")
 
 
+def test_all_are_removed_page_by_page(serve: Serve) -> None:
+    """What a page ends with is removed before the next one is asked for."""
+    with serve(Resizer()) as api:
+        for _ in range(5):
+            started(api)
+        page, removed = api.get("/v1/requests", params={"limit": 2}).json(), 0
+        while True:
+            for each in page["requests"]:
+                assert api.delete(each["poll_url"]).status_code == 204
+                removed += 1
+            if "next_before" not in page:
+                break
+            query = {"limit": 2, "before": page["next_before"]}
+            page = api.get("/v1/requests", params=query).json()
+        assert removed == 5
+        assert api.get("/v1/requests").json() == {"requests": []}
+
+
+@pytest.mark.parametrize("before", ["x", "", "-1", "1e9", "nan", "9" * 99, "²"])
+def test_a_cursor_that_is_none_is_refused(served: httpx.Client, before: str) -> None:
+    answer = served.get("/v1/requests", params={"before": before})
+    assert only_error(answer)["loc"] == ["query", "before"]
+
+
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "", "1.5", "9" * 5000, "²"])
 def test_a_limit_that_is_none_is_refused(served: httpx.Client, limit: str) -> None:
     answer = served.get("/v1/requests", params={"limit": limit})

@@ -183,7 +183,7 @@ def test_a_dry_run_downloads_the_picture_too(api: httpx.Client, port: int) -> No
 
 
 def test_so_many_are_downloaded_at_once(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    monkeypatch.setattr(app, "MAX_DOWNLOADS", 2)
+    monkeypatch.setattr(intake, "MAX_DOWNLOADS", 2)
     Host.most = 0
     fields = {"init_image_url": f"http://127.0.0.2:{port}/slow.png", "scale": 1}
     with service(port) as client, ThreadPoolExecutor(6) as pool:

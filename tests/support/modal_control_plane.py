@@ -377,6 +377,11 @@ class Plane:
         value = self.entries.get(request.key)
         return api_pb2.DictGetResponse(found=value is not None, value=value)
 
+    async def dict_pop(self, request: Any) -> Any:
+        self._check_dict(request.dict_id)
+        value = self.entries.pop(request.key, None)
+        return api_pb2.DictPopResponse(found=value is not None, value=value)
+
     def delete_dict(self) -> None:
         """What becomes of the Dict if somebody deletes it: asked for by name, another is made."""
         self.entries.clear()

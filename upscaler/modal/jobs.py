@@ -26,7 +26,7 @@ from upscaler.modal.backend import (
     usable,
 )
 from upscaler.modal.bucket import GONE, Bucket
-from upscaler.modal.payload import CallState, JobRecord, KeyRecord, ResultPayload
+from upscaler.modal.payload import BatchPayload, CallState, JobRecord, KeyRecord, ResultPayload
 from upscaler.modal.states import States
 from upscaler.models import UpscalingModel
 from upscaler.service.backend import ScheduledJob, Scheduler, UpscaleResult
@@ -36,7 +36,9 @@ from upscaler.service.jobs.store import (
     UNKNOWN,
     BatchRecord,
     JobView,
+    MemberRecord,
     Submission,
+    cursor_of,
     response_to,
 )
 from upscaler.service.queue import MemoryReservation
@@ -197,14 +199,29 @@ class ModalJobStore:
                 await modal.FunctionCall.from_id(call_id).cancel.aio()
 
     async def put_batch(self, record: BatchRecord) -> None:
+        payload = BatchPayload(
+            owner=record.owner,
+            created_s=record.created_s,
+            members=[
+                (each.name, each.job_id, each.error and tuple(each.error))
+                for each in record.members
+            ],
+        )
         with map_modal_errors():
             async with asyncio.timeout(STATE_S):
-                await self._states.put_batch(record)
+                await self._states.put_batch(record.id, payload)
 
     async def batch(self, batch_id: str) -> BatchRecord | None:
         with map_modal_errors():
             async with asyncio.timeout(STATE_S):
-                return await self._states.batch(batch_id)
+                found = await self._states.batch(batch_id)
+        if found is None:
+            return None
+        members = [
+            MemberRecord(name, job_id, JobFailed.Response(*error) if error else None)
+            for name, job_id, error in found["members"]
+        ]
+        return BatchRecord(batch_id, found["owner"], found["created_s"], members)
 
     async def remove_batch(self, batch_id: str) -> None:
         with map_modal_errors():
@@ -216,9 +233,11 @@ class ModalJobStore:
             async with asyncio.timeout(STATE_S):
                 records = await self._states.jobs(owner)
         records.sort(key=lambda record: record["created_s"], reverse=True)
-        begin = next((at for at, each in enumerate(records, 1) if each["id"] == before), 0)
+        end_s = cursor_of(before)
         views: list[JobView] = []
-        for record in records[begin:]:
+        for record in records:
+            if float(_cursor(record)) >= end_s:
+                continue
             with suppress(UnknownJob):
                 views.append(await self._view(record))
             if len(views) == limit:
@@ -236,6 +255,7 @@ class ModalJobStore:
         completed = status is JobStatus.COMPLETED
         return JobView(
             id=job_id,
+            cursor=_cursor(record),
             status=status,
             model=UpscalingModel(record["model"]),
             input_size=record["input_size"],
@@ -346,6 +366,10 @@ class ModalJobStore:
         if not hmac.compare_digest(self._signed(text).encode(), job_id.encode()):
             raise UnknownJob("no inference has this id")
         return text.partition(".")[0]
+
+
+def _cursor(record: JobRecord) -> str:
+    return f"{record['created_s']:.6f}"
 
 
 def _name(submission: Submission) -> str:

@@ -4,7 +4,7 @@ Modal pickles them. Plain values can be read by containers of an older or newer 
 terminal that has none of the product's dependencies.
 """
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Upload(TypedDict):
@@ -95,3 +95,15 @@ class KeyRecord(TypedDict):
     job_id: str
     fingerprint: str
     since_s: float
+
+
+class BatchPayload(TypedDict):
+    """A batch; see `service.jobs.store.BatchRecord`.
+
+    Each member is its name, the id of its job, and the status, detail and headers of the response
+    to a request that became none.
+    """
+
+    owner: str
+    created_s: float
+    members: list[tuple[str, str | None, tuple[Any, ...] | None]]

@@ -5,9 +5,7 @@ from typing import Any, Final
 
 import modal
 
-from upscaler.errors import JobFailed
-from upscaler.modal.payload import CallState, JobRecord, KeyRecord
-from upscaler.service.jobs.store import BatchRecord, MemberRecord
+from upscaler.modal.payload import BatchPayload, CallState, JobRecord, KeyRecord
 
 NAME: Final = "octo-upscaler-states"
 """Of the `modal.Dict`."""
@@ -57,25 +55,14 @@ class States:
         found: list[JobRecord] = await self._ask(read)
         return found
 
-    async def put_batch(self, record: BatchRecord) -> None:
+    async def put_batch(self, batch_id: str, record: BatchPayload) -> None:
         """Write a batch."""
-        members = [
-            (each.name, each.job_id, each.error and tuple(each.error)) for each in record.members
-        ]
-        plain = record.id, record.owner, record.created_s, members
-        await self._ask(lambda: self._dict.put.aio(BATCH + record.id, plain))
+        await self._ask(lambda: self._dict.put.aio(BATCH + batch_id, record))
 
-    async def batch(self, batch_id: str) -> BatchRecord | None:
+    async def batch(self, batch_id: str) -> BatchPayload | None:
         """A batch, if it was written."""
-        plain = await self._ask(lambda: self._dict.get.aio(BATCH + batch_id))
-        if plain is None:
-            return None
-        batch_id, owner, created_s, members = plain
-        kept = [
-            MemberRecord(name, job_id, error and JobFailed.Response(*error))
-            for name, job_id, error in members
-        ]
-        return BatchRecord(batch_id, owner, created_s, kept)
+        record: BatchPayload | None = await self._ask(lambda: self._dict.get.aio(BATCH + batch_id))
+        return record
 
     async def remove_batch(self, batch_id: str) -> None:
         """Remove a batch."""

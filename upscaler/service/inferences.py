@@ -62,7 +62,7 @@ class Inferences:
         views = await self.jobs.listed(owner(request), limit + 1, before)
         shown = [self._summary(request, view) for view in views[:limit]]
         more = len(views) > limit
-        return JobList(requests=shown, next_before=shown[-1].response_id if more else None)
+        return JobList(requests=shown, next_before=views[limit - 1].cursor if more else None)
 
     async def events(self, request: Request, response_id: str) -> Response:
         """Watch an asynchronous inference, as server-sent events."""

@@ -40,6 +40,7 @@ SCHEMAS: Final = "#/components/schemas/"
 FILES: Final = " or ".join(encoding.media_type for encoding in ImageEncoding)
 
 INVALID: Final = "Validation Error"
+CURSOR: Final = r"^[0-9]{1,15}(\.[0-9]{1,9})?$"
 SAME: Final = "The same key and request give the same response for 24 hours."
 KEY_PATTERN: Final = "^[!-~]{1,255}$"
 WEBHOOK: Final = "A URL that is told when the inference is completed, by a POST."
@@ -168,7 +169,7 @@ LIST: Final[dict[str, Any]] = {
             _query(
                 "limit", "How many at most.", type="integer", minimum=1, maximum=100, default=20
             ),
-            _query("before", "An id: those that were started before it, for the next page."),
+            _query("before", "The next_before of a page, for the next one.", pattern=CURSOR),
         ]
     },
 }

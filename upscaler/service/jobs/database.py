@@ -20,6 +20,7 @@ from upscaler.service.webhooks import CLAIM_S, Message, Webhook, message_about
 
 VERSION: Final = 1
 """Of the tables below; a file with others is refused."""
+SUSPECT: Final = 3
 BUSY_S: Final = 30.0
 """How long to wait for another process that writes."""
 TABLES: Final = """
@@ -164,11 +165,10 @@ class Database:
         """The job that was started with this key."""
         return self._first("SELECT * FROM jobs WHERE owner = ? AND key = ?", owner, key)
 
-    def listed(self, owner: str, limit: int, before: str | None) -> list[Row]:
-        """The jobs of an owner, the newest first: those older than `before`."""
+    def listed(self, owner: str, limit: int, before: float) -> list[Row]:
+        """The jobs of an owner, the newest first: those with a lower number than `before`."""
         found = self._read(
-            "SELECT * FROM jobs WHERE owner = ?1 AND (?2 IS NULL OR number <"
-            " (SELECT number FROM jobs WHERE id = ?2)) ORDER BY number DESC LIMIT ?3",
+            "SELECT * FROM jobs WHERE owner = ? AND number < ? ORDER BY number DESC LIMIT ?",
             owner, before, limit,
         )  # fmt: skip
         return [_row(each) for each in found]
@@ -189,13 +189,22 @@ class Database:
         count, all_bytes, unfinished_bytes = found[0]
         return count, int(all_bytes), int(unfinished_bytes)
 
+    def has_waiting(self) -> bool:
+        """Whether a job waits for somebody to take it."""
+        return bool(
+            self._read("SELECT 1 FROM jobs WHERE worker IS NULL AND finished_s IS NULL LIMIT 1")
+        )
+
     def claim(self, worker: str, lease_s: float) -> Row | None:
-        """Give the job that has waited longest to `worker`, and return it."""
+        """Give the job that has waited longest to `worker`, and return it.
+
+        One that SUSPECT processes had when they ended comes after all others.
+        """
         return self._one(
             "UPDATE jobs SET worker = ?, lease_s = ? WHERE number ="
-            " (SELECT min(number) FROM jobs WHERE worker IS NULL AND finished_s IS NULL)"
-            " RETURNING *",
-            worker, lease_s,
+            " (SELECT number FROM jobs WHERE worker IS NULL AND finished_s IS NULL"
+            " ORDER BY interruptions >= ?, number LIMIT 1) RETURNING *",
+            worker, lease_s, SUSPECT,
         )  # fmt: skip
 
     def beat(

@@ -51,6 +51,7 @@ from upscaler.service.jobs.store import (
     BatchRecord,
     JobView,
     Submission,
+    cursor_of,
     response_to,
 )
 from upscaler.service.owners import new_id
@@ -74,7 +75,7 @@ KEEP_UP_S: Final = 2.0
 """How often processes that have ended are looked for, and what has expired is removed."""
 RETRY_S: Final = 10.0
 """After how long it is tried again what the disk or the database has refused."""
-MOST_INTERRUPTIONS: Final = 5
+MOST_INTERRUPTIONS: Final = 20
 """A job that so many processes had when they ended may be what ends them, and has failed."""
 SPARE_BYTES: Final = 2**30
 """What stays free on the disk: others need it, too."""
@@ -155,6 +156,7 @@ class DiskJobStore:
         self._lifetime_s = lifetime_s
         self._clock = clock
         self._worker = uuid4().hex
+        self._held_bytes = 0
         self._starting = asyncio.Lock()
         self._arrived = asyncio.Event()
         self._completed = asyncio.Event()
@@ -164,7 +166,7 @@ class DiskJobStore:
 
     @property
     def results_bytes(self) -> int:
-        return self._database.held()[1]
+        return self._held_bytes
 
     @asynccontextmanager
     async def working(self, scheduler: Scheduler) -> AsyncIterator[None]:
@@ -307,7 +309,7 @@ class DiskJobStore:
         await self._ask(self._database.remove_batch, batch_id)
 
     async def listed(self, owner: str, limit: int, before: str | None = None) -> list[JobView]:
-        rows = await self._ask(self._database.listed, owner, limit, before)
+        rows = await self._ask(self._database.listed, owner, limit, cursor_of(before))
         return [await self._view(row) for row in rows if not self._has_expired(row)]
 
     async def _make_jobs(self, scheduler: Scheduler) -> None:
@@ -315,7 +317,7 @@ class DiskJobStore:
         while True:
             self._arrived.clear()
             try:
-                row = await self._ask(self._database.claim, self._worker, self._clock() + LEASE_S)
+                row = await self._claim()
             except StoreUnavailable:
                 log.exception("cannot look for jobs: trying again")
                 await asyncio.sleep(RETRY_S)
@@ -338,6 +340,12 @@ class DiskJobStore:
             finally:
                 running.timer.preview = None  # as `running` stays until there is another job
                 del self._running[row.id]
+
+    async def _claim(self) -> Row | None:
+        # Looked for without a writer's transaction, which would keep others from writing.
+        if not await self._ask(self._database.has_waiting):
+            return None
+        return await self._ask(self._database.claim, self._worker, self._clock() + LEASE_S)
 
     async def _make(self, row: Row, scheduler: Scheduler) -> None:
         """Make one job, and keep what becomes of it. Whatever it raises ends here."""
@@ -435,6 +443,7 @@ class DiskJobStore:
                 log.warning("job %d was under way when its process ended: it %s", row.number, what)
             self._arrived.set()
         await self._remove_expired()
+        _, self._held_bytes, _ = await self._ask(self._database.held)
 
     async def _remove_expired(self) -> None:
         before_s = self._clock() - self._lifetime_s
@@ -492,6 +501,7 @@ class DiskJobStore:
         pending = status is JobStatus.PENDING
         return JobView(
             id=row.id,
+            cursor=str(row.number),
             status=status,
             model=UpscalingModel(row.task["model"]),
             input_size=tuple(row.task["input_size"]),
@@ -577,7 +587,10 @@ class DiskJobStore:
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
-            (self._files / name).unlink(missing_ok=True)
+            try:
+                (self._files / name).unlink(missing_ok=True)
+            except OSError:  # Windows removes no open file; it will be one of no job
+                log.warning("a file is left for later: it cannot be removed", exc_info=True)
 
     def _remove_orphans(self) -> None:
         """Remove files of no job, which a process had written when it was killed, and its lock."""

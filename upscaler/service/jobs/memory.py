@@ -5,6 +5,7 @@ does with every task.
 """
 
 import asyncio
+import itertools
 import logging
 import math
 import time
@@ -30,6 +31,7 @@ from upscaler.service.jobs.store import (
     BatchRecord,
     JobView,
     Submission,
+    cursor_of,
     response_to,
 )
 from upscaler.service.owners import new_id
@@ -130,6 +132,7 @@ class MemoryJobStore:
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
         self.outbox = MemoryOutbox(clock)
+        self._numbers = itertools.count(1)
         self.clear()
 
     @property
@@ -156,6 +159,7 @@ class MemoryJobStore:
             self._make_room(scheduled.room_bytes, scheduled)
             shown = JobView(
                 id=new_id(),
+                cursor=str(next(self._numbers)),
                 status=JobStatus.PENDING,
                 model=scheduled.job.model,
                 input_size=scheduled.job.input_size,
@@ -247,10 +251,12 @@ class MemoryJobStore:
 
     async def listed(self, owner: str, limit: int, before: str | None = None) -> list[JobView]:
         self._forget_expired()
-        ids = list(self._jobs)
-        end = ids.index(before) if before is not None and before in self._jobs else len(ids)
-        older = (self._jobs[each] for each in reversed(ids[:end]))
-        own = (job for job in older if job.submission.owner == owner)
+        end = cursor_of(before)
+        own = (
+            job
+            for job in reversed(self._jobs.values())
+            if job.submission.owner == owner and int(job.shown.cursor) < end
+        )
         return [self._view(job) for job in islice(own, limit)]
 
     def clear(self) -> None:

@@ -1,5 +1,7 @@
 """What the service needs of a store of asynchronous inferences (ASY-1 to 5, EXT-1 to 4)."""
 
+import math
+import re
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -58,10 +60,12 @@ class JobView:
     """How far a job is, and what it is. Times are in seconds since 1970.
 
     `done` is how much of the rows, from 0 to 1; `ahead` is how many jobs before a pending one are
-    not completed, and `estimated_s` how many seconds it takes once it runs.
+    not completed, and `estimated_s` how many seconds it takes once it runs. `cursor` is what lists
+    go on from, even if the job is removed meanwhile.
     """
 
     id: str
+    cursor: str
     status: JobStatus
     model: UpscalingModel
     input_size: Size
@@ -187,8 +191,21 @@ class JobStore(Protocol):
         ...
 
     async def listed(self, owner: str, limit: int, before: str | None = None) -> list[JobView]:
-        """Return up to `limit` jobs of one owner, the newest first: those older than `before`."""
+        """Return up to `limit` jobs of one owner, the newest first: those after a cursor.
+
+        Raises InvalidRequest for what is no cursor.
+        """
         ...
+
+
+def cursor_of(text: str | None) -> float:
+    """The number of a cursor, infinite for none. Raises InvalidRequest."""
+    if text is None:
+        return math.inf
+    if not re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,9})?", text, re.ASCII):
+        msg = "must be the next_before of another page"
+        raise InvalidRequest(FieldError(("query", "before"), msg, "cursor_invalid"))
+    return float(text)
 
 
 def response_to(error: BaseException) -> JobFailed.Response:
