@@ -16,7 +16,7 @@ import pytest
 from tests.support.paths import PHOTO
 from tests.support.service import GOOD, SETTINGS, Resizer, decoded, only_error, serving, upscale
 from upscaler.api.headers import REQUEST_ID_HEADER
-from upscaler.service import app, logs
+from upscaler.service import intake, logs
 from upscaler.service.download import MAX_FETCH_BYTES
 
 FILES = {
