@@ -77,6 +77,6 @@ def test_every_file_that_is_installed_has_a_digest(name: str) -> None:
 
 def test_locks_are_made_for_the_images_python() -> None:
     (made_for,) = re.findall(
-        r"^LOCK := [^:]*--python-version (\S+)", (ROOT / "Makefile").read_text(), re.M
+        r"^LOCK := [^:]*--python-version (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE
     )
     assert made_for == images.PYTHON
