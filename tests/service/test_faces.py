@@ -25,7 +25,7 @@ from tests.support.service import (
 )
 from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, InvalidRequest, WeightsUnavailable
-from upscaler.face_models import FINDING_FLOP
+from upscaler.face_models import FINDING_FLOP, RESTORING_FLOP
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
@@ -145,15 +145,34 @@ def test_a_preview_shows_the_restored_faces() -> None:
     assert np.array(Image.open(io.BytesIO(strip.jpeg))).max() < 16
 
 
-def test_a_dry_run_adds_the_time_to_find_faces() -> None:
+DRY = {"X-Upscaler-Dry-Run": "1"}
+
+
+def test_a_dry_run_tells_where_faces_are_and_adds_the_time_for_them() -> None:
     with serving(Faces()) as client:
-        dry = {"X-Upscaler-Dry-Run": "1"}
-        answers = [
-            client.post("/upscaling", json=each, headers=dry).json() for each in (GOOD, WITH)
-        ]
-        without, finding = (each["estimated_seconds"] for each in answers)
-        expected = FINDING_FLOP * 304 * 256 / FIRST_GUESS_FLOPS
-        assert finding - without == pytest.approx(expected, abs=0.002)
+        without, found = (
+            client.post("/upscaling", json=fields, headers=DRY).json() for fields in (GOOD, WITH)
+        )
+    assert "faces" not in without
+    assert found["faces"] == [[1, 2, 30, 40], [50, 60, 70, 80]]
+    expected = (FINDING_FLOP * 304 * 256 + 2 * RESTORING_FLOP) / FIRST_GUESS_FLOPS
+    seconds = found["estimated_seconds"] - without["estimated_seconds"]
+    assert seconds == pytest.approx(expected, abs=0.002)
+
+
+def test_a_dry_run_without_a_face_model_looks_for_none() -> None:
+    with serving(Resizer(), IGNORING) as client:
+        assert "faces" not in client.post("/upscaling", json=WITH, headers=DRY).json()
+    with serving(Missing(), IGNORING) as client:
+        assert "faces" not in client.post("/upscaling", json=WITH, headers=DRY).json()
+    with serving(Missing()) as client:
+        assert client.post("/upscaling", json=WITH, headers=DRY).status_code == 503
+
+
+def test_a_dry_run_of_the_mock_has_as_many_faces_as_it_is_told() -> None:
+    with mocking(SETTINGS) as client:
+        dry = client.post("/upscaling", json=WITH, headers=DRY).json()
+    assert dry["faces"] == [[0, 0, 304, 256]]
 
 
 def test_the_time_for_faces_is_counted_and_not_taken_for_the_models() -> None:

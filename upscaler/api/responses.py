@@ -54,6 +54,14 @@ class DryRunResponse(BaseModel):
             "this service has upscaled since it started, and a guess before the first.",
         ),
     ]
+    faces: Annotated[
+        list[tuple[int, int, int, int]] | None,
+        Field(
+            title="Faces",
+            description="The faces that would be restored: left, top, right and bottom in pixels "
+            "of the input. Left out if that is not asked for, or found out elsewhere.",
+        ),
+    ] = None
 
 
 class AsyncResponse(BaseModel):

@@ -203,6 +203,21 @@ class EnginePool:
         """Load what restores faces, as `load` does it for a model, and raise what it raises."""
         self._restorer(progress)
 
+    def find_faces(self, pixels: Pixels) -> list[tuple[int, int, int, int]]:
+        """The left, top, right and bottom of each face in `pixels` that `enhance_faces` restores.
+
+        In pixels, within the image. Raises what that raises.
+        """
+        self._check_face_memory(pixels)
+        height, width, _ = pixels.shape
+        try:
+            found = self._thread.run(self._restorer().find, pixels)
+        finally:
+            trim_heap()
+        corners = np.array([face.box for face in found]).reshape(-1, 4)
+        inside = np.clip(np.rint(corners), 0, (width, height, width, height)).astype(int).tolist()
+        return [(left, top, right, bottom) for left, top, right, bottom in inside]
+
     def enhance_faces(
         self,
         pixels: Pixels,
@@ -222,13 +237,8 @@ class EnginePool:
         Raises InvalidRequest for more faces than are restored, OutOfMemory, also if the settings
         allow too little of it, WeightsUnavailable and Overflow.
         """
-        allowed, needed = self.settings.memory, self.face_bytes(pixels.shape[1::-1])
-        if allowed is not None and needed > allowed:
-            raise OutOfMemory(
-                f"to restore faces takes {needed / MIB:,.0f} MiB for this image: allow it more, or "
-                "leave face_enhance out"
-            )
-        restorer = self._restorer()
+        self._check_face_memory(pixels)
+        restorer, allowed = self._restorer(), self.settings.memory
         try:
             faces = self._thread.run(restorer.find, pixels)
             restored = self._thread.run(
@@ -247,6 +257,14 @@ class EnginePool:
     def face_bytes(self, size: Size) -> int:
         """At least how many bytes it takes to restore faces in an image of that size in pixels."""
         return face_bytes(size)
+
+    def _check_face_memory(self, pixels: Pixels) -> None:
+        allowed, needed = self.settings.memory, self.face_bytes(pixels.shape[1::-1])
+        if allowed is not None and needed > allowed:
+            raise OutOfMemory(
+                f"to restore faces takes {needed / MIB:,.0f} MiB for this image: allow it more, or "
+                "leave face_enhance out"
+            )
 
     def _restorer(self, progress: weights.DownloadProgress | None = None) -> FaceRestorer:
         with self._loading_faces:

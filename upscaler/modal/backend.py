@@ -16,6 +16,7 @@ from modal import exception as faults
 from upscaler.api.sizes import Size
 from upscaler.errors import NotStored, RemoteFailed, Unreachable
 from upscaler.formats import ImageEncoding
+from upscaler.imaging.pixels import Pixels
 from upscaler.modal.bucket import HELD_BYTES, Bucket, pieces
 from upscaler.modal.payload import ResultPayload, StoredPayload, Upload
 from upscaler.models import MODELS, UpscalingModel
@@ -153,6 +154,9 @@ class ModalBackend:
 
     async def load_faces(self) -> None:
         """Do nothing: a container loads what restores faces with its first job that needs it."""
+
+    async def find_faces(self, _pixels: Pixels, /) -> None:
+        """Find nothing: a container finds faces with the job."""
 
     async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Upscale in a container. Raises UpscalerErrors from there, RemoteFailed and Unreachable.

@@ -22,6 +22,7 @@ from upscaler.engine.pool import EnginePool
 from upscaler.errors import RemoteFailed, UpscalerError
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import decode
+from upscaler.imaging.pixels import Pixels
 from upscaler.modal import bucket
 from upscaler.modal.backend import FIRST_GUESS_FLOPS, NO_ANSWER, to_payload
 from upscaler.modal.config import FRONT_QUEUE, GPU_INPUTS
@@ -267,6 +268,9 @@ class OwnGPU:
 
     async def load_faces(self) -> None:
         """Do nothing: the worker loads what restores faces with its first job that needs it."""
+
+    async def find_faces(self, _pixels: Pixels, /) -> None:
+        """Find nothing: the worker finds faces with the job."""
 
     async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Run a job; what it waits for calls of `make` counts as the stage `queue`."""

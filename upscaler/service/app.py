@@ -20,7 +20,6 @@ from upscaler.api.headers import ASYNC_HEADER, DRY_RUN_HEADER, INPUT_SIZE_HEADER
 from upscaler.api.limits import MAX_BODY_BYTES
 from upscaler.api.request import UpscalingRequest, parse_request
 from upscaler.api.responses import AsyncResponse, DryRunResponse
-from upscaler.api.sizes import Size
 from upscaler.errors import (
     Busy,
     JobFailed,
@@ -28,12 +27,12 @@ from upscaler.errors import (
     UpscalerError,
 )
 from upscaler.formats import ImageEncoding
-from upscaler.imaging.decode import EncodedImage
 from upscaler.models import MODELS
 from upscaler.service import cors, methods, openapi, playground, responses, swagger_ui
 from upscaler.service.auth import owner, require_token
 from upscaler.service.backend import (
     Backend,
+    FaceBox,
     ScheduledJob,
     Scheduler,
     StageTimer,
@@ -43,7 +42,7 @@ from upscaler.service.batches import Batches
 from upscaler.service.body import read_json_body
 from upscaler.service.disconnect import cancel_on_disconnect, wait_done
 from upscaler.service.inferences import Inferences, wants_preview
-from upscaler.service.intake import Fetch, Intake
+from upscaler.service.intake import Fetch, Intake, Opened
 from upscaler.service.jobs.memory import MemoryJobStore
 from upscaler.service.jobs.store import JobStore, Submission
 from upscaler.service.keys import fingerprint, key_of
@@ -227,7 +226,8 @@ class Service:
         opened = await self.intake.open(request, wanted, timer)
         if dry:
             facts["dry_run"] = True
-            return self._dry_run(wanted, opened.image, opened.size, faces=faces)
+            found = await self._found_faces(request, wanted, opened) if faces else None
+            return self._dry_run(wanted, opened, found, faces=faces)
         # A store that keeps what waits elsewhere has a queue of its own.
         is_job = watched or _is_asynchronous(request) or submission.needs_job
         stored = self.jobs.queues and is_job
@@ -293,22 +293,38 @@ class Service:
             f"file, or send the header {ASYNC_HEADER}: 1"
         )
 
+    async def _found_faces(
+        self, request: Request, wanted: UpscalingRequest, opened: Opened
+    ) -> list[FaceBox] | None:
+        """Return where faces are that would be restored, which waits in the queue as a job does."""
+        timer = StageTimer()
+        job = await self.intake.job(wanted, opened, None, timer)
+        request.state.memory.set(0)
+        with self.scheduler.schedule(job, timer) as scheduled:
+            return await scheduled.find_faces()
+
     def _dry_run(
-        self, wanted: UpscalingRequest, image: EncodedImage, size: Size, *, faces: bool
+        self,
+        wanted: UpscalingRequest,
+        opened: Opened,
+        found: list[FaceBox] | None,
+        *,
+        faces: bool,
     ) -> Response:
+        image, size = opened.image, opened.size
         backend, throughput = self.scheduler.backend, self.scheduler.throughput
+        count = len(found or ()) if faces else None
         dry_run = DryRunResponse(
             output_width=size[0],
             output_height=size[1],
             model=wanted.model,
             native_scale=MODELS[wanted.model].scale,
             tiles=backend.bands(wanted.model, image.size, image.channels),
-            estimated_seconds=round(
-                throughput.estimate_s(wanted.model, image.size, faces=faces), 3
-            ),
+            estimated_seconds=round(throughput.estimate_s(wanted.model, image.size, count), 3),
+            faces=found,
         )
         headers = {INPUT_SIZE_HEADER: responses.in_pixels(image.size)}
-        return JSONResponse(dry_run.model_dump(mode="json"), headers=headers)
+        return JSONResponse(dry_run.model_dump(mode="json", exclude_none=True), headers=headers)
 
 
 def _is_asynchronous(request: Request) -> bool:

@@ -18,7 +18,7 @@ from anyio import to_thread
 
 from upscaler.api.sizes import Size
 from upscaler.errors import Busy, Cancelled, WeightsUnavailable, release_frames
-from upscaler.face_models import FINDING_FLOP
+from upscaler.face_models import FINDING_FLOP, RESTORING_FLOP
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.encode import encode_strips, most_bytes
 from upscaler.imaging.jpeg_writer import DEFAULT_JPEG, JpegOptions
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 """Called with the rows done and the rows in all; an exception that it raises ends the work."""
+FaceBox = tuple[int, int, int, int]
+"""The left, top, right and bottom of a face, in pixels."""
 
 STAGES: Final = ("fetch", "decode", "load", "queue", "infer", "encode")
 """The stages of a request, in this order: download its URL, decode the file, load the model, wait
@@ -79,6 +81,10 @@ class Upscaler(Protocol):
 
         Raises WeightsUnavailable.
         """
+        ...
+
+    def find_faces(self, pixels: Pixels) -> list[FaceBox]:
+        """Where the faces of `pixels` are that `enhance_faces` would restore."""
         ...
 
     def enhance_faces(
@@ -224,6 +230,10 @@ class Backend(Protocol):
         """Load what restores faces; called after `load`, before each `make` that needs it."""
         ...
 
+    async def find_faces(self, pixels: Pixels, /) -> list[FaceBox] | None:
+        """Where the faces of an image are; None if that is found out elsewhere, with the job."""
+        ...
+
     async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Run a job and add its stages to `timer`; on cancellation, stop as soon as possible."""
         ...
@@ -273,6 +283,14 @@ class LocalBackend:
         async with self._loading_faces:
             for upscaler in self._upscalers:
                 await to_thread.run_sync(upscaler.load_faces, abandon_on_cancel=True)
+
+    async def find_faces(self, pixels: Pixels, /) -> list[FaceBox]:
+        """Find the faces of an image in a thread, which ends before the next job begins."""
+        upscaler = self._idle.popleft()  # there is one, as for `make`
+        try:
+            return await _run_in_thread(lambda _stopped: upscaler.find_faces(pixels))
+        finally:
+            self._idle.append(upscaler)
 
     async def make(self, job: UpscaleJob, timer: StageTimer) -> UpscaleResult:
         """Run a job in a thread. On cancellation it stops after the current rows."""
@@ -353,14 +371,15 @@ class ThroughputEstimator:
         self._flops: dict[UpscalingModel, float] = {}
         self._latest = first_guess_flops
 
-    def estimate_s(self, model: UpscalingModel, size: Size, *, faces: bool = False) -> float:
+    def estimate_s(self, model: UpscalingModel, size: Size, faces: int | None = None) -> float:
         """The seconds that `model` will take for an input of `size`.
 
-        With `faces`, those to find them are added, and not those to restore them: how many there
-        are is not known. Before the model's first image, by the speed of the latest model, or else
-        by a guess.
+        `faces` is how many are restored, 0 if that is not known yet, and None if none are looked
+        for. Before the model's first image, by the speed of the latest model, or else by a guess.
         """
-        operations = flop(MODELS[model], *size) + faces * FINDING_FLOP * size[0] * size[1]
+        operations = flop(MODELS[model], *size)
+        if faces is not None:
+            operations += FINDING_FLOP * size[0] * size[1] + RESTORING_FLOP * faces
         return operations / self._flops.get(model, self._latest)
 
     def record(self, model: UpscalingModel, size: Size, seconds: float) -> None:
@@ -416,7 +435,7 @@ class ScheduledJob:
     def estimated_s(self) -> float:
         """How many seconds it will take, once it runs."""
         return self._scheduler.throughput.estimate_s(
-            self.job.model, self.job.input_size, faces=self.job.face_enhance
+            self.job.model, self.job.input_size, 0 if self.job.face_enhance else None
         )
 
     def __enter__(self) -> "ScheduledJob":
@@ -466,6 +485,17 @@ class ScheduledJob:
             self._scheduler.throughput.record(job.model, job.input_size, spent_s)
         self._scheduler.on_result(result)
         return result
+
+    async def find_faces(self) -> list[FaceBox] | None:
+        """Wait in the queue, and find the faces that the job would restore, as far as it is known.
+
+        Raises whatever the backend raises.
+        """
+        job, backend = await self._with_faces(self.job), self._scheduler.backend
+        if not job.face_enhance:
+            return None
+        async with self._slot.acquire():
+            return await backend.find_faces(job.pixels)
 
     async def _with_faces(self, job: UpscaleJob) -> UpscaleJob:
         """Load what the job needs to restore faces; or return it without, if it may be."""

@@ -12,7 +12,7 @@ from upscaler.engine.faces.backbones import MobileNetV1, ResNet50
 from upscaler.engine.faces.gfpgan import GFPGANv1Clean
 from upscaler.engine.faces.parsenet import ParseNet
 from upscaler.engine.faces.retinaface import RetinaFace
-from upscaler.face_models import FINDING_FLOP
+from upscaler.face_models import FINDING_FLOP, RESTORING_FLOP
 
 pytestmark = needs_face_reference
 
@@ -72,10 +72,14 @@ def test_retinaface_equals_the_reference(body: type[ResNet50 | MobileNetV1], nam
 
 def test_operations_are_those_that_torch_counts() -> None:
     with torch.device("meta"), torch.inference_mode():
-        net, x = RetinaFace(ResNet50()), torch.empty(1, 3, 640, 512)
-        with FlopCounterMode(display=False) as counter:
-            net(x)
-    assert counter.get_total_flops() / (640 * 512) == pytest.approx(FINDING_FLOP, rel=0.01)
+        detector, x = RetinaFace(ResNet50()), torch.empty(1, 3, 640, 512)
+        restorer, parser, face = GFPGANv1Clean(), ParseNet(), torch.empty(1, 3, 512, 512)
+        with FlopCounterMode(display=False) as finding:
+            detector(x)
+        with FlopCounterMode(display=False) as restoring:
+            parser(restorer(face))
+    assert finding.get_total_flops() / (640 * 512) == pytest.approx(FINDING_FLOP, rel=0.01)
+    assert restoring.get_total_flops() == pytest.approx(RESTORING_FLOP, rel=0.01)
 
 
 def test_parsenet_equals_the_reference() -> None:

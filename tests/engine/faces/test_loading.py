@@ -128,6 +128,9 @@ def test_faces_alone_change(
     found, plain = np.concatenate(list(strips)), upscaled()
 
     assert count == 1
+    ((left, top, right, bottom),) = engines.find_faces(pixels)
+    assert 0 < left < 80 < right < 160
+    assert 0 < top < 64 < bottom < 128
     assert found.shape == plain.shape == (size[1], size[0], channels)
     changed = (found != plain).any(axis=2)
     assert 0.05 < changed.mean() < 0.6
