@@ -153,7 +153,7 @@ UPSCALING: Final[dict[str, Any]] = {
                 f"{FILES} asks for the file itself, without JSON; {EVENTS_TYPE} for how far it is.",
             ),
             _header(ASYNC_HEADER, "1 asks for a response at once and the image later."),
-            _header(DRY_RUN_HEADER, "1 asks what would come of the request, without inference."),
+            _header(DRY_RUN_HEADER, "1 asks what would come of the request, and upscales nothing."),
             _header(WEBHOOK_HEADER, WEBHOOK),
             _header(KEY_HEADER, SAME, pattern=KEY_PATTERN),
             _header(REQUEST_ID_HEADER, "An id of the client's own, to find the request by."),
