@@ -13,7 +13,7 @@ MARKERS: Final = (
     "strict: judges what others than OctoAI had to choose",
     "together: sends several requests at once",
     "image_url: needs the URL of an image",
-    "http1: needs HTTP/1.1, since httpx reads no refusal by HTTP/2 before all of a body is sent",
+    "http1: needs HTTP/1.1, since httpx2 reads no refusal by HTTP/2 before all of a body is sent",
     "model(name): requests this model",
 )
 PACKAGE: Final = __name__.partition(".")[0]

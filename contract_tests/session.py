@@ -311,5 +311,5 @@ def _create_run(options: Options, clock: RunClock) -> Run:
 
 def versions() -> dict[str, str]:
     """The versions on which the results may depend, besides the target's."""
-    names = ("octo-upscaler", "hypothesis", "httpx", "pytest", "pillow")
+    names = ("octo-upscaler", "hypothesis", "httpx2", "pytest", "pillow")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}

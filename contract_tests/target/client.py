@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-import httpx
+import httpx2
 
 from contract_tests.failures import Inconclusive, Unreachable
 from contract_tests.requests.request import (
@@ -95,8 +95,8 @@ class Target:
         """Raise Unreachable unless there is any response at all."""
         try:
             self._send_once(Request(method="GET", path="/healthcheck", headers=()))
-        except (httpx.TransportError, TooSlow) as error:
-            if isinstance(error, httpx.TransportError) and speaks_no_tls(error):
+        except (httpx2.TransportError, TooSlow) as error:
+            if isinstance(error, httpx2.TransportError) and speaks_no_tls(error):
                 rest = self.base_url.partition(":")[2]
                 msg = f"{self.base_url} does not speak TLS: give --base-url http:{rest}"
                 raise Unreachable(msg) from error
@@ -157,7 +157,7 @@ class Target:
     def send_once(self, request: Request) -> Response:
         """The only response to a request, behind all redirects.
 
-        Raises httpx.TransportError if there is none, and TooSlow after the timeout.
+        Raises httpx2.TransportError if there is none, and TooSlow after the timeout.
         """
         return self._follow_redirects(request)
 
@@ -176,7 +176,7 @@ class Target:
             response = self._follow_redirects(request)
         except TooSlow as error:
             raise Inconclusive(f"the target did not respond {reason(error)}") from error
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             self.probe()  # if nothing responds at all, the whole run ends as unreachable
             if last:
                 msg = f"the target closed the connection each time: {reason(error)}"
@@ -245,9 +245,9 @@ def is_url(text: object) -> bool:
         return False
     try:
         parts = urlsplit(text)
-        httpx.URL(text)
+        httpx2.URL(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except (ValueError, httpx.InvalidURL):  # an invalid port, too
+    except (ValueError, httpx2.InvalidURL):  # an invalid port, too
         return False
 
 
@@ -265,7 +265,7 @@ def retry_after_s(response: Response) -> float | None:
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
-def speaks_no_tls(error: httpx.TransportError) -> bool:
+def speaks_no_tls(error: httpx2.TransportError) -> bool:
     """Whether a server answered the beginning of TLS with something else, such as plain HTTP."""
     inner: BaseException | None = error
     while inner is not None:
@@ -275,7 +275,7 @@ def speaks_no_tls(error: httpx.TransportError) -> bool:
     return False
 
 
-def reason(error: httpx.TransportError | TooSlow) -> str:
+def reason(error: httpx2.TransportError | TooSlow) -> str:
     """Why nothing could be sent or received, in the words of the system if it knows."""
     inner: BaseException | None = error
     while inner is not None:

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
+import httpx2
 
 from contract_tests.failures import CannotBegin, Inconclusive
 from contract_tests.oracle.limits import MAX_OUTPUT_PX
@@ -22,9 +22,9 @@ MAX_RESPONSE_BYTES: Final = 8 * MAX_OUTPUT_PX**2
 CHUNK_BYTES: Final = 2**16
 HTTP2: Final = "HTTP/2"
 CODINGS: Final = frozenset({"", "identity", "gzip", "deflate"})
-"""The content codings that every build of httpx can undo."""
+"""The content codings that every build of httpx2 can undo."""
 ALIASES: Final = {"x-gzip": "gzip"}
-"""Codings that are the same as others (RFC 9110, 8.4.1.3), which httpx does not know."""
+"""Codings that are the same as others (RFC 9110, 8.4.1.3), which httpx2 does not know."""
 
 
 class TooSlow(Exception):
@@ -34,8 +34,8 @@ class TooSlow(Exception):
 class HttpClient:
     """Sends exactly the headers that it is given, and reads whatever comes; threads may share it.
 
-    The timeouts of httpx are for each read alone, so that a response of one byte now and then would
-    never end. Here requests are tasks of an event loop, which can be cancelled as a whole.
+    The timeouts of httpx2 are for each read alone, so that a response of one byte now and then
+    would never end. Here requests are tasks of an event loop, which can be cancelled as a whole.
 
     With `http2` each request is sent by HTTP/2, where names of headers are in lower case and a body
     in chunks is one of unknown length; otherwise by HTTP/1.1.
@@ -46,7 +46,7 @@ class HttpClient:
         self._connect_timeout_s = connect_timeout_s
         self._http2 = http2
         self._lock = threading.Lock()
-        self._opened: tuple[httpx.AsyncClient, asyncio.AbstractEventLoop, threading.Thread] | None
+        self._opened: tuple[httpx2.AsyncClient, asyncio.AbstractEventLoop, threading.Thread] | None
         self._opened = None
 
     def exchange(
@@ -59,12 +59,12 @@ class HttpClient:
     ) -> Response:
         """Send a request, and return its response, complete within `within_s` seconds.
 
-        Raises httpx.TransportError if there is none, TooSlow, Inconclusive if it is too long,
+        Raises httpx2.TransportError if there is none, TooSlow, Inconclusive if it is too long,
         CannotBegin if the environment names a proxy that cannot be used or the target offers no
         HTTP/2 where it is wanted, and what the run's clock raises.
         """
         client, loop = self._open()
-        # Without an iterator httpx would add a Content-Length, which chunks have not.
+        # Without an iterator httpx2 would add a Content-Length, which chunks have not.
         chunked = (b"transfer-encoding", b"chunked") in [(n.lower(), v) for n, v in headers]
         content = _chunks(body or b"") if chunked else body
         request = client.build_request(method, url, headers=list(headers), content=content)
@@ -93,7 +93,7 @@ class HttpClient:
         loop.close()
 
     async def _exchange(
-        self, client: httpx.AsyncClient, request: httpx.Request, within_s: float
+        self, client: httpx2.AsyncClient, request: httpx2.Request, within_s: float
     ) -> Response:
         began_s = asyncio.get_running_loop().time()
         async with asyncio.timeout(within_s):
@@ -108,7 +108,7 @@ class HttpClient:
                     content += part
                     if len(content) > MAX_RESPONSE_BYTES:
                         raise Inconclusive(f"the response has more than {MAX_RESPONSE_BYTES} bytes")
-            except httpx.DecodingError as error:
+            except httpx2.DecodingError as error:
                 # It is judged as what it is, no JSON and no image; reports show why.
                 content[:] = f"(not {received.headers['content-encoding']}: {error})".encode()
             finally:
@@ -117,18 +117,18 @@ class HttpClient:
         lower_case = {name.lower(): value for name, value in received.headers.items()}
         return Response(received.status_code, lower_case, bytes(content), seconds)
 
-    def _open(self) -> tuple[httpx.AsyncClient, asyncio.AbstractEventLoop]:
+    def _open(self) -> tuple[httpx2.AsyncClient, asyncio.AbstractEventLoop]:
         """The client and its loop, made once there is something to send."""
         with self._lock:
             if self._opened is None:
                 try:
-                    client = httpx.AsyncClient(
-                        timeout=httpx.Timeout(None, connect=self._connect_timeout_s),
+                    client = httpx2.AsyncClient(
+                        timeout=httpx2.Timeout(None, connect=self._connect_timeout_s),
                         http2=self._http2,
                     )
-                except (ImportError, ValueError, httpx.InvalidURL) as error:
+                except (ImportError, ValueError, httpx2.InvalidURL) as error:
                     raise _unusable_proxy(error) from error
-                # httpx adds defaults, but only the headers of a request are to be sent.
+                # httpx2 adds defaults, but only the headers of a request are to be sent.
                 client.headers.clear()
                 loop = asyncio.new_event_loop()
                 # A daemon: whoever forgets to close a client has a process that ends all the same.
@@ -144,7 +144,7 @@ async def _chunks(body: bytes) -> AsyncIterator[bytes]:
         yield body[start:stop]
 
 
-def _require_http2(received: httpx.Response) -> None:
+def _require_http2(received: httpx2.Response) -> None:
     if received.http_version != HTTP2:
         raise CannotBegin(
             "no HTTP/2",
@@ -153,8 +153,8 @@ def _require_http2(received: httpx.Response) -> None:
         )
 
 
-def _use_known_coding(received: httpx.Response) -> None:
-    """Name the content codings as httpx does; raise Inconclusive for one that it cannot undo.
+def _use_known_coding(received: httpx2.Response) -> None:
+    """Name the content codings as httpx2 does; raise Inconclusive for one that it cannot undo.
 
     None is asked for, and then any is right (RFC 9110, 12.5.3).
     """
@@ -179,11 +179,11 @@ def proxy_variable(url: str) -> str:
 
 
 def _unusable_proxy(error: Exception) -> CannotBegin:
-    """What to do about a proxy that httpx cannot use; its URL may hold a password."""
+    """What to do about a proxy that httpx2 cannot use; its URL may hold a password."""
     for kind, url in getproxies().items():
         scheme = url.partition("://")[0].lower() if "://" in url else "http"
         if kind != "no" and scheme.startswith("socks"):
-            how = "pip install 'httpx[socks]', or unset the variable"
+            how = "pip install 'httpx2[socks]', or unset the variable"
             sentence = f"{kind.upper()}_PROXY is a {scheme} proxy, which needs a package: {how}"
             return CannotBegin("unusable proxy", sentence)
     return CannotBegin(

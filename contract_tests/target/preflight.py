@@ -7,7 +7,7 @@ that says what to do, instead of failing test after test.
 from typing import Final
 from urllib.parse import urljoin
 
-import httpx
+import httpx2
 
 from contract_tests.failures import CannotBegin
 from contract_tests.requests.request import UPSCALING, Request
@@ -67,7 +67,7 @@ def _post(target: Target) -> Response:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return target.send_once(Request(b"{}"))
-        except (httpx.TransportError, TooSlow) as error:
+        except (httpx2.TransportError, TooSlow) as error:
             target.probe()
             if attempt == ATTEMPTS or isinstance(error, TooSlow):
                 raise CannotBegin(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import Final
 
-import httpx
+import httpx2
 import numpy as np
 from anyio import to_thread
 from PIL import Image
@@ -102,4 +102,4 @@ def generate_pixels(url: str, size: Size) -> Pixels:
 
 
 def _path(url: str) -> str:
-    return httpx.URL(url).path  # parsed and percent-decoded as the service does
+    return httpx2.URL(url).path  # parsed and percent-decoded as the service does

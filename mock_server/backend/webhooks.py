@@ -78,7 +78,7 @@ class MockPoster:
 
     @cached_property
     def _downloader(self) -> "Downloader":
-        from upscaler.service.download import Downloader  # noqa: PLC0415  imports httpx
+        from upscaler.service.download import Downloader  # noqa: PLC0415  imports httpx2
 
         everywhere = ip_network("0.0.0.0/0"), ip_network("::/0")
         return Downloader(ports=range(1, 2**16), networks=everywhere)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import httpcore
+import httpcore2
 import pytest
 
 from tests.support.http_hosts import (
@@ -361,7 +361,7 @@ def test_the_bytes_held_are_told_as_they_grow() -> None:
         TimeoutError(),
         OSError(),
         InvalidRequest(FieldError(("body",), "full", "full")),
-        httpcore.ReadError(),
+        httpcore2.ReadError(),
         StopAsyncIteration(),
     ],
     ids=repr,

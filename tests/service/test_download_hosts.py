@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpcore
+import httpcore2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -214,15 +214,15 @@ def test_the_next_address_is_tried_if_one_is_dead() -> None:
 
 
 def test_the_next_address_is_tried_if_one_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    connect = httpcore.AnyIOBackend.connect_tcp
+    connect = httpcore2.AnyIOBackend.connect_tcp
 
-    async def lossy(self: httpcore.AnyIOBackend, host: str, port: int, timeout: float, *_: object):  # type: ignore[no-untyped-def]  # noqa: ASYNC109
+    async def lossy(self: httpcore2.AnyIOBackend, host: str, port: int, timeout: float, *_: object):  # type: ignore[no-untyped-def]  # noqa: ASYNC109
         if host == "127.0.0.3":
             await asyncio.sleep(timeout)
-            raise httpcore.ConnectTimeout
+            raise httpcore2.ConnectTimeout
         return await connect(self, host, port, timeout)
 
-    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", lossy)
+    monkeypatch.setattr(httpcore2.AnyIOBackend, "connect_tcp", lossy)
     names = Names({"near.example": ["127.0.0.3", "127.0.0.2"]}, {"near.example": ["127.0.0.3"]})
     with serving(answer(BODY)) as host:
         some = fetcher(host.port, resolve=names, deadline_s=2)
@@ -451,7 +451,7 @@ def test_no_text_makes_anything_but_a_refusal(url: str) -> None:
 @example(b"//xn--a")
 @example(b"//a\xe2\x84\x80.example")
 def test_no_location_makes_anything_but_a_refusal(location: bytes) -> None:
-    response = httpcore.Response(302, headers=[(b"LOCATION", location)])
+    response = httpcore2.Response(302, headers=[(b"LOCATION", location)])
     some = Downloader(tls=NO_TLS)
     here = some._parsed("http://near.example/x")
     with suppress(InvalidRequest):

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from urllib.parse import quote
 
-import httpcore
+import httpcore2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -132,9 +132,9 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     async def connect(self: object, host: str, *args: Any, **kwargs: Any) -> Any:
         hosts.append(host)
-        raise httpcore.ConnectError
+        raise httpcore2.ConnectError
 
-    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", connect)
+    monkeypatch.setattr(httpcore2.AnyIOBackend, "connect_tcp", connect)
     return hosts
 
 

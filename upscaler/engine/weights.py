@@ -162,7 +162,7 @@ def fetch(
         raise WeightsUnavailable(f"{error.filename}: {error.strerror}") from error
     url = f"{releases or model.releases}/{model.official.path}"
     log.info("downloading the weights of %s from %s", model.name, url)
-    from upscaler.engine.weights_download import download  # noqa: PLC0415  with httpx, for few
+    from upscaler.engine.weights_download import download  # noqa: PLC0415  with httpx2, for few
 
     download(url, path, model.name, model.official, progress)
     return path

@@ -1,17 +1,17 @@
-"""Download a file of weights, and verify it. Apart, since httpx takes a while to import."""
+"""Download a file of weights, and verify it. Apart, since httpx2 takes a while to import."""
 
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 
 from upscaler.errors import WeightsUnavailable
 from upscaler.files import atomic_write
 from upscaler.models import Checkpoint
 
-TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
+TIMEOUT: Final = httpx2.Timeout(60.0, connect=10.0)
 """Seconds without any data, not for the whole download."""
 
 
@@ -30,12 +30,12 @@ def download(
     try:
         try:
             _download(url, path, expected, progress)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             if not _is_transient(error):
                 raise
             _download(url, path, expected, progress)
-    except (httpx.HTTPError, OSError, ImportError) as error:
-        # httpx raises ImportError for a SOCKS proxy without the package that it needs for that.
+    except (httpx2.HTTPError, OSError, ImportError) as error:
+        # httpx2 raises ImportError for a SOCKS proxy without the package that it needs for that.
         raise WeightsUnavailable(
             f"the weights of {name} could not be fetched from {url} ({_describe(error)}): "
             f"fetch {expected.filename} elsewhere and set UPSCALER_WEIGHTS to its folder"
@@ -45,11 +45,11 @@ def download(
 def _download(
     url: str, path: Path, expected: Checkpoint, progress: Callable[[int, int], None] | None
 ) -> None:
-    """Raises WeightsUnavailable for another file, and what httpx and the file system raise."""
+    """Raises WeightsUnavailable for another file, and what httpx2 and the file system raise."""
     digest = hashlib.sha256()
     done = 0
     with atomic_write(path) as file:
-        with httpx.stream(
+        with httpx2.stream(
             "GET",
             url,
             headers={"Accept-Encoding": "identity"},  # the SHA-256 is that of the file as it is
@@ -72,14 +72,14 @@ def _download(
             )
 
 
-def _is_transient(error: httpx.HTTPError) -> bool:
+def _is_transient(error: httpx2.HTTPError) -> bool:
     """Whether a retry may succeed: after a connection error, a 408, a 429 or any 5xx."""
-    if not isinstance(error, httpx.HTTPStatusError):
+    if not isinstance(error, httpx2.HTTPStatusError):
         return True
     return error.response.status_code in (408, 429) or error.response.is_server_error
 
 
 def _describe(error: Exception) -> str:
-    if isinstance(error, httpx.HTTPStatusError):
+    if isinstance(error, httpx2.HTTPStatusError):
         return f"HTTP status {error.response.status_code}"
     return str(error) or type(error).__name__

@@ -31,7 +31,7 @@ from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
-import httpx
+import httpx2
 import numpy as np
 from PIL import Image
 
@@ -74,7 +74,7 @@ class Answer:
     """A response, and when its parts came, in seconds since the request was sent."""
 
     status: int
-    headers: httpx.Headers
+    headers: httpx2.Headers
     body: bytes
     arrived_s: tuple[float, ...]
     redirects: int
@@ -122,8 +122,8 @@ class Smoke:
     """What a picture of the usual size takes, once a container is there."""
 
     def __post_init__(self) -> None:
-        limits = httpx.Limits(max_connections=None)
-        self._client = httpx.Client(base_url=self.url, timeout=PATIENCE_S, limits=limits)
+        limits = httpx2.Limits(max_connections=None)
+        self._client = httpx2.Client(base_url=self.url, timeout=PATIENCE_S, limits=limits)
 
     def close(self) -> None:
         self._client.close()
@@ -201,8 +201,8 @@ class Smoke:
         return told
 
     def _hang_up(self, fields: dict[str, Any]) -> None:
-        with suppress(httpx.ReadTimeout):
-            self._post(fields, {}, httpx.Timeout(PATIENCE_S, read=HANG_UP_S))
+        with suppress(httpx2.ReadTimeout):
+            self._post(fields, {}, httpx2.Timeout(PATIENCE_S, read=HANG_UP_S))
 
     def asynchronous(self) -> str:
         side, scale = self.sizes.usual
@@ -283,7 +283,7 @@ class Smoke:
         return answer
 
     def _post(
-        self, fields: dict[str, Any], headers: dict[str, str], timeout: httpx.Timeout | None = None
+        self, fields: dict[str, Any], headers: dict[str, str], timeout: httpx2.Timeout | None = None
     ) -> Answer:
         return self._send("POST", "/upscaling", fields, headers, timeout)
 
@@ -296,7 +296,7 @@ class Smoke:
         url: str,
         fields: dict[str, Any] | None,
         headers: dict[str, str],
-        timeout: httpx.Timeout | None,
+        timeout: httpx2.Timeout | None,
     ) -> Answer:
         """A response behind all redirects, of which Modal's proxy sends one each 150 seconds."""
         headers = {"Authorization": f"Bearer {self.token}", **headers}
@@ -354,7 +354,7 @@ def report(smoke: Smoke, say: Callable[[str], None]) -> bool:
     for name, check in smoke.checks.items():
         try:
             result, seen = "passed", check()
-        except (Failed, httpx.HTTPError, KeyError, ValueError) as error:
+        except (Failed, httpx2.HTTPError, KeyError, ValueError) as error:
             result, seen = "**failed**", str(error) if isinstance(error, Failed) else repr(error)
             passed = False
         cell = seen.replace(smoke.token, "$TOKEN").replace("|", r"\|").replace("\n", " ")

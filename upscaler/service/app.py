@@ -84,7 +84,7 @@ def create_app(
     if not settings.tokens:
         raise ValueError("the service needs at least one token")
     if fetch is None or poster is None:
-        from upscaler.service.download import Downloader  # noqa: PLC0415  importing httpx is slow, and not every caller needs it
+        from upscaler.service.download import Downloader  # noqa: PLC0415  importing httpx2 is slow, and not every caller needs it
 
         downloader = Downloader(ports=settings.fetch_ports, networks=settings.fetch_networks)
         fetch, poster = fetch or downloader.fetch, poster or downloader

@@ -30,8 +30,8 @@ from typing import Final
 
 import anyio
 import anyio.lowlevel
-import httpcore
-import httpx
+import httpcore2
+import httpx2
 
 from upscaler.api.limits import MAX_BODY_BYTES
 from upscaler.errors import FieldError, InvalidRequest
@@ -63,7 +63,7 @@ and the underscore, which the RFC forbids but real host names have."""
 
 HEADERS: Final = (
     ("Accept", "image/png, image/jpeg, image/webp"),
-    ("Accept-Encoding", "identity"),  # httpcore decompresses nothing
+    ("Accept-Encoding", "identity"),  # httpcore2 decompresses nothing
     ("Connection", "close"),
     ("User-Agent", "octo-upscaler"),
 )
@@ -111,7 +111,7 @@ class Downloader:
         self._ports = ports
         self._is_private = bool(networks)
         self._backend = _PublicAddressBackend(networks, resolve)
-        self._tls = tls or httpx.create_ssl_context()
+        self._tls = tls or httpx2.create_ssl_context()
         self._tls.set_alpn_protocols(["http/1.1"])
         # `TLSStream` runs only the first handshake in a thread: a second one, which the server may
         # ask for, would be computed on the event loop.
@@ -162,13 +162,16 @@ class Downloader:
         url = self._parsed(text)
         await self._backend.permitted_addresses(url.raw_host.decode(), _port(url))
 
-    def _parsed(self, text: str) -> httpx.URL:
+    def _parsed(self, text: str) -> httpx2.URL:
         """Parse a URL. Raises InvalidRequest (`url_invalid`) for one that may not be fetched."""
         if len(text.encode(errors="surrogatepass")) > MAX_URL_BYTES:
             raise _error(f"a URL may have at most {MAX_URL_BYTES} bytes", "url_invalid")
         try:
-            url = httpx.URL(text)
-        except (httpx.InvalidURL, ValueError) as error:  # ValueError: lone surrogates, among others
+            url = httpx2.URL(text)
+        except (
+            httpx2.InvalidURL,
+            ValueError,
+        ) as error:  # ValueError: lone surrogates, among others
             raise _error("this is not a URL", "url_invalid") from error
         ports = ", ".join(map(str, sorted(self._ports)))
         rules = (
@@ -184,13 +187,13 @@ class Downloader:
 
     @asynccontextmanager
     async def _exchange(
-        self, url: httpx.URL, method: str, headers: Iterable[tuple[str, str]], body: bytes = b""
-    ) -> AsyncIterator[httpcore.Response]:
+        self, url: httpx2.URL, method: str, headers: Iterable[tuple[str, str]], body: bytes = b""
+    ) -> AsyncIterator[httpcore2.Response]:
         """Send a request on a new connection; yield the response before its body is read."""
         length = [("Content-Length", str(len(body)))] if body else []
-        request = httpcore.Request(
+        request = httpcore2.Request(
             method,
-            httpcore.URL(
+            httpcore2.URL(
                 scheme=url.raw_scheme, host=url.raw_host, port=_port(url), target=url.raw_path
             ),
             headers=[("Host", url.netloc.decode()), *headers, *length],
@@ -205,7 +208,7 @@ class Downloader:
             yield response
 
     @asynccontextmanager
-    async def _connect(self, url: httpx.URL) -> AsyncIterator[httpcore.AsyncNetworkStream]:
+    async def _connect(self, url: httpx2.URL) -> AsyncIterator[httpcore2.AsyncNetworkStream]:
         """A connection to the host of `url`, which is closed at the end of the block."""
         host = url.raw_host.decode()
         # For each address, and for the TLS handshake. The deadline bounds everything else.
@@ -224,14 +227,14 @@ class Downloader:
             with anyio.CancelScope(shield=True):
                 await stream.aclose()
 
-    def _redirect_target(self, url: httpx.URL, response: httpcore.Response) -> httpx.URL:
+    def _redirect_target(self, url: httpx2.URL, response: httpcore2.Response) -> httpx2.URL:
         """The URL that `response`, a redirect from `url`, leads to; raises InvalidRequest."""
         location = _header(response, b"location")
         if location is None:
             raise _error("the server redirects without saying where to", "url_redirects")
         try:
             joined = str(url.join(location.decode()))
-        except (httpx.InvalidURL, ValueError) as error:
+        except (httpx2.InvalidURL, ValueError) as error:
             raise _error("the server redirects to what is not a URL", "url_invalid") from error
         target = self._parsed(joined)
         # A client that wrote https expects that no one on the way can read or change the image.
@@ -240,7 +243,7 @@ class Downloader:
         return target
 
 
-class _PublicAddressBackend(httpcore.AsyncNetworkBackend):
+class _PublicAddressBackend(httpcore2.AsyncNetworkBackend):
     """Resolves hosts itself, and connects only to addresses that it has checked.
 
     Resolving and connecting must not be apart: a name that is resolved a second time may then have
@@ -250,23 +253,23 @@ class _PublicAddressBackend(httpcore.AsyncNetworkBackend):
     def __init__(self, networks: Collection[Network], resolve: Resolve) -> None:
         self._networks = networks
         self._resolve = resolve
-        self._plain = httpcore.AnyIOBackend()
+        self._plain = httpcore2.AnyIOBackend()
 
     async def connect_tcp(
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109  so named by httpcore
+        timeout: float | None = None,  # noqa: ASYNC109  so named by httpcore2
         local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        failure: Exception = httpcore.ConnectError()
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        failure: Exception = httpcore2.ConnectError()
         for address in (await self.permitted_addresses(host, port))[:MAX_ADDRESSES]:
             try:
                 return await self._plain.connect_tcp(
                     str(address), port, timeout, local_address, socket_options
                 )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
         raise failure
 
@@ -284,7 +287,7 @@ class _PublicAddressBackend(httpcore.AsyncNetworkBackend):
         return addresses
 
 
-async def _read_body(response: httpcore.Response, reserve: Callable[[int], None]) -> bytes:
+async def _read_body(response: httpcore2.Response, reserve: Callable[[int], None]) -> bytes:
     """The body of a 200. A Content-Length beyond the limit is refused before anything is read."""
     if response.status != 200:
         msg = f"the server answered with HTTP status {response.status} instead of an image"
@@ -310,17 +313,17 @@ def _check_size(size_bytes: int) -> None:
         raise _error(f"the file may have at most {MAX_FETCH_BYTES} bytes", "url_too_large")
 
 
-def _header(response: httpcore.Response, name: bytes) -> bytes | None:
+def _header(response: httpcore2.Response, name: bytes) -> bytes | None:
     """The value of the first header with this name, given in lower case; None without one."""
     return next((value for key, value in response.headers if key.lower() == name), None)
 
 
 def _is_valid_host(host: str) -> bool:
-    """Whether this is a name, or an IPv6 address (which httpx has checked) without a zone id."""
+    """Whether this is a name, or an IPv6 address (which httpx2 has checked) without a zone id."""
     return bool(NAME.fullmatch(host)) or (":" in host and "%" not in host)
 
 
-def _port(url: httpx.URL) -> int:
+def _port(url: httpx2.URL) -> int:
     return PORTS.get(url.scheme, 0) if url.port is None else url.port
 
 
@@ -329,9 +332,9 @@ def _map_network_errors() -> Iterator[None]:
     """Raise InvalidRequest for errors of the network, of TLS and of the HTTP that was received."""
     try:
         yield
-    except (httpcore.TimeoutException, TimeoutError) as error:
+    except (httpcore2.TimeoutException, TimeoutError) as error:
         raise _timed_out() from error
-    except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+    except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
         msg = (
             "the image could not be downloaded: make sure that the URL opens in a browser, with "
             "a valid certificate if it is https, or send the image itself in init_image"

@@ -5,7 +5,7 @@ from typing import Final
 
 import anyio
 import anyio.lowlevel
-import httpcore
+import httpcore2
 from anyio import to_thread
 
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -19,14 +19,14 @@ BODY_PIECE_BYTES: Final = 16 * 1024
 """How much of a body is read at a time: it may hold trailers, which are parsed like a head."""
 
 
-class BoundedConnection(httpcore.AsyncHTTP11Connection):
-    """An HTTP/1.1 connection that parses less at a time than httpcore does by default."""
+class BoundedConnection(httpcore2.AsyncHTTP11Connection):
+    """An HTTP/1.1 connection that parses less at a time than httpcore2 does by default."""
 
     READ_NUM_BYTES = BODY_PIECE_BYTES
     MAX_INCOMPLETE_EVENT_SIZE = MAX_HEAD_BYTES
 
 
-class TLSStream(httpcore.AsyncNetworkStream):
+class TLSStream(httpcore2.AsyncNetworkStream):
     """TLS on a connection, with the handshake computed in other threads.
 
     A key exchange takes half a second if the server asks for 8192-bit Diffie-Hellman. anyio and
@@ -34,7 +34,7 @@ class TLSStream(httpcore.AsyncNetworkStream):
     """
 
     def __init__(
-        self, plain: httpcore.AsyncNetworkStream, context: ssl.SSLContext, name: str
+        self, plain: httpcore2.AsyncNetworkStream, context: ssl.SSLContext, name: str
     ) -> None:
         self._plain = plain
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -49,7 +49,7 @@ class TLSStream(httpcore.AsyncNetworkStream):
             else:
                 return await self._send()
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109  so named by httpcore
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109  so named by httpcore2
         while True:
             try:
                 return self._tls.read(max_bytes)
@@ -79,24 +79,24 @@ class TLSStream(httpcore.AsyncNetworkStream):
         await self._plain.write(self._outgoing.read())
 
 
-class PacedStream(httpcore.AsyncNetworkStream):
+class PacedStream(httpcore2.AsyncNetworkStream):
     """A connection that hands out little at a time, so that parsing never blocks the event loop.
 
-    httpcore parses all that `read` returned without a pause, for example any number of
+    httpcore2 parses all that `read` returned without a pause, for example any number of
     informational responses in a row. So `read` returns little, and to only one download per
     iteration of the event loop: all downloads share the lock `turn`.
     """
 
-    def __init__(self, plain: httpcore.AsyncNetworkStream, turn: anyio.Lock) -> None:
+    def __init__(self, plain: httpcore2.AsyncNetworkStream, turn: anyio.Lock) -> None:
         self.in_head = True
         self._plain = plain
         self._turn = turn
         self._head_bytes = 0
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  so named by httpcore
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  so named by httpcore2
         if self.in_head:
             if self._head_bytes >= MAX_HEAD_BYTES:
-                raise httpcore.RemoteProtocolError("the head of the response is too long")
+                raise httpcore2.RemoteProtocolError("the head of the response is too long")
             max_bytes = HEAD_PIECE_BYTES
         data = await self._plain.read(max_bytes, timeout)
         if self.in_head:
