@@ -4,7 +4,6 @@ import base64
 import gc
 import io
 import json
-import queue
 import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +17,10 @@ from PIL import Image
 
 from tests.support.image_files import noise
 from tests.support.raw_http import PATIENCE_S
-from tests.support.service import GOOD, Resizer, serving
+from tests.support.service import GOOD, Stepwise, serving
 from upscaler.api.sizes import Size
 from upscaler.imaging.pixels import Pixels
-from upscaler.imaging.resize import resize
-from upscaler.models import UpscalingModel
 from upscaler.service import preview as module
-from upscaler.service.backend import Progress
 from upscaler.service.events import BEAT_S
 from upscaler.service.jobs.disk import DiskJobStore
 from upscaler.service.jobs.memory import MemoryJobStore
@@ -77,26 +73,6 @@ def test_transparent_pixels_are_white_and_a_preview_of_noise_is_small() -> None:
     worst = Preview((512, 512))
     worst.add(0, noise(512, 512, 3))
     assert sum(len(strip.jpeg) for strip in worst.strips) < 160_000
-
-
-class Rows(Resizer):
-    """A backend that yields rows as they are allowed, and then all others."""
-
-    def __init__(self) -> None:
-        self.allowed: queue.Queue[int] = queue.Queue()
-
-    def upscale(
-        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
-    ) -> Iterator[Pixels]:
-        result, top = resize(pixels, size), 0
-        while top < size[1]:
-            try:
-                end = self.allowed.get(timeout=0.01)
-            except queue.Empty:
-                progress(top, size[1])
-                continue
-            yield result[top:end]
-            top = min(end, size[1])
 
 
 Event = dict[str, Any]
@@ -152,7 +128,7 @@ def rows_until(events: Iterator[Event], end: int) -> list[Event]:
 def test_rows_come_while_they_are_made_and_again_to_others(
     store: JobStore, made: "weakref.WeakSet[Preview]"
 ) -> None:
-    backend = Rows()
+    backend = Stepwise()
     with serving(backend, jobs=store) as api, ThreadPoolExecutor(1) as pool:
         api.timeout = PATIENCE_S
         request: dict[str, Any] = {
@@ -162,20 +138,20 @@ def test_rows_come_while_they_are_made_and_again_to_others(
         }
         with api.stream("POST", "/upscaling", **request) as first:
             events = read(first.iter_lines())
-            backend.allowed.put(64)
+            backend.ends.put(64)
             seen = rows_until(events, 64)
             url = seen[0]["events_url"]
             with api.stream("GET", url, params={"preview": 1}) as second:
                 others = read(second.iter_lines())
                 again = rows_until(others, 64)
-                backend.allowed.put(100)
+                backend.ends.put(100)
                 more = rows_until(events, 96)
                 assert rows_until(others, 96)[-1] == more[-1]
             with api.stream("GET", url, headers={"Last-Event-ID": seen[-1]["id"]}) as plain:
                 after = pool.submit(list, read(plain.iter_lines()))
                 resumed = {"Last-Event-ID": more[-1]["id"]}
                 with api.stream("GET", url, params={"preview": 1}, headers=resumed) as third:
-                    backend.allowed.put(10_000)
+                    backend.ends.put(10_000)
                     rest = list(read(third.iter_lines()))
                 assert {e["event"] for e in after.result()} <= {"progress", "completed"}
             last = list(events)[-1]
@@ -202,8 +178,8 @@ def strip(event: Event) -> Pixels:
 def test_nobody_who_did_not_ask_gets_rows_and_none_are_made(
     made: "weakref.WeakSet[Preview]",
 ) -> None:
-    backend = Rows()
-    backend.allowed.put(10_000)
+    backend = Stepwise()
+    backend.ends.put(10_000)
     with serving(backend) as api:
         for params in ({}, {"preview": "0"}):
             answer: httpx.Response = api.post(
@@ -212,5 +188,5 @@ def test_nobody_who_did_not_ask_gets_rows_and_none_are_made(
             assert {e["event"] for e in read(answer.text.split("\n"))} <= {
                 "queued", "progress", "completed",
             }  # fmt: skip
-            backend.allowed.put(10_000)
+            backend.ends.put(10_000)
     assert not made

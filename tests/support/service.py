@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -108,6 +109,26 @@ class Slow(Resizer):
         if self.error:
             raise self.error
         return super().upscale(pixels, model, size, progress)
+
+
+class Stepwise(Resizer):
+    """A backend that yields rows as far as each number in `ends` says, until all are there."""
+
+    def __init__(self) -> None:
+        self.ends: queue.Queue[int] = queue.Queue()
+
+    def upscale(
+        self, pixels: Pixels, model: UpscalingModel, size: Size, progress: Progress
+    ) -> Iterable[Pixels]:
+        result, top = resize(pixels, size), 0
+        while top < size[1]:
+            try:
+                end = self.ends.get(timeout=0.01)
+            except queue.Empty:
+                progress(top, size[1])
+                continue
+            yield result[top:end]
+            top = min(end, size[1])
 
 
 @contextmanager

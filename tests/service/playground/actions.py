@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import queue
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tests.support.service import Resizer
+from tests.support.service import Resizer, Stepwise
 from upscaler.api.sizes import Size
 from upscaler.errors import UpscalerError
 
@@ -26,27 +28,32 @@ DESKTOP = {"width": 1440, "height": 900}
 HOSTILE_NAME = 'it\'s "a" $(touch owned) `cat`; \\n%s <b>&.png'
 
 
-class InvertingUpscaler(Resizer):
+class InvertingUpscaler(Stepwise):
     """Inverts colours, so that tests can tell before from after; blocks and fails on demand.
 
+    If it is `stepwise`, it yields rows as far as it is allowed.
     Faces are restored by inverting once more.
     """
 
     face_enhance = True
 
     def __init__(self) -> None:
+        super().__init__()
         self.open = threading.Event()
-        self.failure: UpscalerError | None = None
+        self.reset()
 
     def reset(self) -> None:
         self.open.set()
-        self.failure = None
+        self.failure: UpscalerError | None = None
+        self.stepwise = False
+        self.ends = queue.Queue()
 
-    def upscale(self, *args: Any, **kwargs: Any) -> list[Any]:
+    def upscale(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         assert self.open.wait(30)
         if self.failure:
             raise self.failure
-        return [255 - strip for strip in super().upscale(*args, **kwargs)]
+        kind = Stepwise if self.stepwise else Resizer
+        return (255 - strip for strip in kind.upscale(self, *args, **kwargs))
 
 
 def png(size: Size = (300, 280), colour: tuple[int, ...] = RED) -> FilePayload:

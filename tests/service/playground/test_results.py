@@ -141,7 +141,7 @@ def test_the_result_is_measured_where_a_proxy_removes_the_headers(page: Page) ->
         }
         route.fulfill(response=response, headers=headers)
 
-    page.route("**/upscaling", strip)
+    page.route("**/v1/responses/*", strip)
     choose(page, png())
     page.fill("#token", ASCII_TOKEN)  # route.fetch garbles others
     page.click("#start")
@@ -196,14 +196,14 @@ def test_a_format_that_the_service_adds_can_be_chosen(page: Page) -> None:
             route.fulfill(body=file.getvalue(), content_type="image/webp")
 
     page.route("**/page/config.json", config)
-    page.route("**/upscaling", respond)
+    page.route("**/upscaling*", respond)
     page.reload()
     expect(page.locator("input[value=png]")).to_be_checked()
     assert page.locator("#encodings label").all_inner_texts() == ["PNG", "JPEG", "NEW"]
     page.check("input[value=new]", force=True)
     assert text(page, "#encoding-hint") == "Newer."
     upscale(page)
-    assert accepted == ["application/json", "image/webp"]
+    assert accepted == ["application/json", "text/event-stream, image/webp"]
     assert "Accept: image/webp" in text(page, "#curl")
     assert downloaded(page)[0] == "input-x4.xyz"
 

@@ -41,6 +41,7 @@ FILES: Final = {
     "api.js": SCRIPT,
     "compare.js": SCRIPT,
     "curl.js": SCRIPT,
+    "events.js": SCRIPT,
     "format.js": SCRIPT,
     "image.js": SCRIPT,
     "progress.js": SCRIPT,

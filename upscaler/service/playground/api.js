@@ -2,23 +2,34 @@
 
 export class Unreachable extends Error {}
 
-// Resolves with any response, whatever its status. Rejects with Unreachable if there is none, or
-// with an AbortError after `signal`. Uses XMLHttpRequest because fetch does not report upload
-// progress.
-export function post(endpoint, { token, headers, body, signal, onSending, onSent, onReceiving }) {
+// Resolves with any response, whatever its status; with `{job}`, an id, as soon as the response
+// turns out to be the events of a job. Rejects with Unreachable if there is none, or with an
+// AbortError after `signal`. Uses XMLHttpRequest because fetch does not report upload progress.
+export function send(method, url, { token, headers, body, signal, onSending, onSent, onReceiving }) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open("POST", endpoint);
-    request.responseType = "blob";
-    request.setRequestHeader("Authorization", `Bearer ${toByteString(token)}`);
-    request.setRequestHeader("Content-Type", "application/json");
+    const isEvents = () => request.getResponseHeader("Content-Type")?.startsWith("text/event-stream");
+    const takeJob = () => {
+      const id = /"response_id": ?"([^"]+)"/.exec(request.responseText)?.[1]; // in every event
+      if (!id) return;
+      resolve({ job: id });
+      request.abort(); // others are read from elsewhere, where the connection may be lost
+    };
+    request.open(method, url);
+    request.setRequestHeader("Authorization", authorization(token));
+    if (body) request.setRequestHeader("Content-Type", "application/json");
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => onSending?.(event.loaded / event.total);
     request.upload.onload = () => onSent?.();
-    request.onprogress = (event) => {
-      if (event.lengthComputable) onReceiving?.(event.loaded / event.total);
+    request.onreadystatechange = () => {
+      // Not before the headers are there: only text can be read while it comes.
+      if (request.readyState === 2 && !isEvents()) request.responseType = "blob";
     };
-    request.onload = () => resolve(new ServiceResponse(request));
+    request.onprogress = (event) => {
+      if (isEvents()) takeJob();
+      else if (event.lengthComputable) onReceiving?.(event.loaded / event.total);
+    };
+    request.onload = () => (isEvents() ? takeJob() : resolve(new ServiceResponse(request)));
     request.onerror = () => reject(new Unreachable());
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     signal.throwIfAborted();
@@ -27,9 +38,9 @@ export function post(endpoint, { token, headers, body, signal, onSending, onSent
   });
 }
 
-// setRequestHeader takes one character per byte. The bytes are UTF-8, as curl sends them.
-function toByteString(text) {
-  return String.fromCharCode(...new TextEncoder().encode(text));
+// Headers take one character per byte. The bytes are UTF-8, as curl sends them.
+export function authorization(token) {
+  return `Bearer ${String.fromCharCode(...new TextEncoder().encode(token))}`;
 }
 
 class ServiceResponse {

@@ -1,4 +1,5 @@
-// The image on the page: one alone, or before and after with a movable divider.
+// The image on the page: one alone, or before and after with a movable divider, or the result as it
+// grows over the original.
 
 export class Compare {
   constructor(root) {
@@ -7,6 +8,7 @@ export class Compare {
     this.layers = root.querySelector(".layers");
     this.before = root.querySelector("img.before");
     this.after = root.querySelector("img.after");
+    this.grown = root.querySelector("canvas");
     this.slider = root.querySelector("input");
     this.actual = false;
     this.slider.addEventListener("input", () => this.draw());
@@ -30,6 +32,31 @@ export class Compare {
     this.setMode(compared ? "both" : "after");
   }
 
+  // Paints rows of the result, which has `size`. `compared`: whether the original can be
+  // shown below. Returns whether they are the first.
+  async grow({ top, rows, width, jpeg }, size, compared) {
+    const bytes = Uint8Array.from(atob(jpeg), (character) => character.charCodeAt(0));
+    const strip = await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
+    const fraction = Math.ceil(width / strip.width); // pixels of the result for one of the strip
+    const isFirst = this.root.dataset.mode !== "growing";
+    if (isFirst) {
+      this.settled = this.root.dataset.mode ?? "before";
+      this.grown.width = strip.width; // which also empties it
+      this.grown.height = Math.ceil(size.height / fraction);
+      this.setRatio(size);
+      this.setMode("growing");
+      this.before.hidden = !compared;
+    }
+    this.grown.getContext("2d").drawImage(strip, 0, top / fraction);
+    this.root.style.setProperty("--grown", `${(100 * (top + rows)) / size.height}%`);
+    return isFirst;
+  }
+
+  // Shows what was shown before anything grew.
+  endGrowing() {
+    if (this.root.dataset.mode === "growing") this.setMode(this.settled);
+  }
+
   // `actual`: one pixel of the result per pixel of the screen; otherwise the result fits the view.
   setActual(actual) {
     this.actual = actual;
@@ -43,9 +70,10 @@ export class Compare {
   }
 
   setMode(mode) {
-    const actual = this.actual && mode !== "before";
+    const actual = this.actual && ["after", "both"].includes(mode);
     const dots = window.devicePixelRatio || 1; // pixels of the screen per CSS pixel
     this.root.dataset.mode = mode;
+    this.before.hidden = false;
     this.root.classList.toggle("actual", actual);
     this.slider.hidden = mode !== "both";
     this.layers.style.width = actual ? `${this.after.naturalWidth / dots}px` : "";

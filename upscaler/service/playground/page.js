@@ -1,12 +1,13 @@
 // The page: turns the form into a request, and the response into a result. All text from the
 // service or the user is set as text, never as markup.
 
-import { post, readProblem, requestBody, Unreachable } from "./api.js";
+import { authorization, readProblem, requestBody, send, Unreachable } from "./api.js";
 import { Compare } from "./compare.js";
 import { curlCommand, outputName } from "./curl.js";
+import { watch } from "./events.js";
 import { formatBytes, formatPercent, formatSize } from "./format.js";
 import { fromFile, fromURL, limitError, measure } from "./image.js";
-import { announce, EstimatedProgress, setProgress } from "./progress.js";
+import { announce, EstimatedProgress, JobProgress, setProgress } from "./progress.js";
 import { readSize, showDetails } from "./result.js";
 import { largestNumber, outputSize, readNumber, SIZE_FIELDS } from "./sizes.js";
 
@@ -260,6 +261,7 @@ async function start() {
     showFailure(error);
   } finally {
     running = null;
+    endGrowing();
   }
 }
 
@@ -271,30 +273,75 @@ async function upscale(signal) {
   const common = { token: token(), body, signal };
   announce("Checking the image");
   setProgress(0, "Checking …");
-  const dryRun = await post(ENDPOINT, {
+  const dryRun = await send("POST", ENDPOINT, {
     ...common,
     headers: { [config.dry_run_header]: "1", Accept: "application/json" },
     onSending: (share) => setProgress(0.08 * share, `Checking … ${formatPercent(share)}`),
   });
   if (dryRun.status !== 200) return showErrorResponse(dryRun);
   const began = performance.now();
-  const progress = new EstimatedProgress((await dryRun.json())?.estimated_seconds);
+  const { estimated_seconds: estimate, ...found } = (await dryRun.json()) ?? {};
+  const progress = new EstimatedProgress(estimate);
+  const receive = (share) => {
+    progress.stop();
+    setProgress(0.9 + 0.1 * share, `Receiving … ${formatPercent(share)}`);
+  };
   try {
-    const response = await post(ENDPOINT, {
+    let response = await send("POST", `${ENDPOINT}?preview=1`, {
       ...common,
-      headers: { Accept: request.encoding.media_type },
+      headers: { Accept: `text/event-stream, ${request.encoding.media_type}` },
       onSending: (share) => setProgress(0.08 + 0.08 * share, `Sending … ${formatPercent(share)}`),
       onSent: () => progress.start(),
-      onReceiving: (share) => {
-        progress.stop();
-        setProgress(0.9 + 0.1 * share, `Receiving … ${formatPercent(share)}`);
-      },
+      onReceiving: receive,
     });
+    progress.stop();
+    // A service without events has sent the result.
+    if (response.job) response = await follow(response.job, found, signal, receive);
     if (response.status !== 200) return showErrorResponse(response);
     await showResult(request, response, (performance.now() - began) / 1000);
   } finally {
     progress.stop();
   }
+}
+
+// Shows a job until it is completed, and returns the response with its result. Afterwards, and if
+// `signal` says so, the service forgets it.
+async function follow(job, { output_width: width, output_height: height }, signal, onReceiving) {
+  const url = (path) => new URL(`v1/${path}`, document.baseURI).href;
+  const common = { token: token(), signal };
+  const forget = () => {
+    const headers = { Authorization: authorization(common.token) };
+    const options = { method: "DELETE", headers, keepalive: true }; // even while the page is closed
+    fetch(url(`requests/${job}`), options).catch(() => {}); // else it expires
+  };
+  signal.addEventListener("abort", forget);
+  const progress = new JobProgress();
+  try {
+    for await (const event of watch(url(`requests/${job}/events?preview=1`), common)) {
+      if (event.name === "rows") await grow(event, { width, height });
+      else progress.show(event);
+    }
+  } finally {
+    progress.stop();
+  }
+  const response = await send("GET", url(`responses/${job}`), { ...common, headers: {}, onReceiving });
+  signal.removeEventListener("abort", forget);
+  forget();
+  return response;
+}
+
+async function grow(rows, size) {
+  const first = await compare.grow(rows, size, Boolean(image.size));
+  $("dropzone").hidden = true;
+  $("view").hidden = false;
+  if (first) document.querySelector(".viewer").scrollIntoView({ block: "nearest" });
+}
+
+function endGrowing() {
+  compare.endGrowing();
+  const shown = Boolean(image.size || resultURL);
+  $("dropzone").hidden = shown;
+  $("view").hidden = !shown;
 }
 
 function setBusy(busy) {
@@ -390,6 +437,7 @@ function listen() {
   $("file").addEventListener("change", () => chooseFile($("file").files[0]));
   $("sample").addEventListener("click", chooseSample);
   window.addEventListener("hashchange", takeToken);
+  window.addEventListener("pagehide", () => running?.abort()); // nobody would see the result
   $("url-form").addEventListener("submit", (event) => {
     event.preventDefault();
     chooseURL($("image-url").value);

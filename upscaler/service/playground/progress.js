@@ -1,6 +1,6 @@
 // The progress bar, and announcements to screen readers.
 
-import { formatSeconds } from "./format.js";
+import { formatPercent, formatSeconds } from "./format.js";
 
 const $ = (id) => document.getElementById(id);
 const UNKNOWN_S = 10; // the pace of the bar when the service gives no estimate
@@ -15,7 +15,40 @@ export function announce(text) {
   $("status").textContent = text;
 }
 
-// Progress while the service computes and sends nothing. The bar follows the estimate and slows
+// Progress by the events of a job: its place in line, and then its rows.
+export class JobProgress {
+  show(event) {
+    clearInterval(this.timer);
+    if (event.name === "queued") this.#showWaiting(event.ahead);
+    else if (event.name === "progress") this.#showRows(event, performance.now());
+    else if (event.name === "lost") $("progress-text").textContent = "Connection lost, trying again …";
+  }
+
+  stop() {
+    clearInterval(this.timer);
+  }
+
+  #showWaiting(ahead) {
+    const waiting = `Waiting … ${ahead} ${ahead === 1 ? "image" : "images"} ahead`;
+    setProgress(0.16, ahead ? waiting : "Upscaling …");
+    if (ahead) announce(waiting);
+  }
+
+  // The time that is left is counted down until the next event.
+  #showRows({ rows_done: done, rows, seconds_left: left }, since) {
+    const show = () => {
+      const now = left - (performance.now() - since) / 1000;
+      const about = now >= 1 ? `, about ${formatSeconds(Math.round(now))} left` : "";
+      setProgress(0.16 + (0.74 * done) / rows, `Upscaling … ${formatPercent(done / rows)}${about}`);
+    };
+    if (!this.announced) announce(`Upscaling, about ${formatSeconds(Math.ceil(left))}`);
+    this.announced = true;
+    this.timer = setInterval(show, 250);
+    show();
+  }
+}
+
+// Progress while the service computes and sends nothing, as one without events does. The bar follows the estimate and slows
 // down beyond it, so that it never reaches its end before the response does.
 export class EstimatedProgress {
   constructor(estimate) {
