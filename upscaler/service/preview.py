@@ -35,7 +35,7 @@ class Preview:
     """
 
     def __init__(self, size: Size) -> None:
-        self.width, self._height = size
+        self._height = size[1]
         self.strips: list[PreviewStrip] = []
         self._fraction = -(-max(size) // MOST_PX)
         self._band: Pixels | None = None  # the rows of the next strip, as far as they are there
