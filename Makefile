@@ -26,6 +26,9 @@ ALL := --hypothesis-profile=all
 # Found first, since collecting all tests takes longer than some of these.
 ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 IN_BASE = $(shell grep -rl --include='test_*.py' 'mark\.base' tests)
+# Each worker collects them: the folders are marked as a whole in tests/conftest.py.
+IN_DEV = tests/cli tests/engine tests/service/playground \
+	$(shell grep -rlE --include='test_*.py' 'mark\.(torch|dev)' tests)
 # What `make test-one` runs: a file, a folder, or FILE::NAME, and other options of pytest.
 T ?= tests
 
@@ -69,7 +72,7 @@ test: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/plugins.done $(BASE)/done
 
 test-all: $(VENV)/dev.done $(VENV)/reference.done $(VENV)/corpora.done $(VENV)/clients.done $(VENV)/plugins.done $(BASE)/done
 	$(BIN)/python -m pytest $(ALL) -m alone $(ALONE)
-	$(ONE_THREAD) $(BIN)/python -m pytest $(ALL) -n 3 $(TOGETHER) -m '(torch or dev) and not alone'
+	$(ONE_THREAD) $(BIN)/python -m pytest $(ALL) -n 3 $(TOGETHER) -m '(torch or dev) and not alone' $(IN_DEV)
 	$(BASE)/bin/python -m pytest $(ALL) -n 5 $(TOGETHER) -m 'not (torch or dev or alone)'
 
 test-one: $(VENV)/dev.done

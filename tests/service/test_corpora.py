@@ -70,9 +70,9 @@ MADE_OF_A_URL: Final = (51, 51)
 """The size of what the mock makes of a picture that it has made for a URL."""
 DAMAGED: Final = ("hopper_bad_exif.jpg",)
 """Pillow shows it, and not as it was: libjpeg complains that most of an interval is left over."""
-EVERY: Final = {"service": 1, "mock": 3}
+EVERY: Final = {"service": 1, "mock": 6}
 """The service is sent all inputs. The mock, in which nothing but the network is another, is sent
-every third of them, for the sake of time."""
+every sixth of them, for the sake of time."""
 
 
 @pytest.fixture(scope="module")

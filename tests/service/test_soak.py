@@ -17,7 +17,7 @@ differ by that much themselves; in twenty minutes it is nine tenths of their mea
 
 @needs_proc
 def test_overload_loses_nothing() -> None:
-    found = soak.soak(40, UpscalingModel.ANIMEVIDEO_V3, 256)
+    found = soak.soak(20, UpscalingModel.ANIMEVIDEO_V3, 256)
     assert soak.judged(found, 0) == [], soak.report(found)
     assert found.throughput > AT_LEAST * min(found.capacity), soak.report(found)
     for kind in ("good", "watched", "told"):

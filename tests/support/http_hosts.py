@@ -200,7 +200,12 @@ def refusal(download: Awaitable[bytes]) -> FieldError:
     """The error that a download fails with, whose message must not describe the other host."""
     with pytest.raises(InvalidRequest) as caught:
         run(download)
-    (error,) = caught.value.errors
+    return only_error(caught.value)
+
+
+def only_error(refused: InvalidRequest) -> FieldError:
+    """The same of what was raised."""
+    (error,) = refused.errors
     assert error.loc == ("body", "init_image_url")
     for secret in ("SECRET", "://", "127.", "example", "::1", "%"):
         assert secret not in error.msg

@@ -203,24 +203,25 @@ def difference(said: str = "", before: str = "", **environment: str) -> float:
     return float(done.stdout)
 
 
-@pytest.mark.slow
-def test_what_is_compiled_need_not_be_kept() -> None:
-    """As where no folder may be written."""
-    nowhere = "from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []"
-    assert difference(before=nowhere) < check.MOST_DIFFERENCE
+NOWHERE: Final = "from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []"
+"""Where no folder may be written, so that what is compiled cannot be kept."""
 
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize(
-    ("instructions", "lanes"),
+    ("instructions", "lanes", "before"),
     [
-        ("+sse4.2,+avx,+avx2,+fma", 8),
-        ("+sse2", 4),
+        ("+sse4.2,+avx,+avx2,+fma", 8, ""),
+        ("+sse2", 4, NOWHERE),
     ],
+    ids=["AVX2", "SSE2, and nothing can be kept"],
 )
-def test_processors_with_less_compute_the_same(instructions: str, lanes: int) -> None:
+def test_processors_with_less_compute_the_same(instructions: str, lanes: int, before: str) -> None:
     """As far as one processor imitates another: by the instructions that are compiled for it."""
     found = difference(
-        f"kernels.LANES == {lanes}", NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES=instructions
+        f"kernels.LANES == {lanes}",
+        before,
+        NUMBA_CPU_NAME="x86-64",
+        NUMBA_CPU_FEATURES=instructions,
     )
     assert found < check.MOST_DIFFERENCE

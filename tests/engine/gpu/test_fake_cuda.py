@@ -19,7 +19,7 @@ from upscaler.engine.engine import Engine
 from upscaler.engine.networks import build
 from upscaler.errors import DeviceUnavailable, OutOfMemory
 from upscaler.imaging.pixels import Pixels
-from upscaler.models import MODELS, RRDB, UpscalingModel
+from upscaler.models import MODELS, RRDB, Compact, UpscalingModel
 from upscaler.planning import MIB
 from upscaler.settings import Kernels, Precision
 
@@ -31,18 +31,31 @@ whole_maps: Final[Any] = pytest.importorskip(
 
 QUICK: Final = UpscalingModel.ANIMEVIDEO_V3
 WAYS: Final = [Kernels.TRITON, pytest.param(Kernels.CUDNN, marks=pytest.mark.slow)]
-ALL: Final = [
-    name if name is QUICK else pytest.param(name, marks=pytest.mark.slow)
-    for name in UpscalingModel
-    if name is not UpscalingModel.X4_V3_WDN  # the network of X4_V3
+DEEP: Final = [UpscalingModel.X4_PLUS, UpscalingModel.X2_PLUS]
+KINDS: Final = [
+    # X4_V3_WDN has the network of X4_V3.
+    (QUICK, Kernels.TRITON),
+    *(
+        pytest.param(*kind, marks=pytest.mark.slow)
+        for kind in (
+            *((name, Kernels.TRITON) for name in UpscalingModel if "v3" not in name),
+            (UpscalingModel.X4_V3, Kernels.TRITON),
+            # Without their depth the others are as these are.
+            *((name, Kernels.CUDNN) for name in (QUICK, *DEEP)),
+        )
+    ),
 ]
 
 
-def engine_of(name: UpscalingModel, kernels: Kernels = Kernels.TRITON) -> Engine:
+def engine_of(
+    name: UpscalingModel, kernels: Kernels = Kernels.TRITON, *, shallow: bool = False
+) -> Engine:
     model = MODELS[name]
-    if kernels is Kernels.CUDNN and isinstance(model.network, RRDB):
-        # Thousands of small steps: one block is as good as 23, which take a minute.
-        model = replace(model, network=replace(model.network, num_block=1))
+    if shallow:
+        # Thousands of small steps: a block or two layers are as good as 23 or 32.
+        network = model.network
+        small = RRDB(network.scale, 1) if isinstance(network, RRDB) else Compact(network.scale, 2)
+        model = replace(model, network=small)
     with without_modes():  # a module of fake tensors cannot be moved
         net = build(model.network).requires_grad_(False)
     return Engine(model, net, CUDA, Precision.FP16, kernels)
@@ -66,13 +79,12 @@ def upscaled(card: Card, engine: Engine, pixels: Pixels, **wanted: Any) -> tuple
     return sum(map(len, strips)), *strips[0].shape[1:]
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("kernels", WAYS)
+@pytest.mark.parametrize(("name", "kernels"), KINDS)
 def test_every_picture_comes_through(
     name: UpscalingModel, kernels: Kernels, tmp_path: Path
 ) -> None:
     with fake_cuda() as card:
-        engine = engine_of(name, kernels)
+        engine = engine_of(name, kernels, shallow=name in DEEP or kernels is Kernels.CUDNN)
         scale = engine.model.scale
         sizes = (64, 64, 3), (1, 1, 3), (47, 33, 3), (33, 47, 4)
         for pixels in (*(picture(*size) for size in sizes), grey(20, 30)):
