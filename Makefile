@@ -115,7 +115,7 @@ upgrade: $(VENV)/dev.done
 	{ grep '^#' constraints.txt; { \
 		grep -E '^(basicsr|realesrgan|torch)==' constraints.txt; \
 		{ printf '%s\n' hatchling hatch-fancy-pypi-readme hatch-vcs; grep '^torch==' constraints.txt; } \
-		| $(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade --python-version=3.11 \
+		| $(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade --python-version=3.11.0 \
 			--all-extras pyproject.toml - | grep -Ev '^(pip|torch|triton|nvidia-.*|cuda-.*)=='; \
 	} | LC_ALL=C sort -f; } > constraints.new
 	mv constraints.new constraints.txt
