@@ -125,7 +125,7 @@ upgrade: $(VENV)/dev.done
 # The SBOM lists what the service is installed with, by locks/gpu.txt.
 dist: $(TOOLS)/done
 	rm -rf dist
-	$(TOOLS)/bin/uv build --quiet --python $(TOOLS)/bin/python --build-constraints constraints.txt
+	$(TOOLS)/bin/uv build --quiet --system-certs --python $(TOOLS)/bin/python --build-constraints constraints.txt
 	$(TOOLS)/bin/twine check --strict dist/*
 	$(TOOLS)/bin/check-wheel-contents dist/*.whl
 	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-file sbom.json locks/gpu.txt
