@@ -213,6 +213,7 @@ def test_no_variable_is_read_or_declared_twice() -> None:
     assert readers == {
         "mock_server/serving/fast_start.py",  # pydantic's own variable
         "mock_server/testing/proxies.py",  # the proxies' variables
+        "upscaler/cli/workers.py",  # of OpenMP, which processes share
         "upscaler/environment.py",
         "upscaler/modal/bucket.py",  # AWS's own variables
         "upscaler/modal/images.py",  # Modal's own variable

@@ -47,7 +47,7 @@ from upscaler.api.request import UpscalingRequest
 from upscaler.api.sizes import Size, output_size
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.models import UpscalingModel
-from upscaler.service import app
+from upscaler.service import intake
 from upscaler.service.backend import UpscaleJob
 
 BODY: Final = json.dumps(fields_of({"scale": 1.5}))
@@ -203,7 +203,7 @@ LARGE: Final = (
         "output-limit-before-rounding",
         "Compares the output's size with the limit before it is rounded.",
         ("REQ-14", "REQ-16"),
-        patched(app, "output_size", exact_limit),
+        patched(intake, "output_size", exact_limit),
         checking(init_image=text(file(2048, 256)), scale=4.0002),
     ),
     Defect(

@@ -22,7 +22,7 @@ from upscaler.api.sizes import Size
 from upscaler.errors import FieldError, ImageError, InvalidRequest
 from upscaler.imaging import decode
 from upscaler.imaging.decode import EncodedImage
-from upscaler.service import app
+from upscaler.service import intake
 
 SMALL: Final = 256
 
@@ -39,7 +39,7 @@ def clamped() -> Planting:
         width, height = sizes.requested_size(request, size)
         return min(width, MOST), min(height, MOST)
 
-    return patched(app, "output_size", output_size)
+    return patched(intake, "output_size", output_size)
 
 
 def output_first() -> Planting:
@@ -55,7 +55,7 @@ def output_first() -> Planting:
 
         return other
 
-    return replaced(app, "output_size", around)
+    return replaced(intake, "output_size", around)
 
 
 def decoded_first() -> Planting:

@@ -27,7 +27,7 @@ from upscaler.errors import FieldError, InvalidRequest
 from upscaler.imaging.decode import EncodedImage
 from upscaler.imaging.pixels import Pixels
 from upscaler.models import UpscalingModel
-from upscaler.service import app
+from upscaler.service import app, intake
 from upscaler.service.backend import Progress, StageTimer, UpscaleJob, UpscaleResult
 
 Planting = Callable[[], AbstractContextManager[object]]
@@ -344,7 +344,7 @@ def output_limits(fits: Callable[[str, int, int], bool]) -> Planting:
             raise InvalidRequest(FieldError(("body", field), msg, "output_too_large"))
         return wanted
 
-    return patched(app, "output_size", output_size)
+    return patched(intake, "output_size", output_size)
 
 
 # Pictures
