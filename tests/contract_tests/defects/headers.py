@@ -64,9 +64,11 @@ def unread() -> Planting:
     """Tell what is wrong with the JSON before what is wrong with its type."""
 
     def reading(read: Any) -> Any:
-        async def read_json(request: Request, memory: Any, *, asynchronous: bool) -> bytearray:
+        async def read_json(
+            request: Request, memory: Any, limiter: Any, *, asynchronous: bool
+        ) -> bytearray:
             try:
-                body: bytearray = await read(request, memory, asynchronous=asynchronous)
+                body: bytearray = await read(request, memory, limiter, asynchronous=asynchronous)
             except InvalidRequest as error:
                 body = bytearray(request.scope["planted.body"])
                 contract.parse_request(body)
@@ -97,8 +99,10 @@ def accept_first() -> Planting:
     """Tell that nothing can be accepted before the body is looked at."""
 
     def reading(read: Any) -> Any:
-        async def read_json(request: Request, memory: Any, *, asynchronous: bool) -> bytearray:
-            body: bytearray = await read(request, memory, asynchronous=asynchronous)
+        async def read_json(
+            request: Request, memory: Any, limiter: Any, *, asynchronous: bool
+        ) -> bytearray:
+            body: bytearray = await read(request, memory, limiter, asynchronous=asynchronous)
             negotiate(request.headers.get("Accept", ""), ImageEncoding.PNG)
             return body
 
