@@ -200,5 +200,7 @@ $(BASE)/done: $(INPUTS) | $(BASE)/bin/python
 	@touch $@
 
 $(TOOLS)/done: $(INPUTS) | $(TOOLS)/bin/python
-	@$(TOOLS)/bin/python $(PIP) --editable '.[tools]'
+	@$(TOOLS)/bin/python $(PIP) uv
+	@$(TOOLS)/bin/uv pip install --quiet --python $(TOOLS)/bin/python --constraint constraints.txt \
+		--editable '.[tools]'
 	@touch $@
