@@ -4,11 +4,12 @@
 
 `upscaler serve` runs in a process of its own, with the trained weights that are installed. Its
 capacity is measured with two clients that always wait for an answer, before and after the load, for
-a quarter of the time each, but no more than two minutes. In between, pictures are asked for at twice that rate, whether those
-before were answered or not: of four, two clients wait for the answer, one watches the events of a
-job, and one is told by a webhook. As many requests come that are refused for what they say; and now
-and then there are clients that stop in the middle of a head, a body or an answer, or hang up. The
-jobs that still wait then are all made before the capacity is measured again.
+a quarter of the time each, but no more than two minutes. In between, pictures are asked for at
+twice that rate, whether those before were answered or not: of four, two clients wait for the
+answer, one watches the events of a job, and one is told by a webhook. As many requests come that
+are refused for what they say; and now and then there are clients that stop in the middle of a head,
+a body or an answer, or hang up. The jobs that still wait then are all made before the capacity is
+measured again.
 
 Each answer with a picture is compared, by its SHA-256, with what `upscaler image` made of the same
 picture before. It ends with an error unless every request that was taken on came to its picture,
