@@ -18,9 +18,9 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 INPUTS := pyproject.toml constraints.txt
 
 # Several files run at a time, since some wait, each in its own order, and each with one of torch's
-# threads.
+# threads. Where a process has more, those that wait do not spin, which would slow down the others.
 TOGETHER := --dist loadfile --no-loadscope-reorder
-ONE_THREAD := OMP_NUM_THREADS=1
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 # All examples of a property.
 ALL := --hypothesis-profile=all
 # Found first, since collecting all tests takes longer than some of these.
