@@ -48,7 +48,10 @@ class Inferences:
         if stored:
             request.state.memory.reserve_result(result.held_bytes)
         responses.record(request, result)
-        return await responses.image_response(result, self._settings.price_per_second)
+        response = await responses.image_response(result, self._settings.price_per_second)
+        if request.method == "HEAD":  # its body would count as fetched
+            return Response(None, 200, response.headers)
+        return response
 
     async def cancel(self, request: Request, response_id: str) -> Response:
         """Cancel an asynchronous inference of this token, or remove its result."""

@@ -106,16 +106,14 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # For a thread that is left behind when what awaited it is cancelled.
-        self._lock = threading.Lock()
+        # Threads use each connection one after the other; readers wait for no writer, which may
+        # wait for another process.
+        self._lock, self._read_lock = threading.Lock(), threading.Lock()
         with self._told():
-            # Threads use it one after the other.
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            self._connection.row_factory = sqlite3.Row
+            self._connection = self._connected()
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
+            self._inode = path.stat().st_ino
         with self._transaction() as run:
             version = run("PRAGMA user_version").fetchone()[0]
             if version == 0:
@@ -127,10 +125,19 @@ class Database:
                     f"{path} was made by another version of this service: set UPSCALER_DATA to "
                     "another folder, or remove this one, with the jobs in it"
                 )
+        self._reader = self._connected()
+
+    def _connected(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        connection.row_factory = sqlite3.Row
+        return connection
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
+        with self._lock, self._read_lock:
+            self._reader.close()
             self._connection.close()
 
     def add(
@@ -285,10 +292,11 @@ class Database:
                     _tell(run, replace(row, failure=failure), now_s)
             return rows
 
-    def fetched(self, job_id: str, now_s: float) -> None:
-        """Note that a client was given the result of a job."""
+    def fetched(self, when_s: dict[str, float]) -> None:
+        """Note when clients were given the results of jobs."""
         with self._transaction() as run:
-            run("UPDATE jobs SET fetched_s = ? WHERE id = ?", (now_s, job_id))
+            for job_id, fetched_s in when_s.items():
+                run("UPDATE jobs SET fetched_s = ? WHERE id = ?", (fetched_s, job_id))
 
     def remove(self, job_id: str, owner: str) -> Row | None:
         """Remove a job of that owner, and return it as it was."""
@@ -304,20 +312,29 @@ class Database:
         first_s: float | None = found[0][0]
         return first_s
 
-    def removable(self) -> list[Row]:
-        """What may be removed for want of room, the first to go first: its result was fetched.
+    def removable(self) -> list[tuple[str, int]]:
+        """What may be removed for want of room: ids and bytes, the first to go first.
 
-        Not what has a key: a repetition of its request will ask for it.
+        Its result was fetched, and it has no key: else a repetition of its request will ask for it.
         """
         found = self._read(
-            "SELECT * FROM jobs WHERE fetched_s IS NOT NULL AND key IS NULL ORDER BY fetched_s"
+            "SELECT id, room_bytes FROM jobs WHERE fetched_s IS NOT NULL AND key IS NULL"
+            " ORDER BY fetched_s"
         )
-        return [_row(each) for each in found]
+        return list(map(tuple, found))
 
-    def files(self) -> set[str]:
-        """The names of all files of all jobs."""
-        found = self._read("SELECT source, file FROM jobs")
-        return {name for row in found for name in row if name}
+    def remove_all(self, job_ids: list[str]) -> list[Row]:
+        """Remove jobs, and return them."""
+        return self._all(
+            "DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(?)) RETURNING *",
+            json.dumps(job_ids),
+        )
+
+    def files(self) -> tuple[set[str], set[str]]:
+        """The names of all files of all jobs, and what those of unfinished jobs begin with."""
+        found = self._read("SELECT source, file, finished_s IS NULL FROM jobs")
+        names = {name for source, file, _ in found for name in (source, file) if name}
+        return names, {Path(source).stem for source, _, unfinished in found if unfinished}
 
     def due(self, limit: int, now_s: float) -> list[Message]:
         """Take messages that are due, for CLAIM_S, the first that was due first."""
@@ -370,8 +387,8 @@ class Database:
 
     def _read(self, statement: str, *values: object) -> list[sqlite3.Row]:
         """What a query finds; it waits for no writer, and no writer for it."""
-        with self._lock, self._told():
-            return self._connection.execute(statement, values).fetchall()
+        with self._read_lock, self._told():
+            return self._reader.execute(statement, values).fetchall()
 
     def _first(self, query: str, *values: object) -> Row | None:
         found = self._read(query, *values)
@@ -390,6 +407,7 @@ class Database:
         """Yield what runs a statement, and commit at the end of the block."""
         run = self._connection.execute
         with self._lock, self._told():
+            self._check_place()
             # At once a writer's: one that became it later could be refused although it waited.
             run("BEGIN IMMEDIATE")
             try:
@@ -400,6 +418,13 @@ class Database:
                 if self._connection.in_transaction:
                     run("ROLLBACK")
                 raise
+
+    def _check_place(self) -> None:
+        """Raise StoreUnavailable if the file was removed: SQLite would write on, and lose it."""
+        if not (self._path.exists() and self._path.stat().st_ino == self._inode):
+            raise StoreUnavailable(
+                f"{self._path} was removed or replaced: put it back, or start the service again"
+            )
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ free, and else when the lease has expired, as that of a process that was stopped
 """
 
 import asyncio
+import hashlib
 import itertools
 import logging
 import math
@@ -22,7 +23,7 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from filelock import FileLock, Timeout
 
 from upscaler.api.limits import RESULT_LIFETIME_S
@@ -120,11 +121,11 @@ class DiskJobStore:
         # Looked for without a writer's transaction, which would keep others from writing.
         if not limit or not await self._ask(self._database.has_due, self._clock()):
             return []
-        return await self._ask(self._database.due, limit, self._clock())
+        return await self._write_down(self._database.due, limit, self._clock())
 
     async def settle(self, message_id: str, retry_s: float | None) -> None:
         due_s = None if retry_s is None else self._clock() + retry_s
-        await self._ask(self._database.settle, message_id, due_s)
+        await self._write_down(self._database.settle, message_id, due_s)
 
     def __init__(
         self,
@@ -161,6 +162,10 @@ class DiskJobStore:
         self._arrived = asyncio.Event()
         self._completed = asyncio.Event()
         self._running: dict[str, Running] = {}
+        # What clients have fetched since that was last written.
+        self._fetched: dict[str, float] = {}
+        # One thread writes at a time: more would wait for it, and leave none for who reads.
+        self._writer = CapacityLimiter(1)
         # Held by those who watch a job, and by the job while it runs.
         self._previews: WeakValueDictionary[str, Preview] = WeakValueDictionary()
 
@@ -224,7 +229,7 @@ class DiskJobStore:
             "seconds": scheduled.timer.seconds,
             "estimated_s": scheduled.estimated_s,
         }
-        source = f"{job_id}.source"
+        source = f"{_file_stem(job_id)}.source"
         try:
             await self._in_thread(self._write, source, [job.source])
             add = partial(
@@ -236,10 +241,10 @@ class DiskJobStore:
                 room_bytes=room_bytes,
                 now_s=self._clock(),
             )
-            added = await self._ask(add)
+            added = await self._write_down(add)
         except OSError as error:
             await self._in_thread(self._remove, [source])
-            raise StoreUnavailable(f"{self._folder}: {error.strerror}") from error
+            raise _unavailable(self._folder, error) from error
         except StoreUnavailable:
             await self._in_thread(self._remove, [source])
             raise
@@ -267,8 +272,8 @@ class DiskJobStore:
         row = await self._find(job_id)
         if row.finished_s is None:
             raise UnknownJob(NOT_COMPLETED)
-        await self._ask(self._database.fetched, job_id, self._clock())
         if row.failure:
+            self._fetched[job_id] = self._clock()
             raise JobFailed(row.failure)
         return self._result(row)
 
@@ -291,22 +296,24 @@ class DiskJobStore:
                     await self._completed.wait()
 
     async def cancel(self, job_id: str, owner: str) -> None:
-        row = await self._ask(self._database.remove, job_id, owner)
-        if row is None or self._has_expired(row):
+        row = await self._write_down(self._database.remove, job_id, owner)
+        if row is None:
             raise UnknownJob(UNKNOWN)
         if running := self._running.get(job_id):
             running.task.cancel()
         self._tell_waiters()
         await self._in_thread(self._remove, row.files)
+        if self._has_expired(row):
+            raise UnknownJob(UNKNOWN)
 
     async def put_batch(self, record: BatchRecord) -> None:
-        await self._ask(self._database.put_batch, record, self._clock() - BATCH_LIFETIME_S)
+        await self._write_down(self._database.put_batch, record, self._clock() - BATCH_LIFETIME_S)
 
     async def batch(self, batch_id: str) -> BatchRecord | None:
         return await self._ask(self._database.batch, batch_id)
 
     async def remove_batch(self, batch_id: str) -> None:
-        await self._ask(self._database.remove_batch, batch_id)
+        await self._write_down(self._database.remove_batch, batch_id)
 
     async def listed(self, owner: str, limit: int, before: str | None = None) -> list[JobView]:
         rows = await self._ask(self._database.listed, owner, limit, cursor_of(before))
@@ -318,7 +325,7 @@ class DiskJobStore:
             self._arrived.clear()
             try:
                 row = await self._claim()
-            except StoreUnavailable:
+            except Exception:
                 log.exception("cannot look for jobs: trying again")
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -335,7 +342,7 @@ class DiskJobStore:
             except asyncio.CancelledError:  # this was cancelled, and not the job
                 running.task.cancel()
                 await asyncio.gather(running.task, return_exceptions=True)
-                await self._ask(self._database.give_back, row.id, self._worker)
+                await self._write_down(self._database.give_back, row.id, self._worker)
                 raise
             finally:
                 running.timer.preview = None  # as `running` stays until there is another job
@@ -345,7 +352,7 @@ class DiskJobStore:
         # Looked for without a writer's transaction, which would keep others from writing.
         if not await self._ask(self._database.has_waiting):
             return None
-        return await self._ask(self._database.claim, self._worker, self._clock() + LEASE_S)
+        return await self._write_down(self._database.claim, self._worker, self._clock() + LEASE_S)
 
     async def _make(self, row: Row, scheduler: Scheduler) -> None:
         """Make one job, and keep what becomes of it. Whatever it raises ends here."""
@@ -356,12 +363,12 @@ class DiskJobStore:
             running.started_s = self._clock()
 
         made: dict[str, Any]
-        file = f"{row.id}.{uuid4().hex}"
+        file = f"{_file_stem(row.id)}.{uuid4().hex}"
         try:
             running.timer.preview = self._previews.get(row.id)
             running.timer.seconds |= row.task["seconds"]
             running.timer.seconds["queue"] += max(0.0, self._clock() - row.created_s)
-            job = await self._in_thread(self._read, row, running.timer)
+            job = await self._job(row, running.timer)
             with scheduler.schedule(job, running.timer, accepted=True) as scheduled:
                 del job
                 result = await scheduled.run(started)
@@ -372,10 +379,13 @@ class DiskJobStore:
             log.exception("an asynchronous inference failed")
             made = {"failure": response_to(error)}
             release_frames(error)
+        except asyncio.CancelledError:
+            await self._in_thread(self._remove, [file])
+            raise
         while True:
             try:
                 finish = partial(self._database.finish, row.id, self._worker, self._clock(), **made)
-                kept = await self._ask(finish)
+                kept = await self._write_down(finish)
                 break
             except StoreUnavailable:  # such as a full disk: what was made must not be lost
                 log.exception("cannot write that a job is completed: trying again")
@@ -383,6 +393,22 @@ class DiskJobStore:
         # If not, it was cancelled, or this process was thought dead, and another one has it.
         await self._in_thread(self._remove, [row.source] if kept else [file])
         self._tell_waiters()
+
+    async def _job(self, row: Row, timer: StageTimer) -> UpscaleJob:
+        """Read a job, if need be once the disk can be read again."""
+        missed = False
+        while True:
+            try:
+                return await self._in_thread(self._read, row, timer)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and self._files.is_dir():
+                    if missed:
+                        raise  # the file is lost: the folder was there before, and still is
+                    missed = True
+                    continue
+                log.exception("cannot read an image in %s: trying again", self._files)
+            missed = False
+            await asyncio.sleep(RETRY_S)
 
     async def _write_result(self, file: str, pieces: Iterable[bytes]) -> None:
         """Write a result, if need be once the disk has room again."""
@@ -404,17 +430,17 @@ class DiskJobStore:
             for running in list(self._running.values()):
                 row, until_s = running.row, self._clock() + LEASE_S
                 try:
-                    had = await self._ask(
+                    had = await self._write_down(
                         self._database.beat,
                         row.id, self._worker, until_s, running.started_s, running.timer.done,
                     )  # fmt: skip
-                except StoreUnavailable:
-                    log.exception("cannot renew a lease: trying again")
-                    continue
-                if not had and self._running.get(row.id) is running and not running.task.done():
+                    if had or self._running.get(row.id) is not running or running.task.done():
+                        continue
                     found = await self._ask(self._database.find, row.id)
                     if found is None or found.worker != self._worker:
                         running.task.cancel()
+                except Exception:
+                    log.exception("cannot renew a lease: trying again")
 
     async def _keep_up_forever(self) -> None:
         """Do so now and then, and remove files of no job about once an hour."""
@@ -424,7 +450,7 @@ class DiskJobStore:
                 await self._keep_up()
                 if number % (ORPHAN_S // KEEP_UP_S) == 0:
                     await self._in_thread(self._remove_orphans)
-            except StoreUnavailable:
+            except Exception:
                 log.exception("cannot look after the jobs: trying again")
 
     async def _keep_up(self) -> None:
@@ -435,26 +461,42 @@ class DiskJobStore:
             ended = await self._in_thread(self._has_ended, worker)
             if not ended and until_s > self._clock():
                 continue
-            taken = await self._ask(
+            taken = await self._write_down(
                 self._database.take_from, worker, MOST_INTERRUPTIONS, INTERRUPTED, self._clock()
             )
             for row in taken:
                 what = "failed" if row.interruptions >= MOST_INTERRUPTIONS else "begins again"
                 log.warning("job %d was under way when its process ended: it %s", row.number, what)
             self._arrived.set()
+        await self._write_fetched()
         await self._remove_expired()
         _, self._held_bytes, _ = await self._ask(self._database.held)
 
+    async def _write_fetched(self) -> None:
+        """Write what was fetched: not while a client waits for a result, which it may then have."""
+        fetched, self._fetched = self._fetched, {}
+        if not fetched:
+            return
+        try:
+            await self._write_down(self._database.fetched, fetched)
+        except BaseException:
+            self._fetched = fetched | self._fetched
+            raise
+
     async def _remove_expired(self) -> None:
         before_s = self._clock() - self._lifetime_s
-        for row in await self._ask(self._database.remove_finished, before_s):
+        for row in await self._write_down(self._database.remove_finished, before_s):
             await self._in_thread(self._remove, row.files)
 
     async def _make_room(self, room_bytes: int) -> None:
         """Remove what was fetched until there is room; raises Busy if all of it is not enough."""
+        await self._write_fetched()
         await self._remove_expired()
         count, held_bytes, unfinished_bytes = await self._ask(self._database.held)
-        free_bytes = (await self._in_thread(shutil.disk_usage, self._folder)).free
+        try:
+            free_bytes = (await self._in_thread(shutil.disk_usage, self._folder)).free
+        except OSError as error:
+            raise _unavailable(self._folder, error) from error
         # What is not completed has the place that it may yet need.
         surplus_bytes = room_bytes + max(
             held_bytes - self._capacity_bytes, unfinished_bytes + self._spare_bytes - free_bytes
@@ -463,19 +505,18 @@ class DiskJobStore:
             return
         # Decide first: a job that is refused all the same must not cost others their results.
         removable = await self._ask(self._database.removable)
-        chosen: list[Row] = []
-        for row in removable:
+        chosen: list[str] = []
+        for job_id, job_bytes in removable:
             if surplus_bytes <= 0 and count - len(chosen) < MAX_JOBS:
                 break
-            surplus_bytes -= row.room_bytes
-            chosen.append(row)
+            surplus_bytes -= job_bytes
+            chosen.append(job_id)
         if surplus_bytes > 0 or count - len(chosen) >= MAX_JOBS:
             first_s = await self._ask(self._database.first_to_expire_s)
             expires_s = math.inf if first_s is None else first_s + self._lifetime_s - self._clock()
             retry_after_s = max(1, math.ceil(min(MAX_RETRY_AFTER_S, expires_s)))
             raise Busy("there is no room on the disk for the result of another job", retry_after_s)
-        for row in chosen:
-            await self._ask(self._database.remove, row.id, row.owner)
+        for row in await self._write_down(self._database.remove_all, chosen):
             await self._in_thread(self._remove, row.files)
 
     async def _find(self, job_id: str) -> Row:
@@ -519,7 +560,7 @@ class DiskJobStore:
         kept, task, file = row.result, row.task, row.file
         assert kept is not None, "it has not failed"
         assert file is not None, "it has not failed"
-        pieces = partial(self._body, self._files / file, as_file=task["as_file"])
+        pieces = partial(self._body, row.id, self._files / file, as_file=task["as_file"])
         size_bytes = row.room_bytes
         if not task["as_file"]:
             size_bytes = responses.json_bytes(size_bytes)
@@ -538,17 +579,21 @@ class DiskJobStore:
             ignored=tuple(kept.get("ignored", ())),
         )
 
-    async def _body(self, path: Path, *, as_file: bool) -> AsyncIterator[bytes]:
+    async def _body(self, job_id: str, path: Path, *, as_file: bool) -> AsyncIterator[bytes]:
         """The body of the response with the file at `path`, in pieces."""
         try:
             file = await self._in_thread(path.open, "rb")
-        except FileNotFoundError as error:  # removed since the job was found
-            raise UnknownJob(UNKNOWN) from error
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and self._files.is_dir():
+                raise UnknownJob(UNKNOWN) from error  # removed since the job was found
+            raise _unavailable(self._files, error) from error
         with file:
             pieces = iter(lambda: file.read(PIECE_BYTES), b"")
             body = pieces if as_file else responses.in_json(pieces)
             while piece := await self._in_thread(next, body, b""):
                 yield piece
+        # Only now: a client that has lost its connection will ask again.
+        self._fetched[job_id] = self._clock()
 
     def _tell_waiters(self) -> None:
         self._completed.set()
@@ -593,13 +638,17 @@ class DiskJobStore:
                 log.warning("a file is left for later: it cannot be removed", exc_info=True)
 
     def _remove_orphans(self) -> None:
-        """Remove files of no job, which a process had written when it was killed, and its lock."""
-        known = self._database.files()
+        """Remove files of no job, which a process had written when it was killed, and its lock.
+
+        A result need not be its job's yet: that is not written while the disk is full.
+        """
+        known, unfinished = self._database.files()
         for path in (*self._files.iterdir(), *self._workers.iterdir()):
             with suppress(FileNotFoundError):
                 is_old = time.time() - path.stat().st_mtime > ORPHAN_S
-                if is_old and path.parent == self._files and path.name not in known:
-                    path.unlink()
+                if is_old and path.parent == self._files:
+                    if path.name not in known and path.stem not in unfinished:
+                        path.unlink()
                 elif is_old and path.parent == self._workers:
                     self._has_ended(path.stem)
 
@@ -619,11 +668,24 @@ class DiskJobStore:
             return False
 
     async def _ask(self, work: Callable[[*Args], Result], *args: *Args) -> Result:
-        """Call the database, in a thread: it waits for the disk, and for other processes."""
+        """Read from the database, in a thread: it waits for the disk."""
         return await to_thread.run_sync(work, *args)
+
+    async def _write_down(self, work: Callable[[*Args], Result], *args: *Args) -> Result:
+        """Write to the database, in a thread: it waits for the disk, and for other processes."""
+        return await to_thread.run_sync(work, *args, limiter=self._writer)
 
     async def _in_thread(self, work: Callable[[*Args], Result], *args: *Args) -> Result:
         return await to_thread.run_sync(work, *args)
+
+
+def _file_stem(job_id: str) -> str:
+    """What the names of a job's files begin with: not its id, since logs have names of files."""
+    return hashlib.sha256(job_id.encode()).hexdigest()[:32]
+
+
+def _unavailable(path: Path, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(f"{path}: {error.strerror}")
 
 
 def _kept(result: UpscaleResult) -> dict[str, Any]:
