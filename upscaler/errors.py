@@ -271,7 +271,10 @@ class Overflow(Unavailable):
 
 
 class RemoteFailed(Unavailable):
-    """The container that ran the work died, timed out, or raised an unexpected error."""
+    """The container that ran the work died, timed out, or raised an unexpected error.
+
+    Or the service that `upscaler image --remote` asks failed at it.
+    """
 
 
 class NotStored(Unavailable):
@@ -287,7 +290,10 @@ class StoreUnavailable(Unavailable):
 
 
 class Unreachable(Unavailable):
-    """Modal or the bucket does not answer as expected, so the state of the work is unknown."""
+    """Modal or the bucket does not answer as expected, so the state of the work is unknown.
+
+    Or the service that `upscaler image --remote` asks does not answer.
+    """
 
     retry_after_s = 5
 

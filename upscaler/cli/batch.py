@@ -2,7 +2,9 @@
 
 import errno
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,7 +12,7 @@ from PIL import Image
 
 from upscaler.api.sizes import Size
 from upscaler.cli.output import error_text, fail, note, say
-from upscaler.errors import FileRefused
+from upscaler.errors import FileRefused, Unauthorized, Unreachable
 from upscaler.file_inputs import STDIO
 from upscaler.file_jobs import Batch, FileJob, listing
 from upscaler.files import STDOUT, printable
@@ -23,61 +25,85 @@ NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """The errors of a disk that takes no other result either."""
 
 
+def check_stdout(batch: Batch, *, as_json: bool) -> None:
+    """Raise FileRefused if an image is to go to standard output and cannot."""
+    if all(job.target != STDIO for job in batch.jobs):
+        return
+    if as_json:
+        raise FileRefused(STDOUT, "it has the image, and no room for --json: use -o FILE")
+    if sys.stdout is None or sys.stdout.isatty():
+        raise FileRefused(STDOUT, "it is a terminal or closed: redirect it, or use -o FILE")
+
+
 @dataclass
 class BatchRun:
-    """The work on `batch`, in order, by `upscale`, which returns the object that `--json` prints.
+    """The work on `batch`, and what became of it.
 
     `measure` returns the size that a result should have. With `again`, results that are there are
-    made anew.
+    made anew. `is_stopped` says that no other image can succeed either.
     """
 
     batch: Batch
     measure: Callable[[FileJob], Size]
-    upscale: Callable[[FileJob], dict[str, Any]]
     as_json: bool
     again: bool
     upscaled: int = 0
     left: int = 0
     failures: list[str] = field(default_factory=list)
     not_done: Sequence[FileJob] = ()
+    is_stopped: bool = False
 
-    def run(self) -> int:
-        """Upscale the images; return the exit status: 0, 1 if one failed, 130 if interrupted.
+    def run(self, upscale: Callable[[FileJob], dict[str, Any]]) -> int:
+        """Upscale the images in order by `upscale`; return the exit status as `run_by` does."""
 
-        Raises OSError, with STDOUT as its filename, if standard output cannot be written.
+        def work() -> None:
+            for number, job in enumerate(self.batch.jobs, 1):
+                with self.attempt(job):
+                    if not self.leaves(job):
+                        self.report(job, upscale(job))
+                if self.is_stopped:
+                    self.stop(self.batch.jobs[number:])
+                    break
+
+        return self.run_by(work)
+
+    def run_by(self, work: Callable[[], None]) -> int:
+        """Let `work` make the images, each in an `attempt`, unless it `leaves` it, and `report` it.
+
+        Returns the exit status: 0, 1 if one failed, 130 if interrupted. Raises OSError, with STDOUT
+        as its filename, if standard output cannot be written.
         """
         interrupted = False
         try:
             for refusal in self.batch.refused:
                 self._fail(refusal.path, refusal, named=True)
-            for number, job in enumerate(self.batch.jobs, 1):
-                if not self._do(job):
-                    self._stop(self.batch.jobs[number:])
-                    break
+            work()
         except KeyboardInterrupt:
             interrupted = True
         return self._end(interrupted)
 
-    def _do(self, job: FileJob) -> bool:
-        """Upscale an image unless its result is there; return False if no other can be written."""
+    @contextmanager
+    def attempt(self, job: FileJob) -> Iterator[None]:
+        """Keep what goes wrong in the block as the failure of an image."""
         try:
-            size = self._size_there(job) if self.batch.continues and not self.again else None
-            if size is None:
-                result = self.upscale(job)
-                self.upscaled += 1  # before it is said, so that an interruption counts what was
-                self._report(job, result)
-            else:
-                self._report_left(job, size)
-                self.left += 1
+            yield
         except OSError as error:
             if error.filename == STDOUT:
                 raise
             of_target = error.filename in [str(path) for path in job.targets]
             self._fail(str(job.source), error, named=of_target)
-            return not (of_target and error.errno in NO_ROOM)
+            self.is_stopped |= of_target and error.errno in NO_ROOM
         except Exception as error:  # any error: one image must not stop the others
             self._fail(str(job.source), error, named=isinstance(error, FileRefused))
-        return True
+            self.is_stopped |= isinstance(error, Unauthorized | Unreachable)
+
+    def leaves(self, job: FileJob) -> bool:
+        """Whether the result of an image is there, and is to stay; then it says so."""
+        size = self._size_there(job) if self.batch.continues and not self.again else None
+        if size is not None:
+            self._report_left(job, size)
+            self.left += 1
+        return size is not None
 
     def _size_there(self, job: FileJob) -> Size | None:
         """The size of the result if it is there, current, and of the size that is asked for."""
@@ -92,7 +118,9 @@ class BatchRun:
         except Exception:  # whatever it is, upscaling the image finds it again and says so
             return None
 
-    def _report(self, job: FileJob, result: dict[str, Any]) -> None:
+    def report(self, job: FileJob, result: dict[str, Any]) -> None:
+        """Print that an image is upscaled: with `--json`, `result`."""
+        self.upscaled += 1  # before it is said, so that an interruption counts what was
         if job.target == STDIO:  # which has the image, and nothing else
             return
         if self.as_json:
@@ -120,7 +148,7 @@ class BatchRun:
             say(json.dumps({"input": path, "error": text}))
         self.failures.append(text if named else f"{printable(path)}: {text}")
 
-    def _stop(self, rest: Sequence[FileJob]) -> None:
+    def stop(self, rest: Sequence[FileJob]) -> None:
         """Leave the rest, whose results could not be written either."""
         self.not_done = rest
         if self.as_json:

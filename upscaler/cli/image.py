@@ -1,7 +1,6 @@
 """`upscaler image`: upscale files, folders and globs."""
 
 import argparse
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from upscaler.api.request import UpscalingRequest, validate_request
 from upscaler.api.sizes import Size
 from upscaler.cli import sizes
-from upscaler.cli.batch import BatchRun
-from upscaler.cli.options import settings_from
+from upscaler.cli.batch import BatchRun, check_stdout
+from upscaler.cli.options import fields_from, settings_from
 from upscaler.cli.output import note, open_result, progress_bar
 from upscaler.errors import FileRefused
-from upscaler.file_inputs import STDIO
-from upscaler.file_jobs import Batch, FileJob, plan_files
-from upscaler.files import STDOUT, printable
+from upscaler.file_jobs import FileJob, plan_files
+from upscaler.files import printable
 from upscaler.formats import FILE_FORMATS, READ_SUFFIXES, FileFormat, ImageEncoding
 from upscaler.imaging.comparison import BeforeAfter
 from upscaler.imaging.decode import EncodedImage
@@ -25,7 +23,6 @@ from upscaler.imaging.metadata import NO_METADATA, Metadata, read_metadata
 from upscaler.imaging.other_formats import OtherImage
 from upscaler.imaging.other_writers import write_image
 from upscaler.imaging.pixels import Pixels
-from upscaler.models import MODELS
 
 if TYPE_CHECKING:
     from upscaler.engine.pool import EnginePool
@@ -33,6 +30,10 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Upscale images. One that fails does not stop the others; failures are listed at the end."""
+    if args.remote:
+        from upscaler.cli import remote
+
+        return remote.run(args)
     batch = plan_files(
         args.inputs,
         args.output,
@@ -43,35 +44,17 @@ def run(args: argparse.Namespace) -> int:
         suffixes=READ_SUFFIXES,
         formats=FILE_FORMATS.values(),
     )
-    _check_stdout(batch, as_json=args.json)
+    check_stdout(batch, as_json=args.json)
     if args.keep_metadata and not isinstance(batch.encoding, ImageEncoding):
         msg = f"--keep-metadata writes to {' and '.join(ImageEncoding)}, not to {batch.encoding}"
         raise FileRefused(args.output or batch.encoding, msg)
-    fields: dict[str, object] = {
-        "scale": args.scale,
-        "output_image_width": args.width,
-        "output_image_height": args.height,
-        "model": args.model,
-    }
-    if args.scale is args.width is args.height is None:
-        fields["scale"] = MODELS[args.model].scale
     # With a stand-in for the image: a wrong option is reported before any file is read.
-    request = validate_request(fields | {"init_image": b"-"})
+    request = validate_request(fields_from(args) | {"init_image": b"-"})
 
     from upscaler.engine.pool import EnginePool
 
     work = ImageWork(args, request, batch.encoding, EnginePool(settings_from(args)))
-    return BatchRun(batch, work.measure, work.upscale, as_json=args.json, again=args.again).run()
-
-
-def _check_stdout(batch: Batch, *, as_json: bool) -> None:
-    """Raise FileRefused if an image is to go to standard output and cannot."""
-    if all(job.target != STDIO for job in batch.jobs):
-        return
-    if as_json:
-        raise FileRefused(STDOUT, "it has the image, and no room for --json: use -o FILE")
-    if sys.stdout is None or sys.stdout.isatty():
-        raise FileRefused(STDOUT, "it is a terminal or closed: redirect it, or use -o FILE")
+    return BatchRun(batch, work.measure, as_json=args.json, again=args.again).run(work.upscale)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Final, NoReturn, TypeVar
 from upscaler.bench.contenders import Peer
 from upscaler.face_models import FACE_MODELS
 from upscaler.formats import FILE_FORMATS, MAX_SIDE_PX, MIN_SIDE_PX, FileFormat, ImageEncoding
-from upscaler.models import UpscalingModel
+from upscaler.models import MODELS, UpscalingModel
 from upscaler.settings import (
     Device,
     FaceEnhance,
@@ -64,6 +64,17 @@ def settings_from(args: argparse.Namespace) -> Settings:
     return replace(Settings.from_environment(), **overrides)
 
 
+def fields_from(args: argparse.Namespace) -> dict[str, object]:
+    """The fields of a request that `args` say, by default at the model's own scale."""
+    sizes = {
+        "scale": args.scale,
+        "output_image_width": args.width,
+        "output_image_height": args.height,
+    }
+    given = {name: number for name, number in sizes.items() if number is not None}
+    return (given or {"scale": MODELS[args.model].scale}) | {"model": args.model}
+
+
 def _add_image(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Upscale images: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, and HEIC and JPEG XL with Pillow's "
@@ -106,6 +117,12 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
         "and WebP to PNG and JPEG")  # fmt: skip
     add("--json", action="store_true", help="print a JSON object per image")
     add("--quiet", action="store_true", help="show no progress")
+    add("--remote", type=_http_url, metavar="URL",
+        help="let the service at this URL upscale, PNG, JPEG and WebP within the API's limits "
+        "(docs/API.md)")  # fmt: skip
+    add("--token", metavar="TOKEN",
+        help="what that service accepts; default: UPSCALER_TOKEN, which other users of this "
+        "machine cannot see")  # fmt: skip
     _add_engine(parser)
 
 
@@ -236,6 +253,18 @@ def _parsed(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return parsed
+
+
+def _http_url(text: str) -> str:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError("must start with http:// or https://")
+    return text
 
 
 def _port(text: str) -> int:

@@ -110,6 +110,7 @@ def progress_bar(
                     unit=unit,
                     unit_scale=scaled,
                     disable=quiet or not sys.stderr,
+                    leave=None,  # of several at the same time the first alone
                 )
             )
         bars[0].update(done - bars[0].n)
