@@ -128,10 +128,10 @@ class Cutting:
 
         async def cutting(message: Message) -> None:
             nonlocal sent
+            await send(message)
+            sent += 1
             if sent == end:
                 raise ConnectionResetError
-            sent += 1
-            await send(message)
 
         await self.app(scope, receive, cutting)
 

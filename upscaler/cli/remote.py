@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import io
-import os
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +19,7 @@ from upscaler.errors import FileRefused, RemoteFailed
 from upscaler.file_jobs import FileJob, plan_files
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import decode
+from upscaler.settings import Settings
 
 AT_ONCE: Final = 2
 """How many images are on their way: one is sent while another is upscaled."""
@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     if args.encoding is not None and not isinstance(args.encoding, ImageEncoding):
         formats = " and ".join(ImageEncoding)
         raise FileRefused("--remote", f"a service writes {formats}, not {args.encoding}")
-    token = args.token or os.environ.get("UPSCALER_TOKEN", "").partition(",")[0].strip()
-    if not token:
+    token = args.token or next(iter(Settings.from_environment().tokens), None)
+    if token is None:
         raise FileRefused("--remote", "the service wants a token: set UPSCALER_TOKEN, or --token")
     batch = plan_files(
         args.inputs, args.output, args.encoding, recursive=args.recursive, pipes=True
