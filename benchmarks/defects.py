@@ -4,7 +4,8 @@
 
 Each defect is planted in a mock, which is then judged like any implementation: by
 `upscaler-contract` at its URL, with `--level strict --fail-fast`. The table says which rule was
-found broken first, by which test, and after how many requests. The exit status is 1 if a defect was
+found broken first, by which test, and after how many requests. Mistakes with the extensions, which
+come last in a run, are judged by the rules of these alone. The exit status is 1 if a defect was
 missed.
 """
 
@@ -13,6 +14,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
+from contract_tests.oracle.rules import EXTENSIONS
 from tests.contract_tests.defects import DEFECTS, Defect, defective
 from tests.support.contract_cli import run_cli
 
@@ -53,7 +55,7 @@ def main() -> int:
     rows = []
     print("| defect | rule found broken | by the test | requests |\n|---|---|---|---|")
     with ProcessPoolExecutor(args.jobs) as pool:
-        for row in pool.map(judge_defect, args.only):
+        for row in pool.map(_judge, args.only):
             print(row, flush=True)
             rows.append(row)
     missed = [row.name for row in rows if not row.rules and not row.inconclusive]
@@ -62,6 +64,11 @@ def main() -> int:
     for name in others:
         print(f"{name} breaks another rule than it was planted against", file=sys.stderr)
     return 1 if missed else 0
+
+
+def _judge(name: str) -> Row:
+    of_extensions = set(NAMED[name].rules) <= EXTENSIONS
+    return judge_defect(name, *(("--only", *sorted(EXTENSIONS)) if of_extensions else ()))
 
 
 def judge_defect(name: str, *more: str) -> Row:

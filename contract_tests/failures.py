@@ -7,6 +7,7 @@ Undecided           nothing more can be learned from the test
 Inconclusive      the target was busy, or failed in a way that the contract does not cover
 BudgetReached     another request could exceed the budget
 TimeUp            the time of the whole run has passed
+NotOffered        the target has not what is tested, and need not have it
 Unreachable       nothing responds at the target's URL
 CannotBegin       what responds there cannot be judged, before anything was tested
 ShrinkBudgetSpent a failure was found, and made as small as the limits allow
@@ -68,6 +69,12 @@ class BudgetReached(Undecided):
 
 class TimeUp(Undecided):
     """The run has taken as long as it may."""
+
+
+class NotOffered(Undecided):
+    """The target lacks an extension (EXT-1 to EXT-6), which no implementation needs to have."""
+
+    outcome = "not offered"
 
 
 class Unreachable(Undecided):

@@ -47,7 +47,7 @@ class Options:
     skip: tuple[str, ...] = ()
     default_encoding: str = ENCODINGS[0]
     max_examples: int = 25
-    max_cost: Decimal = Decimal(1)
+    max_cost: Decimal = Decimal("1.20")
     max_requests: int | None = None
     price: Decimal = Decimal("0.004")
     rate: float | None = None
@@ -102,7 +102,7 @@ def add_options(add: Callable[..., object], *, prefix: str = "") -> None:
         f"image if the request names none; default: {ENCODINGS[0]}")  # fmt: skip
     option("max-examples", type=_count, metavar="N",
         help="the number of requests per property; default: 25")  # fmt: skip
-    option("max-cost", type=_dollars, metavar="USD", help="the most to spend; default: 1.00")
+    option("max-cost", type=_dollars, metavar="USD", help="the most to spend; default: 1.20")
     option("max-requests", type=_number, metavar="N",
         help="the most billable requests; default: as many as --max-cost allows")  # fmt: skip
     option("price", type=_dollars, metavar="USD",

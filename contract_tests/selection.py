@@ -5,7 +5,7 @@ from typing import Final
 import pytest
 
 from contract_tests.options import Options
-from contract_tests.oracle.rules import RULES
+from contract_tests.oracle.rules import EXTENSIONS, RULES
 
 MARKERS: Final = (
     "rule(*ids): the rules of the Upscaling API that a test covers",
@@ -45,6 +45,14 @@ def rules(item: pytest.Item) -> tuple[str, ...]:
 def is_billable(item: pytest.Item) -> bool:
     """Whether a test sends requests that may cost money."""
     return _has(item, "billable")
+
+
+def position(item: pytest.Item) -> tuple[bool, bool]:
+    """By what tests are ordered: what costs nothing comes first, and the extensions last.
+
+    So a small budget is spent on what every implementation has.
+    """
+    return bool(EXTENSIONS & set(rules(item))), is_billable(item)
 
 
 def exclusion_reason(item: pytest.Item, options: Options) -> str:

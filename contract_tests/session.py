@@ -100,7 +100,7 @@ class Session:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        """Leave out what is not to be judged, and run what costs nothing first."""
+        """Leave out what is not to be judged, and order the rest."""
         ours = [item for item in items if selection.is_contract_test(item)]
         reasons = [selection.exclusion_reason(item, self.options) for item in ours]
         self.left_out.update(reason for reason in reasons if reason)
@@ -111,7 +111,7 @@ class Session:
         for item in kept:
             self._prepare(item)
         items[:] = [item for item in items if not selection.is_contract_test(item)]
-        items += sorted(kept, key=selection.is_billable)  # stable: otherwise as they are written
+        items += sorted(kept, key=selection.position)  # stable: otherwise as they are written
         config.hook.pytest_deselected(items=[each for each in ours if each not in kept])
 
     def _prepare(self, item: pytest.Item) -> None:

@@ -27,6 +27,7 @@ SIGNS: Final = {
     Outcome.PASSED: ("ok", GREEN),
     Outcome.PLANNED: ("planned", GREEN),
     Outcome.NOTHING: ("left out", YELLOW),
+    Outcome.NOT_OFFERED: ("not offered", YELLOW),
 }
 """The start of a test's line, by the worst outcome of its cases."""
 CLEAR_LINE: Final = "\r\x1b[2K"

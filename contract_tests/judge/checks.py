@@ -5,7 +5,7 @@ A policy skips rules, so `policy.fail` may return, and the code after it has to 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from contract_tests.failures import Inconclusive
@@ -179,7 +179,9 @@ def _check_422(
     if not isinstance(detail, list) or (policy.strict and not detail):
         policy.fail("RES-4", f"detail of a 422 is {_short(detail)}, not a list of errors")
         return
-    problems = [each for error in detail for each in _shape_problems(error, policy)]
+    # Only what has a query can be wrong there (EXT-3).
+    roots = ("body", "header", *(["query"] if "?" in request.path else []))
+    problems = [each for error in detail for each in _shape_problems(error, roots, policy)]
     if problems:
         policy.fail("RES-4", problems[0])
     elif policy.strict:
@@ -191,14 +193,14 @@ def _check_422(
         _check_no_echo(request, response, policy)
 
 
-def _shape_problems(error: object, policy: Policy) -> Iterator[str]:
-    """What is wrong with an error by the schema, which does not say how a loc begins."""
+def _shape_problems(error: object, roots: Sequence[str], policy: Policy) -> Iterator[str]:
+    """What is wrong with an error by the schema, which does not say that a loc has a root."""
     fields = error if isinstance(error, dict) else {}
     loc = fields.get("loc")
     if not isinstance(loc, list) or not all(type(part) in (str, int) for part in loc):
         yield f"an error's {_member(fields, 'loc')}, not a list of names"
-    elif policy.strict and (not loc or loc[0] not in ("body", "header")):
-        yield f"an error's loc does not begin with body or header: {_short(loc)}"
+    elif policy.strict and (not loc or loc[0] not in roots):
+        yield f"an error's loc does not begin with {' or '.join(roots)}: {_short(loc)}"
     for name in ("msg", "type"):
         text = fields.get(name)
         if not isinstance(text, str) or (policy.strict and not text):

@@ -26,6 +26,10 @@ LOST: Final = LOST_BY_GATEWAYS | frozenset(range(500, 600)) - FINAL
 """Statuses after which an image of a valid request may exist, which no response brings."""
 
 
+FREE_POSTS: Final = frozenset({"/v1/webhooks/test"})
+"""Paths at which a POST that succeeds makes no image (EXT-5)."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """A rule that the target breaks, and the smallest request seen that shows it."""
@@ -109,8 +113,9 @@ class Run:
         if request in self._failed:
             raise self._failed[request]
         expected = expect_response(request, self.policy)
-        response = self._send(request, billable=expected.billable)
+        response = self._send(request, int(expected.billable))
         if response is None:
+            self.counters.billable += bool(expected.billable and self.other)
             return None
         self._judge(request, response, expected)
         return response
@@ -131,25 +136,36 @@ class Run:
         """Check a request to which the model does not matter, with one that may be requested."""
         return self.check(request.with_model(self.models))
 
-    def check_response_to(self, request: Request, response: Response, rule: str) -> None:
+    def check_response_to(
+        self,
+        request: Request,
+        response: Response,
+        rule: str,
+        expected: ExpectedResponse | None = None,
+    ) -> None:
         """Require that `response`, from elsewhere, could be the response to `request`.
 
-        Otherwise `rule` is broken, and the finding shows the last exchange.
+        Otherwise `rule` is broken, and the finding shows the last exchange. `expected` is what is
+        allowed, by default what the rules allow.
         """
         # All rules count here: any mistake breaks `rule`, and only that one may be skipped.
         all_rules = replace(self.policy, skipped=frozenset())
+        expected = expected or expect_response(request, self.policy)
         try:
-            check_response(request, response, expect_response(request, self.policy), all_rules)
+            check_response(request, response, expected, all_rules)
         except Failure as failure:
             self.require(False, rule, failure.sentence)
 
-    def send(self, request: Request) -> Response | None:
-        """Send something that costs nothing, and let the test judge the response."""
-        return self._send(request, billable=False)
+    def send(self, request: Request, images: int = 0) -> Response | None:
+        """Send something that may make so many images, and let the test judge the response."""
+        return self._send(request, images)
 
     def require(self, holds: bool, rule: str, sentence: str) -> None:
-        """Raise a Failure of `rule` about the last exchange of this thread, unless `holds`."""
-        if holds:
+        """Raise a Failure of `rule` about the last exchange of this thread, unless `holds`.
+
+        While planning there is none, and everything holds.
+        """
+        if holds or self.planning:
             return
         try:
             self.policy.fail(rule, sentence)
@@ -169,14 +185,14 @@ class Run:
         if failure.rule not in self.counters.findings:
             self._record_failed(failure, *self._last.exchange)
 
-    def _send(self, request: Request, *, billable: bool) -> Response | None:
+    def _send(self, request: Request, images: int) -> Response | None:
         """The response, each attempt at which is reserved beforehand if it may cost money."""
         if self.planning:
             self.counters.planned.append(request)
-            self.counters.billable += billable * (2 if self.other else 1)
+            self.counters.billable += images
             return None
-        self._spend_shrink_budget(billable=billable or self.counters.unexpected_charge)
-        begin, end = self._attempts(request, billable=billable, of=self.target)
+        self._spend_shrink_budget(billable=bool(images) or self.counters.unexpected_charge)
+        begin, end = self._attempts(request, images, of=self.target)
         with self._noting_where_it_ends():
             response = self.target.send(request, begin, end)
         self._check_id(request, response)
@@ -199,23 +215,24 @@ class Run:
             raise ShrinkBudgetSpent("a failure was found, and made as small as the limits allow")
 
     def _attempts(
-        self, request: Request, *, billable: bool, of: Target
+        self, request: Request, images: int, *, of: Target
     ) -> tuple[Callable[[], None], Callable[[Response | None], None]]:
         """What counts each attempt at a request of a target: before it, and once it has ended.
 
         An image may have been made although no response has it, as after a reset or a gateway's
         504. So what is sent again is reserved again, and only a refusal gives it back.
         """
-        reserved = False
+        reserved = 0
+        may_charge = request.method == "POST" and request.path not in FREE_POSTS
 
         def begin() -> None:
             nonlocal reserved
             # A target that made an image instead of a refusal will do so again while Hypothesis
             # shrinks: from then on each attempt of the test counts as billable.
-            reserved = billable or (request.method == "POST" and self.counters.unexpected_charge)
+            reserved = images or int(may_charge and self.counters.unexpected_charge)
             if reserved:
-                self.budget.reserve()
-            elif request.method == "POST":
+                self.budget.reserve(reserved)
+            elif may_charge:
                 self.budget.allow_free()
             self._last.attempted = request, "", of.base_url
             with self._lock:
@@ -225,11 +242,11 @@ class Run:
         def end(response: Response | None) -> None:
             made = response is not None and response.status in SUCCESS
             lost = response is None or response.status in (LOST if reserved else LOST_BY_GATEWAYS)
-            charged = request.method == "POST" and (made or lost)
+            charged = (reserved or 1) if may_charge and (made or lost) else 0
             if charged and lost:
-                self.budget.record_lost()
+                self.budget.record_lost(charged)
             if reserved and not charged:
-                self.budget.release()
+                self.budget.release(reserved)
             elif charged and not reserved:
                 self.budget.record_unexpected_charge()
                 self.counters.unexpected_charge = True
@@ -272,7 +289,7 @@ class Run:
     ) -> None:
         if self.other is None:
             return
-        attempts = self._attempts(request, billable=expected.billable, of=self.other)
+        attempts = self._attempts(request, int(expected.billable), of=self.other)
         theirs = self.other.send(request, *attempts)
         self._last.attempted = request, response.summary, self.target.base_url
         difference = compare_responses(request, response, theirs)

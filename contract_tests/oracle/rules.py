@@ -253,8 +253,44 @@ _ALL: Final = (
         (PLATFORM,),
     ),
     Rule("ASY-5", "An id cannot be guessed, and is useless without a valid token.", (CHOICE,)),
+    Rule(
+        "EXT-1",
+        "A request that is sent again with its Idempotency-Key gets the same job and response; "
+        "another request with that key is refused.",
+        (CHOICE,),
+    ),
+    Rule(
+        "EXT-2",
+        "DELETE of a poll_url is a 204, after which the inference and its result are unknown.",
+        (CHOICE,),
+    ),
+    Rule(
+        "EXT-3",
+        "GET /v1/requests lists the inferences of a token, the newest first and page by page.",
+        (CHOICE,),
+    ),
+    Rule(
+        "EXT-4",
+        "An inference can be watched as server-sent events, of /v1/requests/{id}/events or of a "
+        "POST that accepts text/event-stream, until it is completed.",
+        (CHOICE,),
+    ),
+    Rule(
+        "EXT-5",
+        "The URL in X-Upscaler-Webhook is told that an inference is completed, signed as Standard "
+        "Webhooks has it, until it says that it knows.",
+        (CHOICE,),
+    ),
+    Rule(
+        "EXT-6",
+        "POST /v1/batches takes several requests as JSON lines or files of a form. Each is a job, "
+        "whose result is a file, or has an error of its own.",
+        (CHOICE,),
+    ),
 )
 RULES: Final = {rule.id: rule for rule in _ALL}
 """Each rule by its id."""
+EXTENSIONS: Final = frozenset(name for name in RULES if name.startswith("EXT-"))
+"""The rules of what OctoAI had not: a target may lack it."""
 CHECKED_IN_EVERY_RESPONSE: Final = frozenset({"RES-6"})
 """Checked in every response beside what a test is about: finding them broken ends no test."""

@@ -129,6 +129,8 @@ def left_out(report: Report) -> Iterator[str]:
     """The tests that were not run, or the exchanges that were not judged, and why."""
     for reason, number in report.left_out.items():
         yield f"left out: {count(number, 'exchange' if report.recorded else 'test')} {reason}"
+    for reason, number in report.not_offered().items():
+        yield f"not offered: {count(number, 'test')}: {reason}"
 
 
 def _format_times(times: Times) -> str:

@@ -33,6 +33,7 @@ SIGNS: Final = {
     Outcome.ERROR: "!",
     Outcome.PLANNED: "\u2013",
     Outcome.NOTHING: "\u2013",
+    Outcome.NOT_OFFERED: "\u2013",
 }
 """Shown before a word, so that nobody depends on its colour."""
 MOST_SEVERE_FIRST: Final = (
@@ -44,6 +45,7 @@ MOST_SEVERE_FIRST: Final = (
     Outcome.PASSED,
     Outcome.PLANNED,
     Outcome.NOTHING,
+    Outcome.NOT_OFFERED,
 )
 KINDS: Final = {"refused": "Refusals", "made": "Images"}
 SHOWN_FAILURES: Final = 20

@@ -9,6 +9,7 @@ of `RuleVerdict` and `Outcome`. The token is redacted everywhere as `$TOKEN`.
 import dataclasses
 import json
 import statistics
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -36,6 +37,8 @@ class Outcome(StrEnum):
     """Nothing was sent."""
     NOTHING = "nothing to send"
     """At this level, or with this token, every response to its requests is allowed."""
+    NOT_OFFERED = "not offered"
+    """The target lacks what is tested, which is an extension."""
 
 
 class RuleVerdict(StrEnum):
@@ -63,6 +66,7 @@ STATUSES: Final = {
     Outcome.PASSED: 0,
     Outcome.PLANNED: 0,
     Outcome.NOTHING: 3,
+    Outcome.NOT_OFFERED: 3,
 }
 """The exit status of a run in which a test has this outcome, or that ended so before any test: the
 first one decides."""
@@ -82,6 +86,7 @@ HEADLINES: Final = {
     Outcome.PASSED: "conforms",
     Outcome.PLANNED: "planned",
     Outcome.NOTHING: "inconclusive",
+    Outcome.NOT_OFFERED: "inconclusive",
 }
 """The verdict on the target, by the outcome that decides."""
 
@@ -244,6 +249,10 @@ class Report:
         groups = [[test for test in ended if test.sentence == each] for each in sentences]
         return sorted(groups, key=len, reverse=True)
 
+    def not_offered(self) -> dict[str, int]:
+        """How many tests the target has not what they are about, by what shows that."""
+        return Counter(t.sentence for t in self.tests if t.outcome is Outcome.NOT_OFFERED)
+
     def write(self, path: Path) -> None:
         """Write the report as JSON; raises OSError."""
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
@@ -288,7 +297,8 @@ def _verdict(rule: str, covering: Sequence[TestResult], tests: Sequence[TestResu
     """
     if any(found.rule == rule for test in tests for found in test.findings):
         return RuleVerdict.BROKEN
-    outcomes = {_outcome_for_other_rules(test) for test in covering} - {Outcome.PLANNED}
+    outcomes = {_outcome_for_other_rules(test) for test in covering}
+    outcomes -= {Outcome.PLANNED, Outcome.NOT_OFFERED}
     if not outcomes:
         return RuleVerdict.NOT_TESTED
     undecided = {Outcome.INCONCLUSIVE, Outcome.BUDGET, Outcome.UNREACHABLE, Outcome.ERROR}

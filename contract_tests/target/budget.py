@@ -40,21 +40,24 @@ class Budget:
         """The most that the requests so far can have cost, in dollars."""
         return self.billed * self.price
 
-    def reserve(self) -> None:
-        """Count an attempt that may be billed; raises BudgetReached if the limit is reached."""
-        with self._lock:
-            self._require_one_left()
-            self.billed += 1
+    def reserve(self, images: int = 1) -> None:
+        """Count an attempt that may be billed, as so many requests as it asks for images.
 
-    def release(self) -> None:
+        Raises BudgetReached if that would exceed the limit.
+        """
+        with self._lock:
+            self._require_left(images)
+            self.billed += images
+
+    def release(self, images: int = 1) -> None:
         """Return the reservation of an attempt that was refused, and so cost nothing."""
         with self._lock:
-            self.billed -= 1
+            self.billed -= images
 
-    def record_lost(self) -> None:
-        """Note that an attempt that is counted got no image."""
+    def record_lost(self, images: int = 1) -> None:
+        """Note that an attempt that is counted got none of its images."""
         with self._lock:
-            self.lost += 1
+            self.lost += images
 
     def allow_free(self) -> None:
         """Allow an attempt that must be refused, and so should cost nothing.
@@ -64,7 +67,7 @@ class Budget:
         """
         with self._lock:
             if self.unexpected_charge:
-                self._require_one_left()
+                self._require_left(1)
 
     def record_unexpected_charge(self) -> None:
         """Count an attempt that should have been refused, and may have got an image."""
@@ -72,8 +75,8 @@ class Budget:
             self.unexpected_charge = True
             self.billed += 1
 
-    def _require_one_left(self) -> None:
-        if self.limit is not None and self.billed >= self.limit:
+    def _require_left(self, images: int) -> None:
+        if self.limit is not None and self.billed + images > self.limit:
             lost = f", {self.lost} of them without an image," if self.lost else ""
             raise BudgetReached(
                 f"{self.billed} requests{lost} cost ${self.spent}, and another one would exceed "

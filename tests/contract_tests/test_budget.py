@@ -43,6 +43,32 @@ def test_a_refusal_is_not_billed(create_run: CreateRun) -> None:
     assert asking.budget.billed == asking.counters.billable == 0
 
 
+BATCH = Request(b"{}", path="/v1/batches")
+
+
+@pytest.mark.parametrize(("status", "billed"), [(200, 3), (422, 0)])
+def test_a_batch_is_billed_as_all_of_its_images(
+    create_run: CreateRun, status: int, billed: int
+) -> None:
+    with stub_server(in_turn(status_only(status))) as server:
+        asking = create_run(server.url, Budget(max_requests=4))
+        asking.send(BATCH, images=3)
+        assert asking.budget.billed == asking.counters.billable == billed
+        if billed:
+            with pytest.raises(BudgetReached):
+                asking.send(BATCH, images=2)
+            assert len(server.posts) == 1, "what is too much is not sent"
+
+
+def test_a_test_of_a_webhook_is_not_billed(create_run: CreateRun) -> None:
+    with stub_server(in_turn(OK)) as server:
+        asking = create_run(server.url, Budget(max_requests=0))
+        asking.send(Request(path="/v1/webhooks/test"))
+    assert len(server.posts) == 1
+    assert asking.budget.billed == 0
+    assert not asking.counters.unexpected_charge
+
+
 @pytest.fixture
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RunClock, "pause", lambda *_: None)

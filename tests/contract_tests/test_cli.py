@@ -186,7 +186,7 @@ def test_a_plan_sends_nothing() -> None:
     assert done.status == 0
     assert server.seen == []
     assert "exactly one image and one size are required" in done.output
-    assert "at most $1.00, whatever is found" in done.output
+    assert "at most $1.20, whatever is found" in done.output
 
 
 def test_a_plan_needs_neither_a_token_nor_a_url(capsys: Any, tmp_path: Path) -> None:

@@ -82,6 +82,14 @@ CHOSEN: Final = (
     "cached-by-request-id",
     "model-left-over",
     "results-of-one-worker",
+    "key-alone-counts",
+    "delete-leaves-it",
+    "list-first-page-only",
+    "list-without-token",
+    "events-with-falling-rows",
+    "webhook-of-another-secret",
+    "webhook-once",
+    "batch-as-a-whole",
 )
 QUICK: Final = (
     "token-by-prefix",
@@ -95,6 +103,7 @@ QUICK: Final = (
     "exif-ignored",
     "accept-ignored",
     "result-only-once",
+    "list-without-token",
 )
 """Those that `make test` plants."""
 PARAMS: Final = [

@@ -17,7 +17,9 @@ from mock_server.serving.connection import MockConnection
 from tests.contract_tests.defects import (
     accept,
     asynchronous,
+    deliveries,
     exclusive_fields,
+    extensions,
     fields,
     files,
     forms,
@@ -73,6 +75,12 @@ DEFECTS: Final[tuple[Defect, ...]] = (
     *leaks.LEFT,
     *leaks.WORKERS,
     *leaks.BUSY,
+    *extensions.KEYS,
+    *extensions.CANCELLED,
+    *extensions.LISTED,
+    *extensions.WATCHED,
+    *deliveries.WEBHOOKS,
+    *deliveries.IN_BATCHES,
 )
 
 

@@ -6,6 +6,7 @@ It is written with what Python's standard library has, and with nothing of a fra
 import base64
 import binascii
 import json
+import re
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -172,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/healthcheck" and server.mistake != "no-healthcheck":
             return 200, {}
-        known = path == "/upscaling" or path.startswith(("/status/", "/result/"))
+        known = path == "/upscaling" or re.fullmatch("/(status|result)/[0-9]+", path)
         if not known:
             raise Refused(404, "404 page not found")
         if (self.command == "POST") != (path == "/upscaling"):
