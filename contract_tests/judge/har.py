@@ -21,6 +21,12 @@ METHODS: Final = {
     HEALTHCHECK: ("GET",),
 }
 """What the rules speak of, by path. OPTIONS, for one, belongs to CORS."""
+EXTENSIONS: Final = (
+    ("idempotency-key", ""),
+    ("x-upscaler-webhook", ""),
+    ("accept", "text/event-stream"),
+)
+"""Headers, by a part of their values, with which what is right depends on other requests."""
 MOMENTARY: Final = "that say something about the moment, as 429 and 5xx do"
 
 
@@ -101,6 +107,9 @@ def _request(asked: Mapping[str, Any], path: str, *, refused: bool) -> Request:
     lines = [(str(line["name"]), str(line["value"])) for line in asked["headers"]]
     if any(name.lower() == "content-encoding" for name, _ in lines):
         raise _LeftOut("with a compressed body")
+    for name, value in lines:
+        if any(name.lower() == each and part in value.lower() for each, part in EXTENSIONS):
+            raise _LeftOut("of the extensions (EXT-1, EXT-4 and EXT-5)")
     data = asked.get("postData") or {}
     if not data and asked.get("bodySize", 0) > 0:
         raise _LeftOut("without the content of their requests")

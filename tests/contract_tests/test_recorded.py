@@ -219,6 +219,8 @@ LEFT_OUT: Final = {
     "moved": entry(301),
     "no content": entry(response={"content": {"size": 5}}),
     "no body": entry(request={"postData": {}}),
+    "a key": entry(request={"headers": [{"name": "Idempotency-Key", "value": "1"}]}),
+    "events": entry(request={"headers": [{"name": "Accept", "value": "text/event-stream"}]}),
     "a coding": entry(request={"headers": [{"name": "Content-Encoding", "value": "gzip"}]}),
 }
 

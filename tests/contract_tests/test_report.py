@@ -208,6 +208,21 @@ def test_a_missing_id_leaves_the_other_rules_judged() -> None:
     assert verdicts(both)["REQ-3"] is RuleVerdict.INCONCLUSIVE
 
 
+def test_what_a_target_lacks_is_not_tested_and_breaks_nothing() -> None:
+    lacking = result("a", "EXT-2", outcome=Outcome.NOT_OFFERED, sentence="it says 405")
+    passed = result("b", "EXT-3"), result("c", "EXT-3", outcome=Outcome.NOT_OFFERED, sentence="x")
+    judged = {
+        rule.id: rule.verdict for rule in report.judge_rules([lacking, *passed], (), diff=False)
+    }
+    assert judged["EXT-2"] is RuleVerdict.NOT_TESTED
+    assert judged["EXT-3"] is RuleVerdict.CONFORMS
+    assert reported(lacking, *passed).status == 0
+    assert reported(lacking).status == 3, "nothing was judged"
+    lines = [*console_report.left_out(reported(lacking, *passed))]
+    assert "not offered: 1 test: it says 405" in lines
+    assert "Not offered: 1 test: it says 405" in render(reported(lacking))
+
+
 @pytest.mark.parametrize(
     "outcome", [Outcome.INCONCLUSIVE, Outcome.BUDGET, Outcome.UNREACHABLE, Outcome.ERROR]
 )
@@ -233,7 +248,7 @@ def test_a_skipped_rule_is_not_tested() -> None:
 
 
 def test_the_most_severe_outcome_decides() -> None:
-    assert list(report.STATUSES.values()) == [130, 1, 1, 5, 6, 7, 8, 9, 10, 11, 4, 3, 0, 0, 3]
+    assert list(report.STATUSES.values()) == [130, 1, 1, 5, 6, 7, 8, 9, 10, 11, 4, 3, 0, 0, 3, 3]
     assert set(report.HEADLINES) == set(report.STATUSES)
 
 
