@@ -88,7 +88,7 @@ CHOSEN: Final = (
     "list-without-token",
     "events-with-falling-rows",
     "webhook-of-another-secret",
-    "webhook-once",
+    "webhook-in-milliseconds",
     "batch-as-a-whole",
 )
 QUICK: Final = (
