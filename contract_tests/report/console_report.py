@@ -78,16 +78,17 @@ def _cut_off(line: str) -> str:
 
 def table(report: Report) -> Iterator[str]:
     """The rules with their verdicts."""
-    tested = [rule for rule in report.rules if rule.verdict is not RuleVerdict.NOT_TESTED]
-    others = [rule.id for rule in report.rules if rule.verdict is RuleVerdict.NOT_TESTED]
+    tested = [rule for rule in report.rules if rule.verdict in SIGNS]
     yield f"{'rule':8}{'verdict':14}{'tests':>6}{'requests':>10}  source"
     for rule in tested:
         yield (
             f"{rule.id:8}{SIGNS[rule.verdict]:14}{len(rule.tests):>6}"
             f"{rule.requests:>10}  {format_support(rule)}"
         )
-    if others:
-        yield from textwrap.wrap(f"not tested: {', '.join(others)}", WIDTH)
+    for verdict in (RuleVerdict.NOT_TESTED, RuleVerdict.NOT_OFFERED):
+        others = [rule.id for rule in report.rules if rule.verdict is verdict]
+        if others:
+            yield from textwrap.wrap(f"{verdict}: {', '.join(others)}", WIDTH)
 
 
 def summary(report: Report) -> Iterator[str]:

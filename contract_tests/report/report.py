@@ -48,6 +48,8 @@ class RuleVerdict(StrEnum):
     BROKEN = "broken"
     INCONCLUSIVE = "inconclusive"
     NOT_TESTED = "not tested"
+    NOT_OFFERED = "not offered"
+    """The target lacks it, as it may lack any extension."""
 
 
 STATUSES: Final = {
@@ -297,8 +299,10 @@ def _verdict(rule: str, covering: Sequence[TestResult], tests: Sequence[TestResu
     """
     if any(found.rule == rule for test in tests for found in test.findings):
         return RuleVerdict.BROKEN
-    outcomes = {_outcome_for_other_rules(test) for test in covering}
-    outcomes -= {Outcome.PLANNED, Outcome.NOT_OFFERED}
+    outcomes = {_outcome_for_other_rules(test) for test in covering} - {Outcome.PLANNED}
+    if outcomes == {Outcome.NOT_OFFERED}:
+        return RuleVerdict.NOT_OFFERED
+    outcomes -= {Outcome.NOT_OFFERED}
     if not outcomes:
         return RuleVerdict.NOT_TESTED
     undecided = {Outcome.INCONCLUSIVE, Outcome.BUDGET, Outcome.UNREACHABLE, Outcome.ERROR}

@@ -72,7 +72,7 @@ def fields_of(run: Run, response: Response | None, rule: str) -> dict[str, Any]:
 def require_deleted(run: Run, url: str, rule: str) -> None:
     """Delete what is at a URL, and require a 204. Raises NotOffered if nothing can be deleted."""
     response = run.send(get(url, method="DELETE"))
-    require_offered(get("the URL of what was started", method="DELETE"), response)
+    require_offered(get("what was started", method="DELETE"), response)
     assert response is not None, "a plan starts nothing"
     run.require(response.status == 204, rule, f"the response is not a 204: {response.summary}")
 

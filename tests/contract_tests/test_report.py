@@ -214,10 +214,11 @@ def test_what_a_target_lacks_is_not_tested_and_breaks_nothing() -> None:
     judged = {
         rule.id: rule.verdict for rule in report.judge_rules([lacking, *passed], (), diff=False)
     }
-    assert judged["EXT-2"] is RuleVerdict.NOT_TESTED
+    assert judged["EXT-2"] is RuleVerdict.NOT_OFFERED
     assert judged["EXT-3"] is RuleVerdict.CONFORMS
     assert reported(lacking, *passed).status == 0
     assert reported(lacking).status == 3, "nothing was judged"
+    assert "not offered: EXT-2" in [*console_report.table(reported(lacking, *passed))]
     lines = [*console_report.left_out(reported(lacking, *passed))]
     assert "not offered: 1 test: it says 405" in lines
     assert "Not offered: 1 test: it says 405" in render(reported(lacking))
