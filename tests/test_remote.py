@@ -221,7 +221,7 @@ def test_an_answer_without_the_image_is_a_failure(
 
 
 def test_a_wrong_token_or_no_service_stops_the_batch(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "c.png").unlink()
     for number in range(4):
@@ -231,7 +231,6 @@ def test_a_wrong_token_or_no_service_stops_the_batch(
         err = capsys.readouterr().err
         assert "does not accept the token" in err
         assert "stopped there, and 4 of 6 not done" in err
-    monkeypatch.setattr(remote_service, "MOST_FAILURES", 2)
     assert image(url, ".") == 1
     assert "the service cannot be reached" in capsys.readouterr().err
 

@@ -35,6 +35,8 @@ BUSY: Final = (429, 502, 503, 504)
 """The statuses that pass: of a service that is busy, and of a proxy whose service restarts."""
 MOST_FAILURES: Final = 10
 """How often in a row a request is sent in vain; with the pauses, for some five minutes."""
+FIRST_FAILURES: Final = 4
+"""How often, if it has never responded: its URL may be wrong."""
 BUSY_S: Final = 3600.0
 """How long a service is asked again that says when: as long as the longest queue takes."""
 LONGEST_PAUSE_S: Final = 60.0
@@ -50,6 +52,7 @@ class RemoteService:
         self._client = httpx2.AsyncClient(
             base_url=url.rstrip("/") + "/", headers=headers, timeout=TIMEOUT
         )
+        self._reached = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,7 +119,7 @@ class RemoteService:
         async def whole() -> Response:
             return await self._client.get(f"v1/responses/{quote(job, safe='')}")
 
-        response = await _retried(whole)
+        response = await self._retried(whole)
         return _file(response, response.content)
 
     async def _patiently(self, method: str, path: str, **options: Any) -> Response:  # noqa: ANN401  those of httpx2
@@ -126,28 +129,29 @@ class RemoteService:
             request = self._client.build_request(method, path, **options)
             return await self._client.send(request, stream=True)
 
-        return await _retried(send)
+        return await self._retried(send)
 
-
-async def _retried(send: Callable[[], Awaitable[Response]]) -> Response:
-    failures, until_s = 0, time.monotonic() + BUSY_S
-    while True:
-        pause_s = float(min(2**failures, LONGEST_PAUSE_S))
-        try:
-            response = await send()
-        except httpx2.TransportError as error:
-            failures += 1
-            if failures == MOST_FAILURES:
-                raise Unreachable(f"the service cannot be reached: {error}") from error
-        else:
-            after = response.headers.get("Retry-After", "")
-            failures += not after
-            is_late = failures == MOST_FAILURES or time.monotonic() > until_s
-            if response.status_code not in BUSY or is_late:
-                return response
-            pause_s = min(float(after), BUSY_S) if after.isdecimal() else pause_s
-            await response.aclose()
-        await asyncio.sleep(pause_s)
+    async def _retried(self, send: Callable[[], Awaitable[Response]]) -> Response:
+        """Send a request until there is a response that is no matter of time."""
+        failures, until_s = 0, time.monotonic() + BUSY_S
+        while True:
+            pause_s = float(min(2**failures, LONGEST_PAUSE_S))
+            try:
+                response = await send()
+            except httpx2.TransportError as error:
+                failures += 1
+                if failures == (MOST_FAILURES if self._reached else FIRST_FAILURES):
+                    raise Unreachable(f"the service cannot be reached: {error}") from error
+            else:
+                self._reached = True
+                after = response.headers.get("Retry-After", "")
+                failures += not after
+                is_late = failures == MOST_FAILURES or time.monotonic() > until_s
+                if response.status_code not in BUSY or is_late:
+                    return response
+                pause_s = min(float(after), BUSY_S) if after.isdecimal() else pause_s
+                await response.aclose()
+            await asyncio.sleep(pause_s)
 
 
 async def _events(response: Response) -> AsyncIterator[dict[str, Any]]:
