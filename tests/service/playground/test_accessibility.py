@@ -152,6 +152,7 @@ def test_controls_have_names_and_text_has_contrast(
 SMALL = """() =>
     [...document.querySelectorAll("input:not(.visually-hidden), select, button, a, label.button")]
     .filter((element) => element.checkVisibility())
+    .map((element) => element.type === "checkbox" ? element.closest("label") : element)
     .map((element) => [element.outerHTML, element.getBoundingClientRect()])
     .filter(([, box]) => box.width < 44 || box.height < 44)
     .map(([html]) => html)"""
