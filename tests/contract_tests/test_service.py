@@ -16,7 +16,10 @@ SHALLOW: Final = (sys.executable, shallow_serve.__file__)
 """Networks that cost hardly anything: so all six models are asked for, in all sizes."""
 
 
-def test_the_service_conforms(tmp_path: Path) -> None:
+def test_the_service_conforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its store on disk. There are no networks for faces, of which it else says a 503."""
+    monkeypatch.setenv("UPSCALER_FACE_ENHANCE", "ignore")
+    monkeypatch.setenv("UPSCALER_DATA", str(tmp_path / "data"))
     with served(tmp_path, "Some-Token", SHALLOW) as service:
         # Behind nginx, without a network, the service is given more: tests/service/test_root_path.
         options = ("--level", "strict", "--concurrency", "2", "--max-examples", "6")
