@@ -88,6 +88,12 @@ class InvalidRequest(UpscalerError):
         return [{**error._asdict(), "loc": list(error.loc)} for error in self.errors]
 
 
+def no_face_model() -> InvalidRequest:
+    """The error of a request for what a service without a face model cannot do (REQ-10)."""
+    msg = "there is no face model here: leave face_enhance out or false"
+    return InvalidRequest(FieldError(("body", "face_enhance"), msg, "face_enhance_unavailable"))
+
+
 class ImageError(UpscalerError):
     """An image file cannot be read, or is of a kind that is not accepted.
 

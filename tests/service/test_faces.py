@@ -106,11 +106,11 @@ class Missing(Faces):
         raise WeightsUnavailable("run `upscaler weights fetch faces`")
 
 
-def test_missing_weights_are_a_503_and_the_log_says_what_to_do(
+def test_missing_weights_are_refused_and_the_log_says_what_to_do(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with serving(Missing()) as client:
-        assert upscale(client, **WITH).status_code == 503
+        assert only_error(upscale(client, **WITH))["type"] == "face_enhance_unavailable"
         assert "run `upscaler weights fetch faces`" in caplog.text
         assert upscale(client, **GOOD).status_code == 200
 
@@ -166,7 +166,7 @@ def test_a_dry_run_without_a_face_model_looks_for_none() -> None:
     with serving(Missing(), IGNORING) as client:
         assert "faces" not in client.post("/upscaling", json=WITH, headers=DRY).json()
     with serving(Missing()) as client:
-        assert client.post("/upscaling", json=WITH, headers=DRY).status_code == 503
+        assert client.post("/upscaling", json=WITH, headers=DRY).status_code == 422
 
 
 def test_a_dry_run_of_the_mock_has_as_many_faces_as_it_is_told() -> None:

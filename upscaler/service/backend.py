@@ -17,7 +17,7 @@ from typing import Final, Protocol, TypeVar
 from anyio import to_thread
 
 from upscaler.api.sizes import Size
-from upscaler.errors import Busy, Cancelled, WeightsUnavailable, release_frames
+from upscaler.errors import Busy, Cancelled, WeightsUnavailable, no_face_model, release_frames
 from upscaler.face_models import FINDING_FLOP, RESTORING_FLOP
 from upscaler.formats import ImageEncoding
 from upscaler.imaging.encode import encode_strips, most_bytes
@@ -503,9 +503,10 @@ class ScheduledJob:
             return job
         try:
             await self._scheduler.backend.load_faces()
-        except WeightsUnavailable:
+        except WeightsUnavailable as error:
             if not job.face_optional:
-                raise
+                log.exception("faces cannot be restored, as their models are missing")
+                raise no_face_model() from error
             log.warning("faces are not restored, as their models are missing", exc_info=True)
             return job.without_faces()
         return job

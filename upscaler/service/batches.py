@@ -14,7 +14,14 @@ from fastapi.sse import format_sse_event
 from starlette.responses import StreamingResponse
 
 from upscaler.api.responses import Batch, BatchMember, JobStatus
-from upscaler.errors import Busy, JobFailed, UnknownJob, UpscalerError
+from upscaler.errors import (
+    Busy,
+    FieldError,
+    InvalidRequest,
+    JobFailed,
+    UnknownJob,
+    UpscalerError,
+)
 from upscaler.formats import ImageEncoding
 from upscaler.service import batch_bodies, events, responses
 from upscaler.service.auth import owner
@@ -83,6 +90,9 @@ class Batches:
             if key is None:
                 await self._cancel_all(made, common.owner)
             raise
+        if not made:
+            msg = "send at least one request, or one file"
+            raise InvalidRequest(FieldError(("body",), msg, "batch_empty"))
         record = BatchRecord(new_id(), common.owner, time.time(), made)
         await self._jobs.put_batch(record)
         request.state.facts["members"] = len(made)

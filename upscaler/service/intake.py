@@ -13,7 +13,7 @@ from fastapi import Request
 
 from upscaler.api.request import UpscalingRequest
 from upscaler.api.sizes import Size, output_size
-from upscaler.errors import FieldError, ImageError, InvalidRequest
+from upscaler.errors import ImageError, no_face_model
 from upscaler.formats import ImageEncoding
 from upscaler.imaging import decode
 from upscaler.imaging.decode import EncodedImage
@@ -89,9 +89,7 @@ class Intake:
         if not wanted.face_enhance or self._backend.face_enhance:
             return wanted.face_enhance
         if self._settings.face_enhance is not FaceEnhance.IGNORE:
-            msg = "there is no face model here: leave face_enhance out or false"
-            error = FieldError(("body", "face_enhance"), msg, "face_enhance_unavailable")
-            raise InvalidRequest(error)
+            raise no_face_model()
         facts["ignored"] = "face_enhance"
         return False
 

@@ -161,6 +161,10 @@ UPSCALING: Final[dict[str, Any]] = {
         ],
     },
 }
+EVENT_SCHEMA: Final = {
+    "type": "object",  # of each event: OpenAPI has no more to say of a stream before 3.2
+    "properties": {name: {"type": "string"} for name in ("event", "id", "data")},
+}
 LIST: Final[dict[str, Any]] = {
     "response_model_exclude_none": True,
     "responses": {**UNAUTHORIZED, 422: {"model": HTTPValidationError, "description": INVALID}},
@@ -186,6 +190,7 @@ EVENTS: Final[dict[str, Any]] = {
     "response_class": EventStream,
     "responses": {
         200: {
+            "content": {EVENTS_TYPE: {"schema": EVENT_SCHEMA}},
             "description": "`queued`, `progress` and at last `completed` or `failed`. Each event "
             "says how things are now, and the first how they are if that is not what "
             "`Last-Event-ID` says. With a preview, `rows` in between.",
@@ -219,13 +224,16 @@ BATCHES: Final[dict[str, Any]] = {
                 "multipart/form-data": {
                     "schema": {
                         "type": "object",
+                        "description": "Files under any name, and before them the fields of a "
+                        "request, which all of them have in common.",
                         "properties": {
-                            "scale": {"type": "number"},
                             "files": {
                                 "type": "array",
                                 "items": {"type": "string", "format": "binary"},
+                                "minItems": 1,
                             },
                         },
+                        "required": ["files"],
                     }
                 },
             },
