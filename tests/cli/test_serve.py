@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
+from tests.support.raw_http import PATIENCE_S
 from tests.support.service import GOOD, decoded, logged_without, upscale
 from upscaler.cli import main
 from upscaler.cli import serve as serve_command
@@ -216,12 +217,37 @@ def test_on_gpus_models_are_tried_before_anybody_can_connect(
     assert done == ["tried"] * on_gpu + ["listening", "served"]
 
 
+IDLE = """
+import signal
+from upscaler.cli import workers
+from upscaler.settings import Settings
+
+def idle(settings, listeners):
+    print("ready", flush=True)
+    signal.pause()
+
+if __name__ == "__main__":
+    workers.run(idle, Settings(), [], 2)
+"""
+
+
 def test_several_workers_need_a_folder_that_they_share(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("UPSCALER_DATA", ":memory:")
     assert main.main(["serve", "--workers", "2"]) == 1
     assert "a folder that they share" in capsys.readouterr().err
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    """If that is killed; else nobody could start the service again at its address."""
+    script = tmp_path / "idle.py"
+    script.write_text(IDLE)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+        process.kill()
+        assert process.communicate(timeout=PATIENCE_S)[0] == "", "when all have closed it"
 
 
 @pytest.mark.slow

@@ -61,9 +61,21 @@ def run(serve: Serve, settings: Settings, listeners: list[socket], count: int) -
     return status
 
 
+def _end_with_parent() -> None:
+    """Stop this process when the first one has ended, which may have been killed.
+
+    Else it would serve the address for ever, and nobody could start the service there again.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent, "this is one of several"
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _work(serve: Serve, settings: Settings, listeners: list[socket]) -> None:
     # Ctrl-C reaches all processes of a terminal: the first one tells the others to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         status = serve(settings, listeners)
     except UpscalerError as error:  # such as a device that is not there: all would end so
