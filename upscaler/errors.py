@@ -10,6 +10,7 @@
     |-- RequestTimeout          408  the body did not arrive in time
     |-- BodyTooLarge            413  more bytes than a request may have
     |-- UnsupportedCoding       415  the body has a Content-Encoding that is not read
+    |   `-- CompressedBatch 415  that of a batch has any
     |-- HeadTooLarge            431  more bytes than a request's line and headers may have
     |-- InvalidSetting          500  an environment variable with an invalid value
     |-- FileRefused             500  a file that a command cannot read or write as asked
@@ -162,6 +163,14 @@ class UnsupportedCoding(UpscalerError):
     @property
     def headers(self) -> dict[str, str]:
         return {"Accept-Encoding": "gzip, deflate"}  # what would be read (RFC 9110, 12.5.3)
+
+
+class CompressedBatch(UnsupportedCoding):
+    """The body of a batch is compressed; it is read as it arrives, and as it is."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Accept-Encoding": "identity"}
 
 
 class HeadTooLarge(UpscalerError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +20,18 @@ from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
 from mock_server import Mock
+from tests.service.test_disk_jobs import TASK
 from tests.support.raw_http import PATIENCE_S
 from tests.support.service import GOOD, SETTINGS, TOKENS, Moody, only_error, running, serving
 from tests.support.stub_servers import ReceivedRequest, Reply, StubServer, in_turn, stub_server
 from upscaler.service import webhooks
+from upscaler.service.backend import LocalBackend, Scheduler, StageTimer
 from upscaler.service.jobs.disk import DiskJobStore
 from upscaler.service.jobs.memory import MemoryJobStore, MemoryOutbox
+from upscaler.service.jobs.store import Submission
 from upscaler.service.owners import owner_of
-from upscaler.service.webhooks import Message, WebhookSender, secret_of
+from upscaler.service.queue import Admission
+from upscaler.service.webhooks import Message, Webhook, WebhookSender, secret_of
 from upscaler.settings import Settings
 
 ASYNC = {"X-OctoAI-Async": "1"}
@@ -220,12 +225,14 @@ class Outbox(MemoryOutbox):
         super().__init__(lambda: self.time_s)
 
 
-def attempts(status: int, total_s: float) -> tuple[list[float], list[str]]:
+def attempts(status: int | Exception, total_s: float) -> tuple[list[float], list[str]]:
     """When attempts are made at a receiver that always responds so, and what became of them."""
     outbox, at, outcomes = Outbox(), list[float](), list[str]()
 
     async def post(_url: str, _headers: dict[str, str], _body: bytes) -> int:
         at.append(outbox.time_s - 1e9)
+        if isinstance(status, Exception):
+            raise status
         return status
 
     async def act() -> None:
@@ -233,7 +240,7 @@ def attempts(status: int, total_s: float) -> tuple[list[float], list[str]]:
         owner = owner_of(TOKENS[0])
         outbox.add(Message("msg_1", owner, "https://a.example", "{}", outbox.time_s))
         while outbox.time_s < 1e9 + total_s:
-            for message in await outbox.due(9):
+            for message in await outbox.due(9, [owner]):
                 await sender._send(message)
             outbox.time_s += 1
 
@@ -251,6 +258,52 @@ def test_attempts_become_rarer_and_end_after_a_day(monkeypatch: pytest.MonkeyPat
     assert 8 < len(at) < 20
     assert DAY_S - 6 * 3600 < at[-1] < DAY_S
     assert outcomes == ["failed"] * (len(at) - 1) + ["given_up"]
+
+
+def test_an_unexpected_error_is_a_failed_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    """Otherwise its message would be sent for ever, and never be given up."""
+    with caplog.at_level(logging.CRITICAL):
+        assert attempts(ZeroDivisionError(), 2 * DAY_S)[1][-1] == "given_up"
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_service_sends_the_messages_of_its_own_tokens_alone(kind: str, tmp_path: Path) -> None:
+    """Another one on the same folder, with other tokens, can sign those of its own."""
+    job = Submission("mine", webhook=Webhook("https://a.example", "https://b.example"))
+
+    async def act() -> None:
+        scheduler = Scheduler(LocalBackend(Moody()), Admission(2, 2**24), lambda _: None)
+        store = MemoryJobStore(2**30) if kind == "memory" else DiskJobStore(tmp_path, 2**31)
+        async with store.working(scheduler):
+            task = scheduler.schedule(TASK, StageTimer())
+            await store.wait(await store.start(task, job))
+            assert await store.outbox.due(9, ["others"]) == []
+            (message,) = await store.outbox.due(9, ["others", "mine"])
+            assert message.owner == "mine"
+            assert await store.outbox.due(9, ["mine"]) == []
+
+    asyncio.run(act())
+
+
+def test_what_is_being_sent_when_a_service_stops_is_due_at_once() -> None:
+    async def act() -> None:
+        outbox, posting = Outbox(), asyncio.Event()
+
+        async def hang(*_: object) -> int:
+            posting.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        owner = owner_of(TOKENS[0])
+        outbox.add(Message("msg_1", owner, "https://a.example", "{}", outbox.time_s))
+        sender = WebhookSender(outbox, TOKENS, hang, lambda _: None)
+        sender.wake()
+        await posting.wait()
+        assert await outbox.due(9, [owner]) == []
+        await sender.stop()
+        assert len(await outbox.due(9, [owner])) == 1
+
+    asyncio.run(act())
 
 
 def test_a_receiver_that_is_gone_is_left_alone() -> None:

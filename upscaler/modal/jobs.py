@@ -174,6 +174,13 @@ class ModalJobStore:
             raise UnknownJob(UNKNOWN)
         return await self._view(record)
 
+    async def views(self, job_ids: list[str]) -> dict[str, JobView]:
+        views = {}
+        for each in job_ids:
+            with suppress(UnknownJob):
+                views[each] = await self.view(each)
+        return views
+
     async def preview(self, _job_id: str, /) -> None:
         """There is none: containers make the rows, and tell only how many."""
         return

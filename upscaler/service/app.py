@@ -40,7 +40,7 @@ from upscaler.service.backend import (
 )
 from upscaler.service.batches import Batches
 from upscaler.service.body import read_json_body
-from upscaler.service.disconnect import cancel_on_disconnect, wait_done
+from upscaler.service.disconnect import GOES_ON, cancel_on_disconnect, wait_done
 from upscaler.service.inferences import Inferences, wants_preview
 from upscaler.service.intake import Fetch, Intake, Opened
 from upscaler.service.jobs.memory import MemoryJobStore
@@ -235,7 +235,9 @@ class Service:
             admission.check_room()
         job = await self.intake.job(wanted, opened, kind, timer)
         del opened
-        if not stored:
+        if stored:
+            request.state.memory.reserve(job.held_bytes)  # until it is written
+        else:
             request.state.memory.set(0)  # from here on the scheduled job reserves the memory
         scheduled = self.scheduler.schedule(job, timer)
         if is_job:
@@ -261,13 +263,15 @@ class Service:
         if watched:
             request.state.facts["asynchronous"] = True
             return await self.inferences.watch(request, job_id)
-        waiting = asyncio.ensure_future(self._result(job_id, request.state.memory))
+        waiting = asyncio.ensure_future(self._result(request, job_id))
         return await self._with_deadline(request, waiting, as_file=kind is not None)
 
-    async def _result(self, job_id: str, memory: MemoryReservation) -> UpscaleResult:
+    async def _result(self, request: Request, job_id: str) -> UpscaleResult:
         """The result of a job, once it is completed: it goes on if its client does not wait."""
+        setattr(request.state, GOES_ON, self.jobs.queues)
         await self.jobs.wait(job_id)
-        return await self.jobs.result(job_id, memory)
+        setattr(request.state, GOES_ON, False)
+        return await self.jobs.result(job_id, request.state.memory)
 
     async def _with_deadline(
         self, request: Request, running: asyncio.Future[UpscaleResult], *, as_file: bool

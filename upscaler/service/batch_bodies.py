@@ -5,7 +5,7 @@ fields that they have in common.
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -14,11 +14,18 @@ import anyio
 from fastapi import Request
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import parse_options_header
+from python_multipart.multipart import MultipartState, parse_options_header
 
 from upscaler.api.limits import ASYNC_MAX_BODY_BYTES
-from upscaler.api.request import UpscalingRequest, parse_fields, validate_request
-from upscaler.errors import BodyTooLarge, FieldError, InvalidRequest, RequestTimeout, UpscalerError
+from upscaler.api.request import IMAGE_FIELDS, UpscalingRequest, parse_fields, validate_request
+from upscaler.errors import (
+    BodyTooLarge,
+    CompressedBatch,
+    FieldError,
+    InvalidRequest,
+    RequestTimeout,
+    UpscalerError,
+)
 from upscaler.service.body import BODY_BYTES_PER_S, BODY_GRACE_S
 from upscaler.service.queue import MemoryReservation
 
@@ -31,7 +38,12 @@ MOST_FIELD_BYTES: Final = 1000
 """Of a field of a form that is no file."""
 MOST_FIELDS: Final = 20
 MOST_NAME: Final = 100
-"""The most characters of a member's name that are kept."""
+MOST_NAME_BYTES: Final = 200
+"""The most characters and bytes of a member's name that are kept: a file system takes 255 bytes,
+with a number and a suffix."""
+
+InThread = Callable[[Callable[[bytes, int], "Member"], bytes, int], Awaitable["Member"]]
+"""Calls a function with two arguments in a thread."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +55,20 @@ class Member:
     error: UpscalerError | None = None
 
 
-def members(request: Request) -> AsyncIterator[Member]:
+def members(request: Request, in_thread: InThread) -> AsyncIterator[Member]:
     """Yield the requests of a batch as they arrive, the bytes of one at a time in memory.
 
     What is wrong with one of them is in that one. Raises InvalidRequest for a body of another kind,
-    RequestTimeout, BodyTooLarge for too many, and Busy if there is no memory for the next one.
+    RequestTimeout, BodyTooLarge for too many, CompressedBatch, and Busy if there is no memory for
+    the next one. `in_thread` parses: a line of 10 MiB would hold up all others meanwhile.
     """
+    codings = ",".join(request.headers.getlist("Content-Encoding")).lower().split(",")
+    if {coding.strip() for coding in codings} - {"", "identity"}:
+        raise CompressedBatch("a batch is read as it is: send it without a Content-Encoding")
     media_type, options = parse_options_header(request.headers.get("Content-Type"))
     name = media_type.decode("latin-1").lower()
     if name in JSON_LINES:
-        return _lines(request)
+        return _lines(request, in_thread)
     if name == FORM and options.get(b"boundary"):
         return _files(request, options[b"boundary"])
     msg = f"send the header Content-Type: {JSON_LINES[0]}, or a form with files: {FORM}"
@@ -80,7 +96,7 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _lines(request: Request) -> AsyncIterator[Member]:
+async def _lines(request: Request, in_thread: InThread) -> AsyncIterator[Member]:
     line, count, skipping = bytearray(), 0, False
     memory: MemoryReservation = request.state.memory
 
@@ -91,7 +107,10 @@ async def _lines(request: Request) -> AsyncIterator[Member]:
             if skipping or line.strip():
                 count += 1
                 _check_count(count)
-                yield _too_large(count) if skipping else _of_line(bytes(line), count)
+                if skipping:
+                    yield _too_large(count)
+                else:
+                    yield await in_thread(_of_line, bytes(line), count)
             line, skipping = bytearray(), False
         line += rest
         if len(line) > MOST_MEMBER_BYTES:
@@ -99,7 +118,12 @@ async def _lines(request: Request) -> AsyncIterator[Member]:
         memory.reserve(len(line))
     if skipping or line.strip():
         _check_count(count + 1)
-        yield _too_large(count + 1) if skipping else _of_line(bytes(line), count + 1)
+        count += 1
+        if skipping:
+            yield _too_large(count)
+        else:
+            yield await in_thread(_of_line, bytes(line), count)
+    _check_any(count)
 
 
 def _of_line(line: bytes, number: int) -> Member:
@@ -162,8 +186,11 @@ class _Form:
             self.files.append((_sane(text, f"{self.count:04d}"), file))
         elif self.count:
             raise _wrong(f"send the field {name[:MOST_NAME]} before the files")
+        elif name in IMAGE_FIELDS:
+            raise _wrong(f"{name} is no field that files have in common: send each as a file")
         elif self.is_too_large or len(self.fields) >= MOST_FIELDS:
-            raise _wrong(f"a form has at most {MOST_FIELDS} fields, of {MOST_FIELD_BYTES} bytes")
+            most = f"{MOST_FIELDS} fields, of {MOST_FIELD_BYTES} bytes"
+            raise _wrong(f"a form has at most {most}, and files, each with a filename")
         else:
             self.fields[name] = self.data.decode(errors="replace")
 
@@ -189,6 +216,9 @@ async def _files(request: Request, boundary: bytes) -> AsyncIterator[Member]:
                 yield _of_file(name, file, form.fields)
             form.files.clear()
         parser.finalize()
+        if parser.state is not MultipartState.END:
+            raise _wrong("the form is cut off: its last boundary is missing")
+        _check_any(form.count)
     except FormParserError as error:
         raise _wrong(f"this is not a form with files: {error}") from error
 
@@ -216,10 +246,17 @@ def _check_count(count: int) -> None:
         raise BodyTooLarge(f"a batch may have at most {MOST_MEMBERS} requests")
 
 
+def _check_any(count: int) -> None:
+    if not count:
+        msg = "there is no request in it: send JSON lines, or files with their names"
+        raise InvalidRequest(FieldError(("body",), msg, "batch_empty"))
+
+
 def _sane(name: object, otherwise: str) -> str:
     """The last part of a path, in characters that every file system takes."""
     stem = PurePosixPath(str(name).replace("\\", "/")).stem if isinstance(name, str) else ""
-    return re.sub(r"[^\w.-]+", "_", stem).strip("._")[:MOST_NAME] or otherwise
+    sane = re.sub(r"[^\w.-]+", "_", stem).strip("._")[:MOST_NAME]
+    return sane.encode()[:MOST_NAME_BYTES].decode(errors="ignore") or otherwise
 
 
 def _wrong(msg: str) -> InvalidRequest:

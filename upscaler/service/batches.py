@@ -5,7 +5,7 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -16,8 +16,6 @@ from starlette.responses import StreamingResponse
 from upscaler.api.responses import Batch, BatchMember, JobStatus
 from upscaler.errors import (
     Busy,
-    FieldError,
-    InvalidRequest,
     JobFailed,
     UnknownJob,
     UpscalerError,
@@ -27,6 +25,7 @@ from upscaler.service import batch_bodies, events, responses
 from upscaler.service.auth import owner
 from upscaler.service.backend import ScheduledJob, Scheduler, StageTimer
 from upscaler.service.batch_bodies import Member
+from upscaler.service.disconnect import GOES_ON
 from upscaler.service.intake import Intake
 from upscaler.service.jobs.store import (
     BatchRecord,
@@ -81,20 +80,17 @@ class Batches:
         common = Submission(owner(request), key, webhook=webhook)
         made: list[MemberRecord] = []
         try:
-            async for member in batch_bodies.members(request):
+            async for member in batch_bodies.members(request, self._intake.in_thread):
                 numbered = f"{key}/{len(made)}" if key is not None else None
                 made.append(await self._start(request, member, common, numbered))
                 request.state.memory.set(0)
+            record = BatchRecord(new_id(), common.owner, time.time(), made)
+            await self._jobs.put_batch(record)
         except BaseException:
             # Half a batch is of no use, unless the rest comes with the same key.
             if key is None:
                 await self._cancel_all(made, common.owner)
             raise
-        if not made:
-            msg = "send at least one request, or one file"
-            raise InvalidRequest(FieldError(("body",), msg, "batch_empty"))
-        record = BatchRecord(new_id(), common.owner, time.time(), made)
-        await self._jobs.put_batch(record)
         request.state.facts["members"] = len(made)
         return await self._described(request, record)
 
@@ -114,6 +110,7 @@ class Batches:
         record = await self._find(batch_id, owner(request))
         if request.method == "HEAD":
             return Response(None, 200, events.HEADERS, EVENTS)
+        setattr(request.state, GOES_ON, True)
         skip = _seen(request.headers.get("Last-Event-ID", ""))
 
         async def stream() -> AsyncIterator[bytes]:
@@ -143,6 +140,7 @@ class Batches:
         headers = {"Content-Disposition": 'attachment; filename="upscaled.zip"'}
         if request.method == "HEAD":
             return Response(None, 200, headers, ZIP)
+        setattr(request.state, GOES_ON, True)
         return StreamingResponse(self._zipped(request, record), 200, headers, ZIP)
 
     async def _start(
@@ -163,6 +161,8 @@ class Batches:
                 self._intake.check_faces(wanted, request.state.facts)
                 opened = await self._intake.open(request, wanted, timer)
                 job = await self._intake.job(wanted, opened, kind, timer)
+                if self._jobs.queues:  # else the scheduled job holds it
+                    request.state.memory.reserve(job.held_bytes)
                 scheduled = self._scheduler.schedule(job, timer)
                 job_id = await self._when_there_is_room(scheduled, submission)
         except UpscalerError as error:
@@ -192,14 +192,10 @@ class Batches:
             raise UnknownJob(UNKNOWN_BATCH)
         return record
 
-    async def _view(self, member: MemberRecord) -> JobView | None:
-        """How far one is; None if it was never a job, or is none any more."""
-        if member.job_id is None:
-            return None
-        try:
-            return await self._jobs.view(member.job_id)
-        except UnknownJob:
-            return None
+    async def _views(self, members: Iterable[MemberRecord]) -> dict[str, JobView]:
+        """How far the jobs of requests are, by their ids, but for what is no job any more."""
+        ids = [member.job_id for member in members if member.job_id is not None]
+        return await self._jobs.views(ids)
 
     async def _completed(
         self, record: BatchRecord
@@ -207,8 +203,9 @@ class Batches:
         """Yield each request once it is completed, and None whenever there was a look."""
         left = dict(enumerate(record.members))
         while left:
+            views = await self._views(left.values())
             for index, member in list(left.items()):
-                view = await self._view(member)
+                view = views.get(member.job_id or "")
                 if view is None or view.status is JobStatus.COMPLETED:
                     del left[index]
                     yield index, view
@@ -218,8 +215,9 @@ class Batches:
 
     async def _described(self, request: Request, record: BatchRecord) -> Batch:
         base = f"{base_url(request, self._settings)}/v1/batches/{record.id}"
+        views = await self._views(record.members)
         members = [
-            self._member(request, member, index, await self._view(member))
+            self._member(request, member, index, views.get(member.job_id or ""))
             for index, member in enumerate(record.members)
         ]
         states = [member.status for member in members]
@@ -272,10 +270,11 @@ class Batches:
                         errors[f"{index:04d}-{member.name}"] = told.error
                         continue
                     result = await self._jobs.result(member.job_id, request.state.memory)
+                    pieces = await responses.begun(responses.body(result))
                     info = zipfile.ZipInfo(f"{index:04d}-{member.name}", EPOCH)
                     info.external_attr = 0o644 << 16
                     with archive.open(info, "w", force_zip64=True) as entry:
-                        async for piece in responses.body(result):
+                        async for piece in pieces:
                             entry.write(piece)
                             if ready := out.taken():
                                 yield ready
@@ -331,5 +330,5 @@ def _seen(text: str) -> set[int]:
     for part in text.split(",")[: batch_bodies.MOST_MEMBERS]:
         first, _, last = part.partition("-")
         if first.isdecimal() and last.isdecimal() and len(first) < 5 and len(last) < 5:
-            seen.update(range(int(first), int(last) + 1))
+            seen.update(range(int(first), min(int(last) + 1, batch_bodies.MOST_MEMBERS)))
     return seen

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -12,6 +12,10 @@ from upscaler.service.backend import UpscaleResult
 from upscaler.service.responses import cancel_and_wait
 
 Result = TypeVar("Result")
+
+GOES_ON: Final = "goes_on"
+"""The key of a request's state that is True if the work goes on without its client, and even in the
+next process: a server that is to stop does not wait for it."""
 
 
 async def wait_done(running: asyncio.Future[UpscaleResult], seconds: float | None) -> bool:

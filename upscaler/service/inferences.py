@@ -11,6 +11,7 @@ from upscaler.api.responses import JobList, JobStatus, JobSummary, PollResponse
 from upscaler.errors import FieldError, InvalidRequest
 from upscaler.service import events, responses
 from upscaler.service.auth import owner
+from upscaler.service.disconnect import GOES_ON
 from upscaler.service.jobs.store import JobStore, JobView
 from upscaler.service.metrics import Metrics
 from upscaler.service.negotiation import EVENTS, redirectable
@@ -82,6 +83,7 @@ class Inferences:
         completed = {"response_url": job_url(request, self._settings, "result", job_id)}
         if request.method == "HEAD":
             return Response(None, 200, events.HEADERS, EVENTS)
+        setattr(request.state, GOES_ON, True)
         last = request.headers.get("Last-Event-ID", "")
         preview = await self.jobs.preview(job_id) if wants_preview(request) else None
 

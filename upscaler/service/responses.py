@@ -63,7 +63,7 @@ async def image_response(result: UpscaleResult, price_per_second: Decimal | None
     if price_per_second is not None:
         headers[COST_HEADER] = f"{cost_usd(result, price_per_second):.8f}"
     headers["Content-Length"] = str(body_bytes(result))
-    return StreamingResponse(await _begun(body(result)), 200, headers, media_type(result))
+    return StreamingResponse(await begun(body(result)), 200, headers, media_type(result))
 
 
 def record(request: Request, result: UpscaleResult) -> None:
@@ -144,7 +144,7 @@ class KeepAliveJSONResponse(StreamingResponse):
         try:
             result = self._running.result()
             self._on_result(result)
-            pieces = await _begun(body(result))
+            pieces = await begun(body(result))
         except Exception as error:
             yield _unfinished(error)
             raise
@@ -228,7 +228,7 @@ async def _merged(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield b"".join(waiting)
 
 
-async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The same pieces once the first is there: what fails before gets a response of its own."""
     first = await anext(pieces)
 

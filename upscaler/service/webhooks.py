@@ -11,7 +11,7 @@ import hmac
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter, time
@@ -76,8 +76,8 @@ class Message:
 class Outbox(Protocol):
     """Keeps messages until they were sent."""
 
-    async def due(self, limit: int) -> list[Message]:
-        """Take up to `limit` messages that are due, for CLAIM_S."""
+    async def due(self, limit: int, owners: Collection[str]) -> list[Message]:
+        """Take up to `limit` messages for `owners` that are due, for CLAIM_S."""
         ...
 
     def now_s(self) -> float:
@@ -180,7 +180,9 @@ class WebhookSender:
     async def _run(self) -> None:
         while True:
             try:
-                for message in await self._outbox.due(AT_ONCE - len(self._sending)):
+                # Those of others are theirs to send, whose tokens sign them.
+                free = AT_ONCE - len(self._sending)
+                for message in await self._outbox.due(free, self._secrets.keys()):
                     task = asyncio.create_task(self._send(message))
                     self._sending.add(task)
                     task.add_done_callback(self._sending.discard)
@@ -190,18 +192,31 @@ class WebhookSender:
 
     async def _send(self, message: Message) -> None:
         """Send a message once, and settle it."""
+        retry_s: float | None = 0.0
+        try:
+            retry_s = await self._sent(message)
+            await self._outbox.settle(message.id, retry_s)
+        except asyncio.CancelledError:  # else nobody would send it for CLAIM_S
+            await self._outbox.settle(message.id, retry_s)
+            raise
+
+    async def _sent(self, message: Message) -> float | None:
+        """Send a message once; return after how long to send it again, None for never."""
         try:
             status = await self._attempt(message)
             reason = f"status {status}"
         except InvalidRequest as error:
             status, reason = 0, refused(error).errors[0].msg
+        except Exception:
+            log.exception("a webhook could not be sent")
+            status, reason = 0, "unexpected error"
         delivered, gone = 200 <= status < 300, status == GONE
         retry_s = None if delivered or gone else self._retry_s(message)
         if not delivered:
             what = "giving it up" if retry_s is None else f"trying again in {retry_s:.0f} s"
             log.warning("a webhook was not delivered: %s: %s", reason, what)
         self._record("delivered" if delivered else "given_up" if retry_s is None else "failed")
-        await self._outbox.settle(message.id, retry_s)
+        return retry_s
 
     async def _attempt(self, message: Message) -> int:
         """Send a message, and return the status. Raises InvalidRequest."""

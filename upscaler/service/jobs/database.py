@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from upscaler.errors import JobFailed, StoreUnavailable
 from upscaler.service.jobs.store import BatchRecord, MemberRecord, Submission
-from upscaler.service.webhooks import CLAIM_S, Message, Webhook, message_about
+from upscaler.service.webhooks import CLAIM_S, GIVE_UP_S, Message, Webhook, message_about
 
 VERSION: Final = 1
 """Of the tables below; a file with others is refused."""
@@ -167,6 +167,11 @@ class Database:
     def find(self, job_id: str) -> Row | None:
         """The job with this id."""
         return self._first("SELECT * FROM jobs WHERE id = ?", job_id)
+
+    def find_all(self, job_ids: list[str]) -> list[Row]:
+        """The jobs with these ids, in any order."""
+        query = "SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+        return [_row(each) for each in self._read(query, json.dumps(job_ids))]
 
     def find_key(self, owner: str, key: str) -> Row | None:
         """The job that was started with this key."""
@@ -336,20 +341,29 @@ class Database:
         names = {name for source, file, _ in found for name in (source, file) if name}
         return names, {Path(source).stem for source, _, unfinished in found if unfinished}
 
-    def due(self, limit: int, now_s: float) -> list[Message]:
-        """Take messages that are due, for CLAIM_S, the first that was due first."""
+    def due(self, limit: int, owners: list[str], now_s: float) -> list[Message]:
+        """Take messages for `owners` that are due, for CLAIM_S, the first that was due first.
+
+        Those that nobody has sent in time, since nobody has their tokens any more, are removed.
+        """
         with self._transaction() as run:
+            run("DELETE FROM messages WHERE created_s < ?", (now_s - GIVE_UP_S - CLAIM_S,))
             found = run(
                 "UPDATE messages SET due_s = ? WHERE id IN"
-                " (SELECT id FROM messages WHERE due_s <= ? ORDER BY due_s LIMIT ?)"
+                " (SELECT id FROM messages WHERE due_s <= ?"
+                " AND owner IN (SELECT value FROM json_each(?)) ORDER BY due_s LIMIT ?)"
                 " RETURNING id, owner, url, body, created_s, attempts",
-                (now_s + CLAIM_S, now_s, limit),
+                (now_s + CLAIM_S, now_s, json.dumps(owners), limit),
             )
             return [Message(*each) for each in found.fetchall()]
 
-    def has_due(self, now_s: float) -> bool:
-        """Whether a message is due."""
-        return bool(self._read("SELECT 1 FROM messages WHERE due_s <= ? LIMIT 1", now_s))
+    def has_due(self, owners: list[str], now_s: float) -> bool:
+        """Whether a message for `owners` is due."""
+        query = (
+            "SELECT 1 FROM messages WHERE due_s <= ?"
+            " AND owner IN (SELECT value FROM json_each(?)) LIMIT 1"
+        )
+        return bool(self._read(query, now_s, json.dumps(owners)))
 
     def settle(self, message_id: str, due_s: float | None) -> None:
         """Send a message again, then; or remove it."""

@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -117,11 +117,11 @@ class DiskJobStore:
     def now_s(self) -> float:
         return self._clock()
 
-    async def due(self, limit: int) -> list[Message]:
+    async def due(self, limit: int, owners: Collection[str]) -> list[Message]:
         # Looked for without a writer's transaction, which would keep others from writing.
-        if not limit or not await self._ask(self._database.has_due, self._clock()):
+        if not limit or not await self._ask(self._database.has_due, list(owners), self._clock()):
             return []
-        return await self._write_down(self._database.due, limit, self._clock())
+        return await self._write_down(self._database.due, limit, list(owners), self._clock())
 
     async def settle(self, message_id: str, retry_s: float | None) -> None:
         due_s = None if retry_s is None else self._clock() + retry_s
@@ -279,6 +279,10 @@ class DiskJobStore:
 
     async def view(self, job_id: str) -> JobView:
         return await self._view(await self._find(job_id))
+
+    async def views(self, job_ids: list[str]) -> dict[str, JobView]:
+        rows = await self._ask(self._database.find_all, job_ids)
+        return {row.id: self._shown(row) for row in rows if not self._has_expired(row)}
 
     async def preview(self, job_id: str) -> Preview | None:
         row = await self._find(job_id)
@@ -538,12 +542,16 @@ class DiskJobStore:
         return JobStatus.PENDING if self._started_s(row) is None else JobStatus.RUNNING
 
     async def _view(self, row: Row) -> JobView:
-        running, status = self._running.get(row.id), self._status(row)
-        pending = status is JobStatus.PENDING
+        if self._status(row) is not JobStatus.PENDING:
+            return self._shown(row)
+        return self._shown(row, await self._ask(self._database.ahead, row.number))
+
+    def _shown(self, row: Row, ahead: int = 0) -> JobView:
+        running = self._running.get(row.id)
         return JobView(
             id=row.id,
             cursor=str(row.number),
-            status=status,
+            status=self._status(row),
             model=UpscalingModel(row.task["model"]),
             input_size=tuple(row.task["input_size"]),
             size=tuple(row.task["size"]),
@@ -552,7 +560,7 @@ class DiskJobStore:
             started_s=self._started_s(row),
             finished_s=row.finished_s,
             done=running.timer.done if running and row.finished_s is None else row.done,
-            ahead=await self._ask(self._database.ahead, row.number) if pending else 0,
+            ahead=ahead,
             failure=row.failure,
         )
 

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -93,9 +93,13 @@ class MemoryOutbox:
     def now_s(self) -> float:
         return self._clock()
 
-    async def due(self, limit: int) -> list[Message]:
+    async def due(self, limit: int, owners: Collection[str]) -> list[Message]:
         now_s = self._clock()
-        all_due = (message for due_s, message in self._messages.values() if due_s <= now_s)
+        all_due = (
+            message
+            for due_s, message in self._messages.values()
+            if due_s <= now_s and message.owner in owners
+        )
         taken = list(islice(all_due, limit))
         self._messages |= {message.id: (now_s + CLAIM_S, message) for message in taken}
         return taken
@@ -218,6 +222,10 @@ class MemoryJobStore:
 
     async def view(self, job_id: str) -> JobView:
         return self._view(self.find(job_id))
+
+    async def views(self, job_ids: list[str]) -> dict[str, JobView]:
+        self._forget_expired()
+        return {each: self._view(self._jobs[each]) for each in job_ids if each in self._jobs}
 
     async def preview(self, job_id: str) -> Preview | None:
         job = self.find(job_id)

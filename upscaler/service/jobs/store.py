@@ -160,6 +160,10 @@ class JobStore(Protocol):
         """Return how far a job is."""
         ...
 
+    async def views(self, job_ids: list[str]) -> dict[str, JobView]:
+        """Return how far many jobs are, by their ids, but for `ahead`; without unknown ones."""
+        ...
+
     async def preview(self, job_id: str) -> Preview | None:
         """Return the rows of a job, as they come from now on unless somebody asked before.
 

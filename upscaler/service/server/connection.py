@@ -25,6 +25,7 @@ from upscaler.api.headers import REQUEST_ID_HEADER
 from upscaler.errors import Busy, HeadTooLarge, NotHTTP, UpscalerError
 from upscaler.service import logs
 from upscaler.service.auth import AUTHORISED
+from upscaler.service.disconnect import GOES_ON
 from upscaler.service.server.http1 import StrictConnection
 from upscaler.service.server.lingering import DrainTimer, LingeringTransport
 from upscaler.service.server.listener import EvictableConnection, Server, max_connections
@@ -49,7 +50,8 @@ MAX_HEADERS: Final = 1000
 """How many headers a request may have: in memory each takes a hundred bytes, even if it is only
 four bytes long. nginx has the same limit."""
 STOP_S: Final = 1.0
-"""How long a client may take to read an error once the server is shutting down."""
+"""How long a client may take to read an error once the server is shutting down, and how often it is
+seen then whether a request only watches what goes on without it."""
 TRUSTED_PROXIES: Final = "127.0.0.1,::1"
 """Default of FORWARDED_ALLOW_IPS: the proxies whose X-Forwarded-Proto and -For are trusted."""
 
@@ -152,6 +154,16 @@ class Connection(EvictableConnection):
             super().shutdown()
         if self.is_lingering:  # uvicorn waits until all connections are closed
             self._cut_off_in(STOP_S)
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        """Disconnect a client that only watches, now or once it does: it can come back."""
+        if self.transport.is_closing() or not self._running_requests:
+            return
+        if self._state.get(GOES_ON):
+            self.transport.abort()
+        else:
+            self.loop.call_later(STOP_S, self._stop_watching)
 
     @property
     def idle_since_s(self) -> float | None:
