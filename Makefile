@@ -12,6 +12,8 @@ BIN := $(VENV)/bin
 BASE := .venv-base
 # What checks and builds what is no code: workflows, images, docs, packages.
 TOOLS := .venv-tools
+# As pip does: a company's own may be among them.
+export UV_SYSTEM_CERTS := true
 PIP := -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 # PyPI's torch for Linux is a CUDA build of several GB. This index has a CPU build.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -125,7 +127,7 @@ upgrade: $(VENV)/dev.done
 # The SBOM lists what the service is installed with, by locks/gpu.txt.
 dist: $(TOOLS)/done
 	rm -rf dist
-	$(TOOLS)/bin/uv build --quiet --system-certs --python $(TOOLS)/bin/python --build-constraints constraints.txt
+	$(TOOLS)/bin/uv build --quiet --python $(TOOLS)/bin/python --build-constraints constraints.txt
 	$(TOOLS)/bin/twine check --strict dist/*
 	$(TOOLS)/bin/check-wheel-contents dist/*.whl
 	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-file sbom.json locks/gpu.txt
@@ -202,5 +204,6 @@ $(BASE)/done: $(INPUTS) | $(BASE)/bin/python
 $(TOOLS)/done: $(INPUTS) | $(TOOLS)/bin/python
 	@$(TOOLS)/bin/python $(PIP) uv
 	@$(TOOLS)/bin/uv pip install --quiet --python $(TOOLS)/bin/python --constraint constraints.txt \
-		--editable '.[tools]'
+		--editable '.[tools]' \
+		|| $(TOOLS)/bin/python $(PIP) --editable '.[tools]'  # in minutes, where uv reaches no registry
 	@touch $@
