@@ -302,6 +302,11 @@ def test_a_batch_is_looked_up_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len([query for query in queries if "id" in query and "messages" not in query]) < 10
 
 
+def test_looks_at_batches_become_rarer_when_they_take_long() -> None:
+    assert batches._pause_s(0.0) == batches.LOOK_S
+    assert batches._pause_s(2.0) == 8.0
+
+
 def test_what_waits_to_be_written_counts_as_memory(tmp_path: Path) -> None:
     """Its pixels take far more than its file."""
     app = create_app(LocalBackend(Resizer()), SETTINGS, DiskJobStore(tmp_path, 2**31))

@@ -49,6 +49,9 @@ ROOM_S: Final = 60.0
 RETRY_S: Final = 0.1
 LOOK_S: Final = 1.0
 """How often the jobs of a batch are looked at."""
+PAUSES: Final = 4
+"""By how much the pause after a look is longer than it, at least: however many watch batches, they
+keep the database and the event loop busy for a fifth of the time at most."""
 ZIP: Final = "application/zip"
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The date of all files in a ZIP, so that the same batch gives the same file."""
@@ -203,7 +206,9 @@ class Batches:
         """Yield each request once it is completed, and None whenever there was a look."""
         left = dict(enumerate(record.members))
         while left:
+            began_s = time.monotonic()
             views = await self._views(left.values())
+            took_s = time.monotonic() - began_s
             for index, member in list(left.items()):
                 view = views.get(member.job_id or "")
                 if view is None or view.status is JobStatus.COMPLETED:
@@ -211,7 +216,7 @@ class Batches:
                     yield index, view
             yield None, None
             if left:
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(_pause_s(took_s))
 
     async def _described(self, request: Request, record: BatchRecord) -> Batch:
         base = f"{base_url(request, self._settings)}/v1/batches/{record.id}"
@@ -302,6 +307,10 @@ class _Pieces(io.RawIOBase):
         data = b"".join(self.pieces)
         self.pieces.clear()
         return data
+
+
+def _pause_s(took_s: float) -> float:
+    return max(LOOK_S, PAUSES * took_s)
 
 
 def _file_name(name: str, kind: ImageEncoding) -> str:
