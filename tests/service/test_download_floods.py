@@ -149,7 +149,10 @@ def slow_to_agree() -> ssl.SSLContext:
         pytest.skip("OpenSSL knows no such groups")
     tls = certificate("127.0.0.2")
     tls.minimum_version = ssl.TLSVersion.TLSv1_3
-    tls.set_ecdh_curve("ffdhe8192")
+    try:
+        tls.set_ecdh_curve("ffdhe8192")
+    except ssl.SSLError:  # as with the Python of Debian 12
+        pytest.skip("this Python knows no such key exchange")
     return tls
 
 

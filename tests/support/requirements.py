@@ -18,15 +18,12 @@ def needs(peer: Peer) -> pytest.MarkDecorator:
     return pytest.mark.skipif(absent, reason=f"{TITLES[peer]} is not installed")
 
 
-def _needs_face_reference() -> pytest.MarkDecorator:
+def needs_face_reference() -> pytest.MarkDecorator:
     """Skips a test without the packages that restore faces, unless REQUIRE_REFERENCE is set."""
     absent = [name for name in ("gfpgan", "facexlib", "facenet-pytorch") if not version(name)]
     if absent and os.environ.get("REQUIRE_REFERENCE"):
         raise RuntimeError(f"{absent} are not installed, and REQUIRE_REFERENCE demands them")
     return pytest.mark.skipif(bool(absent), reason="gfpgan and facexlib are not installed")
-
-
-needs_face_reference = _needs_face_reference()
 
 
 def program(*names: str, demand: str = "REQUIRE_BROWSER") -> str:

@@ -42,7 +42,7 @@ def predictions(likely: float, seed: int = 0) -> Predictions:
     )
 
 
-@needs_face_reference
+@needs_face_reference()
 def test_faces_are_those_that_facexlib_finds(photo: Pixels) -> None:
     """What a network predicts being the same: the box, the score and the points of each."""
     seen: list[Tensor] = []
@@ -69,7 +69,7 @@ def test_faces_are_those_that_facexlib_finds(photo: Pixels) -> None:
     assert np.abs(np.array(rows) - expected).max() < 1e-3
 
 
-@needs_face_reference
+@needs_face_reference()
 @pytest.mark.parametrize("size", [(256, 256), (301, 77)], ids=str)
 def test_prior_boxes_are_facexlibs(size: tuple[int, int]) -> None:
     with face_reference.importable():
@@ -79,7 +79,7 @@ def test_prior_boxes_are_facexlibs(size: tuple[int, int]) -> None:
     assert torch.allclose(prior_boxes(*size), expected, rtol=0, atol=1e-6)
 
 
-@needs_face_reference
+@needs_face_reference()
 @pytest.mark.parametrize("seed", range(3))
 def test_the_same_boxes_are_kept_as_by_facexlibs_suppression(seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -14,7 +14,7 @@ from upscaler.engine.faces.parsenet import ParseNet
 from upscaler.engine.faces.retinaface import RetinaFace
 from upscaler.face_models import FINDING_FLOP, RESTORING_FLOP
 
-pytestmark = needs_face_reference
+pytestmark = needs_face_reference()
 
 SMALL = {"out_size": 64, "num_style_feat": 16, "narrow": 0.125}
 

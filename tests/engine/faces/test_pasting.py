@@ -63,7 +63,7 @@ def facexlibs(pixels: Pixels, upscaled: Pixels, scale: float) -> Pixels:
     return np.ascontiguousarray(pasted[:, :, ::-1])
 
 
-@needs_face_reference
+@needs_face_reference()
 @pytest.mark.parametrize("scale", [1, 2, 4, 2.5])
 def test_pasted_faces_equal_facexlibs_to_one_level(scale: float, photo: Pixels) -> None:
     height, width, _ = photo.shape
@@ -75,7 +75,7 @@ def test_pasted_faces_equal_facexlibs_to_one_level(scale: float, photo: Pixels) 
     assert (np.abs(expected - upscaled).max(axis=2) > 8).mean() > 0.1
 
 
-@needs_face_reference
+@needs_face_reference()
 def test_the_mask_is_facexlibs() -> None:
     """Seen through a paste of white upon black, at the place of the square itself."""
     helper = face_reference.helper(upscale_factor=1)

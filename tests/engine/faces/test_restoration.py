@@ -108,7 +108,7 @@ def assert_the_chain_is_gfpgans(
     assert (np.abs(upscaled.astype(int) - found).max(axis=2) > 8).mean() > 0.02
 
 
-@needs_face_reference
+@needs_face_reference()
 @pytest.mark.parametrize("scale", [2, 4])
 def test_the_chain_equals_gfpgans_with_small_networks(scale: float, photo: Pixels) -> None:
     net, parser = small_nets()
@@ -118,7 +118,7 @@ def test_the_chain_equals_gfpgans_with_small_networks(scale: float, photo: Pixel
 
 
 @pytest.mark.slow
-@needs_face_reference
+@needs_face_reference()
 def test_the_chain_equals_gfpgans_with_networks_of_full_size(photo: Pixels) -> None:
     net, parser = randomize(GFPGANv1Clean()), randomize(ParseNet())
     theirs = face_reference.gfpgan(), face_reference.parsenet()
@@ -219,7 +219,7 @@ def portrait() -> Pixels:
     return np.array(Image.open(path).convert("RGB"))
 
 
-@needs_face_reference
+@needs_face_reference()
 def test_a_real_face_is_turned_upright_and_pasted_where_it_was() -> None:
     """By landmarks that trained networks find. A face that is not changed may hardly be seen."""
     pixels = portrait()
