@@ -4,7 +4,7 @@
 
 `upscaler serve` runs in a process of its own, with the trained weights that are installed. Its
 capacity is measured with two clients that always wait for an answer, before and after the load, for
-a quarter of the time each, but no more than two minutes. In between, pictures are asked for at
+a quarter of the time each, but no more than a minute. In between, pictures are asked for at
 twice that rate, whether those before were answered or not: of four, two clients wait for the
 answer, one watches the events of a job, and one is told by a webhook. As many requests come that
 are refused for what they say; and now and then there are clients that stop in the middle of a head,
@@ -63,7 +63,7 @@ HUNG_EVERY_S: Final = 4.0
 HUNG_FOR_S: Final = 30.0
 """Longer than the service waits for a head; those that hang up do so after a second."""
 PATIENCE_S: Final = 300.0
-MEASURING_S: Final = 120.0
+MEASURING_S: Final = 60.0
 JOB_PATIENCE_S: Final = 1800.0
 """Jobs are not refused while others wait: those of half the load wait for the rest of it."""
 UPSCALER: Final = str(Path(sys.executable).parent / "upscaler")
