@@ -36,6 +36,7 @@ from upscaler.api.sizes import Size
 from upscaler.imaging.pixels import Pixels
 from upscaler.imaging.resize import resize
 from upscaler.models import UpscalingModel
+from upscaler.service import events
 from upscaler.service.app import create_app
 from upscaler.service.backend import LocalBackend, Progress, Upscaler
 from upscaler.service.jobs.disk import DiskJobStore
@@ -376,6 +377,26 @@ def test_a_cancellation_is_an_event(slow: Serve) -> None:
             text += "".join(pieces)
         name, _, data = events_in(text)[-1]
         assert (name, data["status"]) == ("failed", 404)
+
+
+def test_those_who_watch_leave_connections_to_others(
+    slow: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MOST_WATCHERS", 2)
+    gate = Gate()
+    with slow(gate) as api:
+        url = f"/v1/requests/{started(api)}/events"
+        with api.stream("GET", url) as one, api.stream("GET", url) as two:
+            # Kept, since httpx hangs up when nobody has them any more.
+            pieces = one.iter_text(), two.iter_text()
+            assert all(map(next, pieces))
+            for refused in (api.get(url), api.post("/upscaling", json=GOOD, headers=EVENTS)):
+                assert refused.status_code == 503
+                assert int(refused.headers["Retry-After"]) > 0
+            assert len(api.get("/v1/requests").json()["requests"]) == 1, "nothing was started"
+        gate.opened.set()
+        while api.get(url).status_code != 200:  # those who have left make room
+            pass
 
 
 def test_what_is_wrong_with_a_request_is_told_at_once(served: httpx.Client) -> None:

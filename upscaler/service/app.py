@@ -110,7 +110,9 @@ def create_app(
     webhooks = Webhooks(jobs.outbox, settings, poster, metrics.record_webhook)
     intake = Intake(backend, settings, fetch)
     inferences = Inferences(jobs, settings, metrics)
-    batches = Batches(scheduler, settings, jobs, intake, webhooks)
+    batches = Batches(
+        scheduler, settings, jobs, intake, webhooks=webhooks, watchers=inferences.watchers
+    )
     service = Service(scheduler, settings, inferences, intake, webhooks)
 
     app = FastAPI(
@@ -212,6 +214,8 @@ class Service:
         facts["model"] = wanted.model.value
         faces = self.intake.check_faces(wanted, facts)
         accept, watched = without_events(", ".join(request.headers.getlist("Accept")))
+        if watched:  # before any work is done
+            self.inferences.watchers.check_room()
         kind = negotiate(accept, wanted.output_image_encoding)
         submission = Submission(owner(request))
         if (key := key_of(request)) is not None:

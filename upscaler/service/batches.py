@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.sse import format_sse_event
-from starlette.responses import StreamingResponse
 
 from upscaler.api.responses import Batch, BatchMember, JobStatus
 from upscaler.errors import (
@@ -66,13 +65,16 @@ class Batches:
         settings: Settings,
         jobs: JobStore,
         intake: Intake,
+        *,
         webhooks: Webhooks,
+        watchers: events.Watchers,
     ) -> None:
         self._scheduler = scheduler
         self._settings = settings
         self._jobs = jobs
         self._intake = intake
         self._webhooks = webhooks
+        self._watchers = watchers
 
     async def create(self, request: Request) -> Batch:
         """Start the requests of a batch; what is wrong with one is told with that one."""
@@ -135,7 +137,7 @@ class Batches:
                 yield _event("result", data, skip)
             yield _event("completed", {"done": done, "total": len(record.members)}, skip)
 
-        return StreamingResponse(stream(), 200, events.HEADERS, EVENTS)
+        return self._watchers.response(stream(), events.HEADERS, EVENTS)
 
     async def zip(self, request: Request, batch_id: str) -> Response:
         """Return the results of a batch as one ZIP, each as it is completed."""
@@ -144,7 +146,7 @@ class Batches:
         if request.method == "HEAD":
             return Response(None, 200, headers, ZIP)
         setattr(request.state, GOES_ON, True)
-        return StreamingResponse(self._zipped(request, record), 200, headers, ZIP)
+        return self._watchers.response(self._zipped(request, record), headers, ZIP)
 
     async def _start(
         self, request: Request, member: Member, common: Submission, key: str | None

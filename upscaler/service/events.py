@@ -10,14 +10,15 @@ import base64
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fastapi.sse import format_sse_event
+from starlette.responses import Response, StreamingResponse
 
 from upscaler.api.responses import JobStatus
-from upscaler.errors import UnknownJob
+from upscaler.errors import Busy, UnknownJob
 from upscaler.service.jobs.store import JobStore, JobView
 from upscaler.service.preview import Preview
 
@@ -32,10 +33,41 @@ LOOK_S: Final = 0.25
 BEAT_S: Final = 15.0
 """How often something is sent, even if nothing has changed: many proxies give up after 30 s."""
 ROW: Final = re.compile("[0-9]{1,9}")
+MOST_WATCHERS: Final = 100
+"""A fifth of the connections that the server takes at most."""
+RETRY_AFTER_S: Final = 5
 LAST: Final = ("completed", "failed")
 """The events that no other follows."""
 ESTIMABLE: Final = 0.05
 """How much of the rows must be done before the rest is estimated by them."""
+
+
+class Watchers:
+    """Those who watch jobs and batches: each keeps a connection, and others need some, too."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def check_room(self) -> None:
+        """Raise Busy if there are so many that another one is refused."""
+        if self._count >= MOST_WATCHERS:
+            raise Busy("too many clients watch: poll, or come back", RETRY_AFTER_S)
+
+    def response(
+        self, pieces: AsyncIterator[bytes], headers: Mapping[str, str], media_type: str
+    ) -> Response:
+        """A response that goes on until a job or a batch is completed. Raises Busy."""
+        self.check_room()
+
+        async def counted() -> AsyncIterator[bytes]:
+            self._count += 1
+            try:
+                async for piece in pieces:
+                    yield piece
+            finally:
+                self._count -= 1
+
+        return StreamingResponse(counted(), 200, headers, media_type)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 from fastapi import Request, Response
-from starlette.responses import StreamingResponse
 
 from upscaler.api.responses import JobList, JobStatus, JobSummary, PollResponse
 from upscaler.errors import FieldError, InvalidRequest
@@ -27,6 +26,7 @@ class Inferences:
 
     def __init__(self, jobs: JobStore, settings: Settings, metrics: Metrics) -> None:
         self.jobs = jobs
+        self.watchers = events.Watchers()
         self._settings = settings
         self.metrics = metrics
 
@@ -92,7 +92,7 @@ class Inferences:
                 more = completed if event.name in events.LAST else {}
                 yield event.encoded(urls | more)
 
-        return StreamingResponse(stream(), 200, events.HEADERS, EVENTS)
+        return self.watchers.response(stream(), events.HEADERS, EVENTS)
 
     def _summary(self, request: Request, view: JobView) -> JobSummary:
         done = view.status is JobStatus.COMPLETED
